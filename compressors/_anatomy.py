@@ -1,0 +1,89 @@
+"""A model's layers: kinds, shapes, costs, and which of them must decide together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KINDS = ("linear", "conv1d", "conv2d", "embedding")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInfo:
+    """One compressible layer.
+
+    fqn           full name of the module; for a module reached by several names, the first
+    kind          one of `KINDS`
+    weight_shape  the weight's shape; axis 0 is the output channel (for an embedding: the row)
+    groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
+    n_calls       how often the layer runs in one forward pass (a shared module runs several times)
+    macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
+    input_shape   of the first call, without the batch axis; likewise `output_shape`
+    has_bias      whether it has a bias (kept in FP32)
+    tied_to       fqns of the other layers that hold the very same weight tensor
+    """
+
+    fqn: str
+    kind: str
+    weight_shape: tuple[int, ...]
+    groups: int = 1
+    n_calls: int = 1
+    macs: int = 0
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    has_bias: bool = False
+    tied_to: tuple[str, ...] = ()
+
+    @property
+    def n_weights(self) -> int:
+        return prod(self.weight_shape)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(out, in * kernel): the weight as the matrix that low rank works on."""
+        return self.weight_shape[0], prod(self.weight_shape[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """The compressible layers of a model, in the order in which they first run.
+
+    layers    those that ran in the traced forward pass
+    unused    fqns of compressible layers that never ran; they are left alone
+    groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
+    n_params  all parameters of the model, counted once
+    """
+
+    layers: tuple[LayerInfo, ...]
+    unused: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    n_params: int = 0
+
+    def __getitem__(self, fqn: str) -> LayerInfo:
+        for layer in self.layers:
+            if layer.fqn == fqn:
+                return layer
+        raise KeyError(fqn)
+
+    @property
+    def fqns(self) -> tuple[str, ...]:
+        return tuple(layer.fqn for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @classmethod
+    def trace(cls, model: nn.Module, inputs: object) -> Anatomy:
+        """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and look at what ran.
+
+        The model is left as it was: train mode, grad mode, hooks and random state.
+        Raises `InputError` if there is no layer that can be compressed.
+        """
+        from ._trace import trace  # torch is imported only when a model is at hand
+
+        return trace(cls, model, inputs)

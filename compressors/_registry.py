@@ -1,0 +1,124 @@
+"""How a method gets its name.
+
+A `LayerSpec` says *what* is done; a registered method says *how*. A method is a plain function:
+
+weight      (matrix, bits) -> (codes, scale): symmetric quantization of a weight
+            matrix (out, n) float32; codes (out, n) int8 within `code_range(bits)`, 0 where the matrix is 0;
+            scale (out,) float32, positive. The quantized matrix is `codes * scale[:, None]`
+activation  (sample, low, high, bits) -> (low, high): where to clip an activation
+            sample (n,) float32 of the values seen; low <= 0 <= high are the extremes of all of them
+sparsity    (matrix, share) -> mask (out, n) bool, True where a weight survives; exactly `round(share * numel)`
+            are False, but at least one survives
+rank        (matrix, rank) -> (u, v): u (out, rank) and v (rank, n) float32, whose product stands for the matrix
+
+All of them are pure and deterministic, and leave their arguments alone. How the result is stored is not their business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from ..errors import SpecError
+
+WeightMethod = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+ActivationMethod = Callable[[Tensor, float, float, int], tuple[float, float]]
+SparsityMethod = Callable[[Tensor, float], Tensor]
+RankMethod = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[M]):
+    method: M
+    version: str
+
+
+class Registry(Generic[M]):
+    """Names of the methods of one kind. A duplicate is an error; an unknown name lists the known ones."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, _Entry[M]] = {}
+
+    def register(self, name: str, method: M, *, version: str = "1") -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SpecError(f"a {self.kind} method needs a name of letters, digits and _, got {name!r}")
+        if not callable(method):
+            raise SpecError(f"the {self.kind} method {name!r} must be a function, got {type(method).__name__}")
+        if name in self._entries:
+            raise SpecError(f"there is a {self.kind} method {name!r} already; give the new one another name")
+        self._entries[name] = _Entry(method, version)
+
+    def __getitem__(self, name: str) -> M:
+        return self._entry(name).method
+
+    def version(self, name: str) -> str:
+        """Part of the address of what the method has made; see `VariantStore`."""
+        return self._entry(name).version
+
+    def _entry(self, name: str) -> _Entry[M]:
+        if name not in self._entries:
+            raise SpecError(
+                f"there is no {self.kind} method {name!r}; known are {', '.join(sorted(self._entries))}. "
+                f"Register it with paredown.compressors.register_{self.kind}_method"
+            )
+        return self._entries[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    @contextmanager
+    def temporarily(self, name: str, method: M) -> Iterator[None]:
+        """For tests: the method is known inside the block only."""
+        self.register(name, method)
+        try:
+            yield
+        finally:
+            del self._entries[name]
+
+
+WEIGHT: Registry[WeightMethod] = Registry("weight")
+ACTIVATION: Registry[ActivationMethod] = Registry("activation")
+SPARSITY: Registry[SparsityMethod] = Registry("sparsity")
+RANK: Registry[RankMethod] = Registry("rank")
+REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (WEIGHT, ACTIVATION, SPARSITY, RANK)}
+
+
+def register_weight_method(name: str, method: WeightMethod, *, version: str = "1") -> None:
+    """Make `method` known as `LayerSpec(weight_method=name)`; see this module's docstring for its protocol.
+
+    Give another `version` when its results change, so that stored variants are made anew.
+    Raises `SpecError` if the name is taken.
+    """
+    WEIGHT.register(name, method, version=version)
+
+
+def register_activation_method(name: str, method: ActivationMethod, *, version: str = "1") -> None:
+    """Make `method` known as `LayerSpec(activation_method=name)`, before `calibrate` is called."""
+    ACTIVATION.register(name, method, version=version)
+
+
+def register_sparsity_method(name: str, method: SparsityMethod, *, version: str = "1") -> None:
+    """Make `method` known as `LayerSpec(sparsity_method=name)`."""
+    SPARSITY.register(name, method, version=version)
+
+
+def register_rank_method(name: str, method: RankMethod, *, version: str = "1") -> None:
+    """Make `method` known as `LayerSpec(rank_method=name)`."""
+    RANK.register(name, method, version=version)
+
+
+def methods(kind: str) -> tuple[str, ...]:
+    """Names of the registered methods of a kind: "weight", "activation", "sparsity" or "rank"."""
+    from . import lowrank, quantization, sparsity  # noqa: F401  (they register what is built in)
+
+    if kind not in REGISTRIES:
+        raise SpecError(f"there is no kind of method {kind!r}; known are {', '.join(REGISTRIES)}")
+    return REGISTRIES[kind].names

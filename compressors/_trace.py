@@ -1,0 +1,111 @@
+"""One forward pass, watched: which layers ran, how often, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import InputError
+from ._anatomy import Anatomy, LayerInfo
+from ._forward import batch_size, forward, module_at, preserved
+from ._layers import compressible, same_tensor
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the hook of one layer saw."""
+
+    n_calls: int = 0
+    n_outputs: int = 0
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+
+
+def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
+    """See `Anatomy.trace`."""
+    candidates = compressible(model)
+    if not candidates:
+        raise InputError(
+            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d and "
+            f"Embedding with a plain floating-point weight. Check the model that the factory returns"
+        )
+    seen = _watch(model, inputs, candidates)
+    if not seen:
+        raise InputError(
+            f"{type(model).__name__} has {len(candidates)} layers that could be compressed, but none ran in the "
+            f"forward pass; it may run a traced or frozen copy of them"
+        )
+    n_samples = batch_size(inputs)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples) for fqn in seen)
+    return cls(
+        layers=layers,
+        unused=tuple(fqn for fqn in candidates if fqn not in seen),
+        groups=_groups(layers),
+        n_params=_n_params(model),
+    )
+
+
+def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -> dict[str, _Seen]:
+    """fqn -> what was seen, in the order of the first calls."""
+    seen: dict[str, _Seen] = {}
+
+    def watch(fqn: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            first = args[0] if args else kwargs.get("input")
+            if not isinstance(first, Tensor) or not isinstance(output, Tensor):
+                return
+            record = seen.setdefault(fqn, _Seen())
+            if record.n_calls == 0:
+                record.input_shape = tuple(first.shape[1:])
+                record.output_shape = tuple(output.shape[1:])
+            record.n_calls += 1
+            record.n_outputs += output.numel()
+
+        return hook
+
+    handles: list[RemovableHandle] = []
+    try:
+        handles.extend(module_at(model, fqn).register_forward_hook(watch(fqn), with_kwargs=True) for fqn in candidates)
+        with preserved(model):
+            forward(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int) -> LayerInfo:
+    seen = all_seen[static.fqn]
+    per_output = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    return dataclasses.replace(
+        static,
+        n_calls=seen.n_calls,
+        macs=-(-seen.n_outputs * per_output // n_samples),
+        input_shape=seen.input_shape,
+        output_shape=seen.output_shape,
+        # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
+        tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
+    )
+
+
+def _groups(layers: tuple[LayerInfo, ...]) -> tuple[tuple[str, ...], ...]:
+    """Layers that ran and hold the same tensor decide together; the others each by themselves."""
+    groups: list[tuple[str, ...]] = []
+    placed: set[str] = set()
+    for layer in layers:
+        if layer.fqn in placed:
+            continue
+        together = {layer.fqn, *layer.tied_to}
+        groups.append(tuple(other.fqn for other in layers if other.fqn in together))
+        placed |= together
+    return tuple(groups)
+
+
+def _n_params(model: nn.Module) -> int:
+    distinct = {same_tensor(parameter): parameter.numel() for parameter in model.parameters()}
+    return sum(distinct.values())

@@ -1,0 +1,87 @@
+"""Uniform affine quantization of activations: one scale and zero point for a tensor, unsigned, MSE-optimal range.
+
+What it does   x ~ scale * (code - zero_point), code in 0..255; zero is exactly representable (padding stays zero)
+Paper          Jacob et al. 2018, "Quantization and Training of Neural Networks", 2.1; range: Nagel et al. 2021, 3.1
+We differ      both ends of the range are searched: first together, then each by itself
+Cost           calibration: one pass over the calibration set, and about 140 passes over a sample of 32768 values
+Did not help   for inputs without outliers the range found is the plain minimum and maximum
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._registry import ACTIVATION
+
+
+def affine_qparams(low: float, high: float, bits: int) -> tuple[float, int]:
+    """(scale, zero_point) of the range; the scale is exactly a float32. An empty range gives (1.0, 0)."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    n_steps = 2**bits - 1
+    scale = float(torch.tensor((high - low) / n_steps, dtype=torch.float32))
+    if scale < torch.finfo(torch.float32).tiny:
+        return 1.0, 0
+    return scale, max(0, min(n_steps, round(-low / scale)))
+
+
+def fake_quantize(x: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
+    """`x` rounded to the grid, in float32 arithmetic and its own dtype; NaN stays NaN.
+
+    Divides and rounds half to even, as ONNX's QuantizeLinear does (torch's own `fake_quantize` multiplies by the
+    reciprocal, and makes a number of NaN). A tensor that is not floating point is returned as it is.
+    """
+    if not x.is_floating_point():
+        return x
+    codes = x.float().div(scale).round_().clamp_(-zero_point, 2**bits - 1 - zero_point)
+    return codes.mul_(scale).to(x.dtype)
+
+
+def mse_range(sample: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
+    """The range within [low, high] with the least squared error on `sample` (n,)."""
+    if sample.numel() == 0 or high <= low:
+        return low, high
+
+    def error(lower: float, upper: float) -> float:
+        scale, zero_point = affine_qparams(lower, upper, bits)
+        rounded = fake_quantize(sample, scale, zero_point, bits)
+        return float((rounded - sample).square().mean(dtype=torch.float64))
+
+    fractions = torch.linspace(1.0, 0.1, 46).tolist()
+    together = min(fractions, key=lambda f: error(low * f, high * f))
+    best_low, best_high = low * together, high * together
+    if low < 0.0:
+        best_low = min((low * f for f in fractions), key=lambda value: error(value, best_high))
+    if high > 0.0:
+        best_high = min((high * f for f in fractions), key=lambda value: error(best_low, value))
+    return best_low, best_high
+
+
+class ActivationQuantizer:
+    """A forward pre-hook that rounds a layer's input to the grid. A plain object, so that models can be deep-copied.
+
+    Register it with `module.register_forward_pre_hook(quantizer, with_kwargs=True)`.
+    """
+
+    def __init__(self, scale: float, zero_point: int, bits: int = 8) -> None:
+        self.scale = scale
+        self.zero_point = zero_point
+        self.bits = bits
+
+    def __repr__(self) -> str:
+        return f"ActivationQuantizer(scale={self.scale!r}, zero_point={self.zero_point}, bits={self.bits})"
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (fake_quantize(args[0], self.scale, self.zero_point, self.bits), *args[1:]), kwargs
+        if "input" in kwargs:
+            rounded = fake_quantize(kwargs["input"], self.scale, self.zero_point, self.bits)
+            return args, {**kwargs, "input": rounded}
+        return args, kwargs
+
+
+ACTIVATION.register("affine", mse_range)

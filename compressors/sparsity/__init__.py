@@ -1,0 +1,5 @@
+"""Zeros: which weights to drop (`_magnitude`)."""
+
+from ._magnitude import magnitude, n_zeros
+
+__all__ = ["magnitude", "n_zeros"]

@@ -1,0 +1,46 @@
+"""Bytes on disk: bit-packing, checksummed safetensors files, and the file of a compressed model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._container import read_container, verify_container, write_container
+    from ._model_file import describe_file, load_model, save_model
+    from ._sizes import fixed_bytes, layer_bytes, stored_bytes
+
+# Lazy, because the file of a model knows variants, and variants know bit-packing.
+_LAZY = {
+    "read_container": "._container",
+    "verify_container": "._container",
+    "write_container": "._container",
+    "describe_file": "._model_file",
+    "load_model": "._model_file",
+    "save_model": "._model_file",
+    "fixed_bytes": "._sizes",
+    "layer_bytes": "._sizes",
+    "stored_bytes": "._sizes",
+}
+
+__all__ = [
+    "describe_file",
+    "fixed_bytes",
+    "layer_bytes",
+    "load_model",
+    "read_container",
+    "save_model",
+    "stored_bytes",
+    "verify_container",
+    "write_container",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_LAZY))

@@ -1,0 +1,168 @@
+"""What a model's file holds, as far as the model alone decides it: names, shapes, number types, and who shares what."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, IntegrityError
+from .._layers import compressible, same_tensor, weight_of
+from ._container import header_bytes
+
+FORMAT = "paredown.model"
+SCHEMA_VERSION = "1"
+TENSORS = ("layers", "rest")
+_MAX_LAYOUT = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored tensor: its name in the state_dict, shape and number type (`torch.float32` is "float32")."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def n_bytes(self) -> int:
+        return prod(self.shape) * self.torch_dtype.itemsize
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype = getattr(torch, self.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise IntegrityError(f"{self.name} is stored as {self.dtype!r}, which is no number type of torch")
+        return dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The order in which things lie in the file.
+
+    weights  the distinct weights of the compressible layers, under the name of the first layer that holds them
+    layers   fqn of each compressible layer -> index of its weight in `weights`
+    rest     every other tensor of the state_dict, once
+    ties     names in the state_dict of what is stored under another name -> that name
+    """
+
+    weights: tuple[Entry, ...]
+    layers: dict[str, int]
+    rest: tuple[Entry, ...]
+    ties: dict[str, str]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Layout:
+        """Raises `ConfigError` if the state_dict holds what is no tensor."""
+        weights: list[Entry] = []
+        rest: list[Entry] = []
+        layers: dict[str, int] = {}
+        ties: dict[str, str] = {}
+        index: dict[tuple[object, ...], int] = {}
+        names: dict[tuple[object, ...], str] = {}
+        for fqn, module in static_modules(model).items():
+            weight = weight_of(module)
+            key = same_tensor(weight)
+            if key not in index:
+                index[key] = len(weights)
+                names[key] = weight_name(fqn)
+                weights.append(_entry(weight_name(fqn), weight))
+            layers[fqn] = index[key]
+        for name, value in model.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise ConfigError(
+                    f"the state of the model holds {name!r}, a {type(value).__name__}; "
+                    f"only tensors can be stored safely"
+                )
+            key = same_tensor(value)
+            if key not in names:
+                names[key] = name
+                rest.append(_entry(name, value))
+            elif names[key] != name:
+                ties[name] = names[key]
+        return cls(tuple(weights), layers, tuple(rest), ties)
+
+    def encode(self) -> str:
+        """Compact text: JSON, deflated, in base 64. The names of a network compress tenfold."""
+        data = {
+            "weights": [[e.name, e.shape, e.dtype] for e in self.weights],
+            "layers": self.layers,
+            "rest": [[e.name, e.shape, e.dtype] for e in self.rest],
+            "ties": self.ties,
+        }
+        return base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Layout:
+        """Raises `IntegrityError` if the text is not what `encode` gives."""
+        try:
+            inflate = zlib.decompressobj()
+            raw = inflate.decompress(base64.b64decode(text, validate=True), _MAX_LAYOUT)
+            data: Any = json.loads(raw)
+            layers = {str(fqn): int(i) for fqn, i in data["layers"].items()}
+            weights, rest = ([_entry_from(item) for item in data[key]] for key in ("weights", "rest"))
+            ties = {str(name): str(target) for name, target in data["ties"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+            raise IntegrityError(f"the description of the model's tensors cannot be read: {error}") from error
+        if any(not 0 <= i < len(weights) for i in layers.values()):
+            raise IntegrityError("the description of the model's tensors names a weight that it does not have")
+        return cls(tuple(weights), layers, tuple(rest), ties)
+
+    def metadata(self) -> dict[str, str]:
+        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "layout": self.encode()}
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What the file holds beside the records of weights and layers: its header, and `rest`."""
+        return header_bytes(self.metadata(), TENSORS) + sum(entry.n_bytes for entry in self.rest)
+
+    def check_fits(self, model_layout: Layout, where: str) -> None:
+        """Raises `ConfigError`, naming the first few names that differ, unless `model_layout` is the same."""
+        mine, theirs = self._shapes(), model_layout._shapes()
+        problems = []
+        if missing := [name for name in mine if name not in theirs]:
+            problems.append(f"the model has no {_few(missing)}")
+        if unexpected := [name for name in theirs if name not in mine]:
+            problems.append(f"the file has no {_few(unexpected)}")
+        differing = [name for name in mine if name in theirs and mine[name] != theirs[name]]
+        problems.extend(f"{n} is {mine[n]} in the file and {theirs[n]} in the model" for n in differing[:3])
+        if not problems and (self.ties, self.layers) != (model_layout.ties, model_layout.layers):
+            problems.append(f"they differ in what shares a tensor ({self.ties} and {model_layout.ties})")
+        if not problems and self != model_layout:
+            problems.append("they list their tensors in another order")
+        if problems:
+            raise ConfigError(f"{where} belongs to another model: {'; '.join(problems)}")
+
+    def _shapes(self) -> dict[str, str]:
+        shapes = {entry.name: f"{entry.dtype} {list(entry.shape)}" for entry in (*self.weights, *self.rest)}
+        return shapes | dict.fromkeys(self.ties, "shared")
+
+
+def static_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """fqn -> module of every compressible layer, in the order of `named_modules`."""
+    return {fqn: model.get_submodule(fqn) for fqn in compressible(model)}
+
+
+def weight_name(fqn: str) -> str:
+    return f"{fqn}.weight" if fqn else "weight"
+
+
+def _entry(name: str, tensor: Tensor) -> Entry:
+    return Entry(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def _entry_from(item: Any) -> Entry:
+    name, shape, dtype = item
+    if any(not isinstance(n, int) or n < 0 for n in shape):
+        raise ValueError(f"{name} has the shape {shape!r}")
+    return Entry(str(name), tuple(shape), str(dtype))
+
+
+def _few(names: list[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

@@ -1,0 +1,145 @@
+"""What the file of a model holds for each weight and for each layer, byte by byte.
+
+A weight, once however many layers hold it:
+    2 bytes   length of the spec, little endian
+    spec      JSON with short keys; nothing where the weight is left alone
+    1 byte    bit 0: the first stored matrix has a bitmap; bit 1: so has the second
+    matrices  bitmap, codes or values, scale; the lengths follow from the spec, the shape and the bitmap
+A layer:
+    2 bytes   length of the spec, little endian
+    spec      the activation's part of it
+    5 bytes   only with quantized activations: scale (float32) and zero point (uint8)
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import IntegrityError, SpecError
+from .._digest import tensor_bytes
+from .._spec import FLOAT_BITS, LayerSpec
+from .._variant import part_shapes
+from ._packing import packed_bytes, unpack_bits
+
+_SHORT = {
+    "weight_bits": "w",
+    "activation_bits": "a",
+    "sparsity": "s",
+    "rank": "r",
+    "weight_method": "wm",
+    "activation_method": "am",
+    "sparsity_method": "sm",
+    "rank_method": "rm",
+}
+_LONG = {short: long for long, short in _SHORT.items()}
+_QPARAMS = struct.Struct("<fB")
+_LENGTH = struct.Struct("<H")
+
+
+def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
+    """`tensors` as in `Variant.tensors`."""
+    prefixes = _prefixes(spec)
+    flags = sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}bitmap" in tensors)
+    data = [tensors[prefix + name] for prefix in prefixes for name in _names(spec) if prefix + name in tensors]
+    return _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(tensor_bytes(tensor) for tensor in data)
+
+
+def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
+    """Length of `weight_record`, for tensors of `n_bytes` together."""
+    return len(_spec_bytes(spec.weight_only)) + 1 + n_bytes
+
+
+def layer_record(spec: LayerSpec, qparams: tuple[float, int] | None) -> bytes:
+    return _spec_bytes(activation_only(spec)) + (_QPARAMS.pack(*qparams) if qparams is not None else b"")
+
+
+def layer_record_bytes(spec: LayerSpec) -> int:
+    return len(_spec_bytes(activation_only(spec))) + (_QPARAMS.size if spec.changes_activation else 0)
+
+
+def activation_only(spec: LayerSpec) -> LayerSpec:
+    return LayerSpec(activation_bits=spec.activation_bits, activation_method=spec.activation_method)
+
+
+class Reader:
+    """Reads records from the front of `data`. Raises `IntegrityError` where they do not add up."""
+
+    def __init__(self, data: Tensor, where: str) -> None:
+        self._data = data
+        self._position = 0
+        self._where = where
+
+    def weight(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[LayerSpec, dict[str, Tensor]]:
+        spec = self._spec()
+        flags = int(self._take(1)[0])
+        tensors: dict[str, Tensor] = {}
+        for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
+            part = self._part(part_shape, spec.weight_bits, dtype, has_bitmap=bool(flags >> i & 1))
+            tensors |= {prefix + name: tensor for name, tensor in part.items()}
+        return spec, tensors
+
+    def layer(self) -> tuple[LayerSpec, tuple[float, int] | None]:
+        spec = self._spec()
+        if not spec.changes_activation:
+            return spec, None
+        scale, zero_point = _QPARAMS.unpack(bytes(self._take(_QPARAMS.size).tolist()))
+        return spec, (scale, zero_point)
+
+    def end(self) -> None:
+        if self._position != self._data.numel():
+            raise IntegrityError(
+                f"{self._where}: {self._data.numel() - self._position} bytes are left over; the file contradicts itself"
+            )
+
+    def raw(self, n_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        return self._take(n_bytes).view(dtype).reshape(shape)
+
+    def _part(self, shape: tuple[int, int], bits: int, dtype: torch.dtype, *, has_bitmap: bool) -> dict[str, Tensor]:
+        n = shape[0] * shape[1]
+        part = {}
+        n_stored = n
+        if has_bitmap:
+            part["bitmap"] = self._take(packed_bytes(n, 1))
+            n_stored = int(unpack_bits(part["bitmap"], n).sum())
+        if bits == FLOAT_BITS:
+            part["values"] = self.raw(n_stored * dtype.itemsize, dtype, (n_stored,))
+        else:
+            part["codes"] = self._take(packed_bytes(n_stored, bits))
+            part["scale"] = self.raw(4 * shape[0], torch.float32, (shape[0],))
+        return part
+
+    def _spec(self) -> LayerSpec:
+        (length,) = _LENGTH.unpack(bytes(self._take(_LENGTH.size).tolist()))
+        text = bytes(self._take(length).tolist())
+        try:
+            data: dict[str, Any] = json.loads(text) if text else {}
+            return LayerSpec.from_dict({_LONG[short]: value for short, value in data.items()})
+        except (ValueError, KeyError, AttributeError, SpecError) as error:
+            raise IntegrityError(f"{self._where}: a layer's spec cannot be read: {text[:80]!r} ({error})") from error
+
+    def _take(self, n: int) -> Tensor:
+        if self._position + n > self._data.numel():
+            raise IntegrityError(f"{self._where}: the data ends in the middle of a record; the file contradicts itself")
+        taken = self._data[self._position : self._position + n].clone()
+        self._position += n
+        return taken
+
+
+def _spec_bytes(spec: LayerSpec) -> bytes:
+    data = {_SHORT[key]: value for key, value in spec.to_dict().items()}
+    text = json.dumps(data, separators=(",", ":")).encode() if data else b""
+    return _LENGTH.pack(len(text)) + text
+
+
+def _prefixes(spec: LayerSpec) -> tuple[str, ...]:
+    return ("",) if spec.rank >= 1.0 else ("u.", "v.")
+
+
+def _names(spec: LayerSpec) -> tuple[str, ...]:
+    return ("bitmap", "values") if spec.weight_bits == FLOAT_BITS else ("bitmap", "codes", "scale")

@@ -1,0 +1,60 @@
+"""The length of a compressed model's file, without writing it: what is always there, and each layer's share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from .._anatomy import Anatomy, LayerInfo
+from .._forward import module_at
+from .._layers import owner, weight_of
+from .._resident import variant_of
+from .._spec import LayerSpec
+from .._variant import Variant
+from ._layout import Layout
+from ._records import layer_record_bytes, weight_record_bytes
+
+
+def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> int:
+    """The layer's share of the file under `spec`; `layer` comes from a traced `Anatomy`.
+
+    `variant` may be None for a float32 weight that is left alone. Of layers that share a weight, the first by
+    name pays.
+    `fixed_bytes(model, anatomy)` and the shares of all the anatomy's layers add up to the length of the file.
+    """
+    n_bytes = layer_record_bytes(spec)
+    if owner(layer) == layer.fqn:
+        n_bytes += weight_record_bytes(spec, 4 * layer.n_weights if variant is None else variant.n_bytes)
+    return n_bytes
+
+
+def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
+    """What the file holds whatever is assigned: header, uncompressed parameters and buffers, layers that never run."""
+    layout = Layout.of(model)
+    traced = set(anatomy.fqns)
+    paid_for = {layout.layers[fqn] for fqn in traced}
+    left_alone = LayerSpec()
+    unused_weights = sum(
+        weight_record_bytes(left_alone, entry.n_bytes)
+        for index, entry in enumerate(layout.weights)
+        if index not in paid_for
+    )
+    unused_layers = sum(layer_record_bytes(left_alone) for fqn in layout.layers if fqn not in traced)
+    return layout.overhead_bytes + unused_weights + unused_layers
+
+
+def stored_bytes(
+    model: nn.Module, anatomy: Anatomy, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
+) -> int:
+    """The exact length of the file that `save_model` would write."""
+    total = fixed_bytes(model, anatomy)
+    for layer in anatomy.layers:
+        spec = assignment.get(layer.fqn, LayerSpec())
+        if spec.changes_weight:
+            variant = variant_of(layer.fqn, spec, variants, layer.weight_shape)
+        else:
+            weight = weight_of(module_at(model, layer.fqn)).detach()
+            variant = Variant(spec=LayerSpec(), effective=weight, tensors={"values": weight})
+        total += layer_bytes(layer, spec, variant)
+    return total

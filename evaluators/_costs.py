@@ -1,0 +1,82 @@
+"""What a compressed model costs on paper: multiply-accumulates and bit operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..compressors import FLOAT_BITS, LayerSpec
+from ..errors import ConfigError
+from ._measurement import Measurement
+
+if TYPE_CHECKING:
+    from ..compressors import Anatomy, LayerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """An exact count for one sample. layers: the share of each layer by fqn, in the anatomy's order."""
+
+    unit: str
+    layers: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.layers.values())
+
+    def measurement(self) -> Measurement:
+        return Measurement(value=float(self.total), unit=self.unit)
+
+
+def macs(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None = None) -> Cost:
+    """Multiply-accumulates of one sample, by layer.
+
+    Low rank r of an (out, n) weight turns out·n into r·(out + n) at each position. Zeros that follow no pattern change
+    nothing: no kernel here skips them. A layer that `assignment` does not name is left alone. Only the compressible
+    layers are counted (the product of queries and keys, for one, is not).
+    Raises `ConfigError` where `assignment` names a layer that the model has not.
+    """
+    specs = specs_of(anatomy, assignment)
+    counts = {layer.fqn: sum(factor_macs(layer, specs[layer.fqn].rank)) for layer in anatomy.layers}
+    return Cost(unit="MAC", layers=counts)
+
+
+def bops(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None = None) -> Cost:
+    """Bit operations of one sample, by layer: MACs × weight bits × activation bits (Baskin et al. 2018, without their
+    accumulator term). FP32 counts as 32 × 32.
+
+    Of the two products of a low-rank layer the second reads what the first has made, which stays in FP32: it counts
+    weight bits × 32. See `macs` for the rest.
+    """
+    specs = specs_of(anatomy, assignment)
+    return Cost(unit="BOP", layers={layer.fqn: _layer_bops(layer, specs[layer.fqn]) for layer in anatomy.layers})
+
+
+def factor_macs(layer: LayerInfo, rank: float) -> tuple[int, ...]:
+    """The MACs of each product that the layer is made of: one, or with a rank below 1.0 the two of its factors."""
+    if rank >= 1.0 or layer.macs == 0:
+        return (layer.macs,)
+    from ..compressors.lowrank import kept_rank  # that package needs torch
+
+    out, n = layer.matrix_shape
+    kept = kept_rank(rank, layer.matrix_shape)
+    positions = layer.macs // layer.n_weights
+    return positions * kept * n, positions * kept * out
+
+
+def specs_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None) -> dict[str, LayerSpec]:
+    """A spec for every layer: that of `assignment`, else the neutral one."""
+    given = dict(assignment or {})
+    known = set(anatomy.fqns) | set(anatomy.unused)
+    if unknown := [fqn for fqn in given if fqn not in known]:
+        raise ConfigError(
+            f"the assignment names {', '.join(unknown[:3])}, which this model has not; its layers are "
+            f"{', '.join(anatomy.fqns[:6])}{', …' if len(anatomy.fqns) > 6 else ''}"
+        )
+    return {fqn: given.get(fqn, LayerSpec()) for fqn in anatomy.fqns}
+
+
+def _layer_bops(layer: LayerInfo, spec: LayerSpec) -> int:
+    first, *second = factor_macs(layer, spec.rank)
+    return spec.weight_bits * (first * spec.activation_bits + sum(second) * FLOAT_BITS)

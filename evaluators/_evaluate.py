@@ -1,0 +1,64 @@
+"""A model's scores on a split, metric and divergence from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ._run import ReferenceOutputs, run_batches
+from ._split import Inputs, Split
+from .quality import Metric, MetricError, divergence_per_sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """One score for each sample, (N,) float64; the divergence is None where none was asked for."""
+
+    metric: Tensor
+    divergence: Tensor | None = None
+
+
+def evaluate_outputs(
+    metric: Metric, split: Split, outputs: Tensor, reference: ReferenceOutputs | None = None
+) -> Tensor:
+    """The scores (N,) of outputs (N, …) that are at hand already. Raises `MetricError`."""
+    original = None if reference is None else reference.outputs[: len(split)]
+    return metric.scores(outputs, metric.targets_of(split), original)
+
+
+def evaluate_split(
+    model: nn.Module | Callable[[Inputs], Tensor],
+    split: Split,
+    metric: Metric,
+    *,
+    reference: ReferenceOutputs | None = None,
+    divergence: str | None = None,
+    batch_size: int = 256,
+) -> Scores:
+    """Run `model` (or a runtime's `Session.run`) over `split` and score each batch as it comes; outputs are not kept.
+
+    With `divergence` ("kl" or "mse") also the divergence from `reference`, which then is needed. The model is left as
+    it was found. Raises `MetricError` for a metric's or an output's NaN and for wrong shapes.
+    """
+    if divergence is not None and reference is None:
+        raise MetricError(f"divergence {divergence!r} compares with the original model; hand in its `reference`")
+    if reference is not None and len(reference) < len(split):
+        raise MetricError(
+            f"the reference has outputs of {len(reference)} samples, and the {split.name} split has {len(split)}; "
+            "compute the reference on the same split"
+        )
+    targets = metric.targets_of(split)
+    of_metric: list[Tensor] = []
+    of_divergence: list[Tensor] = []
+    at = 0
+    for outputs in run_batches(model, split, batch_size):
+        rows = slice(at, at + len(outputs))
+        original = None if reference is None else reference.outputs[rows]
+        of_metric.append(metric.scores(outputs, None if targets is None else targets[rows], original))
+        if divergence is not None and reference is not None and original is not None:
+            of_divergence.append(divergence_per_sample(outputs, original, divergence, variance=reference.variance))
+        at = rows.stop
+    return Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)

@@ -1,0 +1,99 @@
+"""Run a model over a split, and keep what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..compressors import forward
+from ..errors import InputError
+from ._preserved import preserved
+from ._split import Inputs, Split
+
+
+def run_split(model: nn.Module, split: Split, batch_size: int = 256) -> Tensor:
+    """The outputs of `model` on all N samples: (N, …) on the CPU, half precision widened to float32.
+
+    The model runs in eval mode, without gradients, on the device of its own parameters; see `preserved` for what is put
+    back. Raises `InputError` where an output's axis 0 is not the sample.
+    """
+    return torch.cat(list(run_batches(model, split, batch_size)))
+
+
+def run_batches(model: nn.Module | Callable[[Inputs], Tensor], split: Split, batch_size: int = 256) -> Iterator[Tensor]:
+    """As `run_split`, one batch's outputs at a time, so that a language model's logits need not all be in memory.
+
+    `model` is a module, or any callable from inputs to outputs (a runtime's `Session.run`). Between two batches the
+    model is as it was found: a caller may stop early.
+    """
+    for inputs, _ in split.batches(batch_size):
+        yield _checked(_run(model, inputs), inputs, split)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferenceOutputs:
+    """What the original model says on a split, computed once.
+
+    outputs   (N, …) on the CPU
+    variance  of all outputs together: the scale of the relative squared error
+    """
+
+    outputs: Tensor
+    variance: float
+
+    @classmethod
+    def compute(cls, model: nn.Module, split: Split, batch_size: int = 256) -> ReferenceOutputs:
+        return cls.of(run_split(model, split, batch_size))
+
+    @classmethod
+    def of(cls, outputs: Tensor) -> ReferenceOutputs:
+        """From outputs (N, …) that are at hand already."""
+        return cls(outputs, float(outputs.double().var(correction=0)))
+
+    def __len__(self) -> int:
+        return int(self.outputs.shape[0])
+
+    def take(self, n: int) -> ReferenceOutputs:
+        """The first `n`; the variance stays that of all, so that scores of the same sample stay the same."""
+        return ReferenceOutputs(self.outputs[:n], self.variance)
+
+
+def _run(model: nn.Module | Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    if not isinstance(model, nn.Module):
+        return model(inputs)
+    with preserved(model):
+        return forward(model, _moved(inputs, _device(model)))
+
+
+def _checked(outputs: Tensor, inputs: Inputs, split: Split) -> Tensor:
+    n = _length(inputs)
+    if outputs.dim() == 0 or outputs.shape[0] != n:
+        raise InputError(
+            f"the model must give one output for each sample: expected ({n}, …) for a batch of {n} of the {split.name} "
+            f"split, got {tuple(outputs.shape)}; axis 0 must be the sample"
+        )
+    outputs = outputs.detach().cpu()
+    return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+
+
+def _length(inputs: Inputs) -> int:
+    if isinstance(inputs, dict):
+        inputs = tuple(inputs.values())
+    return int(inputs[0].shape[0] if isinstance(inputs, tuple) else inputs.shape[0])
+
+
+def _device(model: nn.Module) -> torch.device:
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _moved(inputs: Inputs, device: torch.device) -> Inputs:
+    if isinstance(inputs, dict):
+        return {key: part.to(device) for key, part in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(part.to(device) for part in inputs)
+    return inputs.to(device)

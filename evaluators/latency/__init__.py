@@ -1,0 +1,16 @@
+"""Latency, measured so that it means something on a machine that others use too.
+
+One measurement a machine at a time (`exclusive_slot`), on a core of its own (`pinned`), candidate and reference
+interleaved at random (`interleaved`), ranked by the 10th percentile, with differences below max(3 %, A/A) called ties
+(`aa_floor`, `is_tie`).
+"""
+
+from __future__ import annotations
+
+from ._floor import TIE, aa_floor, is_tie
+from ._interleaved import interleaved
+from ._pinned import Pinning, pinned
+from ._samples import LatencySamples
+from ._slot import exclusive_slot
+
+__all__ = ["TIE", "LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "is_tie", "pinned"]

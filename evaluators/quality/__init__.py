@@ -1,0 +1,31 @@
+"""How good a model's outputs are: metrics with an interval, paired comparison, divergence from the original."""
+
+from __future__ import annotations
+
+from ._accuracy import ACCURACY
+from ._cosine import COSINE
+from ._divergence import divergence_per_sample, resolve_divergence
+from ._interval import summarise
+from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metric_from_callable, register_metric
+from ._mse import MSE
+from ._paired import PairedResult, paired_test
+from ._perplexity import PERPLEXITY
+
+for _builtin in (ACCURACY, PERPLEXITY, MSE, COSINE):
+    register_metric(_builtin)
+del _builtin
+
+__all__ = [
+    "METRICS",
+    "Divergence",
+    "Metric",
+    "MetricError",
+    "PairedResult",
+    "divergence_per_sample",
+    "get_metric",
+    "metric_from_callable",
+    "paired_test",
+    "register_metric",
+    "resolve_divergence",
+    "summarise",
+]

@@ -1,0 +1,17 @@
+"""Accuracy: the share of right answers."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ._classes import checked_classes, mean_of_counted
+from ._metric import Metric
+
+
+def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
+    """Outputs (N, C), targets (N,): 1 where the target has the largest logit. (N, T, C): the share of positions."""
+    targets = checked_classes("accuracy", outputs, targets)
+    return mean_of_counted("accuracy", (outputs.argmax(dim=-1) == targets).double(), targets)
+
+
+ACCURACY = Metric(name="accuracy", maximise=True, per_sample=_per_sample, unit="fraction", divergence="kl")

@@ -1,0 +1,51 @@
+"""Class logits and integer targets, checked; shared by accuracy and perplexity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._metric import MetricError
+
+IGNORED = -100
+"""A target that does not count, as in `torch.nn.functional.cross_entropy`."""
+
+
+def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tensor:
+    """`targets` as int64, for outputs (N, C) or (N, …, C) with the classes last and targets (N,) or (N, …).
+
+    Raises `MetricError` on any other shape or dtype, fewer than two classes, or a target outside [0, C) (-100 is
+    "does not count").
+    """
+    if targets is None:
+        raise MetricError(f"{name} needs targets, one class for each output; got none")
+    if outputs.dim() < 2 or outputs.shape[-1] < 2:
+        raise MetricError(
+            f"{name}: expected outputs (N, …, C) with at least 2 classes last, got {tuple(outputs.shape)}; "
+            "for another form of output give your own function as the metric"
+        )
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise MetricError(f"{name}: expected integer targets (class numbers), got {targets.dtype}")
+    if targets.shape != outputs.shape[:-1]:
+        raise MetricError(
+            f"{name}: expected targets {tuple(outputs.shape[:-1])} for outputs {tuple(outputs.shape)} (classes last), "
+            f"got {tuple(targets.shape)}"
+        )
+    targets = targets.to(outputs.device, torch.int64)
+    counted = targets[targets != IGNORED]
+    if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= outputs.shape[-1]):
+        raise MetricError(
+            f"{name}: targets must be in [0, {outputs.shape[-1]}), got {int(counted.min())} to {int(counted.max())}; "
+            f"the model has {outputs.shape[-1]} classes, and {IGNORED} marks a target that does not count"
+        )
+    return targets
+
+
+def mean_of_counted(name: str, scores: Tensor, targets: Tensor) -> Tensor:
+    """The mean of each sample's scores (N, …) over the positions that count: (N,)."""
+    counts = (targets != IGNORED).flatten(1) if targets.dim() > 1 else (targets != IGNORED).unsqueeze(1)
+    n_counted = counts.sum(dim=1)
+    if bool((n_counted == 0).any()):
+        raise MetricError(f"{name}: sample {int((n_counted == 0).nonzero()[0])} has no target that counts")
+    flat = scores.reshape(counts.shape)
+    return torch.where(counts, flat, flat.new_zeros(())).sum(dim=1) / n_counted

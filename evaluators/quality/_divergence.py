@@ -1,0 +1,84 @@
+"""How far outputs are from the original's: the search's guide, finer than accuracy on few samples."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from ._metric import Divergence, Metric, MetricError
+
+CHUNK = 1 << 22
+"""How many outputs are widened to float64 at a time: 32 MiB."""
+
+
+def resolve_divergence(kind: str, metric: Metric, targets: Tensor | None = None) -> Divergence:
+    """ "auto" is the metric's own choice; else KL where the targets are classes, and the squared error otherwise."""
+    if kind == "auto":
+        if metric.divergence is not None:
+            return metric.divergence
+        is_classes = targets is not None and not targets.is_floating_point()
+        return "kl" if is_classes else "mse"
+    if kind == "kl":
+        return "kl"
+    if kind == "mse":
+        return "mse"
+    raise MetricError(f"divergence must be one of auto, {', '.join(get_args(Divergence))}, got {kind!r}")
+
+
+def divergence_per_sample(
+    outputs: Tensor, reference: Tensor, kind: str = "kl", *, variance: float | None = None
+) -> Tensor:
+    """Each sample's divergence of `outputs` from `reference`, both (N, …): (N,) float64, 0 where they are the same.
+
+    kl   KL(reference || outputs) in nats, with softmax over the last axis, averaged over the axes between (positions)
+    mse  the mean squared difference, over the variance of the reference. That is `variance`, where scores of several
+         batches are to be compared (`ReferenceOutputs.variance`), else that of `reference`; 1 where it is zero
+
+    Raises `MetricError` where the shapes differ, for NaN, and for "kl" with a single class (it would always be 0).
+    """
+    if outputs.shape != reference.shape or outputs.dim() == 0:
+        raise MetricError(
+            f"divergence: expected outputs {tuple(reference.shape)}, as the reference, got {tuple(outputs.shape)}"
+        )
+    reference = reference.to(outputs.device)
+    if kind == "kl":
+        if outputs.dim() < 2 or outputs.shape[-1] < 2:
+            raise MetricError(
+                f"divergence 'kl' needs outputs (N, …, C) with at least 2 classes last, got {tuple(outputs.shape)}; "
+                "use 'mse'"
+            )
+        scores = torch.cat([_kl(*pair) for pair in _chunks(outputs, reference)])
+    elif kind == "mse":
+        scale = variance if variance is not None else float(reference.double().var(correction=0))
+        scores = torch.cat([_squared(*pair) for pair in _chunks(outputs, reference)]) / (scale if scale > 0 else 1.0)
+    else:
+        raise MetricError(f"divergence must be one of {', '.join(get_args(Divergence))}, got {kind!r}")
+    if not bool(torch.isfinite(scores).all()):
+        bad = ~torch.isfinite(scores)
+        raise MetricError(
+            f"divergence {kind!r} is not finite for {int(bad.sum())} of {len(scores)} samples (the first is sample "
+            f"{int(bad.nonzero()[0])}); the outputs hold NaN or an infinity"
+        )
+    return scores.cpu()
+
+
+def _chunks(outputs: Tensor, reference: Tensor) -> list[tuple[Tensor, Tensor]]:
+    rows = max(1, CHUNK // max(1, outputs[0].numel()))
+    return list(zip(outputs.split(rows), reference.split(rows), strict=True))
+
+
+def _kl(outputs: Tensor, reference: Tensor) -> Tensor:
+    log_q = outputs.double().log_softmax(dim=-1)
+    log_p = reference.double().log_softmax(dim=-1)
+    p = log_p.exp()
+    terms = torch.where(p > 0, p * (log_p - log_q), 0.0)  # 0 log 0 = 0: a masked answer has -inf on both sides
+    per_position = torch.where(log_p.isnan().any(-1), torch.nan, terms.sum(dim=-1))
+    per_sample = per_position.flatten(1).mean(dim=1) if per_position.dim() > 1 else per_position
+    return per_sample.clamp_min(0.0)  # rounding can leave -1e-17
+
+
+def _squared(outputs: Tensor, reference: Tensor) -> Tensor:
+    error = (outputs.double() - reference.double()).square()
+    return error.flatten(1).mean(dim=1) if error.dim() > 1 else error

@@ -1,0 +1,188 @@
+"""What a metric is, and the register of those that have a name."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .._split import Inputs, Split
+
+Divergence = Literal["kl", "mse"]
+PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+class MetricError(InputError):
+    """A metric cannot be had from these outputs, or gave what is no score: a wrong shape, NaN, an infinity."""
+
+
+def _identity(value: float) -> float:
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One score for each sample, and how their mean becomes the figure that people read.
+
+    name             as in a task: lower case letters, digits and `_`
+    maximise         whether more is better
+    per_sample       (outputs (N, …), targets (N, …) or None, reference outputs or None) -> scores (N,)
+    unit             "fraction" where a score is a share of right answers (a 0/1 score then gets Wilson's interval)
+    finish           monotone; from the mean score to the figure (perplexity: exp)
+    needs_reference  whether `per_sample` compares with the outputs of the original model
+    needs_targets    whether a split without targets is refused
+    infer_targets    from a split's inputs to its targets, for a split that has none (perplexity: the next token)
+    divergence       how far outputs are from the original's, as suits this metric; None: by the targets
+    """
+
+    name: str
+    maximise: bool
+    per_sample: PerSample
+    unit: str = ""
+    finish: Callable[[float], float] = _identity
+    needs_reference: bool = False
+    needs_targets: bool = True
+    infer_targets: Callable[[Inputs], Tensor] | None = None
+    divergence: Divergence | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise MetricError(f"a metric's name must be letters, digits and _, got {self.name!r}; it is a key in tasks")
+
+    def targets_of(self, split: Split) -> Tensor | None:
+        """The split's targets, or those inferred. Raises `MetricError` where they are needed and missing."""
+        if split.targets is not None:
+            return split.targets
+        if self.infer_targets is not None:
+            return self.infer_targets(split.inputs)
+        if self.needs_targets:
+            raise MetricError(
+                f"{self.name} needs targets, and the {split.name} split has none; "
+                "return (inputs, targets) from the data factory, or choose a metric that needs none (cosine)"
+            )
+        return None
+
+    def scores(self, outputs: Tensor, targets: Tensor | None, reference: Tensor | None = None) -> Tensor:
+        """`per_sample` with what comes out of it checked: (N,) float64, finite.
+
+        Raises `MetricError` with the expected shape and the one that came; also where `outputs` hold NaN or +inf, for
+        an argmax over those would be a number that means nothing.
+        """
+        if self.needs_reference and reference is None:
+            raise MetricError(f"{self.name} compares with the outputs of the original model; hand in its `reference`")
+        if outputs.dim() == 0:
+            raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
+        _no_nan(self.name, outputs)
+        scores = self.per_sample(outputs, targets, reference)
+        n = outputs.shape[0]
+        if not isinstance(scores, Tensor):
+            raise MetricError(
+                f"{self.name} must return a tensor of shape ({n},), one score for each sample, got "
+                f"{type(scores).__name__}; do not take the mean, paredown does"
+            )
+        if tuple(scores.shape) != (n,):
+            raise MetricError(
+                f"{self.name} must return one score for each sample: expected shape ({n},), got {tuple(scores.shape)} "
+                f"for outputs {tuple(outputs.shape)}; do not take the mean over samples, paredown does"
+            )
+        if scores.is_complex():
+            raise MetricError(f"{self.name} must return real scores, got {scores.dtype}")
+        scores = scores.detach().cpu().double()
+        if not bool(torch.isfinite(scores).all()):
+            first = int((~torch.isfinite(scores)).nonzero()[0])
+            bad = int((~torch.isfinite(scores)).sum())
+            raise MetricError(
+                f"{self.name} must be finite for every sample, got {float(scores[first])} for sample {first} "
+                f"({bad} of {n} are not finite)"
+            )
+        return scores
+
+    def value(self, scores: Tensor) -> float:
+        """The figure of these scores (N,): `finish` of their mean. Raises `MetricError` where it is not finite."""
+        mean = float(scores.double().mean())
+        value = self.finish(mean)
+        if not math.isfinite(value):
+            raise MetricError(f"{self.name} is {value} (the mean score is {mean}); it must be a finite number")
+        return value
+
+    def is_better(self, a: float, b: float) -> bool:
+        return a > b if self.maximise else a < b
+
+
+_METRICS: dict[str, Metric] = {}
+METRICS = MappingProxyType(_METRICS)
+"""The registered metrics by name. Read only: see `register_metric`."""
+
+
+def register_metric(metric: Metric) -> Metric:
+    """Make a metric known under its name. Raises `MetricError` where the name is taken."""
+    if metric.name in _METRICS:
+        raise MetricError(
+            f"a metric named {metric.name!r} is registered already; known are {', '.join(sorted(_METRICS))}"
+        )
+    _METRICS[metric.name] = metric
+    return metric
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name. Raises `MetricError` listing the known ones."""
+    if name not in _METRICS:
+        raise MetricError(
+            f"unknown metric {name!r}; known are {', '.join(sorted(_METRICS))}, or give your own function as "
+            "'module:function' or 'file.py:function'"
+        )
+    return _METRICS[name]
+
+
+def metric_from_callable(
+    function: Callable[..., Tensor], name: str, maximise: bool, *, unit: str = "", divergence: Divergence | None = None
+) -> Metric:
+    """A user's `function(outputs, targets) -> scores (N,)` as a metric.
+
+    A third argument named `reference` makes it get the original model's outputs. Targets may be None.
+    """
+    if not callable(function):
+        raise MetricError(f"the metric {name!r} must be a function (outputs, targets) -> scores (N,), got {function!r}")
+    wants_reference = "reference" in _parameters(function)
+
+    def per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
+        if wants_reference:
+            return function(outputs, targets, reference=reference)
+        return function(outputs, targets)
+
+    return Metric(
+        name=name,
+        maximise=maximise,
+        per_sample=per_sample,
+        unit=unit,
+        needs_reference=wants_reference,
+        needs_targets=False,
+        divergence=divergence,
+    )
+
+
+def _parameters(function: Callable[..., Tensor]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except ValueError:  # some built-in functions do not tell their signature
+        return ()
+
+
+def _no_nan(name: str, outputs: Tensor) -> None:
+    if not outputs.is_floating_point():
+        return
+    # -inf is how a model masks an answer; NaN and +inf are accidents
+    broken = outputs.isnan() | outputs.isposinf()
+    if bool(broken.any()):
+        rows = broken.reshape(len(outputs), -1).any(dim=1)
+        raise MetricError(
+            f"{name}: the model's outputs hold NaN or +inf for {int(rows.sum())} of {outputs.shape[0]} samples "
+            f"(the first is sample {int(rows.nonzero()[0])})"
+        )

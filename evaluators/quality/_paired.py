@@ -1,0 +1,110 @@
+"""Is one model better than another on the same samples, beyond noise?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._metric import Metric, MetricError
+
+Floats = NDArray[np.float64]
+N_FLIPS = 9_999
+N_RESAMPLES = 2_000
+EXACT_UP_TO = 14
+"""With this many samples that differ, all 2**n sign flips are counted (more than `N_FLIPS`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedResult:
+    """How far a is ahead of b.
+
+    difference  in the metric's unit; positive where a is *better*, whatever the metric's direction
+    low, high   95 % bootstrap interval of it, over samples
+    p_value     one-sided: how often chance alone would put a at least as far ahead; small means that a is better
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_test(scores_a: Tensor, scores_b: Tensor, metric: Metric, *, seed: int = 0) -> PairedResult:
+    """Compare two models by their scores (N,) on the same N samples in the same order. Deterministic.
+
+    The p-value is that of the sign-flip (permutation) test of the mean paired difference: under "a is no better", each
+    sample's difference is as likely to have the other sign. It is exact where all differences are of one size (0/1
+    scores; that is McNemar's exact test) or few samples differ, else from 9,999 seeded draws, of which the observed one
+    counts as one (Phipson & Smyth 2010), so that it is never 0. Where no sample differs it is 1.
+    """
+    if scores_a.dim() != 1 or scores_a.shape != scores_b.shape or not len(scores_a):
+        raise MetricError(
+            f"paired test: expected two score tensors (N,) of the same samples, got {tuple(scores_a.shape)} "
+            f"and {tuple(scores_b.shape)}"
+        )
+    a: Floats = scores_a.detach().cpu().double().numpy()
+    b: Floats = scores_b.detach().cpu().double().numpy()
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise MetricError("paired test: every score must be finite")
+    sign = 1.0 if metric.maximise else -1.0
+    rng = np.random.default_rng(seed)
+    difference = sign * (metric.finish(float(a.mean())) - metric.finish(float(b.mean())))
+    lead = (a - b) * (1.0 if _is_rising(metric) == metric.maximise else -1.0)
+    p_value = _sign_flip(lead[lead != 0.0], rng)
+    low, high = _bootstrap(a, b, metric, sign, rng)
+    return PairedResult(difference=difference, low=min(low, difference), high=max(high, difference), p_value=p_value)
+
+
+def _is_rising(metric: Metric) -> bool:
+    """Whether a greater mean score gives a greater figure (a signal-to-noise ratio of a squared error does not)."""
+    return metric.finish(0.75) >= metric.finish(0.25)
+
+
+def _sign_flip(lead: Floats, rng: np.random.Generator) -> float:
+    n = len(lead)
+    if n == 0:
+        return 1.0
+    sizes = np.abs(lead)
+    if (sizes == sizes[0]).all():
+        wins = int((lead > 0).sum())
+        return _binomial_tail(wins, n)
+    observed = lead.sum()
+    slack = 1e-12 * sizes.sum()  # a sum in another order may round to less
+    if n <= EXACT_UP_TO:
+        patterns = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return float(((1 - 2 * patterns) @ sizes >= observed - slack).mean())
+    at_least = sum(int((signs @ sizes >= observed - slack).sum()) for signs in _random_signs(N_FLIPS, n, rng))
+    return (1 + at_least) / (1 + N_FLIPS)
+
+
+def _random_signs(rows: int, columns: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """`rows` rows of ±1 in all, a few at a time (at most 16 MiB)."""
+    step = max(1, (1 << 21) // columns)
+    for start in range(0, rows, step):
+        shape = (min(step, rows - start), columns)
+        yield rng.integers(0, 2, shape, dtype=np.int8).astype(np.float64) * 2.0 - 1.0
+
+
+def _binomial_tail(wins: int, n: int) -> float:
+    """P(at least `wins` heads in `n` throws of a fair coin)."""
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2.0) for k in range(wins, n + 1)
+    ]
+    return min(1.0, math.fsum(math.exp(value) for value in logs))
+
+
+def _bootstrap(a: Floats, b: Floats, metric: Metric, sign: float, rng: np.random.Generator) -> tuple[float, float]:
+    n = len(a)
+    step = max(1, (1 << 20) // n)
+    leads: list[float] = []
+    for start in range(0, N_RESAMPLES, step):
+        index = rng.integers(0, n, (min(step, N_RESAMPLES - start), n))
+        for mean_a, mean_b in zip(a[index].mean(axis=1), b[index].mean(axis=1), strict=True):
+            leads.append(sign * (metric.finish(float(mean_a)) - metric.finish(float(mean_b))))
+    low, high = np.quantile(np.asarray(leads), (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,50 @@
+"""One artifact format, one exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import InputError
+from ._base import get_runtime, list_runtimes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...compressors import Anatomy, Calibration, Inputs, LayerSpec, Variant
+
+
+def list_formats() -> tuple[str, ...]:
+    """The formats that `export_model` can write: those of the registered runtimes, and "pt2"."""
+    return (*dict.fromkeys(get_runtime(name).format for name in list_runtimes()), "pt2")
+
+
+def export_model(
+    format: str,
+    model: nn.Module,
+    assignment: Mapping[str, LayerSpec],
+    variants: Mapping[str, Variant],
+    calibration: Calibration | None,
+    example_inputs: Inputs,
+    out: Path,
+    *,
+    anatomy: Anatomy | None = None,
+) -> Path:
+    """Writes a compressed model into the folder `out` in one of `list_formats()`, and returns the main file.
+
+    The arguments are those of `Runtime.export`; with `anatomy`, layers that never run (`anatomy.unused`) are left alone.
+    Raises `InputError` for an unknown format, `MissingExtra` where a package is missing (with the command that gets it),
+    `ExportError` where the model cannot be written so.
+    """
+    if anatomy is not None:
+        assignment = {fqn: spec for fqn, spec in assignment.items() if fqn not in anatomy.unused}
+    if format == "pt2":
+        from ._pt2 import export_pt2
+
+        return export_pt2(model, assignment, variants, calibration, example_inputs, out)
+    for name in list_runtimes():
+        runtime = get_runtime(name)
+        if runtime.format == format:
+            return runtime.export(model, assignment, variants, calibration, example_inputs, out)
+    raise InputError(f"unknown format {format!r}; known are {', '.join(list_formats())}")

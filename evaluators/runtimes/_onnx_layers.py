@@ -1,0 +1,257 @@
+"""Puts our form of each layer's weight into the graph: int8 codes, or two factors.
+
+Works on what `_onnx_trace` leaves: each such weight is an open input of the graph. A use of it that we know (the weight
+of a Conv or a Gemm, or of a MatMul behind a Transpose) gets the form that the runtimes have kernels for; for any other
+use the same numbers are written in the plainest way: a weight in an unknown place costs speed and changes no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._lowering import Lowered
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Array = npt.NDArray[Any]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where PyTorch's exporter notes the fqns of the modules that a node comes from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Norm:
+    """A BatchNormalization behind a convolution, as y = x * gain + shift per channel."""
+
+    node: ir.Node
+    gain: Array
+    shift: Array
+
+
+def fill_weights(model: ir.Model, layers: Sequence[Lowered], open_weights: Mapping[str, ir.Value]) -> None:
+    """Replaces every open weight, in place. Afterwards the graph has only the model's own inputs."""
+    writer = _Writer(model.graph)
+    for layer in layers:
+        if layer.fqn in open_weights:
+            writer.fill(layer, open_weights[layer.fqn])
+
+
+class _Writer:
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
+        self._n = 0
+
+    def fill(self, layer: Lowered, weight: ir.Value) -> None:
+        for node, index in tuple(weight.uses()):
+            if not _belongs(node, layer.fqn) or not self._fill_known(layer, node, index):
+                self._fill_plain(layer, node, index)
+        self._graph.inputs.remove(weight)
+
+    def _fill_known(self, layer: Lowered, node: ir.Node, index: int) -> bool:
+        if node.op_type == "Conv" and index == 1:
+            self._conv(layer, node)
+        elif node.op_type == "Gemm" and index == 1 and _is_linear(node):
+            self._gemm(layer, node)
+        elif node.op_type == "Transpose" and _feeds_matmuls(node):
+            for matmul in tuple(node.outputs[0].consumers()):
+                self._matmul(layer, matmul)
+            self._graph.remove(node, safe=True)
+        else:
+            return False
+        return True
+
+    def _fill_plain(self, layer: Lowered, node: ir.Node, index: int) -> None:
+        if layer.codes is not None and layer.scales is not None:
+            codes, scales = layer.codes.numpy(), layer.scales.numpy()
+            node.replace_input_with(index, self._dequantized(layer.fqn, codes, scales, axis=0, before=node))
+        else:
+            assert layer.effective is not None
+            node.replace_input_with(index, self._constant(f"{layer.fqn}.weight", layer.effective.numpy()))
+
+    def _conv(self, layer: Lowered, conv: ir.Node) -> None:
+        norm = _following_norm(conv)
+        bias = _const(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else None
+        if norm is not None and len(conv.inputs) > 2 and conv.inputs[2] is not None and bias is None:
+            norm = None  # a bias that is computed in the graph: leave both alone
+        gain = norm.gain if norm else np.ones(1)
+        if norm is not None:
+            shifted = norm.shift + (gain * bias.astype(np.float64) if bias is not None else 0.0)
+            bias = np.asarray(shifted, np.float32)
+        if layer.codes is not None and layer.scales is not None:
+            codes, scales = _scaled_codes(layer.codes.numpy(), layer.scales.numpy(), gain)
+            if layer.activation is not None and bias is not None:
+                codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
+            conv.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=conv))
+            last = conv
+        else:
+            last = self._two_convs(layer, conv, gain)
+        if norm is not None and bias is not None:
+            self._set_bias(last, self._constant(f"{layer.fqn}.bias", bias))
+            norm.node.outputs[0].replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
+            self._graph.remove(norm.node, safe=True)
+
+    def _two_convs(self, layer: Lowered, conv: ir.Node, gain: Array) -> ir.Node:
+        """k x k to r channels, then 1 x 1 to all: the first takes the old one's place, the second its bias."""
+        assert layer.factors is not None
+        assert layer.effective is not None
+        u, v = (factor.numpy() for factor in layer.factors)
+        kernel = layer.effective.shape[1:]
+        conv.replace_input_with(1, self._constant(f"{layer.fqn}.weight_v", v.reshape(-1, *kernel)))
+        u = (u * gain[:, None]).astype(np.float32).reshape(*u.shape, *(1,) * (len(kernel) - 1))
+        second = self._after(conv, "Conv", [self._constant(f"{layer.fqn}.weight_u", u)], {})
+        second.outputs[0].type, second.outputs[0].shape = conv.outputs[0].type, conv.outputs[0].shape
+        conv.outputs[0].shape = None  # it has r channels now
+        if len(conv.inputs) > 2 and conv.inputs[2] is not None:
+            self._set_bias(second, conv.inputs[2])
+            conv.replace_input_with(2, None)
+        return second
+
+    def _gemm(self, layer: Lowered, gemm: ir.Node) -> None:
+        if layer.codes is not None and layer.scales is not None:
+            codes, scales = layer.codes.numpy(), layer.scales.numpy()
+            bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
+            if layer.activation is not None and bias is not None:
+                codes, scales = _room_for_bias(codes, scales, np.broadcast_to(bias, scales.shape), layer.activation[0])
+            gemm.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=gemm))
+            return
+        assert layer.factors is not None
+        u, v = (factor.numpy() for factor in layer.factors)
+        first = self._before(gemm, "MatMul", [gemm.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
+        gemm.replace_input_with(0, first)
+        gemm.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u))
+
+    def _matmul(self, layer: Lowered, matmul: ir.Node) -> None:
+        if layer.codes is not None and layer.scales is not None:
+            codes, scales = layer.codes.numpy().T, layer.scales.numpy()
+            matmul.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=1, before=matmul))
+            return
+        assert layer.factors is not None
+        u, v = (factor.numpy() for factor in layer.factors)
+        first = self._before(matmul, "MatMul", [matmul.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
+        matmul.replace_input_with(0, first)
+        matmul.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u.T))
+
+    def _dequantized(self, fqn: str, codes: Array, scales: Array, *, axis: int, before: ir.Node) -> ir.Value:
+        inputs = [
+            self._constant(f"{fqn}.weight_codes", codes.astype(np.int8)),
+            self._constant(f"{fqn}.weight_scales", scales.astype(np.float32)),
+            self._constant(f"{fqn}.weight_zeros", np.zeros(scales.shape, np.int8)),
+        ]
+        value = self._before(before, "DequantizeLinear", inputs, {"axis": axis})
+        value.name = self._fresh(f"{fqn}.weight")
+        return value
+
+    def _before(self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> ir.Value:
+        import onnx_ir as ir
+
+        new = ir.node(op, inputs, attributes)
+        self._graph.insert_before(node, new)
+        new.outputs[0].name = self._fresh(f"{node.outputs[0].name}_{op.lower()}")
+        return new.outputs[0]
+
+    def _after(self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> ir.Node:
+        """`op(node's output, *inputs)`, which all that used the output of `node` now use."""
+        import onnx_ir as ir
+
+        old = node.outputs[0]
+        new = ir.node(op, [old, *inputs], attributes)
+        new.outputs[0].name = self._fresh(f"{old.name}_{op.lower()}")
+        old.replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
+        new.replace_input_with(0, old)
+        self._graph.insert_after(node, new)
+        return new
+
+    @staticmethod
+    def _set_bias(conv: ir.Node, bias: ir.Value | None) -> None:
+        conv.resize_inputs(3)
+        conv.replace_input_with(2, bias)
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        """An initializer; the same numbers under the same name are written once."""
+        import onnx_ir as ir
+
+        array = np.ascontiguousarray(array)
+        key = (f"{name}:{array.dtype}", array.tobytes(), array.shape)
+        if key not in self._constants:
+            name = self._fresh(name)
+            value = ir.val(name, const_value=ir.tensor(array, name=name))
+            self._graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def _fresh(self, name: str) -> str:
+        self._n += 1
+        taken = name in self._graph.initializers
+        return f"{name}.{self._n}" if taken or "." not in name else name
+
+
+def _belongs(node: ir.Node, fqn: str) -> bool:
+    """Whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
+    scopes = node.metadata_props.get(_SCOPES)
+    return scopes is None or f"'{fqn}'" in scopes
+
+
+def _is_linear(gemm: ir.Node) -> bool:
+    get = gemm.attributes
+    alpha, beta = get.get_float("alpha", 1.0), get.get_float("beta", 1.0)
+    return (alpha, beta, get.get_int("transA", 0), get.get_int("transB", 0)) == (1.0, 1.0, 0, 1)
+
+
+def _feeds_matmuls(transpose: ir.Node) -> bool:
+    uses = tuple(transpose.outputs[0].uses())
+    perm = transpose.attributes.get_ints("perm", None)
+    swaps = perm is None or tuple(perm) == (1, 0)
+    return swaps and bool(uses) and all(node.op_type == "MatMul" and index == 1 for node, index in uses)
+
+
+def _const(value: ir.Value | None) -> Array | None:
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def _following_norm(conv: ir.Node) -> _Norm | None:
+    """The BatchNormalization that alone uses the output of `conv`."""
+    output = conv.outputs[0]
+    uses = tuple(output.uses())
+    if output.is_graph_output() or len(uses) != 1 or uses[0][0].op_type != "BatchNormalization" or uses[0][1] != 0:
+        return None
+    node = uses[0][0]
+    params = [_const(value) for value in node.inputs[1:5]]
+    if any(param is None for param in params) or any(tuple(extra.uses()) for extra in node.outputs[1:]):
+        return None
+    weight, bias, mean, variance = (param.astype(np.float64) for param in params if param is not None)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    gain = weight / np.sqrt(variance + epsilon)
+    return _Norm(node, gain, bias - mean * gain)
+
+
+def _scaled_codes(codes: Array, scales: Array, gain: Array) -> tuple[Array, Array]:
+    """codes * scales * gain per output channel, as codes and positive scales: exact but for the rounding of a scale."""
+    gain = np.broadcast_to(gain, scales.shape)
+    column = (-1,) + (1,) * (codes.ndim - 1)
+    signs = np.sign(gain).astype(np.int8).reshape(column)
+    new_scales = (scales.astype(np.float64) * np.abs(gain)).astype(np.float32)
+    return codes * signs, np.where(new_scales > 0, new_scales, np.float32(1.0))
+
+
+def _room_for_bias(codes: Array, scales: Array, bias: Array, input_scale: float) -> tuple[Array, Array]:
+    """Coarser codes for channels whose bias would not fit into int32 in units of input_scale * scale.
+
+    Runtimes store the bias of an integer convolution so, and a channel that batch norm has all but switched off
+    (a gain near zero) overflows. What is lost is below 1e-6 of that channel's bias for each weight.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (input_scale * 2.0**30)
+    small = needed > scales
+    if not small.any():
+        return codes, scales
+    new_scales = np.where(small, needed, scales).astype(np.float32)
+    ratio = (scales.astype(np.float64) / new_scales).reshape((-1,) + (1,) * (codes.ndim - 1))
+    return np.rint(codes * ratio).astype(np.int8), new_scales

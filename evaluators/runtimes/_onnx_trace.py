@@ -1,0 +1,114 @@
+"""From a prepared PyTorch model to a graph in which our layers' weights are still open.
+
+The weight of a layer that we store in our own form is turned into an input of the graph before the optimizer runs:
+what it cannot see it cannot fold, transpose or rename, and `_onnx_layers` then finds each weight by its fqn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...compressors import Inputs
+from ._base import ExportError
+from ._lowering import Lowered
+from ._program import export_program, first_line, quiet
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_UINT8 = 2
+"""onnx.TensorProto.UINT8"""
+
+
+@torch.library.custom_op("paredown::quantize_dequantize", mutates_args=())
+def _quantize_dequantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    """One node in a traced model, so that it can be written as QuantizeLinear and DequantizeLinear.
+
+    PyTorch's own `fake_quantize_per_tensor_affine` cannot be traced with a free axis (2.13).
+    """
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+
+
+@_quantize_dequantize.register_fake
+def _(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def quantize_in_graph(x: Tensor, layer: Lowered) -> Tensor:
+    """The fake quantizer of a layer's input, as `trace` expects it.
+
+    A layer whose weight stays in FP32 gets a clamp to the very range of the quantizer after it. It changes nothing, and
+    it keeps ONNX Runtime's `WeightBiasQuantization` (1.21 and later) from quantizing that weight too, by itself and
+    per tensor, as it does to every FP32 Conv and Gemm between a DequantizeLinear and a QuantizeLinear.
+    """
+    if layer.activation is None:
+        return x
+    scale, zero_point = layer.activation
+    y: Tensor = _quantize_dequantize(x, scale, zero_point)
+    return y if layer.is_int8 else torch.clamp(y, min=-zero_point * scale, max=(255 - zero_point) * scale)
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How the exporter writes the one operation of ours that it does not know."""
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer
+
+    def quantize_dequantize(x: Any, scale: float, zero_point: int) -> Any:
+        step = op.Constant(value_float=scale)
+        zero = op.Cast(op.Constant(value_int=zero_point), to=_UINT8)
+        return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
+
+    return {torch.ops.paredown.quantize_dequantize.default: quantize_dequantize}
+
+
+def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """The optimized graph of a prepared model, and the open weights by their layers' fqns.
+
+    Raises `ExportError`, with PyTorch's own words, where the model cannot be traced or a layer is not in the graph.
+    """
+    program = export_program(model, example_inputs)
+    with quiet():
+        try:
+            onnx_program = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                external_data=False,
+                custom_translation_table=_translations(),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(f"PyTorch could not write this model as ONNX: {first_line(error)}") from error
+        if onnx_program is None:
+            raise ExportError("PyTorch could not write this model as ONNX: its exporter returned nothing")
+        names = _names_of_weights(model)
+        graph = onnx_program.model.graph
+        open_weights = {layer.fqn: _open(graph, names, layer.fqn) for layer in layers if layer.is_structured}
+        onnx_program.optimize()
+    return onnx_program.model, open_weights
+
+
+def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:
+    """fqn -> the names that its weight may have in the graph; a module that is reached by several has several."""
+    by_parameter: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        by_parameter.setdefault(id(parameter), []).append(name)
+    return {name.removesuffix("weight").removesuffix("."): same for same in by_parameter.values() for name in same}
+
+
+def _open(graph: ir.Graph, names: dict[str, list[str]], fqn: str) -> ir.Value:
+    for name in names[fqn]:
+        if name in graph.initializers:
+            value = graph.initializers.pop(name)
+            value.const_value = None
+            graph.inputs.append(value)
+            return value
+    raise ExportError(
+        f"the weight of {fqn} is not in the exported graph (looked for {', '.join(names[fqn])}), so the layer cannot "
+        "be stored as it was compressed; add it to [space] leave, or use the runtime 'torch'"
+    )

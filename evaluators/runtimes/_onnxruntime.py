@@ -1,0 +1,87 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, IntegrityError
+from ._base import checked_threads, missing, require
+from ._onnx_export import export_onnx
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...compressors import Calibration, Inputs, LayerSpec, Variant
+
+
+class OnnxRuntime:
+    """The CPU provider, with all its graph optimizations. What it fuses and what not stands in this folder's card."""
+
+    name = "onnxruntime"
+    format = "onnx"
+
+    def available(self) -> str | None:
+        return missing("onnx", "onnxruntime", "onnx", "onnxscript")
+
+    def export(
+        self,
+        model: nn.Module,
+        assignment: Mapping[str, LayerSpec],
+        variants: Mapping[str, Variant],
+        calibration: Calibration | None,
+        example_inputs: Inputs,
+        out: Path,
+    ) -> Path:
+        """Writes `out/model.onnx`. See `Runtime.export`."""
+        return export_onnx(model, assignment, variants, calibration, example_inputs, out)
+
+    def load(
+        self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
+    ) -> OnnxRuntimeSession:
+        """See `Runtime.load`. Raises `IntegrityError` if the file is no ONNX model that this version can run."""
+        require("running an ONNX model", "onnx", "onnxruntime")
+        return OnnxRuntimeSession(path, checked_threads(threads))
+
+
+class OnnxRuntimeSession:
+    """An `InferenceSession` on the CPU: `threads` cores within an operator, one operator at a time."""
+
+    def __init__(self, path: Path, threads: int, optimized_path: Path | None = None) -> None:
+        """`optimized_path`: where to write the graph as ONNX Runtime really runs it, for those who want to look."""
+        import onnxruntime  # type: ignore[import-untyped]
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors; what is wrong with a call is raised as well
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        if not path.is_file():
+            raise InputError(f"no such file: {path}")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common base but Exception
+            raise IntegrityError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
+        self._inputs = self._session.get_inputs()
+        self._names = [node.name for node in self._inputs]
+        first_axis = self._inputs[0].shape[:1] if self._inputs else []
+        self._fixed_batch = first_axis[0] if first_axis and isinstance(first_axis[0], int) else None
+
+    def run(self, inputs: Inputs) -> Tensor:
+        from ._feeds import run_in_batches
+
+        return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
+
+    def _run(self, arrays: dict[str, Any]) -> Any:
+        try:
+            return self._session.run(None, arrays)[0]
+        except Exception as error:  # as above
+            expected = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in self._inputs)
+            came = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in arrays.items())
+            raise InputError(
+                f"ONNX Runtime refused the inputs; expected ({expected}), got ({came}): {error}"
+            ) from error

@@ -1,0 +1,132 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, IntegrityError
+from ._base import ExportError, checked_threads, missing, require
+from ._onnx_export import MAIN_FILE as ONNX_FILE
+from ._onnx_export import export_onnx
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...compressors import Calibration, Inputs, LayerSpec, Variant
+
+MAIN_FILE = "model.xml"
+_KEPT_SHAPES = 4
+"""Compiled models that a session keeps: the batch that is timed, the batch that is evaluated, and its remainder."""
+
+
+class OpenVinoRuntime:
+    """The CPU plugin in FP32 and int8: on CPUs that have bfloat16 it would compute in that without being asked."""
+
+    name = "openvino"
+    format = "openvino"
+
+    def available(self) -> str | None:
+        return missing("openvino", "openvino", "onnx", "onnxscript")
+
+    def export(
+        self,
+        model: nn.Module,
+        assignment: Mapping[str, LayerSpec],
+        variants: Mapping[str, Variant],
+        calibration: Calibration | None,
+        example_inputs: Inputs,
+        out: Path,
+    ) -> Path:
+        """Writes `out/model.xml` and `out/model.bin`, made from our ONNX graph. See `Runtime.export`."""
+        require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
+        onnx_path = export_onnx(model, assignment, variants, calibration, example_inputs, out)
+        openvino = _openvino()
+        path = out / MAIN_FILE
+        try:
+            # compressed weights would be float16, which is not what was evaluated
+            openvino.save_model(openvino.Core().read_model(onnx_path), path, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the ONNX model: {error}") from error
+        finally:
+            (out / ONNX_FILE).unlink()
+        return path
+
+    def load(
+        self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
+    ) -> OpenVinoSession:
+        """See `Runtime.load`. Raises `IntegrityError` if the files are not a model that this version can run."""
+        require("running an OpenVINO model", "openvino", "openvino")
+        return OpenVinoSession(path, checked_threads(threads))
+
+
+class OpenVinoSession:
+    """Compiles the model for each shape of input that it meets: static shapes run faster, and compile in a moment."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        openvino = _openvino()
+        for needed in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+            if not needed.is_file():
+                raise InputError(f"no such file: {needed}")
+        self._core = openvino.Core()
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            raise IntegrityError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
+        self._config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._names = [port.get_any_name() for port in self._model.inputs]
+        batch = self._model.inputs[0].get_partial_shape()[0]
+        self._fixed_batch = None if batch.is_dynamic else batch.get_length()
+        self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
+
+    def run(self, inputs: Inputs) -> Tensor:
+        from ._feeds import run_in_batches
+
+        return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
+
+    def _run(self, arrays: dict[str, Any]) -> Any:
+        try:
+            request = self._request(arrays)
+            return request.infer(arrays, share_inputs=True)[0].copy()
+        except RuntimeError as error:
+            expected = ", ".join(f"{port.get_any_name()}: {port.get_partial_shape()}" for port in self._model.inputs)
+            came = ", ".join(f"{name}: {list(array.shape)}" for name, array in arrays.items())
+            raise InputError(f"OpenVINO refused the inputs; expected ({expected}), got ({came}): {error}") from error
+
+    def _request(self, arrays: dict[str, Any]) -> Any:
+        shapes = tuple(tuple(array.shape) for array in arrays.values())
+        if shapes not in self._requests:
+            model = self._model
+            if model.is_dynamic():
+                model = model.clone()
+                model.reshape({name: list(array.shape) for name, array in arrays.items()})
+            self._requests[shapes] = self._core.compile_model(model, "CPU", self._config).create_infer_request()
+            if len(self._requests) > _KEPT_SHAPES:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(shapes)
+        return self._requests[shapes]
+
+
+def _openvino() -> Any:
+    """The package, without telemetry.
+
+    Importing it sends an event unless a file in the user's home says no. While `openvino_telemetry` cannot be imported,
+    OpenVINO takes a stub of its own instead, and keeps it. If somebody imported openvino before, it is as they had it.
+    """
+    name = "openvino_telemetry"
+    was_there, before = name in sys.modules, sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way of saying "there is none"
+    try:
+        import openvino  # type: ignore[import-untyped]
+    finally:
+        del sys.modules[name]
+        if was_there and before is not None:
+            sys.modules[name] = before
+    return openvino

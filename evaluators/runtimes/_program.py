@@ -1,0 +1,154 @@
+"""`torch.export` of any of our models: one tensor comes out, and the batch is a free axis where the model allows it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+from ...compressors import Inputs, forward
+from ...errors import InputError
+from ._base import ExportError
+
+
+def export_program(model: nn.Module, example_inputs: Inputs) -> torch.export.ExportedProgram:
+    """The model as a program of PyTorch's ordinary operations. `model` is left as it is.
+
+    Tried in this order: plain tracing; tracing of the bytecode (`strict`), which sees through a `len(x)`; then with the
+    batch fixed at one sample, and last at that of the example.
+    Raises `ExportError` with PyTorch's own words where none of these works.
+    """
+    handle = model.register_forward_hook(_only_output)
+    error: Exception | None = None
+    try:
+        for inputs, free, strict in (
+            (with_batch(example_inputs, 2), True, False),
+            (with_batch(example_inputs, 2), True, True),
+            (with_batch(example_inputs, 1), False, False),
+            (example_inputs, False, False),
+        ):
+            try:
+                program = _export(model, inputs, free, strict)
+            except InputError:
+                raise
+            except Exception as reason:  # whatever the model's own forward or the tracer raises; the last is reported
+                error = reason
+                continue
+            if not free or _is_free(program):
+                return program
+    finally:
+        handle.remove()
+    raise ExportError(
+        f"torch.export cannot trace this model: {first_line(error)}; a forward that branches on the values in its "
+        "tensors has to be rewritten, or the runtime 'torch' used, which needs no export"
+    ) from error
+
+
+def _export(model: nn.Module, inputs: Inputs, free_batch: bool, strict: bool) -> torch.export.ExportedProgram:
+    args, kwargs = as_call(inputs)
+    size = batch_size(inputs)
+    axes: Callable[[Tensor], Any] = lambda x: {0: torch.export.Dim.AUTO} if free_batch and _has_batch(x, size) else None
+    shapes: Any = {name: axes(x) for name, x in kwargs.items()} if kwargs else tuple(axes(x) for x in args)
+    # the fused inference path of nn.TransformerEncoderLayer has no form in ONNX; PyTorch itself leaves it under hooks
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=strict)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _is_free(program: torch.export.ExportedProgram) -> bool:
+    """Whether the axis given as AUTO is really free: where it cannot be, `torch.export` fixes it without a word."""
+    names = set(program.graph_signature.user_inputs)
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    return any(isinstance(x, Tensor) and x.dim() > 0 and not is_concrete_int(x.shape[0]) for x in inputs)
+
+
+def as_call(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """(args, kwargs) of the call that `inputs` stands for."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Length of the first tensor's first axis. Raises `InputError` where there is no sample."""
+    args, kwargs = as_call(inputs)
+    tensors = (*args, *kwargs.values())
+    if not tensors or not all(isinstance(x, Tensor) for x in tensors) or not tensors[0].dim() or not len(tensors[0]):
+        came = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in tensors)
+        raise InputError(
+            f"inputs must be a tensor, a tuple or a dict of tensors whose first axis is the sample, got ({came})"
+        )
+    return len(tensors[0])
+
+
+def with_batch(inputs: Inputs, n: int) -> Inputs:
+    """The same inputs with exactly `n` samples: cut, or filled by repeating the last.
+
+    `torch.export` takes an axis of length 1 for a constant: a free axis must be shown to it with 2.
+    """
+    size = batch_size(inputs)
+
+    def resized(x: Tensor) -> Tensor:
+        if not _has_batch(x, size) or size == n:
+            return x
+        return x[:n] if size > n else torch.cat([x, x[-1:].expand(n - size, *x.shape[1:])])
+
+    if isinstance(inputs, Mapping):
+        return {name: resized(x) for name, x in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(resized(x) for x in inputs)
+    return resized(inputs)
+
+
+def chunks(inputs: Inputs, n: int) -> Iterator[tuple[Inputs, int]]:
+    """Batches of exactly `n` samples, the last one filled up, and how many samples of each count."""
+    size = batch_size(inputs)
+    part: Callable[[Tensor, int], Tensor] = lambda x, start: x[start : start + n] if _has_batch(x, size) else x
+    for start in range(0, size, n):
+        piece: Inputs
+        if isinstance(inputs, Mapping):
+            piece = {name: part(x, start) for name, x in inputs.items()}
+        elif isinstance(inputs, tuple):
+            piece = tuple(part(x, start) for x in inputs)
+        else:
+            piece = part(inputs, start)
+        yield with_batch(piece, n), min(n, size - start)
+
+
+def _has_batch(x: Tensor, size: int) -> bool:
+    return x.dim() > 0 and len(x) == size
+
+
+def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
+    return forward(cast("nn.Module", lambda: output), ())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences two things that the exporter says to everybody, and nothing else."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping torchvision::nms"
+    try:
+        with warnings.catch_warnings():
+            # raised in copyreg when torch.export copies its own tree specs
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        registration.setLevel(level)
+
+
+def first_line(error: BaseException | None) -> str:
+    """The kind of an error, and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"

@@ -1,0 +1,43 @@
+"""A compressed model as one file of `torch.export`: it needs neither paredown nor the model's source to run.
+
+The weights are the effective ones in FP32 and the quantizers of activations are round, clamp and multiply, so the file
+is as large as the original's and no faster: it is for carrying the numbers, not for speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...compressors import Calibration, Inputs, LayerSpec, Variant
+
+MAIN_FILE = "model.pt2"
+
+
+def export_pt2(
+    model: nn.Module,
+    assignment: Mapping[str, LayerSpec],
+    variants: Mapping[str, Variant],
+    calibration: Calibration | None,
+    example_inputs: Inputs,
+    out: Path,
+) -> Path:
+    """Writes `out/model.pt2`, for `torch.export.load`; see `Runtime.export`. It returns one tensor."""
+    import torch
+
+    from ._lowering import fake_quantize, lower, prepare
+    from ._program import export_program, quiet
+
+    ready = prepare(model, lower(assignment, variants, calibration), fake_quantize)
+    program = export_program(ready, example_inputs)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / MAIN_FILE
+    with quiet():
+        torch.export.save(program, path)
+    return path

@@ -1,0 +1,78 @@
+"""What to try next, who runs it, and what is remembered.
+
+`search` drives a run from a task to a verified front; `resume` goes on with one; `open_run` reads one. Everything is imported
+when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .._module import make_callable
+
+if TYPE_CHECKING:
+    from ._driver import resume, search
+    from ._export import apply_config, export_point, verify_artifact
+    from ._progress import Progress
+    from ._result import Front, Point
+    from ._run import Run, open_run
+    from ._space import Candidate, Group, SearchSpace
+    from ._task import Task, task_schema
+    from ._trial import Completed, Failed, Infeasible, Trial
+    from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
+
+_HOMES = {
+    "._driver": ("resume", "search"),
+    "._export": ("apply_config", "export_point", "verify_artifact"),
+    "._progress": ("Progress",),
+    "._result": ("Front", "Point"),
+    "._run": ("Run", "open_run"),
+    "._space": ("Candidate", "Group", "SearchSpace"),
+    "._task": ("Task", "task_schema"),
+    "._trial": ("Completed", "Failed", "Infeasible", "Trial"),
+    ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Candidate",
+    "Completed",
+    "Failed",
+    "Front",
+    "Group",
+    "Infeasible",
+    "Objective",
+    "Point",
+    "Progress",
+    "Run",
+    "SearchContext",
+    "SearchSpace",
+    "Searcher",
+    "SensitivityTable",
+    "Task",
+    "Trial",
+    "apply_config",
+    "export_point",
+    "open_run",
+    "register_searcher",
+    "resume",
+    "search",
+    "task_schema",
+    "verify_artifact",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name], __name__), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+make_callable(__name__)  # `paredown.search` is this package and its function

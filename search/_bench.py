@@ -1,0 +1,183 @@
+"""What a worker holds and does: one resident model, and pure functions of (levels, samples).
+
+Nothing that a bench computes depends on what it computed before, so a worker may die at any moment.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ParedownError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compressors import Anatomy, Calibration, LayerSpec, Variant
+    from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, Split
+    from ._space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Everything that evaluating a candidate needs; sent to each worker once.
+
+    reference   what the original says on the search split
+    divergence  "kl" or "mse"
+    """
+
+    model: nn.Module
+    anatomy: Anatomy
+    calibration: Calibration
+    space: SearchSpace
+    split: Split
+    reference: ReferenceOutputs
+    metric: Metric
+    divergence: str
+    store: Path
+    batch_size: int
+
+
+@dataclass(slots=True)
+class Worker:
+    """Runs a bench's jobs. Made once in each process; variants stay open (memory-mapped) from one job to the next."""
+
+    bench: Bench
+    _variants: dict[tuple[str, LayerSpec], Variant] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
+    _resident: Any = None
+    _store: Any = None
+
+    def __post_init__(self) -> None:
+        from ..compressors import CompressedModel, VariantStore
+
+        self.bench.model.eval()
+        self._resident = CompressedModel(self.bench.model, self.bench.anatomy, self.bench.calibration)
+        self._store = VariantStore(self.bench.store)
+
+    def variant(self, fqn: str, spec: LayerSpec) -> Variant:
+        """From the store; made there first if it is missing."""
+        from ..compressors import tensor_digest
+
+        key = (fqn, spec.weight_only)
+        if key not in self._variants:
+            weight, layer = self._resident.weight(fqn), self.bench.anatomy[fqn]
+            if fqn not in self._digests:
+                self._digests[fqn] = tensor_digest(weight)
+            self._variants[key] = self._store.get(weight, spec.weight_only, layer, weight_digest=self._digests[fqn])
+        return self._variants[key]
+
+    def variants(self, assignment: Mapping[str, LayerSpec]) -> dict[str, Variant]:
+        return {fqn: self.variant(fqn, spec) for fqn, spec in assignment.items() if spec.changes_weight}
+
+    def build(self, fqn: str, specs: Sequence[LayerSpec]) -> list[tuple[int, float]]:
+        """Make these variants of one layer. Gives, for each: its share of the stored file in bytes, and the relative
+        squared error of the weight."""
+        from ..compressors import layer_bytes
+
+        layer = self.bench.anatomy[fqn]
+        made = [(spec, self.variant(fqn, spec)) for spec in specs]
+        return [(layer_bytes(layer, spec, variant), variant.weight_error) for spec, variant in made]
+
+    def scores(self, levels: Sequence[int], n_samples: int) -> Scores:
+        """Of the candidate on the first `n_samples` of the search split; the model is then as it was."""
+        from ..evaluators import evaluate_split
+        from ._space import Candidate
+
+        bench = self.bench
+        assignment = bench.space.assignment(Candidate(levels=tuple(levels)))
+        with self._resident.apply(assignment, self.variants(assignment)):
+            return evaluate_split(
+                bench.model, bench.split.take(n_samples), bench.metric, reference=bench.reference,
+                divergence=bench.divergence, batch_size=bench.batch_size,
+            )  # fmt: skip
+
+    def row(self, levels: Sequence[int], n_samples: int) -> float:
+        """Mean divergence from the original's outputs on the first `n_samples` of the search split. Raises `MetricError`."""
+        from ..evaluators import MetricError
+
+        divergence = self.scores(levels, n_samples).divergence
+        value = float("nan") if divergence is None else float(divergence.mean())
+        if not math.isfinite(value):
+            raise MetricError(f"the divergence from the original's outputs is {value}")
+        return value
+
+    def trial(self, levels: Sequence[int], n_samples: int) -> dict[str, Measurement]:
+        """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""
+        return judge(self.bench, self.scores(levels, n_samples))
+
+
+def judge(bench: Bench, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
+    """Quality and divergence with their intervals. Raises `MetricError` for what is not finite."""
+    from ..evaluators import Measurement, MetricError, summarise
+
+    metrics = {bench.metric.name: summarise(scores.metric, bench.metric, split)}
+    if scores.divergence is not None:
+        apart = scores.divergence
+        mean = float(apart.mean())
+        half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+        metrics["divergence"] = Measurement(
+            value=mean, unit="nats" if bench.divergence == "kl" else "", low=mean - half, high=mean + half,
+            split=split, n=len(apart),
+        )  # fmt: skip
+    for name, measurement in metrics.items():
+        if not measurement.is_finite:
+            raise MetricError(f"{name} is {measurement.value} on the {split} split")
+    return metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A call of one of a worker's methods. `token` is the submitter's own."""
+
+    method: str
+    args: tuple[Any, ...]
+    token: Any = None
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a job: a value, or the reason why there is none.
+
+    fatal  the worker itself is gone (it died, or hung and was killed); only then is another attempt worth it
+    """
+
+    job: Job
+    value: Any = None
+    error: str | None = None
+    fatal: bool = False
+    seconds: float = 0.0
+    worker: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_job(worker: Worker, job: Job, facts: Mapping[str, Any]) -> Outcome:
+    """Run it here. Whatever the candidate raises becomes the outcome's reason."""
+    start = time.perf_counter()
+    value, error = None, None
+    try:
+        value = getattr(worker, job.method)(*job.args)
+    except Exception as exception:  # a candidate may fail in any way at all; the reason is recorded
+        error = reason(exception)
+    return Outcome(job=job, value=value, error=error, seconds=time.perf_counter() - start, worker=facts)
+
+
+def reason(exception: BaseException) -> str:
+    """One line that says what went wrong, and where if it was not paredown that raised it."""
+    text = " ".join(str(exception).split())
+    if isinstance(exception, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return f"out of memory: {text or type(exception).__name__}"
+    if isinstance(exception, TimeoutError):
+        return text
+    name = type(exception).__name__
+    if isinstance(exception, ParedownError):
+        return f"{name}: {text}"
+    trace = exception.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
+    return f"{name}: {text}{where}"

@@ -1,0 +1,266 @@
+"""From a task and a model's layers to what may be decided; and the uniform settings that a mixed point must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import product
+from math import ceil
+from typing import TYPE_CHECKING
+
+from ..compressors import FLOAT_BITS, Anatomy, LayerInfo, LayerSpec
+from ..errors import TaskError
+from ._space import Candidate, Group, SearchSpace
+from ._task_rules import nearest
+
+if TYPE_CHECKING:
+    from ._task import Task
+    from ._task_sections import SpaceSection
+
+Costs = Callable[[str, LayerSpec], int]
+"""(fqn, spec) -> stored bytes of that layer."""
+
+AXES = ("weight_bits", "activation_bits", "sparsity", "rank")
+_NEUTRAL = LayerSpec()
+_MAX_UNIFORM = 24
+
+
+def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> SearchSpace:
+    """The decision groups of this model under [space], in the order in which they run.
+
+    A group is what shares a tensor, named by its first layer. Its levels are the combinations of the axes' values that
+    can be applied to every layer of it, the neutral level first where it is allowed, then from the dearest to the
+    cheapest by `costs` (default: `estimate_bytes`). Layers that are left alone, or may only be neutral, are no part of
+    the space.
+
+    Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer,
+    nothing left to decide.
+    """
+    section = task.space
+    if not anatomy.layers:
+        raise TaskError(
+            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d and Embedding"
+        )
+    _check_globs(section, anatomy)
+    _check_axes(section, anatomy)
+    by_fqn = {layer.fqn: layer for layer in anatomy.layers}
+    groups = []
+    for fqns in _groups(anatomy):
+        layers = [by_fqn[fqn] for fqn in fqns]
+        if any(fnmatchcase(fqn, glob) for fqn in fqns for glob in section.leave):
+            continue
+        levels = _levels(layers, section, costs)
+        if levels != (_NEUTRAL,):
+            groups.append(Group(name=fqns[0], layers=fqns, levels=levels))
+    if not groups:
+        left = f"all {len(anatomy.layers)} layers are left alone"
+        raise TaskError(
+            f"[space] leaves nothing to decide: {left}; narrow space.leave, or allow more values than the neutral ones"
+        )
+    return SearchSpace(groups=tuple(groups))
+
+
+def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
+    """The same treatment everywhere, once for each treatment that the space offers: (label, candidate), from the
+    dearest to the cheapest.
+
+    A group without that level takes its nearest dearer one: of its levels that are no stronger on any axis, the
+    cheapest. The all-neutral candidate (the original) is left out, and so are repetitions. Of more than 24 treatments,
+    those of weights and activations, and those that change one axis alone.
+    """
+    offered = {spec for group in space.groups for spec in group.levels if not spec.is_neutral}
+    if len(offered) > _MAX_UNIFORM:
+        offered = {spec for spec in offered if _is_plain(spec)}
+    settings: dict[Candidate, str] = {}
+    for spec in sorted(offered, key=_dearest_first):
+        candidate = Candidate(levels=tuple(_nearest_level(group, spec) for group in space.groups))
+        if any(not group.levels[level].is_neutral for group, level in zip(space.groups, candidate, strict=True)):
+            settings.setdefault(candidate, spec.label())
+    return [(label, candidate) for candidate, label in settings.items()]
+
+
+def check_reachable(task: Task, least: Mapping[str, float], most: Mapping[str, float]) -> None:
+    """Refuse limits that no candidate can keep: `least` and `most` are the bounds of each cost over the whole space.
+
+    Only for costs that are known without running anything. Raises `TaskError` naming the limit and the bound.
+    """
+    for name, limit in task.limits.items():
+        original = most.get(name)
+        top = limit.max
+        if limit.max_ratio is not None and original is not None:
+            top = limit.max_ratio * original if top is None else min(top, limit.max_ratio * original)
+        if top is not None and name in least and least[name] > top:
+            raise TaskError(
+                f"limits.{name}: at most {top:g} is asked for, and the least that this space can reach is "
+                f"{least[name]:g}; raise the limit, or "
+                "allow stronger levels in [space]"
+            )
+        if limit.min is not None and original is not None and limit.min > original:
+            raise TaskError(
+                f"limits.{name}: at least {limit.min:g} is asked for, and the most that this model has is "
+                f"{original:g}; lower min"
+            )
+
+
+def bounds(
+    task: Task, original: Mapping[str, float], *, maximise: bool
+) -> dict[str, tuple[float | None, float | None]]:
+    """Name -> (lower or None, upper or None), relative limits worked out against the original's values.
+
+    maximise  whether the task's metric is
+    Raises `TaskError` where a relative and an absolute limit exclude each other.
+    """
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for name, limit in task.limits.items():
+        low, high = limit.min, limit.max
+        if limit.max_drop is not None:
+            if maximise:
+                low = _tighter(max, low, original[name] - limit.max_drop)
+            else:
+                high = _tighter(min, high, original[name] + limit.max_drop)
+        if limit.max_ratio is not None:
+            high = _tighter(min, high, original[name] * limit.max_ratio)
+        if low is not None and high is not None and low > high:
+            raise TaskError(
+                f"limits.{name}: with the original at {original[name]:g} it must be at least {low:g} and at "
+                f"most {high:g}; these exclude each other"
+            )
+        found[name] = (low, high)
+    return found
+
+
+def estimate_bytes(layer: LayerInfo, spec: LayerSpec) -> int:
+    """About what a layer's weight takes in a file: to order levels by, before anything is compressed."""
+    rows, columns = layer.matrix_shape
+    shapes = [(rows, columns)]
+    if spec.rank < 1.0:
+        rank = max(1, round(spec.rank * min(rows, columns)))
+        shapes = [(rows, rank), (rank, columns)]
+    return sum(_matrix_bytes(out, inner, spec) for out, inner in shapes)
+
+
+def _matrix_bytes(rows: int, columns: int, spec: LayerSpec) -> int:
+    n = rows * columns
+    scales = 4 * rows if spec.weight_bits != FLOAT_BITS else 0
+    dense = ceil(n * spec.weight_bits / 8)
+    if spec.sparsity == 0.0:
+        return dense + scales
+    return min(dense, ceil(n / 8) + ceil(n * (1.0 - spec.sparsity) * spec.weight_bits / 8)) + scales
+
+
+def _check_globs(section: SpaceSection, anatomy: Anatomy) -> None:
+    known = (*anatomy.fqns, *anatomy.unused)
+    named = [("space.leave", glob) for glob in section.leave] + [
+        ("space.overrides", glob) for glob in section.overrides
+    ]
+    for where, glob in named:
+        if not any(fnmatchcase(fqn, glob) for fqn in known):
+            inside = [fqn for fqn in known if fqn.startswith(f"{glob}.")]
+            hint = (
+                f"; did you mean {glob + '.*'!r}?"
+                if inside
+                else nearest(glob, known[:8])
+                if len(known) <= 8
+                else _nearest_of_many(glob, known)
+            )
+            raise TaskError(f"{where}: {glob!r} matches no layer that can be compressed{hint}")
+
+
+def _nearest_of_many(glob: str, known: Sequence[str]) -> str:
+    found = nearest(glob, tuple(known))
+    return found if "did you mean" in found else f"; the layers are {', '.join(known[:6])}, … ({len(known)} in all)"
+
+
+def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
+    """An axis that was asked for must fit some layer. The default axes may fit none: nobody asked for them."""
+    from ..compressors import applicable
+
+    for axis in AXES:
+        values = getattr(section, axis)
+        if values == type(section).model_fields[axis].default:
+            continue
+        specs = [LayerSpec.from_dict({axis: value}) for value in values]
+        changing = [spec for spec in specs if not spec.is_neutral]
+        reasons = [applicable(spec, layer) for spec in changing for layer in anatomy.layers]
+        if reasons and all(reason is not None for reason in reasons):
+            raise TaskError(
+                f"space.{axis} = {list(values)} fits no layer of this model: {anatomy.layers[0].fqn}: "
+                f"{reasons[0]}; leave {axis} out"
+            )
+
+
+def _groups(anatomy: Anatomy) -> Iterable[tuple[str, ...]]:
+    """In the order of their first layer's run; a layer that no group names is one by itself."""
+    home = {fqn: group for group in anatomy.groups for fqn in group}
+    order = {fqn: position for position, fqn in enumerate(anatomy.fqns)}
+    groups = dict.fromkeys(
+        tuple(sorted((f for f in home.get(fqn, (fqn,)) if f in order), key=order.__getitem__)) for fqn in anatomy.fqns
+    )
+    return list(groups)
+
+
+def _levels(layers: Sequence[LayerInfo], section: SpaceSection, costs: Costs | None) -> tuple[LayerSpec, ...]:
+    offers = [_offered(layer, section) for layer in layers]
+    common = [spec for spec in offers[0] if all(spec in other for other in offers[1:])]
+    if not common:
+        names = ", ".join(layer.fqn for layer in layers)
+        raise TaskError(
+            f"[space] gives {names}, which share a tensor, no level in common; give them the same space.overrides"
+        )
+
+    def cost(spec: LayerSpec) -> int:
+        return sum(costs(layer.fqn, spec) if costs else estimate_bytes(layer, spec) for layer in layers)
+
+    return tuple(sorted(common, key=lambda spec: (not spec.is_neutral, -cost(spec), *_dearest_first(spec))))
+
+
+def _offered(layer: LayerInfo, section: SpaceSection) -> list[LayerSpec]:
+    """Every combination that can be applied to this layer. An axis of which no value fits it is left neutral there."""
+    from ..compressors import applicable
+
+    axes = {axis: getattr(section, axis) for axis in AXES}
+    for glob, override in section.overrides.items():
+        if fnmatchcase(layer.fqn, glob):
+            axes |= {axis: values for axis in AXES if (values := getattr(override, axis)) is not None}
+    fitting = {}
+    for axis, values in axes.items():
+        usable = [value for value in values if applicable(LayerSpec.from_dict({axis: value}), layer) is None]
+        fitting[axis] = usable or [getattr(_NEUTRAL, axis)]
+    specs = [LayerSpec.from_dict(dict(zip(AXES, values, strict=True))) for values in product(*fitting.values())]
+    return [spec for spec in specs if applicable(spec, layer) is None] or [_NEUTRAL]
+
+
+def _dearest_first(spec: LayerSpec) -> tuple[float, ...]:
+    """Orders specs of one layer size by about what they store; then activations in FP32 first. Total, so that the order
+    never varies.
+    """
+    density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
+    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank)
+
+
+def _nearest_level(group: Group, spec: LayerSpec) -> int:
+    if spec in group.levels:
+        return group.levels.index(spec)
+    milder = [
+        index
+        for index, level in enumerate(group.levels)
+        if level.weight_bits >= spec.weight_bits
+        and level.activation_bits >= spec.activation_bits
+        and level.sparsity <= spec.sparsity
+        and level.rank >= spec.rank
+    ]
+    return max(milder, default=0)
+
+
+def _is_plain(spec: LayerSpec) -> bool:
+    changed = [
+        spec.weight_bits != FLOAT_BITS,
+        spec.changes_activation,
+        spec.sparsity > 0.0,
+        spec.rank < 1.0,
+    ]
+    return sum(changed) == 1 or (spec.sparsity == 0.0 and spec.rank == 1.0)
+
+
+def _tighter(choose: Callable[[float, float], float], given: float | None, derived: float) -> float:
+    return derived if given is None else choose(given, derived)

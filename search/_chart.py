@@ -1,0 +1,225 @@
+"""What a picture of a front shows, as plain values: axes, points and their roles. No drawing library is needed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..compressors import LayerSpec
+from ..evaluators import Measurement, Source
+from ._trial import Completed, Trial
+
+if TYPE_CHECKING:
+    from ._result import Front, Point
+
+Role = Literal["original", "uniform", "recommended", "other"]
+
+COSTS = {
+    "bytes": "size",
+    "latency_ms": "latency (p10, batch 1)",
+    "macs": "multiply-accumulates per sample",
+    "bops": "bit operations per sample",
+    "energy_mj": "energy per sample",
+}
+"""Metrics that say what a model costs, with the words for their axis; every other metric is about quality."""
+
+WORDS: dict[Role, str] = {
+    "original": "original (FP32)",
+    "uniform": "uniform settings",
+    "recommended": "mixed, recommended",
+    "other": "mixed, not recommended",
+}
+
+LOG_FROM = 4.0
+"""A cost axis is logarithmic where its largest value is at least so many times its smallest."""
+
+_UNITS: dict[str, tuple[float, str]] = {"bytes": (1e-3, "kB"), "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One metric as an axis: a value times `scale` is what is drawn, in `unit`.
+
+    source  a cost axis shows figures of one source only; None where any will do
+    """
+
+    name: str
+    words: str
+    unit: str
+    scale: float
+    maximise: bool
+    log: bool = False
+    source: Source | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.words} [{self.unit}]" if self.unit else self.words
+
+    def __call__(self, value: float) -> float:
+        return self.scale * value
+
+    def shows(self, metrics: Mapping[str, Measurement]) -> bool:
+        """Whether these metrics have a figure for the axis: a modelled latency does not stand beside measured ones."""
+        return self.name in metrics and self.source in (None, metrics[self.name].source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """One point of a front against two axes, in drawn units. A bound is None where the value is exact.
+
+    label  for a uniform setting what it is (`w4 a8`), else the point's id
+    marks  the picks that this point is (`knee`, `fastest`, …)
+    """
+
+    id: str
+    role: Role
+    label: str
+    marks: tuple[str, ...]
+    note: str
+    verified: bool
+    x: float
+    y: float
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+
+
+def role_of(point: Point) -> Role:
+    if point.kind == "mixed":
+        return "recommended" if point.recommended else "other"
+    return "original" if point.kind == "original" else "uniform"
+
+
+def uniform_label(config: Mapping[str, Any]) -> str:
+    """What a config does to most of its layers: `w4 a8`. The empty string for a config without layers."""
+    labels = Counter(LayerSpec.from_dict(spec).label() for spec in config.get("layers", {}).values())
+    return labels.most_common(1)[0][0] if labels else ""
+
+
+def quality_name(front: Front) -> str:
+    """The first objective that is no cost; if all are costs, the first other metric of a point, else the first."""
+    names = [o.name for o in front.objectives] + [name for p in front.points for name in p.metrics]
+    return next((name for name in names if name not in COSTS), names[0])
+
+
+def cost_names(front: Front) -> tuple[str, ...]:
+    """The costs worth an axis: the objectives among them first, then size and latency where they are known."""
+    wanted = [o.name for o in front.objectives if o.name in COSTS] + ["bytes", "latency_ms"]
+    known = {name for p in front.points for name in p.metrics}
+    return tuple(name for name in dict.fromkeys(wanted) if name in known)
+
+
+def axis(front: Front, name: str) -> Axis:
+    """Raises `KeyError` if no point has the metric."""
+    measured = [p.metrics[name] for p in front.points if name in p.metrics]
+    if not measured:
+        raise KeyError(name)
+    if name in COSTS:
+        values = [m.value for m in measured if m.value > 0]
+        scale, unit = _cost_unit(name, max(values, default=1.0))
+        wide = bool(values) and max(values) >= LOG_FROM * min(values)
+        source = "measured" if any(m.source == "measured" for m in measured) else measured[0].source
+        words = COSTS[name] + ("" if source == "measured" else f", {source}")
+        return Axis(name=name, words=words, unit=unit, scale=scale, maximise=False, log=wide, source=source)
+    objective = next((o for o in front.objectives if o.name == name), None)
+    fraction = name == "accuracy" or measured[0].unit == "fraction"
+    return Axis(
+        name=name,
+        words=name,
+        unit="%" if fraction else ("" if measured[0].unit in ("1", name) else measured[0].unit),
+        scale=100.0 if fraction else 1.0,
+        maximise=objective.maximise if objective is not None else fraction,
+    )
+
+
+def _cost_unit(name: str, largest: float) -> tuple[float, str]:
+    if name == "bytes":
+        return (1e-6, "MB") if largest >= 20e6 else (1e-3, "kB")
+    if name in ("macs", "bops"):
+        return (1e-9, "G") if largest >= 20e9 else (1e-6, "M")
+    return _UNITS.get(name, (1.0, ""))
+
+
+def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
+    """The points that have both metrics, as the front lists them."""
+    return [
+        Dot(
+            id=p.id,
+            role=role_of(p),
+            label=(uniform_label(p.config) if p.kind == "uniform" else "") or p.id,
+            marks=tuple(name for name, chosen in front.picks.items() if chosen == p.id),
+            note=p.note,
+            verified=p.verified,
+            x=x(p.metrics[x.name].value),
+            y=y(p.metrics[y.name].value),
+            **_bounds("x", x, p.metrics[x.name]),
+            **_bounds("y", y, p.metrics[y.name]),
+        )
+        for p in front.points
+        if x.shows(p.metrics) and y.shows(p.metrics)
+    ]
+
+
+def _bounds(letter: str, along: Axis, measured: Measurement) -> dict[str, Any]:
+    if measured.low is None or measured.high is None:
+        return {}
+    return {f"{letter}_low": along(measured.low), f"{letter}_high": along(measured.high)}
+
+
+def cloud(trials: Sequence[Trial], x: Axis, y: Axis) -> list[tuple[float, float]]:
+    """Every completed mixed trial, (x, y) in drawn units, by its search-split figures."""
+    return [
+        (x(t.metrics[x.name].value), y(t.metrics[y.name].value))
+        for t in trials
+        if isinstance(t, Completed) and t.kind == "mixed" and x.shows(t.metrics) and y.shows(t.metrics)
+    ]
+
+
+def interesting(dots: Sequence[Dot], y: Axis) -> tuple[float, float]:
+    """The range of the quality axis: everything but what fell far behind, which would squeeze the rest flat.
+
+    The original and the mixed points are always inside; a uniform setting is if it lies within twice their range of
+    them. What lies outside is drawn at the edge, with its value.
+    """
+    sure = [
+        v
+        for d in dots
+        if d.role in ("original", "recommended", "other")
+        for v in (d.y, d.y_low, d.y_high)
+        if v is not None
+    ]
+    if not sure:
+        sure = [d.y for d in dots] or [0.0]
+    low, high = min(sure), max(sure)
+    span = (high - low) or abs(high) * 0.02 or 1.0
+    reach = 2.0 * span
+    near = [v for d in dots for v in (d.y, d.y_low, d.y_high) if v is not None and low - reach <= d.y <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.08 * ((high - low) or span)
+    return low - margin, high + margin
+
+
+def split_of(front: Front, name: str) -> str | None:
+    """The data that the verified points' figures come from ("report"), else whatever the points say."""
+    splits = [p.metrics[name].split for p in front.points if name in p.metrics and p.metrics[name].split]
+    return "report" if "report" in splits else (splits[0] if splits else None)
+
+
+def limit_lines(front: Front, x: Axis, y: Axis) -> list[tuple[str, float]]:
+    """("x" or "y", where) for each limit that a picture of these two axes can show."""
+    return [
+        (letter, along(bound))
+        for letter, along in (("x", x), ("y", y))
+        for bound in front.limits.get(along.name, (None, None))
+        if bound is not None
+    ]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten, from just below `low` to just above `high`; both must be positive."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in (1, 2, 5)]

@@ -1,0 +1,192 @@
+"""A run from its task to its front.
+
+store -> baselines -> table -> search -> verify -> report. Each phase looks at the ledger first and does what is missing, so
+that a run that was killed anywhere goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
+from ._exploration import explore
+from ._groundwork import build_store, evaluate_baselines, measure_table
+from ._mirrors import Mirrors
+from ._pool import InProcess, Pool
+from ._prepare import Prepared, prepare
+from ._progress import Listener
+from ._recorder import Recorder
+from ._result import Front
+from ._run import Run, create_run, new_run_path, open_run
+from ._sitting import Sitting
+from ._verify import verify_points
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ._task import Task
+
+
+def search(
+    task: Task | Mapping[str, Any] | Path | str,
+    *,
+    model: nn.Module | None = None,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: Listener | None = None,
+) -> Front:
+    """Search the task's space within its budget, verify the front, and give it back.
+
+    task         a `Task`, the path of a TOML file, or the same as a dict
+    model        the model itself, where the task names none; a resumed run needs it again
+    out          folder of the run; one that holds this very task's run goes on from there. Default: a new one in `runs/`
+    workers      processes on Ray; 0 runs everything here, and then a seed gives the same trials again. Default: the cores
+    ray_address  of a running Ray cluster
+    progress     called with a `Progress` now and then
+
+    Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits, `Interrupted` when
+    stopped by a signal: what was found so far is kept, and `resume` goes on.
+    """
+    task = as_task(task)
+    if model is None and task.model is None:
+        raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
+    run, ledger = create_run(Path(out) if out is not None else new_run_path(task), task)
+    with ledger:
+        return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address)
+
+
+def resume(
+    run: Path | str,
+    *,
+    model: nn.Module | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: Listener | None = None,
+) -> Front:
+    """Go on with a run that was stopped or killed. `run` is its folder."""
+    stored = open_run(run)
+    return search(
+        stored.task, model=model, out=stored.path, workers=workers, ray_address=ray_address, progress=progress
+    )
+
+
+def _drive(
+    run: Run, recorder: Recorder, model: nn.Module | None, workers: int | None, ray_address: str | None
+) -> Front:
+    workers = _cores() if workers is None else workers
+    if workers < 0:
+        raise InputError(f"--workers must be 0 (everything in this process) or more, got {workers}")
+    recorder.append({"type": "started"})
+    recorder.say("load")
+    with recorder.watch.charge("load"):
+        prepared = prepare(run.task, store=store_path(run.path), model=model)
+    recorder.objectives, recorder.workers = prepared.objectives, workers
+    if unused := prepared.anatomy.unused:
+        recorder.note(f"left alone, because they never run: {', '.join(unused)}")
+    mirrors = Mirrors(run, recorder.note)
+    stopping = threading.Event()
+    with _signals(stopping):
+        try:
+            with _pool(prepared, recorder, workers, ray_address) as pool:
+                sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=stopping)
+                _search(sitting, mirrors)
+            sitting.stop_if_asked()
+            with recorder.watch.charge("verification"):
+                verify_points(sitting)
+            sitting.stop_if_asked()
+        except Interrupted:
+            _end(recorder, mirrors, "interrupted")
+            raise
+        recorder.say("report")
+        _end(recorder, mirrors, "done")
+    recorder.say("done")
+    front = run.front()
+    if front.nearest is not None:
+        raise LimitsNotMet(f"no point meets the limits; {front.nearest}. The run is in {run.path}")
+    return front
+
+
+def _search(sitting: Sitting, mirrors: Mirrors) -> None:
+    build_store(sitting)
+    evaluate_baselines(sitting)
+    table = measure_table(sitting)
+
+    def mirror() -> None:
+        with sitting.recorder.watch.charge("mirrors"):
+            mirrors.sync_now_and_then()
+
+    explore(sitting, table, mirror)
+    sitting.recorder.times()
+
+
+def _end(recorder: Recorder, mirrors: Mirrors, how: str) -> None:
+    """The ledger first: the mirrors say how it ended, and may fail."""
+    recorder.times()
+    recorder.append({"type": "ended", "how": how})
+    with recorder.watch.charge("mirrors"):
+        mirrors.sync(final=True)
+    recorder.times()
+
+
+@contextmanager
+def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str | None) -> Iterator[Pool]:
+    with recorder.watch.charge("start workers"):
+        pool: Pool
+        if workers == 0:
+            pool = InProcess(prepared.bench)
+        else:
+            from ._ray import RayPool
+
+            threads = max(1, _cores() // workers)
+            pool = RayPool(
+                prepared.bench, workers=workers, threads=threads, address=ray_address, modules=prepared.modules
+            )
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def store_path(run: Path) -> Path:
+    """The variant store: beside the runs, so that the next run on the same model finds it."""
+    return run.resolve().parent / "store"
+
+
+def as_task(task: Task | Mapping[str, Any] | Path | str) -> Task:
+    from ._task import Task
+
+    if isinstance(task, Task):
+        return task
+    return Task.from_dict(task) if isinstance(task, Mapping) else Task.load(task)
+
+
+@contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks for an orderly stop; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

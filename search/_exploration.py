@@ -1,0 +1,106 @@
+"""The search itself: ask, evaluate, tell, until the budget is spent or the space is exhausted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ._bench import Outcome
+from ._result import misses, violation
+from ._sitting import MAX_ATTEMPTS, Sitting
+from ._space import Candidate
+from ._trial import Infeasible, Trial
+from .searchers import SearchContext, Searcher, SensitivityTable, make_searcher
+
+_PATIENCE = 100
+"""So many known candidates in a row, and the searcher is taken to have nothing new."""
+
+
+def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+    """Workers are kept busy while there is budget, and told of in any order. What was found before is told first.
+
+    A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each trial.
+    """
+    exploration = _Exploration(sitting, table, after_each)
+    while exploration.submit_some() or sitting.pool.busy:
+        exploration.collect()
+        sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
+    left = sitting.task.budget.trials - sitting.state.n_mixed
+    if exploration.is_exhausted and left > 0:
+        sitting.recorder.note(f"the searcher has nothing left to propose, {left} trials before the end of the budget")
+
+
+class _Exploration:
+    def __init__(self, sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+        task, prepared = sitting.task, sitting.prepared
+        self.sitting, self.after_each = sitting, after_each
+        context = SearchContext(
+            space=prepared.space, objectives=prepared.guide, seed=task.search.seed, table=table,
+            limits=sitting.recorder.limits,
+        )  # fmt: skip
+        self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
+        self.searcher.tell(sitting.state.trials)
+        self.known = {trial.candidate for trial in sitting.state.trials}
+        self.left = task.budget.trials - sitting.state.n_mixed
+        self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
+        self.is_exhausted = False
+
+    def submit_some(self) -> bool:
+        """Give every idle worker something to do. Whether anything was submitted."""
+        submitted = False
+        while self.sitting.pool.idle and self.left > 0 and not self.sitting.out_of_time:
+            with self.sitting.recorder.watch.charge("searcher"):
+                candidate = self._ask()
+            self.is_exhausted = candidate is None
+            if candidate is None:
+                break
+            self.known.add(candidate)
+            self.left -= 1
+            submitted = True
+            self._submit(next(self.numbers), candidate)
+        return submitted
+
+    def _ask(self) -> Candidate | None:
+        for _ in range(_PATIENCE):
+            asked = self.searcher.ask(1)
+            if not asked or asked[0] not in self.known:
+                return asked[0] if asked else None
+        return None
+
+    def _submit(self, number: int, candidate: Candidate) -> None:
+        """Send it to a worker, unless its static costs already break a limit."""
+        metrics = self.sitting.static(candidate)
+        limits = {name: bound for name, bound in self.sitting.recorder.limits.items() if name in metrics}
+        if violation(metrics, limits) == 0.0:
+            self.sitting.pool.submit(self.sitting.trial_job(number, "mixed", candidate))
+            return
+        reason = misses(metrics, limits)
+        self._finish(Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics))
+
+    def collect(self) -> None:
+        with self.sitting.recorder.watch.charge("evaluation"):
+            outcomes = self.sitting.pool.wait(timeout_s=1.0)
+        for outcome in outcomes:
+            if not self._again(outcome):
+                self._finish(self.sitting.trial_of(outcome))
+
+    def _again(self, outcome: Outcome) -> bool:
+        """Another attempt, if its worker died: that may have been another's fault."""
+        number, kind, candidate, attempt = outcome.job.token
+        if not outcome.fatal or attempt >= MAX_ATTEMPTS:
+            return False
+        self.sitting.pool.submit(self.sitting.trial_job(number, kind, candidate, attempt + 1))
+        return True
+
+    def _finish(self, trial: Trial) -> None:
+        self.sitting.recorder.trial(trial)
+        with self.sitting.recorder.watch.charge("searcher"):
+            self.searcher.tell([trial])
+        self.after_each()
+
+
+def _free_numbers(used: set[int]) -> Iterator[int]:
+    number = 0
+    while True:
+        if number not in used:
+            yield number
+        number += 1

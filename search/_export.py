@@ -1,0 +1,191 @@
+"""Artifacts on demand: of a point, of a config, and the check of one that lies somewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, ParedownError
+from ..evaluators import Measurement
+from ._artifact import CONFIG, inside, read_artifact
+from ._config import assignment_of, config_of, read_config
+from ._driver import store_path
+from ._fresh import REFERENCE
+from ._ledger import write_atomic
+from ._prepare import Prepared, prepare
+from ._run import open_run
+from ._verify import FORMATS, RUNTIME_OF, Workshop, judge_loaded, runtime_format, write_artifact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compressors import LayerSpec
+    from ._task import Task
+
+QUALITY_TOLERANCE = 2e-3
+"""Relative: how far a quality measured again may lie from the claim. Other cores may sum in another order."""
+LATENCY_TOLERANCE = 0.25
+"""Relative: beyond it the latency is said to differ. It never fails a check: the machine may be another, or busy."""
+
+
+def export_point(run: Path | str, point: str, format: str, out: Path | str, *, model: nn.Module | None = None) -> Path:
+    """Write a point's artifact into the (new or empty) folder `out`, measured in a fresh process; gives the folder.
+
+    point   an id, a pick, or limits (see `Front.pick`)
+    format  "paredown", "onnx", "openvino", "pt2", or "config" (the JSON alone)
+    """
+    if format not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    opened = open_run(run)
+    chosen = opened.front().pick(point) if not _is_id(point) else None
+    trial = opened.trial(chosen.id if chosen is not None else point)
+    out = _empty_folder(Path(out))
+    assignment = {} if trial.kind == "original" else opened.space.assignment(trial.candidate)
+    if format == "config":
+        write_atomic(out / CONFIG, json.dumps(config_of(assignment), indent=2) + "\n")
+        return out
+    verified = opened.path / "verified" / f"t{trial.number}"
+    if (verified / "manifest.json").exists() and read_artifact(verified).format == format:
+        for file in sorted(verified.rglob("*")):
+            target = inside(out, file.relative_to(verified).as_posix())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_file():
+                shutil.copy2(file, target)
+        read_artifact(out)  # what was copied is what was measured
+        return out
+    prepared = prepare(opened.task, store=store_path(opened.path), model=model)
+    return _make(prepared, assignment, format, out, point=f"t{trial.number}")
+
+
+def apply_config(
+    config: Path | str | Mapping[str, Any],
+    task: Task | Path | str,
+    out: Path | str,
+    *,
+    format: str | None = None,
+    model: nn.Module | None = None,
+) -> Path:
+    """A config, exported or written by hand, to a measured artifact in the (new or empty) folder `out`; no search.
+
+    format  default: that of the task's runtime
+    Raises `ConfigError` for a config of another model.
+    """
+    from ._driver import as_task
+
+    task = as_task(task)
+    data = config if isinstance(config, Mapping) else read_config(Path(config))
+    format = format or runtime_format(task.hardware.runtime)
+    if format not in RUNTIME_OF:
+        raise InputError(f"format must be one of {', '.join(RUNTIME_OF)}, got {format!r}")
+    out = Path(out)
+    _check_empty(out)
+    prepared = prepare(task, store=store_path(out), model=model)
+    assignment = assignment_of(data, prepared.anatomy)
+    return _make(prepared, assignment, format, _empty_folder(out), point="config")
+
+
+def verify_artifact(
+    path: Path | str, *, task: Task | Path | str | None = None, model: nn.Module | None = None
+) -> dict[str, Any]:
+    """Check an artifact's files, load it in a fresh process, measure it on the report split, and compare with its claims.
+
+    `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
+    Quality and bytes must be reproduced; a latency that differs is reported and does not fail the check.
+    Raises `IntegrityError` for a file that was changed.
+    """
+    from ._driver import as_task
+    from ._task import Task
+
+    artifact = read_artifact(Path(path))
+    used = Task.from_dict(artifact.task, base_dir=artifact.base_dir) if task is None else as_task(task)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        prepared = prepare(used, store=Path(folder) / "store", model=model)
+        if prepared.model_digest != artifact.model:
+            raise InputError(
+                f"{path} was made from another model than the task's; give the task that it belongs to with --task"
+            )
+        shop = Workshop(prepared)
+        original = shop.export({}, artifact.format, Path(folder) / "original")
+        artifacts = {REFERENCE: original, "artifact": artifact.main_path.resolve()}
+        found = shop.measure(artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh")
+        if found["artifact"].reason is not None:
+            raise ParedownError(f"{path} cannot be run: {found['artifact'].reason}")
+        measured, _ = judge_loaded(prepared, shop.reference, found["artifact"])
+    checks = _checks(artifact.claims, measured, prepared.bench.metric.name)
+    return {
+        "ok": all(check["ok"] for check in checks),
+        "artifact": str(path),
+        "format": artifact.format,
+        "runtime": artifact.runtime,
+        "point": artifact.point,
+        "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
+        "measured": {name: m.to_dict(samples=False) for name, m in measured.items()},
+        "checks": checks,
+    }
+
+
+def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str) -> Path:
+    """Export, load in a fresh process, measure, and only then write the manifest."""
+    shop = Workshop(prepared)
+    main = shop.export(assignment, format, out)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        original = shop.export({}, format, Path(folder) / "original")
+        artifacts = {REFERENCE: original, "artifact": main.resolve()}
+        found = shop.measure(artifacts, runtime=RUNTIME_OF[format], folder=Path(folder) / "fresh")["artifact"]
+        if found.reason is not None:
+            raise ParedownError(f"the export does not run: {found.reason}")
+        claims, _ = judge_loaded(prepared, shop.reference, found)
+        claims["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, Path(folder))), unit="B")
+    claims["file_bytes"] = Measurement(
+        value=float(sum(f.stat().st_size for f in out.rglob("*") if f.is_file())), unit="B"
+    )
+    write_artifact(
+        out,
+        main=main,
+        prepared=prepared,
+        assignment=assignment,
+        claims=claims,
+        point=point,
+        format=format,
+        facts=found.facts,
+    )
+    return out
+
+
+def _checks(
+    claims: Mapping[str, Measurement], measured: Mapping[str, Measurement], quality: str
+) -> list[dict[str, Any]]:
+    checks: list[dict[str, Any]] = [{"name": "files", "ok": True, "detail": "every file matches its checksum"}]
+    if quality in claims:
+        claim, now = claims[quality].value, measured[quality].value
+        apart = abs(claim - now) / max(abs(claim), 1e-12)
+        checks.append(
+            {"name": quality, "ok": apart <= QUALITY_TOLERANCE, "detail": f"claimed {claim:.6g}, measured {now:.6g}"}
+        )
+    if "latency_ms" in claims and "latency_ms" in measured:
+        claim, now = claims["latency_ms"].value, measured["latency_ms"].value
+        close = abs(claim - now) <= LATENCY_TOLERANCE * claim
+        detail = f"claimed {claim:.4g} ms, measured {now:.4g} ms" + (
+            "" if close else "; another machine, or a busy one"
+        )
+        checks.append({"name": "latency_ms", "ok": True, "detail": detail})
+    return checks
+
+
+def _is_id(expression: str) -> bool:
+    return expression.startswith("t") and expression[1:].isdigit()
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not empty; choose another --out")
+
+
+def _empty_folder(out: Path) -> Path:
+    _check_empty(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out

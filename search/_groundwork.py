@@ -1,0 +1,201 @@
+"""What stands before the first proposal: the store, the baselines, and the sensitivity table.
+
+Each looks at the ledger first and does what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..compressors import LayerSpec
+from ..errors import TaskError
+from ..evaluators import Measurement
+from ._bench import Job, judge
+from ._build_space import bounds, check_reachable, uniform_settings
+from ._prepare import Prepared, original_costs, static_costs
+from ._run import space_to_dict
+from ._sitting import Sitting, static_measurement
+from ._space import Candidate
+from ._trial import Completed, Kind
+from .searchers import SensitivityTable, uses_table
+
+_BUILD_TIMEOUT_S = 1800.0
+_CHUNK = 8
+"""Variants of one layer that a worker builds in one go."""
+
+Sizes = Mapping[tuple[str, LayerSpec], int]
+Errors = Mapping[tuple[str, LayerSpec], float]
+
+
+def build_store(sitting: Sitting) -> None:
+    """Every layer at every level of its group, made once; from here on it is known what each level costs.
+
+    Raises `TaskError` for a layer that cannot be compressed, for limits that no candidate can meet, and if the model
+    or its data are not those that the run began with.
+    """
+    prepared = sitting.prepared
+    wanted: dict[str, list[LayerSpec]] = {fqn: [LayerSpec()] for fqn in prepared.anatomy.fqns}
+    for group in prepared.space.groups:
+        for fqn in group.layers:
+            wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
+    chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
+    jobs = [Job(method="build", args=(f, s), token=(f, s), timeout_s=_BUILD_TIMEOUT_S) for f, s in chunks]
+    sizes: dict[tuple[str, LayerSpec], int] = {}
+    errors: dict[tuple[str, LayerSpec], float] = {}
+    with sitting.recorder.watch.charge("store"):
+        for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
+            fqn, specs = outcome.job.token
+            if outcome.error is not None:
+                raise TaskError(
+                    f"layer {fqn} cannot be compressed: {outcome.error}; leave it alone with [space] leave = [{fqn!r}]"
+                )
+            for spec, (n_bytes, error) in zip(specs, outcome.value, strict=True):
+                sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
+            sitting.recorder.say("store", done=n, total=len(jobs))
+    sitting.stop_if_asked()
+    sitting.costs, sitting.fixed = static_costs(prepared, sizes)
+    sitting.original_costs = original_costs(prepared, sizes)
+    least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
+    check_reachable(sitting.task, least, sitting.original_costs)
+    _write_facts(sitting, sizes, errors)
+
+
+def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
+    facts = _facts(sitting.prepared, sitting, sizes, errors)
+    before = sitting.state.facts
+    if not before:
+        sitting.recorder.append(facts)
+        return
+    for key, what in (
+        ("model", "the model's weights"),
+        ("search_data", "the search split"),
+        ("report_data", "the report split"),
+    ):
+        if before[key] != facts[key]:
+            raise TaskError(
+                f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of what is there now; "
+                "put the old files back, or start a new run"
+            )
+
+
+def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -> dict[str, Any]:
+    """What stands before the first trial, for whoever reads the run later."""
+    space = prepared.space
+    return {
+        "type": "facts",
+        "model": prepared.model_digest,
+        "search_data": prepared.bench.split.digest,
+        "report_data": prepared.report.digest,
+        "space": space_to_dict(space),
+        "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
+        "guide": [{"name": o.name, "maximise": o.maximise} for o in prepared.guide],
+        "quality": prepared.bench.metric.name,
+        "limits": {},
+        "costs": {name: [list(row) for row in rows] for name, rows in sitting.costs.items()},
+        "fixed": dict(sitting.fixed),
+        "original_bytes": [sum(sizes[f, LayerSpec()] for f in g.layers) for g in space.groups],
+        "weight_error": [[max(errors[f, s] for f in g.layers) for s in g.levels] for g in space.groups],
+        "runs_as": [[_kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups],
+        "profile": prepared.profile.name,
+        "unused": list(prepared.anatomy.unused),
+    }
+
+
+def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
+    lowered = prepared.profile.lower(
+        prepared.anatomy[fqn].kind, weight_bits=spec.weight_bits, activation_bits=spec.activation_bits,
+        sparsity=spec.sparsity, rank=spec.rank,
+    )  # fmt: skip
+    return lowered.kernel
+
+
+def evaluate_baselines(sitting: Sitting) -> None:
+    """The original and every uniform setting. They do not count against the budget of trials."""
+    space, state = sitting.prepared.space, sitting.state
+    # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
+    original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
+    wanted: list[tuple[Kind, Candidate]] = [("original", original)]
+    wanted += [("uniform", candidate) for _, candidate in uniform_settings(space)]
+    have = {(trial.kind, trial.candidate) for trial in state.trials}
+    if ("original", original) not in have:
+        metrics = {name: static_measurement(name, value) for name, value in sitting.original_costs.items()}
+        metrics |= _original_quality(sitting.prepared)
+        sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics))
+    _bind_limits(sitting)
+    jobs = [
+        sitting.trial_job(number, kind, candidate)
+        for number, (kind, candidate) in enumerate(wanted)
+        if kind == "uniform" and (kind, candidate) not in have
+    ]
+    with sitting.recorder.watch.charge("evaluation"):
+        for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
+            sitting.recorder.trial(sitting.trial_of(outcome))
+            sitting.recorder.say("baselines", done=len(wanted) - len(jobs) + n, total=len(wanted))
+    sitting.stop_if_asked()
+
+
+def _original_quality(prepared: Prepared) -> dict[str, Measurement]:
+    """From the reference outputs, which are at hand."""
+    import torch
+
+    from ..evaluators import Scores, evaluate_outputs
+
+    bench = prepared.bench
+    scores = evaluate_outputs(bench.metric, bench.split, bench.reference.outputs, bench.reference)
+    return judge(bench, Scores(metric=scores, divergence=torch.zeros_like(scores)))
+
+
+def _bind_limits(sitting: Sitting) -> None:
+    """Relative limits ("at most half a point lost", "a quarter of the bytes") become numbers, now that the original is known."""
+    original = next(t for t in sitting.state.trials if t.kind == "original" and isinstance(t, Completed))
+    values = {name: m.value for name, m in original.metrics.items()}
+    limits = bounds(sitting.task, values, maximise=sitting.prepared.bench.metric.maximise)
+    sitting.recorder.limits = limits
+    bound = {name: [low, high] for name, (low, high) in limits.items()}
+    if sitting.state.facts["limits"] != bound:
+        sitting.recorder.append({**sitting.state.facts, "limits": bound})
+
+
+def measure_table(sitting: Sitting) -> SensitivityTable | None:
+    """Divergence of each (group, level) alone, all other groups at their dearest level.
+
+    A row that fails is infinite, so that no searcher wants it. None if the searcher uses no table, or the time is up.
+    """
+    task, space, state = sitting.task, sitting.prepared.space, sitting.state
+    if not uses_table(task.search.searcher, task.search.params):
+        return None
+    rest = [group.levels.index(LayerSpec()) if LayerSpec() in group.levels else 0 for group in space.groups]
+    wanted = [(g, i) for g, group in enumerate(space.groups) for i, s in enumerate(group.levels) if not s.is_neutral]
+    jobs = [
+        Job(
+            method="row",
+            args=([*rest[:g], level, *rest[g + 1 :]], task.search.table_samples),
+            token=(g, level),
+            timeout_s=task.budget.trial_timeout_s,
+        )
+        for g, level in wanted
+        if (g, level) not in state.rows
+    ]
+    with sitting.recorder.watch.charge("table"):
+        for n, outcome in enumerate(sitting.run_jobs(jobs, within_budget=True), 1):
+            g, level = outcome.job.token
+            row = {"group": g, "level": level, "value": outcome.value, "reason": outcome.error}
+            sitting.recorder.append({"type": "row", **row})
+            sitting.recorder.say("table", done=n, total=len(jobs))
+    if any(key not in state.rows for key in wanted):
+        return None
+    return SensitivityTable(
+        divergence=_divergences(sitting, wanted),
+        costs=sitting.costs,
+        fixed=sitting.fixed,
+        n_samples=task.search.table_samples,
+    )
+
+
+def _divergences(sitting: Sitting, wanted: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
+    rows = [[0.0] * len(group.levels) for group in sitting.prepared.space.groups]
+    for g, level in wanted:
+        value = sitting.state.rows[g, level]
+        rows[g][level] = float("inf") if value is None else value
+    return tuple(tuple(row) for row in rows)

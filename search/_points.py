@@ -1,0 +1,182 @@
+"""From the ledger's state to the front that a person reads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._config import config_of
+from ._front import hypervolume, knee, non_dominated
+from ._result import Front, Limits, Point, misses, violation
+from ._select import Selection, select, vectors
+from ._space import SearchSpace
+from ._trial import Completed, Trial
+from .searchers import Objective
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+SIGNIFICANCE = 0.05
+
+
+def objectives_from(data: Sequence[Mapping[str, Any]]) -> tuple[Objective, ...]:
+    return tuple(Objective(name=o["name"], maximise=o["maximise"]) for o in data)
+
+
+def limits_from(data: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[float | None, float | None]]:
+    return {name: (low, high) for name, (low, high) in data.items()}
+
+
+def selection_of(run: Run) -> Selection:
+    facts = run.state.facts
+    return select(
+        run.trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(facts["limits"])
+    )
+
+
+def front_of(run: Run, *, everything: bool = False) -> Front:
+    """Points, picks and what is recommended. Without a single trial, an empty front."""
+    facts = run.state.facts
+    if not facts:
+        return Front(points=(), picks={}, objectives=(), limits={}, run=run.path)
+    objectives, limits = objectives_from(facts["objectives"]), limits_from(facts["limits"])
+    chosen = selection_of(run)
+    confirmed = _confirmed(run, chosen)
+    members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
+    if everything:
+        known = {trial.number for trial in members}
+        members += [t for t in run.trials if isinstance(t, Completed) and t.number not in known]
+    space = run.space
+    points = [_point(run, space, trial, chosen, confirmed, limits) for trial in members]
+    cost = objectives[-1]
+    points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
+    return Front(
+        points=tuple(points),
+        picks=_picks(points, objectives),
+        objectives=objectives,
+        limits=limits,
+        run=run.path,
+        hypervolume=front_hypervolume(run.trials, objectives, limits),
+        nearest=nearest(run.trials, limits),
+    )
+
+
+def _confirmed(run: Run, chosen: Selection) -> dict[int, str | None]:
+    """number of a mixed trial -> None if its lead over its rival is beyond noise on the report split, else why not.
+
+    Holm's correction over all points that have a rival.
+    """
+    verdicts: dict[int, str | None] = {}
+    p_values: dict[int, float] = {}
+    for trial in chosen.mixed:
+        found, rival = run.state.verified.get(trial.number), chosen.rivals.get(trial.number)
+        if found is None or found.reason is not None:
+            verdicts[trial.number] = "not verified yet" if found is None else f"not verified: {found.reason}"
+        elif rival is None:
+            verdicts[trial.number] = None  # no uniform setting costs as little
+        elif (trial.number, rival.number) not in run.state.verdicts:
+            verdicts[trial.number] = f"its uniform rival t{rival.number} could not be verified"
+        else:
+            p_values[trial.number] = run.state.verdicts[trial.number, rival.number].p_value
+    for number, p_value in _holm(p_values).items():
+        lead = run.state.verdicts[number, chosen.rivals[number].number]
+        verdicts[number] = (
+            None
+            if p_value <= SIGNIFICANCE
+            else f"lead over uniform t{lead.rival} not confirmed ({lead.difference:+.4g}, p={p_value:.2g})"
+        )
+    return verdicts
+
+
+def _holm(p_values: Mapping[int, float]) -> dict[int, float]:
+    """Holm 1979: adjusted p-values that keep the family-wise error."""
+    ordered = sorted(p_values.items(), key=lambda item: (item[1], item[0]))
+    steps = [min(1.0, p * (len(ordered) - i)) for i, (_, p) in enumerate(ordered)]
+    return {number: p for (number, _), p in zip(ordered, itertools.accumulate(steps, max), strict=True)}
+
+
+def _point(
+    run: Run,
+    space: SearchSpace,
+    trial: Completed,
+    chosen: Selection,
+    confirmed: Mapping[int, str | None],
+    limits: Limits,
+) -> Point:
+    found = run.state.verified.get(trial.number)
+    verified = found is not None and found.reason is None
+    metrics = {**trial.metrics, **found.metrics} if found is not None and verified else dict(trial.metrics)
+    note = ""
+    recommended = False
+    if trial.kind == "mixed" and trial.number in confirmed:
+        note = confirmed[trial.number] or ""
+        recommended = not note
+    elif found is not None and found.reason is not None:
+        note = f"not verified: {found.reason}"
+    if verified and violation(metrics, limits) > 0:
+        note = "; ".join(filter(None, [f"misses a limit on the report split: {misses(metrics, limits)}", note]))
+        recommended = False
+    return Point(
+        id=f"t{trial.number}",
+        kind=trial.kind,
+        verified=verified,
+        recommended=recommended,
+        metrics=metrics,
+        search_metrics=trial.metrics,
+        config=config_of({} if trial.kind == "original" else space.assignment(trial.candidate)),
+        on_front=trial.number in chosen.front,
+        note=note,
+    )
+
+
+def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:
+    """Among the recommended points; before anything is verified, among the mixed points of the front.
+
+    knee: farthest from the line between the front's ends, by the search split's figures. smallest: fewest bytes.
+    fastest: lowest latency. best: best quality, likewise as seen by the search.
+    """
+    pool = [p for p in points if p.recommended]
+    if not pool and not any(p.verified for p in points):
+        pool = [p for p in points if p.kind == "mixed" and p.on_front]
+    if not pool:
+        return {}
+    table = np.array([[o.key(p.search_metrics[o.name].value) for o in objectives] for p in pool])
+    picks = {"knee": pool[knee(table)].id if len(objectives) > 1 else pool[0].id}
+    picks["smallest"] = min(pool, key=lambda p: (p.metrics["bytes"].value, p.id)).id
+    if all("latency_ms" in p.metrics for p in pool):
+        picks["fastest"] = min(pool, key=lambda p: (p.metrics["latency_ms"].value, p.id)).id
+    picks["best"] = pool[int(np.argmin(table[:, 0]))].id
+    return picks
+
+
+def front_hypervolume(trials: Sequence[Trial], objectives: Sequence[Objective], limits: Limits) -> float | None:
+    """Of the completed trials within the limits, normalised: 1.0 is the box between the original (quality) or nothing
+    (costs) and the worst uniform setting. None before the baselines are done."""
+    done = [t for t in trials if isinstance(t, Completed)]
+    baselines = [t for t in done if t.kind != "mixed"]
+    if len(baselines) < 2:
+        return None
+    frame = vectors(baselines, objectives)
+    worst, best = frame.max(axis=0), frame.min(axis=0)
+    for i, objective in enumerate(objectives):
+        if i and not objective.maximise:
+            best[i] = 0.0
+    span = np.where(worst > best, worst - best, 1.0)
+    allowed = [t for t in done if violation(t.metrics, limits) == 0.0]
+    if not allowed:
+        return 0.0
+    scaled = (vectors(allowed, objectives) - best) / span
+    keep = scaled[non_dominated(scaled)]
+    return float(hypervolume(np.maximum(keep, 0.0), np.ones(len(objectives))))
+
+
+def nearest(trials: Sequence[Trial], limits: Limits) -> str | None:
+    """What comes nearest to the limits, if nothing meets them."""
+    done = [t for t in trials if isinstance(t, Completed) and t.kind != "original"]
+    if not done or any(violation(t.metrics, limits) == 0.0 for t in done):
+        return None
+    best = min(done, key=lambda t: (violation(t.metrics, limits), t.number))
+    return f"the nearest is t{best.number} ({best.kind}): {misses(best.metrics, limits)}"

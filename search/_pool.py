@@ -1,0 +1,100 @@
+"""Who runs the jobs: this process, or Ray's workers (`_ray.py`). Both look the same to the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from ._bench import Bench, Job, Outcome, Worker, run_job
+
+
+class Pool(Protocol):
+    """`submit` only while `idle > 0`; every submitted job comes out of `wait` once, in any order."""
+
+    @property
+    def idle(self) -> int: ...
+
+    @property
+    def busy(self) -> int: ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]: ...
+
+    def close(self) -> None: ...
+
+
+def worker_facts(threads: int) -> dict[str, Any]:
+    """Where a number was computed: recorded with every trial."""
+    import torch
+
+    return {"host": platform.node(), "pid": os.getpid(), "threads": threads, "torch_threads": torch.get_num_threads()}
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process that must find this very package, installed or not."""
+    package = sys.modules[__package__.partition(".")[0]]
+    source = str(Path(package.__file__ or "").parent.parent)
+    return os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+
+
+class InProcess:
+    """One job at a time, here. `submit` runs it; the order of results is the order of jobs.
+
+    A job that exceeds its limit is interrupted by a timer where there is one (main thread, POSIX); elsewhere it
+    runs to its end. A crash of the interpreter takes the driver along: use workers where candidates may do that.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        import torch
+
+        self._worker = Worker(bench)
+        self._facts = worker_facts(torch.get_num_threads())
+        self._done: list[Outcome] = []
+
+    @property
+    def idle(self) -> int:
+        return 0 if self._done else 1
+
+    @property
+    def busy(self) -> int:
+        return len(self._done)
+
+    def submit(self, job: Job) -> None:
+        with _time_limit(job.timeout_s):
+            outcome = run_job(self._worker, job, self._facts)
+        self._done.append(outcome)
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        self._done.clear()
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in the code below once it has run for `seconds`; 0 means no limit."""
+    if not seconds or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def expire(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"still running after {seconds:g} s; [budget] trial_timeout_s sets the limit")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,0 +1,164 @@
+"""From a task to a bench: the model, its anatomy, the calibration, the space, and what the original gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TaskError
+from ._bench import Bench
+from ._space import SearchSpace
+from .searchers import Objective
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import nn
+
+    from ..compressors import Anatomy, LayerSpec
+    from ..evaluators import Split
+    from ..hardware_profiles import HardwareProfile
+    from ._task import Task
+
+Static = Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that stands before the first trial.
+
+    objectives  what the task asks for, the quality first
+    guide       what the searcher is told: the same, with the divergence for the quality unless the task says otherwise
+    model_source  how a fresh process builds the model; None if the model was handed over as an object
+    """
+
+    task: Task
+    bench: Bench
+    report: Split
+    calibration_inputs: Any
+    profile: HardwareProfile
+    objectives: tuple[Objective, ...]
+    guide: tuple[Objective, ...]
+    modules: Sequence[ModuleType]
+    model_source: Mapping[str, Any] | None
+    model_digest: str
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return self.bench.anatomy
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.bench.space
+
+
+def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepared:
+    """Load, trace, calibrate, and run the original once over the search split.
+
+    Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
+    """
+    from ..compressors import Anatomy, calibrate, model_digest
+    from ..evaluators import ReferenceOutputs, resolve_divergence
+    from ..hardware_profiles import load_profile
+    from ._build_space import build_space
+    from ._data import load_task_data
+    from ._loading import load_task_metric, load_task_model, user_modules
+
+    given = model is not None
+    if model is None:
+        model = load_task_model(task)
+    model = model.eval().requires_grad_(False)
+    splits = load_task_data(task)
+    metric = load_task_metric(task)
+    batch = task.data.batch_size
+    anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    calibration = calibrate(model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy)
+    search = splits.search.take(task.search.samples) if task.search.samples else splits.search
+    reference = ReferenceOutputs.compute(model, search, batch)
+    bench = Bench(
+        model=model,
+        anatomy=anatomy,
+        calibration=calibration,
+        space=build_space(task, anatomy),
+        split=search,
+        reference=reference,
+        metric=metric,
+        divergence=resolve_divergence(task.quality.divergence, metric),
+        store=store,
+        batch_size=batch,
+    )
+    objectives = _objectives(task, metric.name, metric.maximise)
+    guided = task.quality.guide == "divergence"
+    guide = tuple(Objective(name="divergence") if guided and o.name == metric.name else o for o in objectives)
+    return Prepared(
+        task=task,
+        bench=bench,
+        report=splits.report,
+        calibration_inputs=splits.calibration.take(1).inputs,
+        profile=load_profile(task.profile),
+        objectives=objectives,
+        guide=guide,
+        modules=user_modules(task),
+        model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
+        model_digest=model_digest(model),
+    )
+
+
+def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...]:
+    """The quality first, whatever the order in the task."""
+    names = task.objective_names(metric)
+    quality = [name for name in names if name in (metric, "divergence")]
+    if not quality:
+        raise TaskError(f"[objectives] names must have {metric!r} or 'divergence' among them, got {', '.join(names)}")
+    ordered = [*quality, *(name for name in names if name not in quality)]
+    return tuple(Objective(name=name, maximise=maximise and name == metric) for name in ordered)
+
+
+COSTS = ("bytes", "macs", "bops", "latency_ms")
+
+
+def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
+    """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is chosen.
+
+    stored  (fqn, spec) -> that layer's share of the stored file, in bytes
+    """
+    from ..compressors import LayerSpec, fixed_bytes
+
+    anatomy, space = prepared.anatomy, prepared.space
+    costs: dict[str, list[tuple[float, ...]]] = {name: [] for name in COSTS}
+    for group in space.groups:
+        rows = [_group_costs(prepared, group.layers, spec, stored) for spec in group.levels]
+        for name in COSTS:
+            costs[name].append(tuple(row[name] for row in rows))
+    decided = {fqn for group in space.groups for fqn in group.layers}
+    free = tuple(fqn for fqn in anatomy.fqns if fqn not in decided)
+    fixed = _group_costs(prepared, free, LayerSpec(), stored)
+    fixed["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
+    return {name: tuple(rows) for name, rows in costs.items()}, fixed
+
+
+def original_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
+    """The same of the model as it came."""
+    from ..compressors import LayerSpec, fixed_bytes
+
+    total = _group_costs(prepared, prepared.anatomy.fqns, LayerSpec(), stored)
+    total["bytes"] += fixed_bytes(prepared.bench.model, prepared.anatomy)
+    return total
+
+
+def _group_costs(
+    prepared: Prepared, fqns: Sequence[str], spec: LayerSpec, stored: Mapping[tuple[str, LayerSpec], int]
+) -> dict[str, float]:
+    from ..evaluators import bops, macs, modelled_latency_ms
+
+    anatomy = prepared.anatomy
+    part = replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())
+    assignment = dict.fromkeys(fqns, spec)
+    return {
+        "bytes": float(sum(stored[fqn, spec] for fqn in fqns)),
+        "macs": float(macs(part, assignment).total),
+        "bops": float(bops(part, assignment).total),
+        "latency_ms": modelled_latency_ms(part, assignment, prepared.profile).total_ms,
+    }

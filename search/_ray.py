@@ -1,0 +1,158 @@
+"""Workers on Ray: actors that each hold one resident model. The only file that imports Ray.
+
+Ray's own retries are off, because it retries a task that ran out of memory without end; attempts are counted by the
+driver. Ray's dashboard and its usage reports are off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from ._bench import Bench, Job, Outcome, Worker, run_job
+from ._pool import python_path, worker_facts
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+_STARTING_S = 120.0
+
+
+class _Actor:
+    """The process behind one slot. `threads` is set, and what torch then says is what is recorded."""
+
+    def __init__(self, bench: Bench, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._worker = Worker(bench)
+        self._facts = worker_facts(threads)
+
+    def run(self, job: Job) -> Outcome:
+        return run_job(self._worker, job, self._facts)
+
+
+class RayPool:
+    """`workers` actors. A job that exceeds its limit takes its actor with it; a fresh one takes the slot.
+
+    address  of a running cluster ("auto", "ray://…", "host:port"); None starts Ray here, on loopback, for this run
+    modules  the user's modules: sent by value, so that a worker needs no copy of the user's files
+    """
+
+    def __init__(
+        self, bench: Bench, *, workers: int, threads: int, address: str | None, modules: Sequence[ModuleType]
+    ) -> None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        self._ray = ray
+        self._owns_cluster = not ray.is_initialized()
+        if self._owns_cluster:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
+                )  # fmt: skip
+        pickle: Any = ray.cloudpickle
+        for module in modules:
+            pickle.register_pickle_by_value(module)
+        try:
+            self._bench = ray.put(bench)
+        finally:
+            for module in modules:
+                pickle.unregister_pickle_by_value(module)
+        self._threads = threads
+        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        self._warm: set[Any] = set()
+        self._free: list[Any] = [self._start() for _ in range(workers)]
+        self._running: dict[Any, tuple[Any, Job, float]] = {}
+
+    def _start(self) -> Any:
+        return self._remote.remote(self._bench, self._threads)
+
+    @property
+    def idle(self) -> int:
+        return len(self._free)
+
+    @property
+    def busy(self) -> int:
+        return len(self._running)
+
+    def submit(self, job: Job) -> None:
+        actor = self._free.pop()
+        grace = 0.0 if actor in self._warm else _STARTING_S  # the first job waits until the worker is up
+        self._running[actor.run.remote(job)] = (actor, job, time.monotonic() + grace)
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+        """Blocks until a job ends, one exceeds its limit, or `timeout_s` passes."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._running:
+            ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0.0)
+            if not ready:
+                ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=self._patience(deadline))
+            outcomes = [self._collect(reference) for reference in ready] + self._expire()
+            if outcomes or (deadline is not None and time.monotonic() >= deadline):
+                return outcomes
+        return []
+
+    def _patience(self, deadline: float | None) -> float:
+        """How long to sleep before looking again: until the first limit, or the caller's deadline."""
+        now = time.monotonic()
+        ends = [began + job.timeout_s for _, job, began in self._running.values() if job.timeout_s]
+        if deadline is not None:
+            ends.append(deadline)
+        return max(0.01, min([*(end - now for end in ends), 5.0]))
+
+    def _collect(self, reference: Any) -> Outcome:
+        actor, job, began = self._running.pop(reference)
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as exception:
+            self._ray.kill(actor)
+            self._free.append(self._start())
+            return Outcome(job=job, error=_death(exception), fatal=True, seconds=max(0.0, time.monotonic() - began))
+        self._free.append(actor)
+        self._warm.add(actor)
+        return outcome
+
+    def _expire(self) -> list[Outcome]:
+        now = time.monotonic()
+        late = [
+            (reference, actor, job, began)
+            for reference, (actor, job, began) in self._running.items()
+            if job.timeout_s and now - began > job.timeout_s
+        ]
+        outcomes = []
+        for reference, actor, job, began in late:
+            del self._running[reference]
+            self._ray.kill(actor)
+            self._free.append(self._start())
+            why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
+            outcomes.append(Outcome(job=job, error=why, seconds=max(0.0, now - began)))
+        return outcomes
+
+    def close(self) -> None:
+        for actor in [*self._free, *(actor for actor, _, _ in self._running.values())]:
+            self._ray.kill(actor)
+        self._free, self._running = [], {}
+        if self._owns_cluster:
+            self._ray.shutdown()
+
+
+def _death(exception: Exception) -> str:
+    text = " ".join(str(exception).split())
+    kind = type(exception).__name__
+    if "OutOfMemory" in kind or "out of memory" in text.lower():
+        return f"out of memory: the worker was killed ({text[:200]})"
+    return f"the worker died ({kind}: {text[:200]})"

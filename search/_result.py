@@ -1,0 +1,214 @@
+"""What a search hands back: points, and what is known of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, LimitsNotMet
+from ..evaluators import Measurement
+from ._trial import Kind
+from .searchers import Objective
+
+PICKS = ("knee", "smallest", "fastest", "best")
+
+Limits = Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One model of the front, or a baseline.
+
+    id              "t" and the trial's number
+    metrics         what to believe: report-split figures where the point was verified, else those of the search split
+    search_metrics  what it was chosen by
+    verified        exported, loaded again in a fresh process, measured there
+    recommended     verified, within the limits, and its lead over the uniform settings is confirmed on the report split
+    note            why not, or what else is worth knowing
+    config          fqn -> spec, as it is exported
+    """
+
+    id: str
+    kind: Kind
+    verified: bool
+    recommended: bool
+    metrics: Mapping[str, Measurement]
+    search_metrics: Mapping[str, Measurement]
+    config: Mapping[str, Any]
+    on_front: bool = True
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "verified": self.verified,
+            "recommended": self.recommended,
+            "on_front": self.on_front,
+            "note": self.note,
+            "metrics": {name: _brief(m) for name, m in self.metrics.items()},
+            "search_metrics": {name: _brief(m) for name, m in self.search_metrics.items()},
+            "config": dict(self.config),
+        }
+
+
+def _brief(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "value": measurement.value,
+        "low": measurement.low,
+        "high": measurement.high,
+        "unit": measurement.unit,
+        "source": measurement.source,
+        "split": measurement.split,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The points beside the original and the uniform baselines, cheapest first.
+
+    picks        name -> point id; a name without a point is absent
+    hypervolume  of the front on the search split, against the original's corner
+    run          the folder of the run, where everything else is
+    """
+
+    points: tuple[Point, ...]
+    picks: Mapping[str, str]
+    objectives: tuple[Objective, ...]
+    limits: Limits
+    run: Path
+    hypervolume: float | None = None
+    nearest: str | None = field(default=None)
+
+    def __getitem__(self, point_id: str) -> Point:
+        for point in self.points:
+            if point.id == point_id:
+                return point
+        known = ", ".join(point.id for point in self.points)
+        raise InputError(f"no point {point_id!r} on this front; it has {known or 'none'}")
+
+    @property
+    def original(self) -> Point:
+        return next(point for point in self.points if point.kind == "original")
+
+    def pick(self, expression: str) -> Point:
+        """A point by id, by the name of a pick, or by limits.
+
+        `"accuracy>=0.98,latency_ms<=0.5"` gives, of the points that meet all limits, the one that is best in the
+        first objective that the expression does not bound (else in the last objective).
+        Recommended points come before the others.
+        Raises `LimitsNotMet` if none does, naming the nearest; `InputError` if the expression cannot be read.
+        """
+        if expression in self.picks:
+            return self[self.picks[expression]]
+        if expression in PICKS:
+            raise LimitsNotMet(
+                f"this front has no point for {expression!r}: {self.nearest or 'it has no recommended point'}"
+            )
+        if not re.search(r"[<>=]", expression):
+            return self[expression]
+        bounds = parse_bounds(expression)
+        for name, _, _ in bounds:
+            if not any(name in point.metrics for point in self.points):
+                raise InputError(f"no metric {name!r} on this front; it has {', '.join(self.points[0].metrics)}")
+        candidates = [p for p in self.points if p.kind != "original" and all(_meets(p, bound) for bound in bounds)]
+        if not candidates:
+            raise LimitsNotMet(f"no point meets {expression}; {self._nearest_to(bounds)}")
+        bounded = {name for name, _, _ in bounds}
+        free = [o for o in self.objectives if o.name not in bounded] or [self.objectives[-1]]
+        return min(candidates, key=lambda p: (not p.recommended, free[0].key(p.metrics[free[0].name].value)))
+
+    def _nearest_to(self, bounds: Sequence[tuple[str, str, float]]) -> str:
+        def miss(point: Point) -> float:
+            return sum(
+                abs(point.metrics[name].value - value) / (abs(value) or 1.0)
+                for name, sign, value in bounds
+                if name in point.metrics and not _meets(point, (name, sign, value))
+            )
+
+        best = min((p for p in self.points if p.kind != "original"), key=miss, default=None)
+        if best is None:
+            return "there are no points yet"
+        has = ", ".join(f"{name} {best.metrics[name].value:.6g}" for name, _, _ in bounds if name in best.metrics)
+        return f"the nearest is {best.id} with {has}"
+
+    def export(self, point: Point | str, *, format: str, out: Path | str) -> Path:
+        """Write the point's artifact to the folder `out`; gives that folder. See `export_point`."""
+        from ._export import export_point
+
+        return export_point(self.run, point if isinstance(point, str) else point.id, format, Path(out))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `paredown front --json`; docs/json.md lists its keys."""
+        return {
+            "points": [point.to_dict() for point in self.points],
+            "picks": dict(self.picks),
+            "objectives": [
+                {"name": o.name, "direction": "maximise" if o.maximise else "minimise"} for o in self.objectives
+            ],
+            "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
+            "hypervolume": self.hypervolume,
+            "run": str(self.run),
+        }
+
+
+def parse_bounds(expression: str) -> list[tuple[str, str, float]]:
+    """`"accuracy>=0.98,latency_ms<=0.5"` -> [("accuracy", ">=", 0.98), ("latency_ms", "<=", 0.5)]."""
+    bounds = []
+    for part in expression.split(","):
+        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+.\deE_]+)\s*", part)
+        value = _number(match[3]) if match else None
+        if match is None or value is None:
+            raise InputError(
+                f"cannot read {part.strip()!r}; expected a point's id, one of {', '.join(PICKS)}, or limits such as "
+                "'accuracy>=0.98,latency_ms<=0.5'"
+            )
+        bounds.append((match[1], match[2], value))
+    return bounds
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _meets(point: Point, bound: tuple[str, str, float]) -> bool:
+    name, sign, value = bound
+    if name not in point.metrics:
+        return False
+    have = point.metrics[name].value
+    return {">=": have >= value, "<=": have <= value, ">": have > value, "<": have < value}[sign]
+
+
+def violation(metrics: Mapping[str, Measurement], limits: Limits) -> float:
+    """By how much the limits are missed: the sum of relative misses; 0 when all are met. A missing metric is a miss."""
+    total = 0.0
+    for name, (low, high) in limits.items():
+        if name not in metrics:
+            return float("inf")
+        value = metrics[name].value
+        if low is not None and value < low:
+            total += (low - value) / (abs(low) or 1.0)
+        if high is not None and value > high:
+            total += (value - high) / (abs(high) or 1.0)
+    return total
+
+
+def misses(metrics: Mapping[str, Measurement], limits: Limits) -> str:
+    """`"accuracy 0.9312 (needs at least 0.95)"`, for each limit that is missed; empty when all are met."""
+    parts = []
+    for name, (low, high) in limits.items():
+        if name not in metrics:
+            parts.append(f"{name} was not measured")
+            continue
+        value = metrics[name].value
+        if low is not None and value < low:
+            parts.append(f"{name} {value:.6g} (needs at least {low:.6g})")
+        if high is not None and value > high:
+            parts.append(f"{name} {value:.6g} (needs at most {high:.6g})")
+    return ", ".join(parts)

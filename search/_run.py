@@ -1,0 +1,297 @@
+"""A run: its folder, its ledger, and the state that the ledger spells out."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..compressors import LayerSpec
+from ..errors import InputError
+from ..evaluators import Measurement
+from ._ledger import Ledger, read, write_atomic
+from ._space import Group, SearchSpace
+from ._trial import Completed, Failed, Infeasible, Trial, trial_from_record
+
+if TYPE_CHECKING:
+    from ._result import Front
+    from ._task import Task
+
+LEDGER = "ledger.log"
+TASK = "task.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a fresh process found of one trial's artifact, on the report split. `reason` says why there is nothing."""
+
+    number: int
+    metrics: Mapping[str, Measurement]
+    scores: tuple[float, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Is a mixed point better than its uniform rival on the report split? A paired one-sided test on the same samples.
+
+    difference  in the metric's unit, positive where the mixed point is better; low, high: 95 % interval
+    """
+
+    number: int
+    rival: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(slots=True)
+class State:
+    """What the ledger says so far. `facts` is what was known before the first trial: space, objectives, costs, …"""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: dict[tuple[int, int], float | None] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    verified: dict[int, Verified] = field(default_factory=dict)
+    verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    spent_s: float = 0.0
+    ended: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def replay(cls, records: Sequence[Mapping[str, Any]]) -> State:
+        state = cls()
+        for record in records:
+            state.add(record)
+        return state
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        self.spent_s = max(self.spent_s, record.get("spent_s", 0.0))
+        match record["type"]:
+            case "facts":
+                self.facts = dict(record)
+            case "row":
+                self.rows[record["group"], record["level"]] = record["value"]
+            case "trial":
+                self.trials.append(trial_from_record(record))
+            case "verified":
+                self.verified[record["number"]] = Verified(
+                    number=record["number"],
+                    metrics={name: Measurement.from_dict(m) for name, m in record["metrics"].items()},
+                    scores=tuple(record["scores"]),
+                    reason=record["reason"],
+                )
+            case "verdict":
+                values = {key: record[key] for key in Verdict.__slots__}
+                self.verdicts[record["number"], record["rival"]] = Verdict(**values)
+            case "time":
+                for name, seconds in record["seconds"].items():
+                    self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            case "note":
+                self.notes.append(record["text"])
+            case "ended":
+                self.ended = record["how"]
+            case "started":
+                self.ended = None
+
+    @property
+    def n_mixed(self) -> int:
+        return sum(trial.kind == "mixed" for trial in self.trials)
+
+    @property
+    def core_seconds(self) -> float:
+        return sum(trial.seconds for trial in self.trials if not isinstance(trial, Infeasible))
+
+
+class Run:
+    """A run's folder, for reading. The driver alone writes (`Run.create`, `Run.ledger`)."""
+
+    def __init__(self, path: Path, task: Task, state: State) -> None:
+        self.path, self.task, self.state = path, task, state
+
+    @property
+    def trials(self) -> list[Trial]:
+        return self.state.trials
+
+    @property
+    def space(self) -> SearchSpace:
+        return space_from_dict(self._facts()["space"])
+
+    def _facts(self) -> dict[str, Any]:
+        if not self.state.facts:
+            raise InputError(f"{self.path} has not got as far as its first trial; run `paredown resume {self.path}`")
+        return self.state.facts
+
+    def front(self, all: bool = False) -> Front:
+        """The front so far; with `all`, every completed trial as a point."""
+        from ._points import front_of
+
+        return front_of(self, everything=all)
+
+    def status(self) -> dict[str, Any]:
+        """What it is doing, what is spent, how the trials went, and the picks so far."""
+        state = self.state
+        phase = (
+            "done"
+            if state.ended == "done"
+            else "stopped"
+            if state.ended
+            else "running"
+            if self.is_locked
+            else "stopped"
+        )
+        front = (
+            self.front().to_dict() if state.facts and state.trials else {"points": [], "picks": {}, "hypervolume": None}
+        )
+        return {
+            "run": str(self.path),
+            "phase": phase,
+            "ended": state.ended,
+            "trials": {
+                "budget": self.task.budget.trials,
+                "mixed": state.n_mixed,
+                "completed": sum(isinstance(t, Completed) for t in state.trials),
+                "infeasible": sum(isinstance(t, Infeasible) for t in state.trials),
+                "failed": sum(isinstance(t, Failed) for t in state.trials),
+            },
+            "failures": [
+                {"number": t.number, "reason": t.reason} for t in state.trials if isinstance(t, (Failed, Infeasible))
+            ],
+            "verified": sum(v.reason is None for v in state.verified.values()),
+            "spent_s": state.spent_s,
+            "core_seconds": state.core_seconds,
+            "seconds": dict(state.seconds),
+            "hypervolume": front["hypervolume"],
+            "picks": front["picks"],
+            "n_points": sum(p["on_front"] and p["kind"] == "mixed" for p in front["points"]),
+            "notes": state.notes,
+        }
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a driver is at work in this folder now."""
+        import fcntl
+
+        with (self.path / LEDGER).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def explain(self, point_id: str) -> list[dict[str, Any]]:
+        """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is.
+
+        sensitivity  divergence with this group alone at its level; None where the table has no such row
+        """
+        trial = self.trial(point_id)
+        facts, space = self._facts(), self.space
+        bytes_of, macs_of = facts["costs"]["bytes"], facts["costs"]["macs"]
+        rows = []
+        for g, (group, level) in enumerate(zip(space.groups, trial.candidate.levels, strict=True)):
+            spec = group.levels[level]
+            rows.append(
+                {
+                    "group": group.name,
+                    "layers": list(group.layers),
+                    "spec": spec.to_dict(),
+                    "label": spec.label(),
+                    "weight_bytes": int(bytes_of[g][level]),
+                    "bytes_saved": int(facts["original_bytes"][g] - bytes_of[g][level]),
+                    "macs": int(macs_of[g][level]),
+                    "sensitivity": 0.0 if spec.is_neutral else self.state.rows.get((g, level)),
+                    "weight_error": facts["weight_error"][g][level],
+                    "runs_as": facts["runs_as"][g][level],
+                }
+            )
+        return rows
+
+    def trial(self, point_id: str) -> Completed:
+        for trial in self.state.trials:
+            if f"t{trial.number}" == point_id:
+                if isinstance(trial, Completed):
+                    return trial
+                raise InputError(
+                    f"{point_id} did not complete ({trial.reason}), so there is nothing to look at or export"
+                )
+        raise InputError(f"no point {point_id!r} in {self.path}; `paredown front {self.path}` lists them")
+
+
+def open_run(path: Path | str) -> Run:
+    """Read a run's folder. A running or killed search may be read at any time."""
+    path = Path(path)
+    task = _stored_task(path)
+    records, _ = read(path / LEDGER)
+    return Run(path, task, State.replay(records))
+
+
+def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
+    """A new run in `path`, or the one of this very task that is there already, to go on with.
+
+    Raises `InputError` if the folder belongs to another task, or holds something else.
+    """
+    if (path / TASK).exists():
+        before = _stored_task(path)
+        if before.digest != task.digest:
+            raise InputError(
+                f"{path} belongs to another task ({_difference(before, task)}); choose another --out, or resume it as it is"
+            )
+    elif path.exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no run; choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(path / LEDGER)
+    write_atomic(path / TASK, json.dumps({"task": task.to_dict(), "base_dir": str(task.base_dir)}, indent=2) + "\n")
+    return Run(path, task, State.replay(ledger.records)), ledger
+
+
+def new_run_path(task: Task, root: Path = Path("runs")) -> Path:
+    """`runs/<name>-<date>-<n>`, the first that is free."""
+    stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    name = re.sub(r"[^\w.-]+", "-", task.base_dir.name) or "run"
+    path = root / f"{name}-{stamp}"
+    n = 1
+    while path.exists():
+        n += 1
+        path = root / f"{name}-{stamp}-{n}"
+    return path
+
+
+def _stored_task(path: Path) -> Task:
+    from ._task import Task
+
+    if not (path / TASK).is_file():
+        raise InputError(f"no run at {path}: expected a folder with {TASK}, as made by `paredown search`")
+    try:
+        data = json.loads((path / TASK).read_text(encoding="utf-8"))
+        return Task.from_dict(data["task"], base_dir=Path(data["base_dir"]))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path / TASK} cannot be read ({error}); put back a copy of it") from None
+
+
+def _difference(before: Task, after: Task) -> str:
+    old, new = before.to_dict(), after.to_dict()
+    sections = [key for key in new if old.get(key) != new[key] and key not in ("budget", "mlflow")]
+    return f"[{sections[0]}] differs" if sections else "its folder differs"
+
+
+def space_to_dict(space: SearchSpace) -> list[dict[str, Any]]:
+    return [
+        {"name": g.name, "layers": list(g.layers), "levels": [spec.to_dict() for spec in g.levels]}
+        for g in space.groups
+    ]
+
+
+def space_from_dict(data: Sequence[Mapping[str, Any]]) -> SearchSpace:
+    return SearchSpace(
+        groups=tuple(
+            Group(name=g["name"], layers=tuple(g["layers"]), levels=tuple(LayerSpec.from_dict(s) for s in g["levels"]))
+            for g in data
+        )
+    )

@@ -1,0 +1,133 @@
+"""One sitting at a run: what the phases share, and how they get jobs done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..compressors import LayerSpec
+from ..errors import Interrupted
+from ..evaluators import Measurement
+from ._bench import Job, Outcome
+from ._pool import Pool
+from ._prepare import Prepared, Static
+from ._recorder import Recorder
+from ._space import Candidate
+from ._trial import Completed, Failed, Kind, Trial
+
+if TYPE_CHECKING:
+    from ._run import Run, State
+    from ._task import Task
+
+MAX_ATTEMPTS = 2
+"""Of a job whose worker died. Ray's own retries are off."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sitting:
+    """costs, fixed   metric -> per group, per level; and what is paid whatever is chosen (`static_costs`)
+    original_costs  the same of the model as it came
+    stopping        set by a signal
+    """
+
+    run: Run
+    recorder: Recorder
+    prepared: Prepared
+    pool: Pool
+    stopping: threading.Event
+    costs: Static = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    original_costs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        return self.run.task
+
+    @property
+    def state(self) -> State:
+        return self.run.state
+
+    def stop_if_asked(self) -> None:
+        """Raises `Interrupted` if a signal has asked for a stop. Everything that is finished is in the ledger by then."""
+        if self.stopping.is_set():
+            raise Interrupted(f"stopped; `paredown resume {self.run.path}` goes on from here")
+
+    @property
+    def out_of_time(self) -> bool:
+        budget = self.task.budget
+        return (
+            self.stopping.is_set()
+            or (budget.time is not None and self.recorder.watch.spent_s >= budget.time)
+            or (budget.core_hours is not None and self.state.core_seconds >= 3600 * budget.core_hours)
+        )
+
+    def run_jobs(self, jobs: Sequence[Job], *, within_budget: bool = False) -> Iterator[Outcome]:
+        """Every job's outcome, in any order; a job whose worker died gets another attempt.
+
+        A signal stops it after what is running (`Interrupted`); with `within_budget`, the end of the time does so quietly.
+        """
+        waiting, attempts = list(reversed(jobs)), {id(job): 1 for job in jobs}
+        while True:
+            hold = self.stopping.is_set() or (within_budget and self.out_of_time)
+            while self.pool.idle and waiting and not hold:
+                self.pool.submit(waiting.pop())
+            if not self.pool.busy:
+                break
+            for outcome in self.pool.wait(timeout_s=1.0):
+                job = outcome.job
+                if outcome.fatal and attempts.get(id(job), MAX_ATTEMPTS) < MAX_ATTEMPTS:
+                    attempts[id(job)] += 1
+                    waiting.append(job)
+                else:
+                    yield outcome
+        if waiting:
+            self.stop_if_asked()
+
+    def trial_job(self, number: int, kind: Kind, candidate: Candidate, attempt: int = 1) -> Job:
+        return Job(
+            method="trial",
+            args=(candidate.levels, len(self.prepared.bench.split)),
+            token=(number, kind, candidate, attempt),
+            timeout_s=self.task.budget.trial_timeout_s,
+        )
+
+    def trial_of(self, outcome: Outcome) -> Trial:
+        """What a trial job's outcome amounts to."""
+        number, kind, candidate, attempt = outcome.job.token
+        if outcome.error is not None:
+            return Failed(
+                number=number, candidate=candidate, kind=kind, reason=outcome.error, seed=self.task.search.seed,
+                seconds=outcome.seconds, attempts=attempt,
+            )  # fmt: skip
+        metrics = {**outcome.value, **self.static(candidate)}
+        return Completed(
+            number=number,
+            candidate=candidate,
+            kind=kind,
+            metrics=metrics,
+            seconds=outcome.seconds,
+            worker=outcome.worker,
+        )
+
+    def static(self, candidate: Candidate) -> dict[str, Measurement]:
+        """Bytes, MACs, BOPs and the modelled latency: sums over the groups, no forward pass."""
+        return {
+            name: static_measurement(
+                name, self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
+            )
+            for name, rows in self.costs.items()
+        }
+
+    def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
+        """fqn -> spec of a trial; the original's leaves every layer alone."""
+        return {} if trial.kind == "original" else self.prepared.space.assignment(trial.candidate)
+
+
+_UNITS = {"bytes": "B", "macs": "MAC", "bops": "BOP", "latency_ms": "ms"}
+
+
+def static_measurement(name: str, value: float) -> Measurement:
+    """A cost that needs no forward pass. Bytes, MACs and BOPs are counted; the latency is modelled from the profile."""
+    return Measurement(value=value, unit=_UNITS[name], source="modelled" if name == "latency_ms" else "measured")

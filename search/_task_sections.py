@@ -1,0 +1,230 @@
+"""The sections of a task: every key with its type, default and description (`paredown schema task` prints them)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ._task_values import (
+    ActivationBits,
+    Arguments,
+    Duration,
+    Flag,
+    Integer,
+    MetricName,
+    Number,
+    Ranks,
+    Reference,
+    Seconds,
+    Share,
+    Sparsities,
+    Text,
+    WeightBits,
+)
+
+COSTS = ("bytes", "macs", "bops", "latency_ms")
+"""What can be an objective or a limit beside the task's metric and "divergence"; less is better."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """Where the model comes from: exactly one of `factory`, `huggingface` and `export`."""
+
+    factory: Reference | None = Field(
+        default=None,
+        description="function or class that returns the nn.Module: 'module:function', or "
+        "'file.py:function' relative to the task file",
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="keyword arguments for the factory (or for from_pretrained of a Hugging Face model)",
+    )
+    weights: Text | None = Field(
+        default=None,
+        description="safetensors file whose keys and shapes fit the factory's model; relative to the task file",
+    )
+    huggingface: Text | None = Field(
+        default=None,
+        description="a Hugging Face model: a local folder, or a name on the hub (needs paredown[huggingface])",
+    )
+    export: Text | None = Field(
+        default=None, description="a file written by torch.export.save, with a dynamic batch axis"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("factory", "huggingface", "export") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"must name exactly one of factory, huggingface and export, got {' and '.join(given) or 'none of them'}"
+            )
+        if self.weights is not None and given != ["factory"]:
+            raise ValueError(f"has weights beside {given[0]}, which brings its own; leave weights out")
+        if self.args and given == ["export"]:
+            raise ValueError("has args beside export, which takes none; leave args out")
+        return self
+
+
+class DataSection(Section):
+    """Three splits: calibration (ranges of activations), search (what candidates are compared on), report (unseen)."""
+
+    factory: Reference = Field(
+        description="function that returns the three splits (a mapping or tuple: calibration, search, report), "
+        "or one data set (inputs, targets) to be split; 'module:function' or 'file.py:function'"
+    )
+    args: Arguments = Field(default_factory=dict, description="keyword arguments for the factory")
+    calibration: Share = Field(
+        default=None,
+        description="of one data set: samples (128) or share (0.1) for calibration; default 128, or a "
+        "fifth of the data if that is less",
+    )
+    search: Share = Field(
+        default=None,
+        description="of one data set: samples or share to compare candidates on; default half of what is left",
+    )
+    report: Share = Field(
+        default=None, description="of one data set: samples or share for the final figures; default all that is left"
+    )
+    seed: Integer = Field(default=0, ge=0, description="of the random split of one data set")
+    overlap: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="what to do with a sample of one split that is in another too: refuse the task, or "
+        "drop it from the less important split",
+    )
+    batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass")
+
+
+class QualitySection(Section):
+    """What makes a model good."""
+
+    metric: MetricName = Field(
+        default="accuracy",
+        description="accuracy, perplexity, mse, cosine, a registered metric, or your own: "
+        "'file.py:function' of (outputs, targets) -> (N,)",
+    )
+    maximise: Flag | None = Field(
+        default=None, description="whether more is better; needed for a metric of your own, known for the others"
+    )
+    divergence: Literal["auto", "kl", "mse"] = Field(
+        default="auto",
+        description="how far a candidate's outputs are from the original's: kl for logits, mse otherwise; "
+        "auto chooses by the metric",
+    )
+    guide: Literal["divergence", "metric"] = Field(
+        default="divergence",
+        description="what the search is led by; divergence is smoother than a metric and tells close candidates apart",
+    )
+
+    @model_validator(mode="after")
+    def _direction(self) -> Self:
+        if ":" in self.metric and self.maximise is None:
+            raise ValueError(
+                f"must say maximise = true or false for a metric of your own ({self.metric}): is more better?"
+            )
+        return self
+
+
+class HardwareSection(Section):
+    """Where the model will run."""
+
+    runtime: Text = Field(
+        default="onnxruntime", min_length=1, description="what runs the exported model: torch, onnxruntime, openvino"
+    )
+    profile: Text | None = Field(default=None, description="name or path of a hardware profile; default x86-64-RUNTIME")
+    threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured")
+    latency_seconds: Number = Field(default=1.0, ge=0, description="how long each model is timed, at least")
+
+    @property
+    def profile_name(self) -> str:
+        return self.profile or f"x86-64-{self.runtime}"
+
+
+class OverrideSection(Section):
+    """The axes of the layers that a glob matches; an axis that is left out stays as in [space]."""
+
+    weight_bits: WeightBits | None = Field(default=None, description="widths of the weights; 32 is floating point")
+    activation_bits: ActivationBits | None = Field(default=None, description="widths of the layer's input: 8, 32")
+    sparsity: Sparsities | None = Field(default=None, description="shares of zeros, in [0, 1)")
+    rank: Ranks | None = Field(
+        default=None, description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole"
+    )
+
+
+class SpaceSection(Section):
+    """What may be done to each layer: every combination of the axes' values that can be applied to it."""
+
+    weight_bits: WeightBits = Field(
+        default=(2, 3, 4, 5, 6, 8, 32), description="widths of the weights; 32 is floating point"
+    )
+    activation_bits: ActivationBits = Field(default=(8, 32), description="widths of each layer's input: 8, 32")
+    sparsity: Sparsities = Field(default=(0.0,), description="shares of zeros, in [0, 1)")
+    rank: Ranks = Field(default=(1.0,), description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole")
+    leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
+    overrides: dict[str, OverrideSection] = Field(
+        default_factory=dict,
+        description="glob of layer names -> axes; where several match, the later one wins, axis by axis",
+    )
+
+
+class ObjectivesSection(Section):
+    """What the front is spread over."""
+
+    names: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description=f"the metric, divergence, {', '.join(COSTS)}; default the metric and bytes",
+    )
+
+
+class Limit(Section):
+    """What a point must keep to; relative limits are against the original."""
+
+    min: Number | None = Field(default=None, description="at least this")
+    max: Number | None = Field(default=None, description="at most this")
+    max_drop: Number | None = Field(
+        default=None, ge=0, description="of the metric: worse than the original by at most this, in the metric's unit"
+    )
+    max_ratio: Number | None = Field(default=None, gt=0, description="of a cost: at most this share of the original's")
+
+
+class SearchSection(Section):
+    """How candidates are proposed."""
+
+    searcher: Text = Field(
+        default="evolution",
+        min_length=1,
+        description="evolution, random, tpe, nsga2, or an Optuna sampler by its import path",
+    )
+    seed: Integer = Field(default=0, ge=0, description="of every random choice of the search")
+    samples: Integer | None = Field(
+        default=None, ge=1, description="samples of the search split for each trial; default all"
+    )
+    table_samples: Integer = Field(default=64, ge=1, description="samples for the sensitivity table")
+    params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
+
+
+class BudgetSection(Section):
+    """When to stop: at whichever comes first."""
+
+    trials: Integer = Field(default=150, ge=1, description="candidates to evaluate")
+    time: Duration = Field(
+        default=None, description="wall-clock time: '30m', '2h', '1h30m', or seconds; default no limit"
+    )
+    core_hours: Number | None = Field(default=None, gt=0, description="workers times hours; default no limit")
+    trial_timeout_s: Seconds = Field(
+        default=120.0, description="a trial that takes longer is a failed one: seconds, or '2m'"
+    )
+
+
+class MlflowSection(Section):
+    """What is mirrored to MLflow."""
+
+    enabled: Flag = Field(default=True, description="whether anything is written to MLflow at all")
+    children: Literal["pareto", "all", "none"] = Field(
+        default="pareto", description="which trials get a child run: the front and the baselines, all, or none"
+    )
+    experiment: Text | None = Field(default=None, description="name of the experiment; default the run folder's parent")

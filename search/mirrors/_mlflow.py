@@ -1,0 +1,363 @@
+"""The run as MLflow shows it: a parent run to read, a child for each point. MLflow is imported here and nowhere else.
+
+Only the driver writes, in synchronous batches: asynchronous logging loses metrics when the process is killed. What has
+been logged is remembered in `RUN/mlflow.json`; without that file, or without the store, a fresh parent run is made from
+the ledger.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from ..._environment import environment
+from .._ledger import write_atomic
+from .._points import front_hypervolume
+from .._report import PAGE, PICTURE, TABLE, trial_rows
+from .._space import SearchSpace
+from .._trial import Completed, Failed, Trial
+from ._mlflow_children import Child, axes_of, children_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.tracking import MlflowClient
+
+    from .._result import Front
+
+STATE = "mlflow.json"
+SCHEMA_VERSION = 1
+FILES = ("task.toml", "task.json", "front.json", PICTURE, PAGE, TABLE)
+"""What is copied from the run's folder, as soon as it is there and whenever it changed."""
+
+_TRIALS_TABLE = "trials.json"
+_MAX_CURVE = 200
+_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
+_MAX_TAG, _MAX_PARAM = 8000, 6000
+_OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+_T = TypeVar("_T")
+Children = Literal["pareto", "all", "none"]
+
+
+class TaskLike(Protocol):
+    """What the mirror wants of a task."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class MlflowMirror:
+    """Logs what is not logged yet, each time that `sync` is called.
+
+    tracking_uri  of the store; an SQLite file is made if it is missing, with the artifacts in `mlartifacts` beside it
+    experiment    its name; made if missing
+    run_dir       the run's folder, after which the parent run is named
+    children      which points get a run of their own: "pareto" (the front and the baselines, when the search has
+                  ended), "all" (every trial, as it comes), "none"
+
+    MLflow's telemetry is switched off for this process. Errors of MLflow or its store are raised: the caller decides.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, run_dir: Path, children: Children) -> None:
+        self._uri, self._experiment, self._run_dir, self._children = tracking_uri, experiment, run_dir, children
+        self._client: MlflowClient | None = None
+        self._state: dict[str, Any] = {}
+
+    def sync(
+        self,
+        task: TaskLike,
+        space: SearchSpace,
+        trials: Sequence[Trial],
+        front: Front | None,
+        *,
+        timings: Mapping[str, float],
+        final: bool,
+    ) -> None:
+        """Bring the store up to date. `trials` in the order of the ledger; `final` when the search has ended."""
+        client = self._open(task)
+        run_id: str = self._state["run_id"]
+        new = trials[self._state["n_trials"] :]
+        metrics = _trial_metrics(trials, self._state["n_trials"], front)
+        metrics |= {(f"seconds.{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
+        metrics[("trials.failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
+        tags: dict[str, str] = {}
+        if front is not None and front.points:
+            tags = _front_tags(front)
+            metrics |= _pick_metrics(front, len(trials))
+        self._log(run_id, metrics=metrics, tags=tags)
+        if new:
+            self._log_trials_table(client, run_id, trials, space)
+        self._state["n_trials"] = len(trials)
+        self._save()
+        self._log_files(client, run_id)
+        wanted = children_of(trials, space, front, everything=self._children == "all")
+        if self._children == "all" or (self._children == "pareto" and final):
+            for child in wanted:
+                self._log_child(client, child, space)
+        if final:
+            client.set_terminated(run_id)
+
+    # ── the store and the parent run ───────────────────────────────────────────────────────────
+
+    def _open(self, task: TaskLike) -> MlflowClient:
+        """The client, with the experiment and the parent run made sure of; only the first call does anything."""
+        if self._client is not None:
+            return self._client
+        os.environ.update(_OFF)  # before the import: MLflow looks at them then
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of MLflow's own mappings, by SQLAlchemy 2.1
+            from mlflow.tracking import MlflowClient
+
+            for name in ("alembic", "mlflow.store.db.utils"):  # dozens of lines on how tables are made
+                logging.getLogger(name).setLevel(logging.WARNING)
+            with _locked(self._lock_path()):  # processes that first open one SQLite file together break it
+                client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+                experiment_id = self._experiment_id(client)
+        self._state = self._remembered(client) or self._fresh(client, experiment_id, task)
+        client.update_run(self._state["run_id"], status="RUNNING")
+        self._client = client
+        return client
+
+    def _lock_path(self) -> Path:
+        database = _sqlite_path(self._uri)
+        if database is None:
+            return self._run_dir / "mlflow.lock"
+        database.parent.mkdir(parents=True, exist_ok=True)
+        return database.with_name(f"{database.name}.lock")
+
+    def _experiment_id(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(self._experiment)
+        if found is None:
+            database = _sqlite_path(self._uri)
+            location = None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
+            return str(client.create_experiment(self._experiment, artifact_location=location))
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _remembered(self, client: MlflowClient) -> dict[str, Any] | None:
+        """The state of an earlier sitting, if its parent run is still in this store."""
+        from mlflow.exceptions import MlflowException
+
+        path = self._run_dir / STATE
+        if not path.is_file():
+            return None
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            return None  # it can be made again from the ledger, as if it were gone
+        if (
+            not isinstance(state, dict)
+            or state.get("schema_version") != SCHEMA_VERSION
+            or state["tracking_uri"] != self._uri
+        ):
+            return None
+        try:
+            run = client.get_run(state["run_id"])
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return state if run.info.lifecycle_stage == "active" else None
+
+    def _fresh(self, client: MlflowClient, experiment_id: str, task: TaskLike) -> dict[str, Any]:
+        run = client.create_run(
+            experiment_id,
+            run_name=self._run_dir.resolve().name,
+            tags={
+                "mlflow.source.name": "paredown",
+                "mlflow.source.type": "LOCAL",
+                "paredown.run": str(self._run_dir.resolve()),
+            },
+        )
+        run_id = str(run.info.run_id)
+        here = environment()
+        params = {_key(name): value for name, value in _flat(task.to_dict())}
+        params |= {f"machine.{name}": str(here[name]) for name in ("processor", "usable_cores", "platform", "python")}
+        self._client = client
+        self._log(run_id, params=params)
+        client.log_dict(run_id, here, "environment.json")
+        self._state = {
+            "schema_version": SCHEMA_VERSION,
+            "tracking_uri": self._uri,
+            "experiment_id": experiment_id,
+            "run_id": run_id,
+            "n_trials": 0,
+            "children": {},
+            "files": {},
+        }
+        self._save()
+        return self._state
+
+    def _save(self) -> None:
+        write_atomic(self._run_dir / STATE, json.dumps(self._state, indent=1) + "\n")
+
+    # ── what is logged ─────────────────────────────────────────────────────────────────────────
+
+    def _log_trials_table(self, client: MlflowClient, run_id: str, trials: Sequence[Trial], space: SearchSpace) -> None:
+        """As MLflow's own tables are stored (`log_table`), written anew each time; that one would append."""
+        columns, rows = trial_rows(trials, space)
+        client.log_dict(run_id, {"columns": columns, "data": rows}, _TRIALS_TABLE)
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": _TRIALS_TABLE, "type": "table"}]))
+
+    def _log_files(self, client: MlflowClient, run_id: str) -> None:
+        for name in FILES:
+            path = self._run_dir / name
+            if not path.is_file():
+                continue
+            stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+            if self._state["files"].get(name) != stamp:
+                client.log_artifact(run_id, str(path))
+                self._state["files"][name] = stamp
+                self._save()
+
+    def _log_child(self, client: MlflowClient, child: Child, space: SearchSpace) -> None:
+        known = self._state["children"].setdefault(child.id, {})
+        if known.get("digest") == child.digest:
+            return
+        if "run_id" not in known:
+            run = client.create_run(
+                self._state["experiment_id"],
+                run_name=child.name,
+                tags={
+                    "mlflow.parentRunId": self._state["run_id"],
+                    "mlflow.source.name": "paredown",
+                    "paredown.point": child.id,
+                },
+            )
+            known["run_id"] = str(run.info.run_id)
+            self._save()
+            params = {_key(name): value for name, value in child.params(axes_of(space), space).items()}
+            self._log(known["run_id"], params=params)
+            client.log_dict(known["run_id"], dict(child.config), "config.json")
+        self._log(known["run_id"], metrics={(_key(n), 0): v for n, v in child.metrics.items()}, tags=child.tags)
+        client.set_terminated(known["run_id"], status="FAILED" if child.failed else "FINISHED")
+        known["digest"] = child.digest
+        self._save()
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[tuple[str, int], float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Synchronous batches of the sizes that MLflow allows. `metrics` is (name, step) -> value."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, now = self._client, int(time.time() * 1000)
+        if client is None:
+            raise RuntimeError("the mirror must be opened before it logs")
+        all_metrics: list[Metric] = [Metric(name, value, now, step) for (name, step), value in (metrics or {}).items()]
+        all_params: list[Param] = [Param(name, value[:_MAX_PARAM]) for name, value in (params or {}).items()]
+        all_tags: list[RunTag] = [RunTag(name, value[:_MAX_TAG]) for name, value in (tags or {}).items()]
+        for chunk in _chunks(all_metrics, _BATCH["metrics"]):
+            client.log_batch(run_id, metrics=chunk, synchronous=True)
+        for some in _chunks(all_params, _BATCH["params"]):
+            client.log_batch(run_id, params=some, synchronous=True)
+        for few in _chunks(all_tags, _BATCH["tags"]):
+            client.log_batch(run_id, tags=few, synchronous=True)
+
+
+def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> dict[tuple[str, int], float]:
+    """(name, step) -> value of the trials that are new; the step counts finished trials, in the order of the ledger.
+
+    `trial.<objective>` of each, and `hypervolume` after each, thinned to `_MAX_CURVE` steps where more are new at once.
+    """
+    metrics: dict[tuple[str, int], float] = {}
+    if front is None or not front.objectives:
+        return metrics
+    steps = range(known + 1, len(trials) + 1)
+    stride = max(1, len(steps) // _MAX_CURVE)
+    for step in steps:
+        trial = trials[step - 1]
+        if isinstance(trial, Completed):
+            metrics |= {
+                (f"trial.{_key(o.name)}", step): trial.metrics[o.name].value
+                for o in front.objectives
+                if o.name in trial.metrics
+            }
+        if step % stride == 0 or step == len(trials):
+            volume = front_hypervolume(trials[:step], front.objectives, front.limits)
+            if volume is not None:
+                metrics["hypervolume", step] = volume
+    return metrics
+
+
+def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
+    """`knee.accuracy`, `smallest.bytes`, …: so that parent runs can be compared in one table."""
+    return {
+        (f"{_key(pick)}.{_key(name)}", step): measured.value
+        for pick, point_id in front.picks.items()
+        for name, measured in front[point_id].metrics.items()
+    }
+
+
+def _front_tags(front: Front) -> dict[str, str]:
+    tags = {f"pick.{name}": point_id for name, point_id in front.picks.items()}
+    tags["mlflow.note.content"] = _note(front)
+    return tags
+
+
+def _note(front: Front) -> str:
+    """The front as a table in Markdown: the first thing on the run's page. Cut at a row where it gets too long."""
+    names = list(dict.fromkeys([*(o.name for o in front.objectives), "bytes", "latency_ms"]))
+    names = [name for name in names if any(name in p.metrics for p in front.points)]
+    marks = {p.id: ", ".join(name for name, chosen in front.picks.items() if chosen == p.id) for p in front.points}
+    lines = [
+        "Figures of verified points: the report split, in a fresh process. `front.html` is among the artifacts.",
+        "",
+        f"| point | kind | {' | '.join(names)} | verified | recommended | pick | note |",
+        f"|---|---|{'---:|' * len(names)}---|---|---|---|",
+    ]
+    for p in front.points:
+        if not (p.on_front or p.kind != "mixed"):
+            continue
+        cells = [f"{p.metrics[name].value:.5g}" if name in p.metrics else "–" for name in names]
+        marked = ["yes" if p.verified else "no", "★" if p.recommended else "", marks[p.id], p.note.replace("|", "/")]
+        lines.append(f"| {' | '.join([p.id, p.kind, *cells, *marked])} |")
+    text = lines[0]
+    for line in lines[1:]:
+        if len(text) + len(line) + 1 > _MAX_TAG:
+            break
+        text = f"{text}\n{line}"
+    return text
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`{"budget": {"trials": 150}}` -> ("budget.trials", "150"); what is None is left out."""
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None and value != {}:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _key(name: str) -> str:
+    """With only the characters that MLflow allows in a name, and short."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    """The file of `sqlite:///relative` or `sqlite:////absolute`; None for any other store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

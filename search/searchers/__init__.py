@@ -1,0 +1,16 @@
+"""What to try next: searchers behind one protocol (`Searcher`), made by name (`make_searcher`)."""
+
+from ._base import Objective, SearchContext, Searcher, SensitivityTable
+from ._registry import SEARCHERS, SearcherInfo, make_searcher, register_searcher, uses_table
+
+__all__ = [
+    "SEARCHERS",
+    "Objective",
+    "SearchContext",
+    "Searcher",
+    "SearcherInfo",
+    "SensitivityTable",
+    "make_searcher",
+    "register_searcher",
+    "uses_table",
+]

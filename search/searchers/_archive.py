@@ -1,0 +1,129 @@
+"""What was seen: every completed trial as arrays, the front of them, and the few that are worth breeding from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._front import crowding, fronts
+from .._trial import Completed
+from ._known import Levels
+
+FloatArray: TypeAlias = NDArray[np.float64]
+LevelArray: TypeAlias = NDArray[np.int16]
+IndexArray: TypeAlias = NDArray[np.int64]
+
+ELITE = 64
+MAX_FITTED = 256
+"""Rows that a surrogate is fitted to: the elite, and the latest."""
+
+
+class Archive:
+    """Rows are added one by one and stay; arrays grow by doubling, so adding is cheap with ten thousand of them.
+
+    A row that breaks a limit is never on the front, and is bred from only while too few rows keep the limits.
+    """
+
+    def __init__(self, n_groups: int, n_objectives: int) -> None:
+        self._levels: LevelArray = np.zeros((64, n_groups), dtype=np.int16)
+        self._values: FloatArray = np.zeros((64, n_objectives))
+        self._violation: FloatArray = np.zeros(64)
+        self._n = 0
+        self._row_of: dict[Levels, int] = {}
+        self._front: list[int] = []
+        self._elite: list[int] = []
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __contains__(self, levels: object) -> bool:
+        return levels in self._row_of
+
+    @property
+    def levels(self) -> LevelArray:
+        """Shape (n, groups)."""
+        return self._levels[: self._n]
+
+    @property
+    def values(self) -> FloatArray:
+        """Shape (n, objectives), minimised."""
+        return self._values[: self._n]
+
+    @property
+    def violation(self) -> FloatArray:
+        """Shape (n,): 0 where all limits are kept, else the sum of relative excesses."""
+        return self._violation[: self._n]
+
+    @property
+    def front(self) -> IndexArray:
+        """Rows of the front among those that keep the limits; of rows with equal objectives, the first."""
+        return np.array(self._front, dtype=np.int64)
+
+    def add(self, levels: Levels, values: FloatArray, violation: float) -> None:
+        """A candidate that is here already is left as it was: a trial's result does not change."""
+        if levels in self._row_of:
+            return
+        if self._n == len(self._values):
+            self._levels = np.concatenate([self._levels, np.zeros_like(self._levels)])
+            self._values = np.concatenate([self._values, np.zeros_like(self._values)])
+            self._violation = np.concatenate([self._violation, np.zeros_like(self._violation)])
+        row = self._n
+        self._levels[row], self._values[row], self._violation[row] = levels, values, violation
+        self._row_of[levels] = row
+        self._n += 1
+        if violation == 0.0:
+            self._join_front(row)
+        self._elite.append(row)
+        if len(self._elite) > 2 * ELITE:
+            self._elite = self._ranked(np.array(self._elite))[:ELITE].tolist()
+
+    def elite(self) -> IndexArray:
+        """At most `ELITE` rows to breed from, best first: by rank of front, then by crowding."""
+        return self._ranked(np.array(self._elite, dtype=np.int64))[:ELITE]
+
+    def telling(self) -> IndexArray:
+        """At most `MAX_FITTED` rows that a surrogate should learn from: all, or the elite and the latest."""
+        if self._n <= MAX_FITTED:
+            return np.arange(self._n)
+        return np.unique(np.concatenate([self.elite(), np.arange(self._n - (MAX_FITTED - ELITE), self._n)]))
+
+    def _join_front(self, row: int) -> None:
+        if self._front:
+            values, new = self._values[self._front], self._values[row]
+            if (values <= new).all(axis=1).any():
+                return
+            beaten = (new <= values).all(axis=1)
+            if beaten.any():
+                self._front = [old for old, out in zip(self._front, beaten.tolist(), strict=True) if not out]
+        self._front.append(row)
+
+    def _ranked(self, rows: IndexArray) -> IndexArray:
+        if rows.size == 0:
+            return rows
+        values, violation = self._values[rows], self._violation[rows]
+        if (violation > 0).any():
+            # Rows that keep the limits come first; the others are ranked with the excess as one more objective.
+            rank = np.where(violation == 0, 0, len(rows)) + fronts(np.column_stack([values, violation]))
+        else:
+            rank = fronts(values)
+        distance = np.zeros(len(rows))
+        for r in np.unique(rank):
+            distance[rank == r] = crowding(values[rank == r])
+        return rows[np.lexsort((rows, -distance, rank))]
+
+
+def violation_of(trial: Completed, limits: Mapping[str, tuple[float | None, float | None]]) -> float:
+    """Sum over the limits of the excess relative to the bound; a limit on a metric that the trial lacks counts nothing."""
+    total = 0.0
+    for name, (low, high) in limits.items():
+        if name not in trial.metrics:
+            continue
+        value = trial.metrics[name].value
+        if low is not None and value < low:
+            total += (low - value) / (abs(low) or 1.0)
+        if high is not None and value > high:
+            total += (value - high) / (abs(high) or 1.0)
+    return float(total)

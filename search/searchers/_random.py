@@ -1,0 +1,44 @@
+"""Random search: the yardstick that every other searcher has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._space import Candidate
+from .._trial import Trial
+from ._base import SearchContext
+from ._known import KnownCandidates, levels_of
+from ._state import read_levels, read_state, write_state
+
+
+class RandomSearcher:
+    """Uniform over the candidates that nobody proposed yet; what it is told only makes it avoid repetition."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._known = KnownCandidates(context.space)
+
+    def ask(self, n: int) -> list[Candidate]:
+        candidates = []
+        for _ in range(n):
+            levels = self._known.random_new(self._known.rng(self._context.seed))
+            if levels is None:
+                break
+            self._known.add(levels)
+            candidates.append(Candidate(levels=levels))
+        return candidates
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            self._context.space.check(trial.candidate)
+            self._known.add(levels_of(trial.candidate))
+
+    def state_dict(self) -> dict[str, Any]:
+        return write_state("random", self._context.space, known=[list(levels) for levels in self._known])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        fields = read_state(state, "random", self._context.space, ("known",))
+        known = [read_levels(levels, self._context.space) for levels in fields["known"]]
+        self._known = KnownCandidates(self._context.space)
+        self._known.update(known)

@@ -1,0 +1,70 @@
+"""paredown: automatic search for model compression.
+
+    front = paredown.search("task.toml")
+    front.pick("knee").export(format="onnx", out="small")
+
+Everything is imported when it is first used, so that `import paredown` costs milliseconds and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compressors import LayerSpec, load_model
+    from .errors import ParedownError
+    from .search import (
+        Front,
+        Point,
+        Progress,
+        Run,
+        Task,
+        apply_config,
+        export_point,
+        open_run,
+        resume,
+        search,
+        verify_artifact,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Front",
+    "LayerSpec",
+    "ParedownError",
+    "Point",
+    "Progress",
+    "Run",
+    "Task",
+    "__version__",
+    "apply_config",
+    "export_point",
+    "load_model",
+    "open_run",
+    "resume",
+    "search",
+    "verify_artifact",
+]
+
+_HOMES = {
+    "LayerSpec": ".compressors",
+    "load_model": ".compressors",
+    "ParedownError": ".errors",
+}
+"""Where a public name lives, if not in `paredown.search`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "search":  # the package; calling it calls its function `search`, see `_module.py`
+        return importlib.import_module(".search", __name__)
+    if name in __all__:
+        value = getattr(importlib.import_module(_HOMES.get(name, ".search"), __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,57 @@
+"""JSON Schemas of the files that people write."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """`kind` is "task", "config" or "profile"."""
+    if kind == "task":
+        from ..search import task_schema
+
+        return task_schema()
+    if kind == "profile":
+        from .. import hardware_profiles
+
+        return hardware_profiles.schema()
+    return config_schema()
+
+
+def config_schema() -> dict[str, Any]:
+    """Of a config: what each layer becomes. A layer that is not named, or a key that is left out, is left alone."""
+    from ..compressors import LayerSpec
+    from ..compressors._spec import ACTIVATION_BITS, WEIGHT_BITS
+    from ..search._config import SCHEMA_VERSION
+
+    about: dict[str, dict[str, Any]] = {
+        "weight_bits": {"enum": list(WEIGHT_BITS)},
+        "activation_bits": {"enum": list(ACTIVATION_BITS)},
+        "sparsity": {"type": "number", "minimum": 0, "exclusiveMaximum": 1, "description": "share of zero weights"},
+        "rank": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "share of the full rank; 1 is whole",
+        },
+    }
+    fields = {
+        field.name: {**about.get(field.name, {"type": "string"}), "default": field.default}
+        for field in dataclasses.fields(LayerSpec)
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "paredown config",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["schema_version", "layers"],
+        "properties": {
+            "schema_version": {"const": SCHEMA_VERSION},
+            "layers": {
+                "type": "object",
+                "description": "the layer's full name in the model -> what is done to it",
+                "additionalProperties": {"type": "object", "additionalProperties": False, "properties": fields},
+            },
+        },
+    }

@@ -1,0 +1,205 @@
+"""Fronts, layers and checks as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import _format as fmt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..search import Front, Point
+
+COSTS = ("bytes", "latency_ms")
+"""Costs that have columns of their own, with the ratio to the original's."""
+
+_KIND_STYLE = {"original": "bold", "uniform": "yellow", "mixed": "cyan"}
+
+
+def table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def front_table(front: Front, *, everything: bool = False) -> Table:
+    """One row a point. Size and latency stand beside their ratio to the original's, in the same runtime.
+
+    With `everything` also points that are neither on the front nor baselines, and the spec's further metrics.
+    """
+    points = [p for p in front.points if everything or p.on_front or p.kind != "mixed"]
+    original = next((p for p in front.points if p.kind == "original"), None)
+    cells: dict[str, Callable[[Point], str]] = {"point": lambda p: p.id, "kind": _kind}
+    for name in _plain_metrics(front, points, everything):
+        split = _main_split(name, points)
+        title = f"{name} ({split})" if split else name
+        cells[title] = lambda p, name=name, split=split: _cell(p, name, split)  # type: ignore[misc]
+    for name, column, ratio in (("bytes", "size", "smaller"), ("latency_ms", "latency", "faster")):
+        if any(name in p.metrics for p in points):
+            cells[column] = lambda p, name=name: _cell(p, name)  # type: ignore[misc]
+            cells[ratio] = lambda p, name=name: _ratio(original, p, name)  # type: ignore[misc]
+    cells["verified"] = lambda p: "yes" if p.verified else "no"
+    cells["recommended"] = lambda p: "★" if p.recommended else ""
+    if front.picks:
+        cells["pick"] = lambda p: ", ".join(name for name, chosen in front.picks.items() if chosen == p.id)
+    if any(p.note for p in points):
+        cells["note"] = lambda p: p.note
+    text = ("point", "kind", "verified", "recommended", "pick", "note")
+    made = table(*cells, right=[column for column in cells if column not in text])
+    for point in points:
+        made.add_row(*(_escape(cell(point)) for cell in cells.values()), style=_style(point))
+    return made
+
+
+def _plain_metrics(front: Front, points: Sequence[Point], everything: bool) -> list[str]:
+    """The metrics that get one column: the objectives without size and latency; then, if asked, all others."""
+    names = [o.name for o in front.objectives] + [name for p in points for name in p.metrics if everything]
+    known = {name for p in points for name in p.metrics}
+    return [name for name in dict.fromkeys(names) if name not in COSTS and name in known]
+
+
+def _main_split(name: str, points: Sequence[Point]) -> str | None:
+    """The report split where any point has figures of it."""
+    splits = [p.metrics[name].split for p in points if name in p.metrics and p.metrics[name].split]
+    return "report" if "report" in splits else (splits[0] if splits else None)
+
+
+def _cell(point: Point, name: str, split: str | None = None) -> str:
+    """`split` is the one that the column's title names; a figure of another says so."""
+    measured = point.metrics.get(name)
+    if measured is None:
+        return fmt.DASH
+    remarks: list[str] = [measured.source] if measured.source != "measured" else []
+    if measured.split and measured.split != split and name not in COSTS:
+        remarks.append(measured.split)
+    return " ".join([fmt.measurement(name, measured), *remarks])
+
+
+def _ratio(original: Point | None, point: Point, name: str) -> str:
+    """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
+    theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
+    if not theirs or not mine or theirs.source != mine.source or not mine.value:
+        return fmt.DASH
+    return fmt.times(theirs.value / mine.value)
+
+
+def _kind(point: Point) -> str:
+    label = uniform_label(point.config) if point.kind == "uniform" else ""
+    return f"{point.kind} {label}".rstrip()
+
+
+def _style(point: Point) -> str | None:
+    return _KIND_STYLE[point.kind] if point.recommended or point.kind != "mixed" else None
+
+
+def uniform_label(config: Mapping[str, Any]) -> str:
+    """`w4 a8`: what a uniform config does to most layers."""
+    from ..search._chart import uniform_label
+
+    return uniform_label(config)
+
+
+def front_remarks(front: Front) -> list[str]:
+    """Lines below the table: what the search wanted, and how to read the marks."""
+    lines = ["objectives: " + ", ".join(f"{'max' if o.maximise else 'min'} {o.name}" for o in front.objectives)]
+    bounds = [text for name, (low, high) in front.limits.items() if (text := _bound(name, low, high))]
+    if bounds:
+        lines.append("limits: " + ", ".join(bounds))
+    if front.nearest:
+        lines.append(f"nearest to the limits: {front.nearest}")
+    if any(p.recommended for p in front.points):
+        lines.append(
+            "★ verified, within the limits, and better than uniform settings beyond noise; [ ] are 95 % intervals"
+        )
+    return lines
+
+
+def _bound(name: str, low: float | None, high: float | None) -> str:
+    parts = [
+        f"{name} {sign} {fmt.value(name, bound)}" for sign, bound in (("≥", low), ("≤", high)) if bound is not None
+    ]
+    return " and ".join(parts)
+
+
+_LAYER_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "layers": ("layer", lambda v: ", ".join(v)),
+    "label": ("got", str),
+    "runs_as": ("runs as", lambda v: ", ".join(v) if isinstance(v, list) else str(v)),
+    "weight_bytes": ("bytes", fmt.n_bytes),
+    "bytes_saved": ("saves", fmt.n_bytes),
+    "macs": ("MACs", fmt.count),
+    "sensitivity": ("sensitivity", fmt.significant),
+    "weight_error": ("weight error", fmt.significant),
+}
+
+
+def layers_table(layers: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a group of layers: what it got, what it costs, what it saves, how sensitive it is."""
+    keys = [key for key in _LAYER_COLUMNS if any(layer.get(key) is not None for layer in layers)]
+    columns = [_LAYER_COLUMNS[key][0] for key in keys]
+    made = table(*columns, right=[column for column in columns if column not in ("layer", "got", "runs as")])
+    for layer in layers:
+        made.add_row(*(_layer_cell(key, layer.get(key)) for key in keys))
+    return made
+
+
+def _layer_cell(key: str, value: Any) -> str:
+    return fmt.DASH if value is None else _escape(_LAYER_COLUMNS[key][1](value))
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values, one a row; a mapping among the values is spread over rows of its own."""
+    from rich.table import Table
+
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in _spread(facts):
+        made.add_row(_escape(name), _escape(value))
+    return made
+
+
+def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        title = f"{prefix}{name.removesuffix('_s')}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += _spread({f"{k}_s": v for k, v in value.items()} if name == "seconds" else value, f"{title} ")
+        elif name.endswith("_s") or name == "core_seconds":
+            rows.append((title, fmt.seconds(value)))
+        elif isinstance(value, float):
+            rows.append((title, fmt.value(name, value)))
+        elif isinstance(value, list | tuple) and value:
+            rows.append((title, ", ".join(map(str, value))))
+        elif value is not None and value != []:
+            rows.append((title, str(value)))
+    return rows
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One column for each key; a row with a false `ok` stands out."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    made = table(*(key.replace("_", " ") for key in keys))
+    for row in rows:
+        made.add_row(*(_escape(_plain(row.get(key))) for key in keys), style=None if row.get("ok", True) else "red")
+    return made
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return fmt.significant(value, 5) if isinstance(value, float) else str(value)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,182 @@
+"""The contract of a compression method; see `paredown.compressors` (`register_weight_method` and the others).
+
+    from paredown.testing import check_compressor
+    check_compressor("weight", "mine")
+
+Each check raises `AssertionError` and says what the method broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compressors import LayerInfo, LayerSpec, applicable, compress, decode
+from ..compressors._registry import REGISTRIES
+from ..compressors.quantization import code_range
+from ..compressors.sparsity import n_zeros
+from ..errors import InputError
+
+_BITS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def check_compressor(kind: str, name: str) -> None:
+    """Check the method registered as `name`; `kind` is "weight", "activation", "sparsity" or "rank".
+
+    What is checked of all: it leaves its arguments and the global random state alone, gives the same twice, and copes
+    with one row, one column, zeros, a constant, tiny and huge values. Then what its kind promises, and that a layer
+    compressed with it can be stored and read back bit for bit.
+    """
+    if kind not in _CHECKS:
+        raise InputError(f"there is no kind of method {kind!r}; known are {', '.join(_CHECKS)}")
+    method = REGISTRIES[kind][name]
+    for label, matrix in _matrices():
+        _CHECKS[kind](method, matrix, f"the {kind} method {name!r} on {label}")
+    if kind != "activation":
+        _check_stored(kind, name)
+
+
+def _matrices() -> Iterator[tuple[str, Tensor]]:
+    """Weights that a method must cope with, (out, n) float32."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator)
+
+    yield "normal weights (6 x 20)", normal(6, 20)
+    yield "one row", normal(1, 9)
+    yield "one column", normal(7, 1)
+    yield "one weight", normal(1, 1)
+    yield "zeros", torch.zeros(3, 4)
+    yield "a row of zeros among others", torch.cat([normal(2, 5), torch.zeros(1, 5)])
+    yield "a constant", torch.full((3, 4), 0.25)
+    yield "tiny values", normal(3, 8) * 1e-20
+    yield "huge values", normal(3, 8) * 1e20
+    yield "an outlier", torch.cat([normal(2, 30), torch.full((2, 1), 100.0)], dim=1)
+
+
+def _check_weight(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
+    for bits in _BITS:
+        codes, scale = _call(method, (matrix, bits), f"{where} at {bits} bits")
+        low, high = code_range(bits)
+        _expect(codes.dtype == torch.int8, where, f"codes must be int8, are {codes.dtype}")
+        _expect(codes.shape == matrix.shape, where, f"codes must be {tuple(matrix.shape)}, are {tuple(codes.shape)}")
+        _expect(scale.dtype == torch.float32, where, f"the scale must be float32, is {scale.dtype}")
+        _expect(scale.shape == matrix.shape[:1], where, f"a scale for each row is expected, got {tuple(scale.shape)}")
+        _expect(bool((torch.isfinite(scale) & (scale > 0)).all()), where, "scales must be finite and positive")
+        inside = low <= int(codes.min()) and int(codes.max()) <= high
+        _expect(inside, where, f"codes at {bits} bits must be in [{low}, {high}]")
+        _expect(not bool(codes[matrix == 0].any()), where, "what is zero must stay zero")
+        restored = codes.double() * scale.double()[:, None]
+        error = (matrix.double() - restored).square().sum(dim=1)
+        plain = _plain_error(matrix.double(), low, high)
+        rounding = 1e-12 * matrix.double().square().sum(dim=1)
+        worse = error > plain * (1 + 1e-5) + rounding
+        _expect(not bool(worse.any()), where, f"at {bits} bits the error exceeds that of rounding to the whole range")
+
+
+def _plain_error(matrix: Tensor, low: int, high: int) -> Tensor:
+    """Squared error of each row when the scale is set by the largest magnitude: what any method must not exceed."""
+    scale = matrix.abs().amax(dim=1).clamp(min=1e-30) / high
+    restored = (matrix / scale[:, None]).round().clamp(low, high) * scale[:, None]
+    return (matrix - restored).square().sum(dim=1)
+
+
+def _check_activation(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
+    sample = matrix.reshape(-1)
+    for values in (sample, sample.abs(), -sample.abs()):
+        low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+        clipped = _call(method, (values, low, high, 8), where)
+        _expect(len(clipped) == 2, where, f"(low, high) is expected, got {clipped!r}")
+        new_low, new_high = clipped
+        kept = low <= new_low <= 0.0 <= new_high <= high
+        _expect(kept, where, f"must keep low <= 0 <= high within [{low}, {high}], gave [{new_low}, {new_high}]")
+        _expect(new_low < new_high or low == high, where, "must not clip everything to zero")
+
+
+def _check_sparsity(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
+    for share in (0.1, 0.5, 0.75, 0.99):
+        (mask,) = _call(method, (matrix, share), where)
+        _expect(mask.dtype == torch.bool, where, f"the mask must be bool, is {mask.dtype}")
+        _expect(mask.shape == matrix.shape, where, f"the mask must be {tuple(matrix.shape)}, is {tuple(mask.shape)}")
+        expected = n_zeros(share, matrix.numel())
+        dropped = int((~mask).sum())
+        _expect(
+            dropped == expected, where, f"{expected} of {matrix.numel()} must be dropped at {share}, were {dropped}"
+        )
+
+
+def _check_rank(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
+    rows, columns = matrix.shape
+    full = min(rows, columns)
+    for rank in sorted({1, max(1, full // 2), full}):
+        u, v = _call(method, (matrix, rank), where)
+        _expect(u.dtype == v.dtype == torch.float32, where, f"factors must be float32, are {u.dtype} and {v.dtype}")
+        shapes = (tuple(u.shape), tuple(v.shape))
+        _expect(shapes == ((rows, rank), (rank, columns)), where, f"at rank {rank} the factors have shapes {shapes}")
+        energy = float(matrix.double().square().sum())
+        error = float((matrix.double() - u.double() @ v.double()).square().sum())
+        _expect(error <= energy * (1 + 1e-5), where, f"at rank {rank} the error exceeds that of dropping the weight")
+        if rank == full:
+            _expect(error <= 1e-9 * energy, where, "the factors of full rank must give the weight back")
+
+
+_CHECKS: dict[str, Callable[[Callable[..., Any], Tensor, str], None]] = {
+    "weight": _check_weight,
+    "activation": _check_activation,
+    "sparsity": _check_sparsity,
+    "rank": _check_rank,
+}
+
+
+def _check_stored(kind: str, name: str) -> None:
+    """The method at work in `compress`: what is stored gives the effective weight back, and neutral is a no-op."""
+    weight = torch.randn(8, 6, 3, 3, generator=torch.Generator().manual_seed(1))
+    layer = LayerInfo(fqn="layer", kind="conv2d", weight_shape=tuple(weight.shape))
+    settings: dict[str, dict[str, Any]] = {
+        "weight": {"weight_bits": 4},
+        "sparsity": {"sparsity": 0.5},
+        "rank": {"rank": 0.25},
+    }
+    others: list[dict[str, Any]] = [{}] + [setting for other, setting in settings.items() if other != kind]
+    for other in others:
+        spec = LayerSpec.from_dict({**settings[kind], **other, f"{kind}_method": name})
+        where = f"the {kind} method {name!r} in {spec.label()}"
+        _expect(applicable(spec, layer) is None, where, "must apply to a plain convolution")
+        variant = compress(weight, spec, layer)
+        again = decode(spec, layer.weight_shape, variant.tensors)
+        _expect(torch.equal(again, variant.effective), where, "what is stored must give the effective weight back")
+        _expect(0.0 < variant.weight_error < 1.0, where, f"the relative error is {variant.weight_error:g}")
+    neutral = compress(weight, LayerSpec.from_dict({f"{kind}_method": name}), layer)
+    _expect(
+        torch.equal(neutral.effective, weight), f"the {kind} method {name!r}", "must do nothing under a neutral spec"
+    )
+
+
+def _call(method: Callable[..., Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    """The result as a tuple, after checking that the call is pure and repeatable."""
+    before = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    random_state = torch.random.get_rng_state()
+    first = method(*arguments)
+    _expect(
+        torch.equal(random_state, torch.random.get_rng_state()), where, "must not draw from the global random state"
+    )
+    same = all(_equal(a, b) for a, b in zip(arguments, before, strict=True))
+    _expect(same, where, "must leave its arguments alone")
+    second = method(*arguments)
+    first, second = (r if isinstance(r, tuple) else (r,) for r in (first, second))
+    repeats = len(first) == len(second) and all(_equal(a, b) for a, b in zip(first, second, strict=True))
+    _expect(repeats, where, "must give the same when called again")
+    return tuple(first)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else bool(a == b)
+
+
+def _expect(condition: bool, where: str, what: str) -> None:
+    if not condition:
+        raise AssertionError(f"{where}: {what}")

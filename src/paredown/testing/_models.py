@@ -1,0 +1,196 @@
+"""Awkward little models: what a compressor, a searcher or a runtime is likely to get wrong, each in a few lines.
+
+`AWKWARD` maps a name to a function that makes (model in eval mode, inputs for `compressors.forward`), the same every
+time. The batch has four samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..compressors import Inputs
+
+_N = 4
+
+
+class TiedWeights(nn.Module):
+    """A little language model whose head is its embedding: one tensor, two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(12, 8)
+        self.mix = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 12, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        output: Tensor = self.head(torch.tanh(self.mix(self.embed(tokens))))
+        return output
+
+
+class SharedModule(nn.Module):
+    """One module under two names, run three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.again = self.first
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.first(self.again(self.first(x))))
+        return output
+
+
+class NeverRuns(nn.Module):
+    """A layer that no forward pass reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Linear(5, 4)
+        self.spare = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.used(x)
+        return output
+
+
+class OutOfOrder(nn.Module):
+    """Layers that run in another order than they are defined in, one of them by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(7, 2)
+        self.first = nn.Linear(5, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(input=functional.relu(self.first(x)))
+        return output
+
+
+class KeywordInputs(nn.Module):
+    """Called with a dict, answers with a dict, as a Hugging Face model does; holds a buffer and a bare parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 6)
+        self.proj = nn.Linear(6, 4)
+        self.offset = nn.Parameter(torch.randn(4))
+        self.mask: Tensor
+        self.register_buffer("mask", torch.tensor([True, True, False, True]))
+
+    def forward(self, input_ids: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        hidden = self.embed(input_ids).mean(dim=1) * scale
+        return {"logits": (self.proj(hidden) + self.offset) * self.mask}
+
+
+class Transformer(nn.Module):
+    """One pre-norm block over tokens: attention of two heads, MLP, and a head on the mean."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.classify = nn.Linear(width, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        n, t, d = x.shape
+        h = self.norm1(x)
+        q, k, v = (f(h).view(n, t, 2, d // 2).transpose(1, 2) for f in (self.query, self.key, self.value))
+        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d)
+        x = x + self.out(attended)
+        x = x + self.down(functional.gelu(self.up(self.norm2(x))))
+        output: Tensor = self.classify(x.mean(dim=1))
+        return output
+
+
+class Scaled(nn.Module):
+    """Nothing that can be compressed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def _convolutions() -> nn.Module:
+    """Convolution, batch norm with statistics of its own, ReLU, pooling, head."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 4),
+    )
+    for name, value in model[1].state_dict().items():
+        if name == "running_var":
+            value.uniform_(0.5, 2.0)
+        elif value.is_floating_point():
+            value.normal_()
+    return model
+
+
+def _depthwise() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 1),
+        nn.Flatten(),
+        nn.Linear(200, 3),
+    )
+
+
+def _one_channel() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 1))
+
+
+AWKWARD: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {}
+"""name -> function that makes (model, inputs). `nothing` has no layer that can be compressed; the others all have."""
+
+
+def _add(name: str, make_model: Callable[[], nn.Module], make_inputs: Callable[[], Inputs]) -> None:
+    def make() -> tuple[nn.Module, Inputs]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(len(name))
+            return make_model().eval(), make_inputs()
+
+    AWKWARD[name] = make
+
+
+def _tokens(high: int) -> Tensor:
+    return torch.randint(0, high, (_N, 7))
+
+
+_add("mlp", _mlp, lambda: torch.randn(_N, 8))
+_add("bare_layer", lambda: nn.Linear(5, 3), lambda: torch.randn(_N, 5))
+_add("convolutions", _convolutions, lambda: torch.randn(_N, 3, 9, 9))
+_add("conv1d", lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 5)), lambda: torch.randn(_N, 2, 16))
+_add("grouped", lambda: nn.Sequential(nn.Conv2d(6, 9, 3, groups=3), nn.Flatten()), lambda: torch.randn(_N, 6, 5, 5))
+_add("depthwise", _depthwise, lambda: torch.randn(_N, 6, 5, 5))
+_add("one_channel", _one_channel, lambda: torch.randn(_N, 1, 2, 2))
+_add("no_bias", lambda: nn.Sequential(nn.Linear(6, 5, bias=False)), lambda: torch.randn(_N, 6))
+_add("tied_weights", TiedWeights, lambda: _tokens(12))
+_add("shared_module", SharedModule, lambda: torch.randn(_N, 6))
+_add("never_runs", NeverRuns, lambda: torch.randn(_N, 5))
+_add("out_of_order", OutOfOrder, lambda: (torch.randn(_N, 5),))
+_add("keyword_inputs", KeywordInputs, lambda: {"input_ids": _tokens(10), "scale": torch.rand(_N, 1)})
+_add("transformer", Transformer, lambda: _tokens(20))
+_add("nothing", Scaled, lambda: torch.randn(_N, 3))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from paredown.errors import ConfigError, InputError
+from paredown.search._space import Candidate, SearchSpace
+from paredown.search._trial import Completed
+from paredown.search.searchers import (
+    SEARCHERS,
+    SearchContext,
+    Searcher,
+    _registry,
+    make_searcher,
+    register_searcher,
+    uses_table,
+)
+from paredown.search.searchers._random import RandomSearcher
+from paredown.testing._problems import SyntheticProblem
+
+CONTEXT = SyntheticProblem(n_groups=3, n_levels=3).context()
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test registers is gone after it."""
+    copy = dict(_registry._SEARCHERS)
+    monkeypatch.setattr(_registry, "_SEARCHERS", copy)
+
+
+def test_ours_are_there_and_are_searchers() -> None:
+    assert set(SEARCHERS) == {"evolution", "random", "optuna"}
+    for name in SEARCHERS:
+        assert isinstance(make_searcher(name, CONTEXT), Searcher)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="one of evolution, random, optuna, got 'annealing'"):
+        make_searcher("annealing", CONTEXT)
+
+
+def test_an_unknown_option_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="unknown option 'kids' of searcher 'evolution'; known are initial, children"):
+        make_searcher("evolution", CONTEXT, {"kids": 3})
+    with pytest.raises(InputError, match="known are none"):
+        make_searcher("random", CONTEXT, {"kids": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("evolution", {"initial": 0}, "initial of searcher 'evolution' must be a whole number"),
+        ("evolution", {"children": 2.5}, "children of searcher 'evolution'"),
+        ("evolution", {"exploration": 1.5}, r"exploration of searcher 'evolution' must be in \[0, 1\], got 1.5"),
+        ("optuna", {"sampler": "anneal"}, "sampler must be one of tpe, nsga2.*got 'anneal'"),
+        ("optuna:optuna.samplers.Anneal", {}, "has no attribute 'Anneal'"),
+        ("optuna:optuna.study.Study", {}, "not a subclass of optuna.samplers.BaseSampler"),
+        ("optuna:nsga2", {"params": {"population_size": 1}}, "NSGAIISampler refuses its params"),
+        ("optuna:nsga2", {"params": {"size": 1}}, "refuses its params {'size': 1}"),
+        ("optuna:nsga2", {"sampler": "tpe"}, "two samplers given"),
+        ("optuna", {"seed_with_sweep": -1}, "seed_with_sweep must be"),
+        ("random:tpe", {}, "only optuna takes a sampler after a colon"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_searcher(name, CONTEXT, options)
+
+
+def test_a_sweep_needs_the_table() -> None:
+    context = SyntheticProblem(n_groups=3, n_levels=3, with_table=False).context()
+    with pytest.raises(InputError, match="seed_with_sweep needs the sensitivity table"):
+        make_searcher("optuna", context, {"seed_with_sweep": True})
+
+
+def test_who_wants_the_table() -> None:
+    assert uses_table("evolution")
+    assert not uses_table("random")
+    assert not uses_table("optuna:tpe")
+    assert uses_table("optuna", {"seed_with_sweep": 4})
+    with pytest.raises(InputError, match="got 'annealing'"):
+        uses_table("annealing")
+
+
+@pytest.mark.usefixtures("registry")
+def test_one_from_outside() -> None:
+    def make(context: SearchContext, *, patience: int = 3) -> Searcher:
+        return RandomSearcher(context)
+
+    register_searcher("mine", make, uses_table=True)
+    assert isinstance(make_searcher("mine", CONTEXT, {"patience": 5}), RandomSearcher)
+    assert uses_table("mine")
+    with pytest.raises(InputError, match="unknown option 'speed' of searcher 'mine'; known are patience"):
+        make_searcher("mine", CONTEXT, {"speed": 1})
+
+
+@pytest.mark.usefixtures("registry")
+def test_one_by_import_path() -> None:
+    register_searcher("elsewhere", "paredown.search.searchers._random:RandomSearcher")
+    assert isinstance(make_searcher("elsewhere", CONTEXT), RandomSearcher)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(InputError, match="'random' is registered already"):
+        register_searcher("random", RandomSearcher)
+    with pytest.raises(InputError, match="no colon"):
+        register_searcher("my:own", RandomSearcher)
+
+
+def test_the_list_cannot_be_written_to() -> None:
+    with pytest.raises(TypeError):
+        SEARCHERS["mine"] = SEARCHERS["random"]  # type: ignore[index]
+
+
+def test_nothing_to_decide_is_refused() -> None:
+    context = SearchContext(space=SearchSpace(groups=()), objectives=CONTEXT.objectives, seed=0, table=None, limits={})
+    with pytest.raises(InputError, match="at least one group"):
+        make_searcher("random", context)
+    bare = SearchContext(space=CONTEXT.space, objectives=(), seed=0, table=None, limits={})
+    with pytest.raises(InputError, match="at least one objective"):
+        make_searcher("random", bare)
+
+
+@pytest.mark.parametrize("name", ["evolution", "random", "optuna:nsga2"])
+def test_another_ones_state_is_refused(name: str) -> None:
+    state = make_searcher(name, CONTEXT).state_dict()
+    searcher = make_searcher(name, CONTEXT)
+    with pytest.raises(ConfigError, match="searcher = 'other'"):
+        searcher.load_state_dict({**state, "searcher": "other"})
+    with pytest.raises(ConfigError, match="n_levels"):
+        searcher.load_state_dict({**state, "n_levels": [2, 2]})
+    with pytest.raises(ConfigError, match="schema_version"):
+        searcher.load_state_dict({**state, "schema_version": 99})
+    with pytest.raises(ConfigError, match="unknown key 'extra'"):
+        searcher.load_state_dict({**state, "extra": 1})
+    with pytest.raises(ConfigError, match="has no 'known'"):
+        searcher.load_state_dict({key: value for key, value in state.items() if key != "known"})
+    with pytest.raises(ConfigError, match="level of layer0"):
+        searcher.load_state_dict({**state, "known": [[7, 0, 0]]})
+
+
+@pytest.mark.parametrize("name", ["evolution", "random", "optuna:nsga2"])
+def test_a_trial_of_another_space_is_refused(name: str) -> None:
+    other = SyntheticProblem(n_groups=4, n_levels=3)
+    with pytest.raises(ConfigError, match="3 levels|has 3"):
+        make_searcher(name, CONTEXT).tell([other.trial(0, Candidate(levels=(0, 0, 0, 0)))])
+
+
+@pytest.mark.parametrize("name", ["evolution", "optuna:nsga2"])
+def test_a_result_without_its_objective_is_refused(name: str) -> None:
+    trial = Completed(number=4, candidate=Candidate(levels=(0, 0, 0)), kind="mixed", metrics={})
+    with pytest.raises(InputError, match="trial 4 has no metric 'divergence'"):
+        make_searcher(name, CONTEXT).tell([trial])
+
+
+def test_optuna_is_not_imported_before_it_is_wanted() -> None:
+    code = (
+        "import sys; from paredown.search.searchers import *; import paredown.search.mirrors._optuna; "
+        "assert 'optuna' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))})

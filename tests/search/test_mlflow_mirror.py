@@ -1,0 +1,264 @@
+"""The mirror, against a real SQLite store in a temporary folder."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paredown.search._points import front_hypervolume
+from paredown.search._report import write_report
+from paredown.search.mirrors._mlflow import MlflowMirror
+from paredown.search.mirrors._mlflow_children import axes_of, children_of
+from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
+
+
+class FakeTask:
+    def to_dict(self):
+        return {
+            "name": "demo",
+            "budget": {"trials": 24, "time": None},
+            "space": {"weight_bits": [2, 8], "overrides": {"layer*": {"rank": [0.5]}}},
+            "model": {"args": {}, "factory": "model.py:build"},
+        }
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """An empty store: making its tables takes seconds, so it is done once."""
+    root = tmp_path_factory.mktemp("template")
+    (root / "run").mkdir()
+    MlflowMirror(f"sqlite:///{root}/mlflow.db", "exp", root / "run", "none").sync(
+        FakeTask(), example_space(), [], None, timings={}, final=True
+    )
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def runs(tmp_path, template):
+    root = tmp_path / "runs"
+    (root / "demo").mkdir(parents=True)
+    (root / "mlflow.db").write_bytes(template.read_bytes())
+    return root
+
+
+def mirror(runs, children="pareto", experiment="digits"):
+    return MlflowMirror(f"sqlite:///{runs}/mlflow.db", experiment, runs / "demo", children)
+
+
+def sync(mirror, runs, n=None, *, front=True, final=False):
+    trials = example_trials()[:n]
+    mirror.sync(
+        FakeTask(),
+        example_space(),
+        trials,
+        example_front(runs / "demo") if front else None,
+        timings={"evaluation": 1.5, "start workers": 0.5},
+        final=final,
+    )
+
+
+def state(runs):
+    return json.loads((runs / "demo" / "mlflow.json").read_text())
+
+
+def client(runs):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{runs}/mlflow.db")
+
+
+def children(runs):
+    c, s = client(runs), state(runs)
+    found = c.search_runs([s["experiment_id"]], f"tags.`mlflow.parentRunId` = '{s['run_id']}'")
+    return {run.data.tags["paredown.point"]: run for run in found}
+
+
+def test_parent_run_is_the_page_to_read(runs):
+    run_dir = runs / "demo"
+    write_report(run_dir, example_front(run_dir), example_trials(), space=example_space())
+    (run_dir / "task.json").write_text("{}")
+    sync(mirror(runs), runs, final=True)
+    c, s = client(runs), state(runs)
+    run = c.get_run(s["run_id"])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "demo")
+    assert c.get_experiment(s["experiment_id"]).name == "digits"
+    tags = run.data.tags
+    assert (tags["pick.knee"], tags["pick.best"]) == ("t17", "t8")
+    assert "| t17 | mixed |" in tags["mlflow.note.content"]
+    assert run.data.params["budget.trials"] == "24"
+    assert run.data.params["model.factory"] == "model.py:build"
+    assert run.data.params["space.overrides.layer_.rank"] == "[0.5]"
+    assert "budget.time" not in run.data.params
+    assert run.data.metrics["knee.bytes"] == example_front(run_dir)["t17"].metrics["bytes"].value
+    assert run.data.metrics["seconds.start workers"] == 0.5
+    names = {f.path for f in c.list_artifacts(s["run_id"])}
+    assert names == {"front.png", "front.html", "trials.csv", "trials.json", "task.json", "environment.json"}
+    assert (runs / "mlartifacts" / s["run_id"] / "artifacts" / "front.png").is_file()
+
+
+def test_hypervolume_has_a_step_for_each_trial_and_only_one(runs):
+    m = mirror(runs)
+    sync(m, runs, 12)
+    sync(m, runs, 12)
+    sync(m, runs)
+    sync(mirror(runs), runs, final=True)  # another process would do the same
+    trials, front = example_trials(), example_front(runs / "demo")
+    history = client(runs).get_metric_history(state(runs)["run_id"], "hypervolume")
+    expected = {
+        n: v
+        for n in range(1, len(trials) + 1)
+        if (v := front_hypervolume(trials[:n], front.objectives, front.limits)) is not None
+    }
+    assert {m.step: m.value for m in history} == expected
+    assert len(history) == len(expected) > 20
+
+
+def test_children_are_the_front_and_the_baselines_with_the_same_parameter_names(runs):
+    sync(mirror(runs), runs, final=True)
+    found = children(runs)
+    assert set(found) == {p.id for p in example_front(runs / "demo").points}
+    names = {frozenset(run.data.params) for run in found.values()}
+    assert len(names) == 1
+    (one,) = names
+    assert {"point", "kind", "mean w", "mean a", *(f"w {fqn}" for fqn in LAYERS)} <= one
+    assert found["t4"].data.params["w stem.conv"] == "4"
+    assert found["t0"].data.params["w stem.conv"] == "32"
+    assert (found["t4"].info.run_name, found["t17"].info.run_name) == ("t4 uniform w4 a8", "t17 mixed knee")
+    assert found["t17"].data.metrics["accuracy.low"] < found["t17"].data.metrics["accuracy"]
+    assert found["t17"].data.tags["recommended"] == "true"
+    run_id = found["t17"].info.run_id
+    config = json.loads((runs / "mlartifacts" / run_id / "artifacts" / "config.json").read_text())
+    assert config == example_front(runs / "demo")["t17"].config
+
+
+def test_children_wait_for_the_end_and_are_not_made_twice(runs):
+    m = mirror(runs)
+    sync(m, runs)
+    assert children(runs) == {}
+    sync(m, runs, final=True)
+    before = {k: v.info.run_id for k, v in children(runs).items()}
+    sync(mirror(runs), runs, final=True)
+    assert {k: v.info.run_id for k, v in children(runs).items()} == before
+
+
+def test_no_children_where_none_are_wanted(runs):
+    sync(mirror(runs, "none"), runs, final=True)
+    assert children(runs) == {}
+
+
+def test_all_children_come_as_the_trials_do(runs):
+    m = mirror(runs, "all")
+    sync(m, runs, 12, front=False)
+    assert set(children(runs)) == {f"t{n}" for n in range(12)}
+    sync(m, runs, final=True)
+    found = children(runs)
+    assert {f"t{n}" for n in range(31)} <= set(found)
+    failed = [run for run in found.values() if run.data.tags["note"] == "divergence is NaN"]
+    assert [run.info.status for run in failed] == ["FAILED"]
+
+
+def test_a_later_verification_reaches_the_child(runs):
+    front, space = example_front(runs / "demo"), example_space()
+    before = dataclasses.replace(
+        front, points=tuple(dataclasses.replace(p, verified=False, recommended=False) for p in front.points)
+    )
+    for current in (before, front):
+        mirror(runs).sync(FakeTask(), space, example_trials(), current, timings={}, final=True)
+    tags = children(runs)["t17"].data.tags
+    assert (tags["verified"], tags["recommended"]) == ("true", "true")
+
+
+@pytest.mark.parametrize("lost", ["state", "store", "torn state", "run"])
+def test_what_is_lost_is_made_again_from_everything(runs, template, lost):
+    sync(mirror(runs), runs, final=True)
+    old = state(runs)["run_id"]
+    if lost == "state":
+        (runs / "demo" / "mlflow.json").unlink()
+    elif lost == "torn state":
+        (runs / "demo" / "mlflow.json").write_text('{"schema_ver')
+    elif lost == "run":
+        client(runs).delete_run(old)
+    else:
+        other = runs.parent / "other"  # another file: MLflow keeps connections to the old one
+        other.mkdir()
+        (other / "mlflow.db").write_bytes(template.read_bytes())
+        (runs / "demo").rename(other / "demo")
+        runs = other
+    sync(mirror(runs), runs, final=True)
+    assert state(runs)["run_id"] != old
+    assert len(client(runs).get_metric_history(state(runs)["run_id"], "hypervolume")) > 20
+    assert len(children(runs)) == 12
+
+
+def test_a_resumed_run_is_running_again(runs):
+    sync(mirror(runs), runs, 12, final=True)
+    sync(mirror(runs), runs, 14)
+    assert client(runs).get_run(state(runs)["run_id"]).info.status == "RUNNING"
+
+
+def test_a_deleted_experiment_is_restored(runs):
+    sync(mirror(runs), runs, 12)
+    client(runs).delete_experiment(state(runs)["experiment_id"])
+    sync(mirror(runs), runs, final=True)
+    assert client(runs).get_experiment(state(runs)["experiment_id"]).lifecycle_stage == "active"
+
+
+def test_the_trial_table_is_one_of_mlflow_and_is_replaced(runs):
+    import pandas
+
+    m = mirror(runs)
+    sync(m, runs, 12)
+    sync(m, runs)
+    run_id = state(runs)["run_id"]
+    tagged = json.loads(client(runs).get_run(run_id).data.tags["mlflow.loggedArtifacts"])
+    assert tagged == [{"path": "trials.json", "type": "table"}]
+    stored = runs / "mlartifacts" / run_id / "artifacts" / "trials.json"
+    table = pandas.read_json(stored, orient="split")  # as `mlflow.load_table` does
+    assert list(table["trial"]) == [f"t{t.number}" for t in example_trials()]
+
+
+def test_telemetry_is_off_before_mlflow_is_imported(runs):
+    """In a process of its own, where nobody imported MLflow before."""
+    code = (
+        "import os, sys; from pathlib import Path; import test_mlflow_mirror as t; "
+        "assert 'mlflow' not in sys.modules; r = Path(sys.argv[1]); t.sync(t.mirror(r), r, 8); "
+        "from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off(), os.environ['DO_NOT_TRACK'])"
+    )
+    drop = ("PYTEST_CURRENT_TEST", "CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")
+    env = {k: v for k, v in os.environ.items() if k not in drop}
+    env["PYTHONPATH"] = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    done = subprocess.run([sys.executable, "-c", code, str(runs)], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "true"], done.stderr
+
+
+def test_two_processes_may_open_a_new_store_at_once(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo2").mkdir()
+    code = (
+        "import sys; from pathlib import Path; import test_mlflow_mirror as t; r = Path(sys.argv[1]); "
+        "t.MlflowMirror(f'sqlite:///{r}/mlflow.db', 'new', r / sys.argv[2], 'none')"
+        ".sync(t.FakeTask(), t.example_space(), [], None, timings={}, final=True)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], env=env, stderr=subprocess.PIPE, text=True)
+        for name in ("demo", "demo2")
+    ]
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    c = client(tmp_path)
+    experiment = c.get_experiment_by_name("new")
+    assert {run.info.run_name for run in c.search_runs([experiment.experiment_id])} == {"demo", "demo2"}
+
+
+def test_axes_are_those_that_vary():
+    assert axes_of(example_space()) == ["weight_bits", "activation_bits"]
+
+
+def test_without_a_front_only_all_trials_are_children(tmp_path):
+    assert children_of(example_trials(), example_space(), None, everything=False) == []
+    assert len(children_of(example_trials(), example_space(), None, everything=True)) == 31

@@ -1,0 +1,171 @@
+"""The picture, the page and the table of a run."""
+
+import csv
+import dataclasses
+import io
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from paredown.evaluators import Measurement
+from paredown.search import Front
+from paredown.search import _chart as chart
+from paredown.search._page import page
+from paredown.search._report import trial_rows, trials_csv, write_report
+from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def empty(front):
+    return Front(points=(), picks={}, objectives=(), limits={}, run=front.run)
+
+
+def with_point(front, index, **changes):
+    points = list(front.points)
+    points[index] = dataclasses.replace(points[index], **changes)
+    return dataclasses.replace(front, points=tuple(points))
+
+
+@pytest.fixture
+def front(tmp_path):
+    return example_front(tmp_path)
+
+
+def test_write_report_leaves_the_three_files(front, tmp_path):
+    paths = write_report(tmp_path, front, example_trials(), space=example_space())
+    assert [p.name for p in paths] == ["front.png", "front.html", "trials.csv"]
+    assert (tmp_path / "front.png").read_bytes().startswith(PNG)
+    assert "<h2>Points</h2>" in (tmp_path / "front.html").read_text()
+    again = write_report(tmp_path, front, example_trials(), space=example_space())  # over what is there
+    assert again == paths
+
+
+def test_a_front_without_points_has_a_table_only(front, tmp_path):
+    assert [p.name for p in write_report(tmp_path, empty(front), [], space=example_space())] == ["trials.csv"]
+    assert not (tmp_path / "front.png").exists()
+
+
+def test_the_picture_is_drawn_without_pyplot(front, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import of it fails
+    write_report(tmp_path, front, example_trials(), space=example_space())
+
+
+def test_a_picture_of_only_the_original_can_be_drawn(front, tmp_path):
+    alone = dataclasses.replace(front, points=(front.original,), picks={})
+    write_report(tmp_path, alone, example_trials()[:1], space=example_space())
+    assert (tmp_path / "front.png").stat().st_size > 5000
+
+
+def test_csv_has_a_row_for_each_trial_and_says_what_became_of_it():
+    trials = example_trials()
+    rows = list(csv.DictReader(io.StringIO(trials_csv(list(reversed(trials)), example_space()))))
+    assert [r["trial"] for r in rows] == [f"t{t.number}" for t in trials]
+    assert {r["outcome"] for r in rows} == {"completed", "failed", "infeasible"}
+    (failed,) = [r for r in rows if r["outcome"] == "failed"]
+    assert (failed["reason"], failed["accuracy"]) == ("divergence is NaN", "")
+    assert [rows[0][fqn] for fqn in LAYERS] == ["fp32"] * 5
+    assert rows[1]["stem.conv"] == "w8 a8"
+    assert float(rows[1]["accuracy_low"]) < float(rows[1]["accuracy"]) < float(rows[1]["accuracy_high"])
+    assert "bytes_low" not in rows[0]  # exact
+
+
+def test_rows_are_as_long_as_the_columns():
+    columns, rows = trial_rows(example_trials(), example_space())
+    assert {len(row) for row in rows} == {len(columns)}
+
+
+class _Outside(HTMLParser):
+    """Collects what a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched = []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")]
+
+
+@pytest.mark.parametrize("with_plotly", [True, False])
+def test_the_page_asks_nothing_of_the_network(front, tmp_path, monkeypatch, with_plotly):
+    if not with_plotly:
+        monkeypatch.setattr("paredown.search._page.find_spec", lambda name: None)
+    write_report(tmp_path, front, example_trials(), space=example_space())
+    text = (tmp_path / "front.html").read_text()
+    parser = _Outside()
+    parser.feed(text)
+    assert parser.fetched == []
+    assert ("Plotly.newPlot" in text) == with_plotly
+    assert ('<img alt="quality' in text) != with_plotly
+    for point in front.points:
+        assert f"<td>{point.id}</td>" in text
+
+
+def test_the_page_escapes_text_from_outside(front, tmp_path):
+    write_report(tmp_path, front, example_trials(), space=example_space())
+    nasty = with_point(front, 1, note="<script>alert(1)</script>")
+    assert "<script>alert(1)" not in page(nasty, example_trials(), tmp_path / "front.png")
+
+
+def test_one_cost_gives_no_buttons(front, tmp_path, monkeypatch):
+    write_report(tmp_path, front, [], space=example_space())
+    two = (tmp_path / "front.html").read_text()
+    monkeypatch.setattr(chart, "cost_names", lambda front: ("bytes",))
+    one = page(front, [], tmp_path / "front.png")
+    assert '"updatemenus":[{' in re.sub(r"\s", "", two.rsplit("Plotly.newPlot", 1)[1])
+    assert '"updatemenus":[{' not in re.sub(r"\s", "", one.rsplit("Plotly.newPlot", 1)[1])
+
+
+def test_axes_and_units(front):
+    size, quality = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    assert (size.title, size.log, size(2500)) == ("size [kB]", True, 2.5)
+    assert (quality.title, quality.maximise, quality(0.5)) == ("accuracy [%]", True, 50.0)
+    assert chart.quality_name(front) == "accuracy"
+    assert chart.cost_names(front) == ("bytes", "latency_ms")
+    with pytest.raises(KeyError):
+        chart.axis(front, "energy_mj")
+
+
+def test_modelled_figures_do_not_stand_beside_measured_ones(front):
+    index = next(i for i, p in enumerate(front.points) if p.id == "t17")
+    metrics = {**front["t17"].metrics, "latency_ms": Measurement(value=0.001, unit="ms", source="modelled")}
+    mixed = with_point(front, index, metrics=metrics)
+    x, y = chart.axis(mixed, "latency_ms"), chart.axis(mixed, "accuracy")
+    assert "t17" not in [d.id for d in chart.dots(mixed, x, y)]
+    assert "modelled" not in x.words
+    alone = dataclasses.replace(mixed, points=(mixed["t17"],), picks={})
+    assert "modelled" in chart.axis(alone, "latency_ms").words
+
+
+def test_the_quality_axis_keeps_what_matters_and_leaves_out_the_collapsed(front):
+    x, y = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    dots = chart.dots(front, x, y)
+    low, high = chart.interesting(dots, y)
+    inside = {d.id for d in dots if low <= d.y <= high}
+    assert {d.id for d in dots if d.role != "uniform"} <= inside
+    assert "t6" not in inside  # uniform 2 bits, 69 %
+    assert "t4" in inside
+
+
+def test_interesting_is_a_range_even_for_one_value(front):
+    x, y = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    dot = dataclasses.replace(chart.dots(front, x, y)[0], y_low=None, y_high=None)
+    low, high = chart.interesting([dot], y)
+    assert low < dot.y < high
+
+
+def test_roles_labels_and_limits(front):
+    x, y = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    by_id = {d.id: d for d in chart.dots(front, x, y)}
+    assert by_id["t0"].role == "original"
+    assert (by_id["t4"].role, by_id["t4"].label) == ("uniform", "w4 a8")
+    assert (by_id["t17"].role, by_id["t17"].marks) == ("recommended", ("knee",))
+    assert (by_id["t23"].role, by_id["t23"].marks) == ("other", ())
+    assert chart.limit_lines(front, x, y) == [("y", 88.0)]
+    assert chart.uniform_label({"layers": {}}) == ""
+
+
+def test_log_ticks():
+    assert chart.log_ticks(3.0, 12.0) == [1, 2, 5, 10, 20, 50, 100, 200, 500]

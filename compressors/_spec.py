@@ -92,17 +92,27 @@ class LayerSpec:
         return cls(**data)
 
     def label(self) -> str:
-        """A short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec."""
+        """A short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
+
+        A method that is not the built-in one is named too: `w4:mine a8`.
+        """
         parts = []
         if self.weight_bits != FLOAT_BITS:
-            parts.append(f"w{self.weight_bits}")
+            parts.append(f"w{self.weight_bits}" + self._by("weight_method"))
         if self.activation_bits != FLOAT_BITS:
-            parts.append(f"a{self.activation_bits}")
+            parts.append(f"a{self.activation_bits}" + self._by("activation_method"))
         if self.sparsity:
-            parts.append(f"s{100 * self.sparsity:g}")
+            parts.append(f"s{100 * self.sparsity:g}" + self._by("sparsity_method"))
         if self.rank < 1.0:
-            parts.append(f"r{100 * self.rank:g}")
+            parts.append(f"r{100 * self.rank:g}" + self._by("rank_method"))
         return " ".join(parts) or "fp32"
+
+    def _by(self, key: str) -> str:
+        method = getattr(self, key)
+        return "" if method == _BUILT_IN[key] else f":{method}"
+
+
+_BUILT_IN = {field.name: field.default for field in dataclasses.fields(LayerSpec) if field.name.endswith("_method")}
 
 
 def _is_number(value: object) -> bool:

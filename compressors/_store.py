@@ -21,6 +21,8 @@ CODE_VERSION = 1
 """Raised when the same weight and spec give another variant, so that nothing made by older code is taken for it."""
 
 _EFFECTIVE = "effective"
+_ALIGN = 64
+"""The effective weight begins at a cache line, as one that torch has allocated does."""
 
 
 class VariantStore:
@@ -78,7 +80,7 @@ class VariantStore:
             "spec": json.dumps(variant.spec.to_dict(), sort_keys=True),
             "weight_error": repr(variant.weight_error),
         }
-        write_container(self.path(key), metadata, {_EFFECTIVE: variant.effective, **variant.tensors})
+        write_container(self.path(key), metadata, {_EFFECTIVE: variant.effective, **variant.tensors}, align=_ALIGN)
 
     def _read(self, key: str, spec: LayerSpec, layer: LayerInfo) -> Variant:
         from safetensors import safe_open

@@ -1,6 +1,7 @@
 """What to try next, who runs it, and what is remembered.
 
-`search` drives a run from a task to a verified front; `resume` goes on with one; `open_run` reads one. Everything is imported
+`search` drives a run from a task to a verified front; `resume` goes on with one; `open_run` reads one. Everything is
+imported
 when it is first asked for.
 """
 

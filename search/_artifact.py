@@ -18,7 +18,8 @@ CONFIG = "config.json"
 SCHEMA_VERSION = 1
 
 _KEYS = {
-    "schema_version", "paredown", "format", "runtime", "main", "model", "point", "config", "task", "base_dir", "claims", "files",
+    "schema_version", "paredown", "format", "runtime", "main", "model", "point", "config", "task", "base_dir",
+    "claims", "files",
     "machine",
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..compressors import Anatomy, Calibration, LayerSpec, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, Split
+    from ._plugins import Plugins
     from ._space import SearchSpace
 
 
@@ -28,6 +29,7 @@ class Bench:
 
     reference   what the original says on the search split
     divergence  "kl" or "mse"
+    plugins     imported by whoever works at the bench, before anything else
     """
 
     model: nn.Module
@@ -40,6 +42,7 @@ class Bench:
     divergence: str
     store: Path
     batch_size: int
+    plugins: Plugins
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Worker:
     def __post_init__(self) -> None:
         from ..compressors import CompressedModel, VariantStore
 
+        self.bench.plugins.load()
         self.bench.model.eval()
         self._resident = CompressedModel(self.bench.model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
@@ -97,7 +101,8 @@ class Worker:
             )  # fmt: skip
 
     def row(self, levels: Sequence[int], n_samples: int) -> float:
-        """Mean divergence from the original's outputs on the first `n_samples` of the search split. Raises `MetricError`."""
+        """Mean divergence from the original's outputs on the first `n_samples` of the search split. Raises
+        `MetricError`."""
         from ..evaluators import MetricError
 
         divergence = self.scores(levels, n_samples).divergence
@@ -132,12 +137,13 @@ def judge(bench: Bench, scores: Scores, *, split: str = "search") -> dict[str, M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A call of one of a worker's methods. `token` is the submitter's own."""
+    """A call of one of a worker's methods. `token` is the submitter's own; `attempt` counts from 1."""
 
     method: str
     args: tuple[Any, ...]
     token: Any = None
     timeout_s: float = 0.0
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

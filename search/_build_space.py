@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..compressors import FLOAT_BITS, Anatomy, LayerInfo, LayerSpec
 from ..errors import TaskError
@@ -21,6 +21,8 @@ Costs = Callable[[str, LayerSpec], int]
 """(fqn, spec) -> stored bytes of that layer."""
 
 AXES = ("weight_bits", "activation_bits", "sparsity", "rank")
+METHODS = {axis: f"{axis.removesuffix('_bits')}_method" for axis in AXES}
+"""Axis -> the key that names how its values are reached."""
 _NEUTRAL = LayerSpec()
 _MAX_UNIFORM = 24
 
@@ -29,12 +31,12 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
     """The decision groups of this model under [space], in the order in which they run.
 
     A group is what shares a tensor, named by its first layer. Its levels are the combinations of the axes' values that
-    can be applied to every layer of it, the neutral level first where it is allowed, then from the dearest to the
-    cheapest by `costs` (default: `estimate_bytes`). Layers that are left alone, or may only be neutral, are no part of
-    the space.
+    can be applied to every layer of it, each by each method of the axes that are active in it, the neutral level first
+    where it is allowed, then from the dearest to the cheapest by `costs` (default: `estimate_bytes`). Layers that are
+    left alone, or may only be neutral, are no part of the space.
 
-    Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer,
-    nothing left to decide.
+    Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer, a
+    method that is not registered, nothing left to decide.
     """
     section = task.space
     if not anatomy.layers:
@@ -42,6 +44,7 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
             "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d and Embedding"
         )
     _check_globs(section, anatomy)
+    _check_methods(section)
     _check_axes(section, anatomy)
     by_fqn = {layer.fqn: layer for layer in anatomy.layers}
     groups = []
@@ -62,11 +65,11 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
 
 def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
     """The same treatment everywhere, once for each treatment that the space offers: (label, candidate), from the
-    dearest to the cheapest.
+    dearest to the cheapest. Two methods are two treatments.
 
     A group without that level takes its nearest dearer one: of its levels that are no stronger on any axis, the
-    cheapest. The all-neutral candidate (the original) is left out, and so are repetitions. Of more than 24 treatments,
-    those of weights and activations, and those that change one axis alone.
+    cheapest, by the same methods if it can be. The all-neutral candidate (the original) is left out, and so are
+    repetitions. Of more than 24 treatments, those of weights and activations, and those that change one axis alone.
     """
     offered = {spec for group in space.groups for spec in group.levels if not spec.is_neutral}
     if len(offered) > _MAX_UNIFORM:
@@ -189,6 +192,28 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
             )
 
 
+def _check_methods(section: SpaceSection) -> None:
+    """A method must be registered, and must have something to do."""
+    from ..compressors import methods
+
+    tables = [("space", section), *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items())]
+    for axis, key in METHODS.items():
+        known, neutral = methods(key.removesuffix("_method")), getattr(_NEUTRAL, axis)
+        active = any(value != neutral for _, table in tables for value in getattr(table, axis) or ())
+        for where, table in tables:
+            names = getattr(table, key) or ()
+            if unknown := [name for name in names if name not in known]:
+                raise TaskError(
+                    f"{where}.{key}: there is no {key.replace('_', ' ')} {unknown[0]!r}; known are {', '.join(known)}. "
+                    "One of your own is registered by a file that the task names in plugins"
+                )
+            if not active and any(name != getattr(_NEUTRAL, key) for name in names):
+                raise TaskError(
+                    f"{where}.{key} = {list(names)} has nothing to do: no value of space.{axis} changes a layer; "
+                    f"add some, or leave {key} out"
+                )
+
+
 def _groups(anatomy: Anatomy) -> Iterable[tuple[str, ...]]:
     """In the order of their first layer's run; a layer that no group names is one by itself."""
     home = {fqn: group for group in anatomy.groups for fqn in group}
@@ -218,24 +243,35 @@ def _offered(layer: LayerInfo, section: SpaceSection) -> list[LayerSpec]:
     """Every combination that can be applied to this layer. An axis of which no value fits it is left neutral there."""
     from ..compressors import applicable
 
-    axes = {axis: getattr(section, axis) for axis in AXES}
+    keys = (*AXES, *METHODS.values())
+    chosen = {key: getattr(section, key) for key in keys}
     for glob, override in section.overrides.items():
         if fnmatchcase(layer.fqn, glob):
-            axes |= {axis: values for axis in AXES if (values := getattr(override, axis)) is not None}
+            chosen |= {key: values for key in keys if (values := getattr(override, key)) is not None}
     fitting = {}
-    for axis, values in axes.items():
+    for axis in AXES:
+        values = chosen[axis]
         usable = [value for value in values if applicable(LayerSpec.from_dict({axis: value}), layer) is None]
         fitting[axis] = usable or [getattr(_NEUTRAL, axis)]
     specs = [LayerSpec.from_dict(dict(zip(AXES, values, strict=True))) for values in product(*fitting.values())]
-    return [spec for spec in specs if applicable(spec, layer) is None] or [_NEUTRAL]
+    fit = [spec for spec in specs if applicable(spec, layer) is None] or [_NEUTRAL]
+    return [treated for spec in fit for treated in _by_each_method(spec, chosen)]
 
 
-def _dearest_first(spec: LayerSpec) -> tuple[float, ...]:
+def _by_each_method(spec: LayerSpec, chosen: Mapping[str, Sequence[str]]) -> Iterable[LayerSpec]:
+    """`spec` by every combination of the methods of its active axes; an axis that is neutral in it has no method."""
+    active = [METHODS[axis] for axis in AXES if getattr(spec, axis) != getattr(_NEUTRAL, axis)]
+    for names in product(*(chosen[key] for key in active)):
+        yield LayerSpec.from_dict({**spec.to_dict(), **dict(zip(active, names, strict=True))})
+
+
+def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
     """Orders specs of one layer size by about what they store; then activations in FP32 first. Total, so that the order
     never varies.
     """
     density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
-    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank)
+    methods = tuple(getattr(spec, key) for key in METHODS.values())
+    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *methods)
 
 
 def _nearest_level(group: Group, spec: LayerSpec) -> int:
@@ -249,7 +285,18 @@ def _nearest_level(group: Group, spec: LayerSpec) -> int:
         and level.sparsity <= spec.sparsity
         and level.rank >= spec.rank
     ]
-    return max(milder, default=0)
+    cheapest = max(milder, default=0)
+    # levels are sorted by cost: those that differ from it in their methods only stand for the same treatment
+    alike = [index for index in milder if _values(group.levels[index]) == _values(group.levels[cheapest])]
+    return max(alike, key=lambda index: (_n_methods_shared(group.levels[index], spec), index), default=cheapest)
+
+
+def _values(spec: LayerSpec) -> tuple[float, ...]:
+    return tuple(getattr(spec, axis) for axis in AXES)
+
+
+def _n_methods_shared(one: LayerSpec, other: LayerSpec) -> int:
+    return sum(getattr(one, key) == getattr(other, key) for key in METHODS.values())
 
 
 def _is_plain(spec: LayerSpec) -> bool:

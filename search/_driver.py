@@ -1,12 +1,12 @@
 """A run from its task to its front.
 
-store -> baselines -> table -> search -> verify -> report. Each phase looks at the ledger first and does what is missing, so
+store -> baselines -> table -> search -> verify -> report. Each phase looks at the ledger first and does what is
+missing, so
 that a run that was killed anywhere goes on from there.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
+from ._environment import usable_cores
 from ._exploration import explore
 from ._groundwork import build_store, evaluate_baselines, measure_table
 from ._mirrors import Mirrors
@@ -47,8 +48,10 @@ def search(
 
     task         a `Task`, the path of a TOML file, or the same as a dict
     model        the model itself, where the task names none; a resumed run needs it again
-    out          folder of the run; one that holds this very task's run goes on from there. Default: a new one in `runs/`
-    workers      processes on Ray; 0 runs everything here, and then a seed gives the same trials again. Default: the cores
+    out          folder of the run; one that holds this very task's run goes on from there. Default: a new one in
+                 `runs/`
+    workers      processes on Ray; 0 runs everything here, and then a seed gives the same trials again. Default: the
+                 cores
     ray_address  of a running Ray cluster
     progress     called with a `Progress` now and then
 
@@ -81,7 +84,7 @@ def resume(
 def _drive(
     run: Run, recorder: Recorder, model: nn.Module | None, workers: int | None, ray_address: str | None
 ) -> Front:
-    workers = _cores() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 0:
         raise InputError(f"--workers must be 0 (everything in this process) or more, got {workers}")
     recorder.append({"type": "started"})
@@ -145,7 +148,7 @@ def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str
         else:
             from ._ray import RayPool
 
-            threads = max(1, _cores() // workers)
+            threads = max(1, usable_cores() // workers)
             pool = RayPool(
                 prepared.bench, workers=workers, threads=threads, address=ray_address, modules=prepared.modules
             )
@@ -153,10 +156,6 @@ def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str
         yield pool
     finally:
         pool.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def store_path(run: Path) -> Path:

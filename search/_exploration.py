@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ._bench import Outcome
 from ._result import misses, violation
-from ._sitting import MAX_ATTEMPTS, Sitting
+from ._sitting import Sitting, next_attempt
 from ._space import Candidate
 from ._trial import Infeasible, Trial
 from .searchers import SearchContext, Searcher, SensitivityTable, make_searcher
@@ -18,7 +17,8 @@ _PATIENCE = 100
 def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
     """Workers are kept busy while there is budget, and told of in any order. What was found before is told first.
 
-    A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each trial.
+    A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each
+    trial.
     """
     exploration = _Exploration(sitting, table, after_each)
     while exploration.submit_some() or sitting.pool.busy:
@@ -80,16 +80,10 @@ class _Exploration:
         with self.sitting.recorder.watch.charge("evaluation"):
             outcomes = self.sitting.pool.wait(timeout_s=1.0)
         for outcome in outcomes:
-            if not self._again(outcome):
+            if (again := next_attempt(outcome)) is not None:
+                self.sitting.pool.submit(again)
+            else:
                 self._finish(self.sitting.trial_of(outcome))
-
-    def _again(self, outcome: Outcome) -> bool:
-        """Another attempt, if its worker died: that may have been another's fault."""
-        number, kind, candidate, attempt = outcome.job.token
-        if not outcome.fatal or attempt >= MAX_ATTEMPTS:
-            return False
-        self.sitting.pool.submit(self.sitting.trial_job(number, kind, candidate, attempt + 1))
-        return True
 
     def _finish(self, trial: Trial) -> None:
         self.sitting.recorder.trial(trial)

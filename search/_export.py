@@ -16,9 +16,10 @@ from ._config import assignment_of, config_of, read_config
 from ._driver import store_path
 from ._fresh import REFERENCE
 from ._ledger import write_atomic
+from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._verify import FORMATS, RUNTIME_OF, Workshop, judge_loaded, runtime_format, write_artifact
+from ._verify import Workshop, judge_loaded, runtime_for, runtime_format, write_artifact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,11 +37,11 @@ def export_point(run: Path | str, point: str, format: str, out: Path | str, *, m
     """Write a point's artifact into the (new or empty) folder `out`, measured in a fresh process; gives the folder.
 
     point   an id, a pick, or limits (see `Front.pick`)
-    format  "paredown", "onnx", "openvino", "pt2", or "config" (the JSON alone)
+    format  "paredown", "onnx", "openvino", "pt2", that of a runtime of your own, or "config" (the JSON alone)
     """
-    if format not in FORMATS:
-        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     opened = open_run(run)
+    if format != "config":
+        runtime_for(format, opened.task)
     chosen = opened.front().pick(point) if not _is_id(point) else None
     trial = opened.trial(chosen.id if chosen is not None else point)
     out = _empty_folder(Path(out))
@@ -78,9 +79,9 @@ def apply_config(
 
     task = as_task(task)
     data = config if isinstance(config, Mapping) else read_config(Path(config))
+    Plugins.of(task).load()
     format = format or runtime_format(task.hardware.runtime)
-    if format not in RUNTIME_OF:
-        raise InputError(f"format must be one of {', '.join(RUNTIME_OF)}, got {format!r}")
+    runtime_for(format, task)
     out = Path(out)
     _check_empty(out)
     prepared = prepare(task, store=store_path(out), model=model)
@@ -91,7 +92,8 @@ def apply_config(
 def verify_artifact(
     path: Path | str, *, task: Task | Path | str | None = None, model: nn.Module | None = None
 ) -> dict[str, Any]:
-    """Check an artifact's files, load it in a fresh process, measure it on the report split, and compare with its claims.
+    """Check an artifact's files, load it in a fresh process, measure it on the report split, and compare with its
+    claims.
 
     `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
     Quality and bytes must be reproduced; a latency that differs is reported and does not fail the check.
@@ -135,7 +137,8 @@ def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, 
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         original = shop.export({}, format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": main.resolve()}
-        found = shop.measure(artifacts, runtime=RUNTIME_OF[format], folder=Path(folder) / "fresh")["artifact"]
+        runtime = runtime_for(format, prepared.task)
+        found = shop.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh")["artifact"]
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
         claims, _ = judge_loaded(prepared, shop.reference, found)

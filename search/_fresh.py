@@ -1,6 +1,7 @@
 """The fresh process: loads artifacts as a stranger would, runs them, and writes down outputs and milliseconds.
 
-`python -m paredown.search._fresh SPEC.json` is the child; `measure_fresh` writes the spec, starts it and collects. The child
+`python -m paredown.search._fresh SPEC.json` is the child; `measure_fresh` writes the spec, starts it and collects.
+The child
 judges nothing: quality is computed by the parent, from the outputs that the child saw.
 If the child dies on an artifact, that artifact has failed, and a new child goes on with the rest.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..evaluators import Split
+    from ._plugins import Plugins
 
 REFERENCE = "original"
 _PATIENCE_S = 3600.0
@@ -61,6 +63,7 @@ def measure_fresh(
     threads: int,
     folder: Path,
     model_source: Mapping[str, Any] | None,
+    plugins: Plugins | None = None,
     latency: bool = True,
     seconds: float = 1.0,
     watch: Watch | None = None,
@@ -69,12 +72,14 @@ def measure_fresh(
 
     The artifact called "original", if there is one, is the reference for the latencies.
     `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
+    `plugins` are imported there before anything else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
     spec = {
         "runtime": runtime, "batch_size": batch_size, "threads": threads, "latency": latency, "seconds": seconds,
-        "model_source": model_source, "artifacts": {key: str(path) for key, path in artifacts.items()},
+        "model_source": model_source, "plugins": plugins.to_dict() if plugins else None,
+        "artifacts": {key: str(path) for key, path in artifacts.items()},
     }  # fmt: skip
     results: dict[str, Loaded] = {}
     for key in artifacts:
@@ -165,7 +170,10 @@ class _Child:
         import torch
 
         from ..evaluators.runtimes import get_runtime
+        from ._plugins import Plugins
 
+        if spec["plugins"]:
+            Plugins.from_dict(spec["plugins"]).load()
         torch.set_num_threads(spec["threads"])
         self.spec, self.folder, self.cores = spec, folder, cores
         self.runtime = get_runtime(spec["runtime"])

@@ -1,6 +1,6 @@
 """The maths of fronts. Pure functions on objectives that are minimised, shape (n points, m objectives).
 
-A row with NaN is no result: it is never non-dominated and adds no volume. Numbers come out as builtin `int` and `float`.
+A row with NaN is no result: it is never non-dominated and adds no volume. Numbers come out as builtin `int`, `float`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _points(objectives: ArrayLike) -> FloatArray:
 def _scaled(points: FloatArray) -> FloatArray:
     low = points.min(axis=0)
     span = points.max(axis=0) - low
-    return (points - low) / np.where(span > 0, span, 1.0)
+    return np.asarray((points - low) / np.where(span > 0, span, 1.0))
 
 
 def _first_front_2d(unique: FloatArray) -> NDArray[np.bool_]:

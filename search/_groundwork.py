@@ -10,8 +10,7 @@ from typing import Any
 
 from ..compressors import LayerSpec
 from ..errors import TaskError
-from ..evaluators import Measurement
-from ._bench import Job, judge
+from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._prepare import Prepared, original_costs, static_costs
 from ._run import space_to_dict
@@ -74,7 +73,7 @@ def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
     ):
         if before[key] != facts[key]:
             raise TaskError(
-                f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of what is there now; "
+                f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of it now; "
                 "put the old files back, or start a new run"
             )
 
@@ -120,7 +119,7 @@ def evaluate_baselines(sitting: Sitting) -> None:
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = {name: static_measurement(name, value) for name, value in sitting.original_costs.items()}
-        metrics |= _original_quality(sitting.prepared)
+        metrics |= sitting.prepared.quality
         sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics))
     _bind_limits(sitting)
     jobs = [
@@ -135,19 +134,9 @@ def evaluate_baselines(sitting: Sitting) -> None:
     sitting.stop_if_asked()
 
 
-def _original_quality(prepared: Prepared) -> dict[str, Measurement]:
-    """From the reference outputs, which are at hand."""
-    import torch
-
-    from ..evaluators import Scores, evaluate_outputs
-
-    bench = prepared.bench
-    scores = evaluate_outputs(bench.metric, bench.split, bench.reference.outputs, bench.reference)
-    return judge(bench, Scores(metric=scores, divergence=torch.zeros_like(scores)))
-
-
 def _bind_limits(sitting: Sitting) -> None:
-    """Relative limits ("at most half a point lost", "a quarter of the bytes") become numbers, now that the original is known."""
+    """Relative limits ("at most half a point lost", "a quarter of the bytes") become numbers, now that the original
+    is known."""
     original = next(t for t in sitting.state.trials if t.kind == "original" and isinstance(t, Completed))
     values = {name: m.value for name, m in original.metrics.items()}
     limits = bounds(sitting.task, values, maximise=sitting.prepared.bench.metric.maximise)

@@ -21,7 +21,8 @@ _SHARE = 50.0
 
 
 class Mirrors:
-    """`sync_now_and_then` is cheap to call after every trial: it works at most every 15 seconds, and at most a fiftieth of the time."""
+    """`sync_now_and_then` is cheap to call after every trial: it works at most every 15 seconds, and at most a
+    fiftieth of the time."""
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:
         self._run, self._note = run, note

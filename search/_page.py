@@ -156,7 +156,7 @@ def _buttons(axes: Sequence[Axis], views: Sequence[dict[str, Any]], owners: Sequ
         }
         for i, (x, view) in enumerate(zip(axes, views, strict=True))
     ]
-    place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    place = {"x": 1, "xanchor": "right", "y": -0.1, "yanchor": "top"}
     return [{"type": "buttons", "direction": "right", "buttons": buttons, **place}]
 
 

@@ -40,10 +40,10 @@ def worker_facts(threads: int) -> dict[str, Any]:
 
 
 def python_path() -> str:
-    """PYTHONPATH for a process that must find this very package, installed or not."""
+    """PYTHONPATH for a process that must find this very package, installed or not, and whatever this one can import."""
     package = sys.modules[__package__.partition(".")[0]]
     source = str(Path(package.__file__ or "").parent.parent)
-    return os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return os.pathsep.join(dict.fromkeys(filter(None, [source, *map(str, sys.path)])))
 
 
 class InProcess:

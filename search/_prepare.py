@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TaskError
-from ._bench import Bench
+from ..errors import ParedownError, TaskError
+from ._bench import Bench, judge, reason
 from ._space import SearchSpace
 from .searchers import Objective
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import Anatomy, LayerSpec
-    from ..evaluators import Split
+    from ..evaluators import Measurement, Split
     from ..hardware_profiles import HardwareProfile
     from ._task import Task
 
@@ -31,11 +31,13 @@ class Prepared:
 
     objectives  what the task asks for, the quality first
     guide       what the searcher is told: the same, with the divergence for the quality unless the task says otherwise
+    quality     the original's, on the search split
     model_source  how a fresh process builds the model; None if the model was handed over as an object
     """
 
     task: Task
     bench: Bench
+    quality: Mapping[str, Measurement]
     report: Split
     calibration_inputs: Any
     profile: HardwareProfile
@@ -55,7 +57,7 @@ class Prepared:
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepared:
-    """Load, trace, calibrate, and run the original once over the search split.
+    """Import the plugins, load, trace, calibrate, and run the original once over the search split.
 
     Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
     """
@@ -65,7 +67,11 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
+    from ._plugins import Plugins
 
+    plugins = Plugins.of(task)
+    plugins.load()
+    _check_registered(task)
     given = model is not None
     if model is None:
         model = load_task_model(task)
@@ -88,6 +94,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
         divergence=resolve_divergence(task.quality.divergence, metric),
         store=store,
         batch_size=batch,
+        plugins=plugins,
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
@@ -95,6 +102,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     return Prepared(
         task=task,
         bench=bench,
+        quality=_original_quality(bench),
         report=splits.report,
         calibration_inputs=splits.calibration.take(1).inputs,
         profile=load_profile(task.profile),
@@ -104,6 +112,30 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=model_digest(model),
     )
+
+
+def _check_registered(task: Task) -> None:
+    """What is needed only hours later must be known now."""
+    from ..evaluators.runtimes import get_runtime
+    from .searchers import uses_table
+
+    get_runtime(task.hardware.runtime)
+    uses_table(task.search.searcher, task.search.params)
+
+
+def _original_quality(bench: Bench) -> dict[str, Measurement]:
+    """From the reference outputs, which are at hand. A metric that cannot judge the original itself is refused here."""
+    import torch
+
+    from ..evaluators import Scores, evaluate_outputs
+
+    try:
+        scores = evaluate_outputs(bench.metric, bench.split, bench.reference.outputs, bench.reference)
+    except ParedownError:
+        raise
+    except Exception as error:  # the metric may be the user's own code
+        raise TaskError(f"quality.metric {bench.metric.name} raised on the original model: {reason(error)}") from error
+    return judge(bench, Scores(metric=scores, divergence=torch.zeros_like(scores)))
 
 
 def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...]:
@@ -120,7 +152,8 @@ COSTS = ("bytes", "macs", "bops", "latency_ms")
 
 
 def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
-    """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is chosen.
+    """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is
+    chosen.
 
     stored  (fqn, spec) -> that layer's share of the stored file, in bytes
     """

@@ -19,7 +19,7 @@ from ._pool import python_path, worker_facts
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray prints a dead worker's post-mortem to stdout, which is for data only
 }
 
 

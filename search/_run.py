@@ -241,7 +241,7 @@ def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
         before = _stored_task(path)
         if before.digest != task.digest:
             raise InputError(
-                f"{path} belongs to another task ({_difference(before, task)}); choose another --out, or resume it as it is"
+                f"{path} belongs to another task ({_difference(before, task)}); choose another --out, or resume it"
             )
     elif path.exists() and any(path.iterdir()):
         raise InputError(f"{path} is not empty and holds no run; choose another --out")

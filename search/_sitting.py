@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..compressors import LayerSpec
@@ -50,7 +50,8 @@ class Sitting:
         return self.run.state
 
     def stop_if_asked(self) -> None:
-        """Raises `Interrupted` if a signal has asked for a stop. Everything that is finished is in the ledger by then."""
+        """Raises `Interrupted` if a signal has asked for a stop. Everything that is finished is in the ledger by
+        then."""
         if self.stopping.is_set():
             raise Interrupted(f"stopped; `paredown resume {self.run.path}` goes on from here")
 
@@ -66,9 +67,10 @@ class Sitting:
     def run_jobs(self, jobs: Sequence[Job], *, within_budget: bool = False) -> Iterator[Outcome]:
         """Every job's outcome, in any order; a job whose worker died gets another attempt.
 
-        A signal stops it after what is running (`Interrupted`); with `within_budget`, the end of the time does so quietly.
+        A signal stops it after what is running (`Interrupted`); with `within_budget`, the end of the time does so
+        quietly.
         """
-        waiting, attempts = list(reversed(jobs)), {id(job): 1 for job in jobs}
+        waiting = list(reversed(jobs))
         while True:
             hold = self.stopping.is_set() or (within_budget and self.out_of_time)
             while self.pool.idle and waiting and not hold:
@@ -76,30 +78,28 @@ class Sitting:
             if not self.pool.busy:
                 break
             for outcome in self.pool.wait(timeout_s=1.0):
-                job = outcome.job
-                if outcome.fatal and attempts.get(id(job), MAX_ATTEMPTS) < MAX_ATTEMPTS:
-                    attempts[id(job)] += 1
-                    waiting.append(job)
+                if (again := next_attempt(outcome)) is not None:
+                    waiting.append(again)
                 else:
                     yield outcome
         if waiting:
             self.stop_if_asked()
 
-    def trial_job(self, number: int, kind: Kind, candidate: Candidate, attempt: int = 1) -> Job:
+    def trial_job(self, number: int, kind: Kind, candidate: Candidate) -> Job:
         return Job(
             method="trial",
             args=(candidate.levels, len(self.prepared.bench.split)),
-            token=(number, kind, candidate, attempt),
+            token=(number, kind, candidate),
             timeout_s=self.task.budget.trial_timeout_s,
         )
 
     def trial_of(self, outcome: Outcome) -> Trial:
         """What a trial job's outcome amounts to."""
-        number, kind, candidate, attempt = outcome.job.token
+        number, kind, candidate = outcome.job.token
         if outcome.error is not None:
             return Failed(
                 number=number, candidate=candidate, kind=kind, reason=outcome.error, seed=self.task.search.seed,
-                seconds=outcome.seconds, attempts=attempt,
+                seconds=outcome.seconds, attempts=outcome.job.attempt,
             )  # fmt: skip
         metrics = {**outcome.value, **self.static(candidate)}
         return Completed(
@@ -123,6 +123,13 @@ class Sitting:
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""
         return {} if trial.kind == "original" else self.prepared.space.assignment(trial.candidate)
+
+
+def next_attempt(outcome: Outcome) -> Job | None:
+    """The job once more, if its worker died (that may have been another's fault) and it has an attempt left."""
+    if not outcome.fatal or outcome.job.attempt >= MAX_ATTEMPTS:
+        return None
+    return replace(outcome.job, attempt=outcome.job.attempt + 1)
 
 
 _UNITS = {"bytes": "B", "macs": "MAC", "bops": "BOP", "latency_ms": "ms"}

@@ -52,7 +52,7 @@ class SearchSpace:
     def check(self, candidate: Candidate) -> None:
         if len(candidate.levels) != len(self.groups):
             raise ConfigError(
-                f"a candidate of this space has {len(self.groups)} levels, one for each group; got {len(candidate.levels)}"
+                f"a candidate of this space has {len(self.groups)} levels, one a group; got {len(candidate.levels)}"
             )
         for group, level in zip(self.groups, candidate.levels, strict=True):
             if not 0 <= level < len(group.levels):
@@ -71,7 +71,8 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One level for each group of a `SearchSpace`, by index. Two candidates with equal levels are the same candidate."""
+    """One level for each group of a `SearchSpace`, by index. Two candidates with equal levels are the same
+    candidate."""
 
     levels: tuple[int, ...]
 

@@ -1,13 +1,14 @@
 """Every budget at once: candidates along the whole budget axis, from the sensitivity table alone.
 
-The table makes the problem separable (divergence and cost are sums over groups), so minimising divergence + λ·cost is one
-choice per group, and all λ together are the lower convex hulls of the groups, merged by slope (Shoham & Gersho 1988).
+The table makes the problem separable (divergence and cost are sums over groups), so minimising divergence + λ·cost is
+one choice per group, and all λ together are the groups' lower convex hulls, merged by slope (Shoham & Gersho 1988).
 On the hull the result is exact: no other candidate has less divergence (by the table) at that cost or less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -38,7 +39,7 @@ def sweep(table: SensitivityTable, cost: str | Mapping[str, float], *, finer: bo
 
 
 def padded(table: SensitivityTable, cost: str | Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
-    """Divergence and (weighted) cost as arrays, shape (groups, most levels); absent and unusable levels are infinite."""
+    """Divergence and (weighted) cost, shape (groups, most levels); absent and unusable levels are infinite."""
     weights = {cost: 1.0} if isinstance(cost, str) else dict(cost)
     for name in weights:
         if name not in table.costs:
@@ -98,7 +99,7 @@ def hull_steps(
         hull = lower_hull(divergence[g], cost[g])
         start[g] = hull[0]
         slope = 0.0
-        for i, (a, b) in enumerate(zip(hull, hull[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(hull)):
             # never below the step before it: rounding must not turn a group's own steps around
             slope = max(slope, float((divergence[g, b] - divergence[g, a]) / (cost[g, a] - cost[g, b])))
             steps.append((slope, g, i, a, b))

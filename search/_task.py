@@ -31,6 +31,7 @@ from ._task_sections import (
     Section,
     SpaceSection,
 )
+from ._task_values import PluginNames
 
 
 class Task(Section):
@@ -53,6 +54,11 @@ class Task(Section):
     search: SearchSection = Field(default_factory=SearchSection, description="how candidates are proposed")
     budget: BudgetSection = Field(default_factory=BudgetSection, description="when to stop")
     mlflow: MlflowSection = Field(default_factory=MlflowSection, description="what is mirrored to MLflow")
+    plugins: PluginNames = Field(
+        default=(),
+        description="code that registers methods, metrics, runtimes or searchers when it is imported, which every "
+        "process of the run does first: 'file.py' (relative to the task file) or 'module'",
+    )
 
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
 

@@ -30,7 +30,12 @@ _siblings: dict[str, tuple[str, ...]] = {}
 
 
 def is_file_reference(reference: str) -> bool:
-    return reference.rpartition(":")[0].endswith(".py")
+    return is_file(reference.rpartition(":")[0])
+
+
+def is_file(source: str) -> bool:
+    """Whether it is the path of a file, and not the name of a module."""
+    return source.endswith(".py")
 
 
 def resolve(reference: str, *, base_dir: Path, key: str) -> Any:
@@ -41,7 +46,7 @@ def resolve(reference: str, *, base_dir: Path, key: str) -> Any:
     source, _, qualname = reference.rpartition(":")
     where = f"{key} = {reference!r}"
     in_file = is_file_reference(reference)
-    module = load_file(base_dir / source, where=where) if in_file else _import(source, where=where)
+    module = load_file(base_dir / source, where=where) if in_file else load_module(source, where=where, example=":…")
     found: Any = module
     for name in qualname.split("."):
         if not hasattr(found, name):
@@ -162,14 +167,15 @@ def _importable(module: ModuleType) -> bool:
     return spec is not None and spec.origin == getattr(module, "__file__", None)
 
 
-def _import(name: str, *, where: str) -> ModuleType:
+def load_module(name: str, *, where: str, example: str = "") -> ModuleType:
+    """Import an installed module. `example` ends the reference that the error suggests. Raises `TaskError`."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise TaskError(
                 f"{where}: there is no module {error.name!r}; install it, or name a file beside the task: "
-                f"'{name.split('.')[-1]}.py:…'"
+                f"'{name.split('.')[-1]}.py{example}'"
             ) from error
         raise TaskError(f"{where}: importing {name} raised {_told(error)}") from error
     except Exception as error:

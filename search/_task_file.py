@@ -128,11 +128,11 @@ def _unknown_key(location: tuple[str | int, ...], schema: type[BaseModel]) -> st
         return f"{start}; did you mean {dotted((*parents, close[0]))}?"
     elsewhere = [path for path in _all_keys(schema) if path[-1] == key]
     if elsewhere:
-        return (
-            f"{start}; {key} belongs in [{dotted(elsewhere[0][:-1])}]"
-            if len(elsewhere[0]) > 1
-            else f"{start}; [{key}] is a table of its own"
-        )
+        if len(elsewhere[0]) > 1:
+            return f"{start}; {key} belongs in [{dotted(elsewhere[0][:-1])}]"
+        if _is_plain(str(key), schema):
+            return f"{start}; {key} stands at the top of the file, before the first [table]"
+        return f"{start}; [{key}] is a table of its own"
     near = get_close_matches(str(key), [path[-1] for path in _all_keys(schema)], n=1)
     hint = next((f", and {dotted(path)} is one" for path in _all_keys(schema) if near and path[-1] == near[0]), "")
     return f"{start}; {table} has {', '.join(known)}{hint}"
@@ -174,6 +174,11 @@ def _model_at(location: tuple[str | int, ...], schema: type[BaseModel]) -> type[
 
 def _is_mapping(location: tuple[str | int, ...], schema: type[BaseModel]) -> bool:
     return typing.get_origin(_type_at(location, schema)) is dict
+
+
+def _is_plain(key: str, schema: type[BaseModel]) -> bool:
+    """Whether it stands at the top of the file, in no table."""
+    return key in schema.model_fields and _model_at((key,), schema) is None and not _is_mapping((key,), schema)
 
 
 def _type_at(location: tuple[str | int, ...], schema: type[BaseModel]) -> Any:
@@ -243,7 +248,7 @@ def _parse_override(override: str, schema: type[BaseModel]) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key.strip() or not value.strip():
         raise TaskError(f"-o must be table.key=value, got {override!r}; for example -o budget.trials=50")
-    if "." not in key:
+    if "." not in key and not _is_plain(key.strip(), schema):
         home = next((dotted(path) for path in _all_keys(schema) if path[-1] == key.strip()), f"table.{key.strip()}")
         raise TaskError(f"-o must name a table and a key, got {override!r}; write {home}={value.strip()}")
     try:

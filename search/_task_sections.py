@@ -8,19 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ._task_values import (
     ActivationBits,
+    ActivationMethods,
     Arguments,
     Duration,
     Flag,
     Integer,
     MetricName,
     Number,
+    RankMethods,
     Ranks,
     Reference,
     Seconds,
     Share,
     Sparsities,
+    SparsityMethods,
     Text,
     WeightBits,
+    WeightMethods,
 )
 
 COSTS = ("bytes", "macs", "bops", "latency_ms")
@@ -152,6 +156,10 @@ class OverrideSection(Section):
     rank: Ranks | None = Field(
         default=None, description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole"
     )
+    weight_method: WeightMethods | None = Field(default=None, description="how weights are quantized")
+    activation_method: ActivationMethods | None = Field(default=None, description="how activation ranges are chosen")
+    sparsity_method: SparsityMethods | None = Field(default=None, description="how the weights that go are chosen")
+    rank_method: RankMethods | None = Field(default=None, description="how weights are factorized")
 
 
 class SpaceSection(Section):
@@ -163,6 +171,16 @@ class SpaceSection(Section):
     activation_bits: ActivationBits = Field(default=(8, 32), description="widths of each layer's input: 8, 32")
     sparsity: Sparsities = Field(default=(0.0,), description="shares of zeros, in [0, 1)")
     rank: Ranks = Field(default=(1.0,), description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole")
+    weight_method: WeightMethods = Field(
+        default=("affine",), description="how weights are quantized: names of registered methods, each tried"
+    )
+    activation_method: ActivationMethods = Field(
+        default=("affine",), description="how the ranges of quantized activations are chosen"
+    )
+    sparsity_method: SparsityMethods = Field(
+        default=("magnitude",), description="how the weights that become zero are chosen"
+    )
+    rank_method: RankMethods = Field(default=("svd",), description="how weights of a lower rank are factorized")
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(
         default_factory=dict,

@@ -98,6 +98,25 @@ def _axis(key: str) -> Callable[[object], object]:
     return check
 
 
+def _plugins(values: object) -> object:
+    """Names of files and modules. Anything but a list of strings is left to the type's own check."""
+    if isinstance(values, str):
+        raise ValueError(f"must be a list, got {values!r}; write plugins = [{values!r}]")
+    if not isinstance(values, (list, tuple)):
+        return values
+    for value in values:
+        if isinstance(value, str) and not _is_plugin(value):
+            raise ValueError(
+                f"must name files ('file.py') and modules ('package.module'), got {value!r}; "
+                "what is in them registers itself when they are imported"
+            )
+    return values
+
+
+def _is_plugin(name: str) -> bool:
+    return name.endswith(".py") or all(part.isidentifier() for part in name.split("."))
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -148,6 +167,7 @@ Seconds = Annotated[
     ),
 ]
 Reference = Annotated[Text, BeforeValidator(_reference)]
+PluginNames = Annotated[tuple[Text, ...], BeforeValidator(_plugins)]
 MetricName = Annotated[Text, BeforeValidator(_metric)]
 Share = Annotated[int | float | None, BeforeValidator(_share)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(json_args)]
@@ -156,3 +176,7 @@ WeightBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("weight_bits")
 ActivationBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("activation_bits"))]
 Sparsities = Annotated[tuple[Number, ...], BeforeValidator(_axis("sparsity"))]
 Ranks = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank"))]
+WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
+ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
+SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]
+RankMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_method"))]

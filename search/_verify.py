@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compressors import LayerSpec
-from ..errors import ParedownError
+from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge, reason
 from ._config import config_of
 from ._fresh import REFERENCE, Loaded, Watch, measure_fresh
+from ._plugins import Plugins
 from ._points import selection_of
 from ._prepare import Prepared
 
 if TYPE_CHECKING:
     from ..evaluators import ReferenceOutputs
     from ._sitting import Sitting
+    from ._task import Task
     from ._trial import Completed
-
-FORMATS = ("paredown", "onnx", "openvino", "pt2", "config")
-RUNTIME_OF = {"paredown": "torch", "pt2": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class Workshop:
@@ -50,6 +49,7 @@ class Workshop:
         return export_model(
             format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
             self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
+            runtime=runtime_for(format, self.prepared.task),
         )  # fmt: skip
 
     def stored_bytes(self, assignment: Mapping[str, LayerSpec], folder: Path) -> int:
@@ -72,8 +72,7 @@ class Workshop:
         return measure_fresh(
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
-            seconds=task.hardware.latency_seconds,
-            seconds=task.hardware.latency_seconds,
+            seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
         )  # fmt: skip
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:
@@ -122,7 +121,8 @@ def _latencies(found: Loaded) -> dict[str, Measurement]:
 
 
 def verify_points(sitting: Sitting) -> None:
-    """Verify the chosen points, the uniform baselines beside them and the original; the ledger gets one record for each."""
+    """Verify the chosen points, the uniform baselines beside them and the original; the ledger gets one record for
+    each."""
     run, prepared, state = sitting.run, sitting.prepared, sitting.state
     chosen = selection_of(run)
     members = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
@@ -232,6 +232,22 @@ def runtime_format(runtime: str) -> str:
     return get_runtime(runtime).format
 
 
+def runtime_for(format: str, task: Task) -> str:
+    """The runtime that writes and loads this format: the task's own if it is its format, else the first that has it.
+
+    Raises `InputError` for a format that no runtime has, none of the task's plugins either.
+    """
+    from ..evaluators.runtimes import get_runtime, list_formats, list_runtimes
+
+    Plugins.of(task).load()
+    if format == "pt2":
+        return "torch"
+    names = [name for name in (task.hardware.runtime, *list_runtimes()) if get_runtime(name).format == format]
+    if not names:
+        raise InputError(f"format must be one of {', '.join((*list_formats(), 'config'))}, got {format!r}")
+    return names[0]
+
+
 def write_artifact(
     folder: Path,
     *,
@@ -245,13 +261,12 @@ def write_artifact(
 ) -> Artifact:
     """Config and manifest beside the model file(s) that are already there."""
     from .. import __version__
-    from ._machine import machine
 
     task = prepared.task
     artifact = Artifact(
         folder=folder,
         format=format,
-        runtime=RUNTIME_OF.get(format, task.hardware.runtime),
+        runtime=runtime_for(format, task),
         main=main.relative_to(folder).as_posix(),
         model=prepared.model_digest,
         point=point,
@@ -259,7 +274,14 @@ def write_artifact(
         task=task.to_dict(),
         base_dir=task.base_dir,
         claims=claims,
-        machine=machine() | dict(facts),
+        machine=_machine() | dict(facts),
     )
     write_manifest(artifact, version=__version__)
     return artifact
+
+
+def _machine() -> dict[str, Any]:
+    """Where the claims were measured; without paths, for an artifact travels."""
+    from ._environment import environment
+
+    return {name: value for name, value in environment().items() if name != "executable"}

@@ -50,11 +50,11 @@ def header_bytes(metadata: Mapping[str, str], names: Iterable[str]) -> int:
     return len(_render(metadata, [(name, "U8", (0,), 0) for name in names]))
 
 
-def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> int:
+def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], *, align: int = 8) -> int:
     """Write the file atomically and return its length in bytes.
 
-    Temporary file beside it, fsync, rename: whoever reads `path` finds the old file, the new one or none. The tensors
-    are laid down with the widest numbers first, so that each is aligned. Existing folders are taken as they are.
+    Temporary file beside it, fsync, rename: whoever reads `path` finds the old file, the new one or none. The widest
+    numbers come first, at a multiple of `align` bytes, so that each tensor is aligned.
     """
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     for name, tensor in ordered:
@@ -62,7 +62,7 @@ def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[st
             raise ConfigError(
                 f"{name} is {tensor.dtype}, which cannot be stored; known are {', '.join(map(str, _DTYPES))}"
             )
-    header = _render(metadata, [(name, _DTYPES[t.dtype], tuple(t.shape), t.nbytes) for name, t in ordered])
+    header = _render(metadata, [(name, _DTYPES[t.dtype], tuple(t.shape), t.nbytes) for name, t in ordered], align)
     digest = hashlib.sha256(header[8:])
     for _, tensor in ordered:
         digest.update(tensor_bytes(tensor))
@@ -129,7 +129,9 @@ def verify_container(path: Path, content: bytes | None = None) -> tuple[int, dic
     return start, header
 
 
-def _render(metadata: Mapping[str, str], entries: Iterable[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+def _render(
+    metadata: Mapping[str, str], entries: Iterable[tuple[str, str, tuple[int, ...], int]], align: int = 8
+) -> bytes:
     """Length and header, the digest left as zeros."""
     parts = ['"__metadata__":' + json.dumps({"sha256": _NO_DIGEST, **metadata}, separators=(",", ":"))]
     offset = 0
@@ -141,7 +143,7 @@ def _render(metadata: Mapping[str, str], entries: Iterable[tuple[str, str, tuple
         )
         offset += n_bytes
     header = ("{" + ",".join(parts) + "}").encode()
-    header += b" " * (-len(header) % 8)  # the tensors then begin at a multiple of 8
+    header += b" " * (-(8 + len(header)) % align)
     return len(header).to_bytes(8, "little") + header
 
 

@@ -30,12 +30,14 @@ def export_model(
     out: Path,
     *,
     anatomy: Anatomy | None = None,
+    runtime: str | None = None,
 ) -> Path:
     """Writes a compressed model into the folder `out` in one of `list_formats()`, and returns the main file.
 
-    The arguments are those of `Runtime.export`; with `anatomy`, layers that never run (`anatomy.unused`) are left alone.
-    Raises `InputError` for an unknown format, `MissingExtra` where a package is missing (with the command that gets it),
-    `ExportError` where the model cannot be written so.
+    The arguments are those of `Runtime.export`; with `anatomy`, layers that never run are left alone. `runtime` says
+    who writes it where several have this format; by default the first that was registered.
+    Raises `InputError` for an unknown format, `MissingExtra` where a package is missing (with the command that gets
+    it), `ExportError` where the model cannot be written so.
     """
     if anatomy is not None:
         assignment = {fqn: spec for fqn, spec in assignment.items() if fqn not in anatomy.unused}
@@ -43,8 +45,7 @@ def export_model(
         from ._pt2 import export_pt2
 
         return export_pt2(model, assignment, variants, calibration, example_inputs, out)
-    for name in list_runtimes():
-        runtime = get_runtime(name)
-        if runtime.format == format:
-            return runtime.export(model, assignment, variants, calibration, example_inputs, out)
+    for name in list_runtimes() if runtime is None else (runtime,):
+        if (exporter := get_runtime(name)).format == format:
+            return exporter.export(model, assignment, variants, calibration, example_inputs, out)
     raise InputError(f"unknown format {format!r}; known are {', '.join(list_formats())}")

@@ -52,8 +52,8 @@ def lower(
 ) -> list[Lowered]:
     """What each layer that is not neutral becomes on a CPU runtime.
 
-    Weight at most 8 bits and activation 8 bits: int8 codes. Low rank: two factors, in FP32. Everything else, weight-only
-    quantization and sparsity too, is the dense FP32 effective weight: no CPU kernel here is faster with less.
+    Weight at most 8 bits and activation 8 bits: int8 codes. Low rank: two factors, in FP32. Everything else, also
+    weight-only quantization and sparsity, is the dense FP32 effective weight: no CPU kernel here is faster with less.
     Raises `ConfigError` where a variant or an activation's range is missing.
     """
     return [_lower_one(fqn, spec, variants, calibration) for fqn, spec in assignment.items() if not spec.is_neutral]

@@ -25,27 +25,33 @@ def export_onnx(
     calibration: Calibration | None,
     example_inputs: Inputs,
     out: Path,
+    *,
+    guarded: bool = True,
 ) -> Path:
-    """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing."""
+    """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
+
+    guarded  keep ONNX Runtime from quantizing FP32 weights by itself, see `quantize_guarded`. OpenVINO does no such
+             thing, and computes a FakeQuantize that a Clamp follows slightly differently
+    """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
 
     from ._lowering import lower
 
-    graph = build(model, lower(assignment, variants, calibration), example_inputs)
+    graph = build(model, lower(assignment, variants, calibration), example_inputs, guarded=guarded)
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     ir.save(graph, path)
     return path
 
 
-def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> ir.Model:
+def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *, guarded: bool = True) -> ir.Model:
     """The graph of `model` with these layers lowered."""
     from ._lowering import prepare
     from ._onnx_layers import fill_weights
-    from ._onnx_trace import quantize_in_graph, trace
+    from ._onnx_trace import quantize_guarded, quantize_in_graph, trace
 
-    ready = prepare(model, layers, quantize_in_graph)
+    ready = prepare(model, layers, quantize_guarded if guarded else quantize_in_graph)
     graph, open_weights = trace(ready, layers, example_inputs)
     fill_weights(graph, layers, open_weights)
     return finish(graph)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._base import ExportError
 from ._lowering import Lowered
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class _Writer:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
-        self._n = 0
+        self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+        self._taken |= {value.name for value in graph.inputs}
 
     def fill(self, layer: Lowered, weight: ir.Value) -> None:
         for node, index in tuple(weight.uses()):
@@ -93,16 +96,14 @@ class _Writer:
         else:
             last = self._two_convs(layer, conv, gain)
         if norm is not None and bias is not None:
-            self._set_bias(last, self._constant(f"{layer.fqn}.bias", bias))
+            self._set_bias(last, self._constant(f"{layer.fqn}.bias_folded", bias))
             norm.node.outputs[0].replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
             self._graph.remove(norm.node, safe=True)
 
     def _two_convs(self, layer: Lowered, conv: ir.Node, gain: Array) -> ir.Node:
         """k x k to r channels, then 1 x 1 to all: the first takes the old one's place, the second its bias."""
-        assert layer.factors is not None
-        assert layer.effective is not None
-        u, v = (factor.numpy() for factor in layer.factors)
-        kernel = layer.effective.shape[1:]
+        u, v = _factors(layer)
+        kernel = tuple(layer.effective.shape[1:]) if layer.effective is not None else ()
         conv.replace_input_with(1, self._constant(f"{layer.fqn}.weight_v", v.reshape(-1, *kernel)))
         u = (u * gain[:, None]).astype(np.float32).reshape(*u.shape, *(1,) * (len(kernel) - 1))
         second = self._after(conv, "Conv", [self._constant(f"{layer.fqn}.weight_u", u)], {})
@@ -114,29 +115,39 @@ class _Writer:
         return second
 
     def _gemm(self, layer: Lowered, gemm: ir.Node) -> None:
-        if layer.codes is not None and layer.scales is not None:
-            codes, scales = layer.codes.numpy(), layer.scales.numpy()
-            bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
-            if layer.activation is not None and bias is not None:
-                codes, scales = _room_for_bias(codes, scales, np.broadcast_to(bias, scales.shape), layer.activation[0])
-            gemm.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=gemm))
+        """Integer: the bias too, or ONNX Runtime has no kernel for it. Low rank: a MatMul goes before it."""
+        if layer.codes is None or layer.scales is None:
+            self._first_factor(layer, gemm)
+            u, _ = _factors(layer)
+            gemm.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u))
             return
-        assert layer.factors is not None
-        u, v = (factor.numpy() for factor in layer.factors)
-        first = self._before(gemm, "MatMul", [gemm.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
-        gemm.replace_input_with(0, first)
-        gemm.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u))
+        codes, scales = layer.codes.numpy(), layer.scales.numpy()
+        bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
+        if bias is not None and layer.activation is not None:
+            bias = np.broadcast_to(bias, scales.shape)
+            codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
+            steps = (scales.astype(np.float64) * layer.activation[0]).astype(np.float32)
+            inputs = [
+                self._constant(f"{layer.fqn}.bias_codes", np.rint(bias / steps.astype(np.float64)).astype(np.int32)),
+                self._constant(f"{layer.fqn}.bias_scales", steps),
+            ]
+            gemm.replace_input_with(2, self._before(gemm, "DequantizeLinear", inputs, {"axis": 0}))
+        gemm.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=gemm))
 
     def _matmul(self, layer: Lowered, matmul: ir.Node) -> None:
         if layer.codes is not None and layer.scales is not None:
             codes, scales = layer.codes.numpy().T, layer.scales.numpy()
             matmul.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=1, before=matmul))
             return
-        assert layer.factors is not None
-        u, v = (factor.numpy() for factor in layer.factors)
-        first = self._before(matmul, "MatMul", [matmul.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
-        matmul.replace_input_with(0, first)
+        self._first_factor(layer, matmul)
+        u, _ = _factors(layer)
         matmul.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u.T))
+
+    def _first_factor(self, layer: Lowered, node: ir.Node) -> None:
+        """x @ V.T in front of a product; its second operand is then U.T instead of (U @ V).T."""
+        _, v = _factors(layer)
+        first = self._before(node, "MatMul", [node.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
+        node.replace_input_with(0, first)
 
     def _dequantized(self, fqn: str, codes: Array, scales: Array, *, axis: int, before: ir.Node) -> ir.Value:
         inputs = [
@@ -187,9 +198,20 @@ class _Writer:
         return self._constants[key]
 
     def _fresh(self, name: str) -> str:
-        self._n += 1
-        taken = name in self._graph.initializers
-        return f"{name}.{self._n}" if taken or "." not in name else name
+        """`name`, or `name.2` and so on where it is taken."""
+        candidates = chain([name], (f"{name}.{i}" for i in count(2)))
+        fresh = next(candidate for candidate in candidates if candidate not in self._taken)
+        self._taken.add(fresh)
+        return fresh
+
+
+def _factors(layer: Lowered) -> tuple[Array, Array]:
+    if layer.factors is None:
+        raise ExportError(
+            f"{layer.fqn} has neither codes nor factors, and its weight was opened; this is a fault of ours"
+        )
+    u, v = layer.factors
+    return u.numpy(), v.numpy()
 
 
 def _belongs(node: ir.Node, fqn: str) -> bool:
@@ -237,9 +259,10 @@ def _scaled_codes(codes: Array, scales: Array, gain: Array) -> tuple[Array, Arra
     """codes * scales * gain per output channel, as codes and positive scales: exact but for the rounding of a scale."""
     gain = np.broadcast_to(gain, scales.shape)
     column = (-1,) + (1,) * (codes.ndim - 1)
-    signs = np.sign(gain).astype(np.int8).reshape(column)
     new_scales = (scales.astype(np.float64) * np.abs(gain)).astype(np.float32)
-    return codes * signs, np.where(new_scales > 0, new_scales, np.float32(1.0))
+    is_zero = new_scales < np.finfo(np.float32).tiny
+    signs = np.where(is_zero, 0, np.sign(gain)).astype(np.int8).reshape(column)
+    return codes * signs, np.where(is_zero, np.float32(1.0), new_scales)
 
 
 def _room_for_bias(codes: Array, scales: Array, bias: Array, input_scale: float) -> tuple[Array, Array]:

@@ -39,17 +39,25 @@ def _(x: Tensor, scale: float, zero_point: int) -> Tensor:
 
 
 def quantize_in_graph(x: Tensor, layer: Lowered) -> Tensor:
-    """The fake quantizer of a layer's input, as `trace` expects it.
-
-    A layer whose weight stays in FP32 gets a clamp to the very range of the quantizer after it. It changes nothing, and
-    it keeps ONNX Runtime's `WeightBiasQuantization` (1.21 and later) from quantizing that weight too, by itself and
-    per tensor, as it does to every FP32 Conv and Gemm between a DequantizeLinear and a QuantizeLinear.
-    """
+    """The fake quantizer of a layer's input, as `trace` expects it."""
     if layer.activation is None:
         return x
     scale, zero_point = layer.activation
     y: Tensor = _quantize_dequantize(x, scale, zero_point)
-    return y if layer.is_int8 else torch.clamp(y, min=-zero_point * scale, max=(255 - zero_point) * scale)
+    return y
+
+
+def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
+    """As `quantize_in_graph`; where the weight stays in FP32, a clamp to the very range of the quantizer follows.
+
+    It changes nothing, and it keeps ONNX Runtime's `WeightBiasQuantization` (seen in 1.31) from quantizing that weight
+    too, by itself and per tensor, as it does to each FP32 Conv and Gemm between DequantizeLinear and QuantizeLinear.
+    """
+    y = quantize_in_graph(x, layer)
+    if layer.activation is None or layer.is_int8:
+        return y
+    scale, zero_point = layer.activation
+    return torch.clamp(y, min=-zero_point * scale, max=(255 - zero_point) * scale)
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

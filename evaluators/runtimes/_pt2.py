@@ -41,3 +41,14 @@ def export_pt2(
     with quiet():
         torch.export.save(program, path)
     return path
+
+
+def load_pt2(path: Path) -> tuple[nn.Module, int | None]:
+    """The program as a module, and the batch that it is fixed to (None: any)."""
+    import torch
+
+    program = torch.export.load(path)
+    names = set(program.graph_signature.user_inputs)
+    first = next(node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
+    size = first.shape[0]
+    return program.module(), size if isinstance(size, int) else None

@@ -18,7 +18,10 @@ MAIN_FILE = "model.safetensors"
 
 
 class TorchRuntime:
-    """Eager PyTorch: always there, and no format is native: weights are decoded when the file is loaded."""
+    """Eager PyTorch: always there, and no format is native: weights are decoded when the file is loaded.
+
+    It also loads the programs of "pt2" (by their suffix), which need no factory.
+    """
 
     name = "torch"
     format = "paredown"
@@ -47,33 +50,45 @@ class TorchRuntime:
         """See `Runtime.load`. Raises what `compressors.load_model` raises for a file that is not in order."""
         from ...compressors import load_model
 
+        if path.suffix == ".pt2":
+            from ._pt2 import load_pt2
+
+            module, fixed_batch = load_pt2(path)
+            return TorchSession(module, checked_threads(threads), fixed_batch)
         if model_factory is None:
             raise InputError(
                 f"{path} holds weights only: the runtime 'torch' needs model_factory, which makes the architecture"
             )
         model = model_factory()
-        load_model(path, model)
+        load_model(path, model.eval())
         return TorchSession(model, checked_threads(threads))
 
 
 class TorchSession:
-    """A model in eval mode. `run` sets torch's threads and puts them back."""
+    """A model in eval mode. `run` sets torch's threads and puts them back.
 
-    def __init__(self, model: nn.Module, threads: int) -> None:
-        self._model = model.cpu().eval()
-        self._threads = threads
+    fixed_batch  the one batch size that the model takes; None: any
+    """
+
+    def __init__(self, model: nn.Module, threads: int, fixed_batch: int | None = None) -> None:
+        self._model = model.cpu()
+        self._threads, self._fixed_batch = threads, fixed_batch
 
     def run(self, inputs: Inputs) -> Tensor:
         import torch
 
         from ...compressors import forward
+        from ._program import chunks
 
         threads = torch.get_num_threads()
         if threads != self._threads:
             torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
-                return forward(self._model, inputs).clone()
+                if self._fixed_batch is None:
+                    return forward(self._model, inputs).clone()
+                parts = chunks(inputs, self._fixed_batch)
+                return torch.cat([forward(self._model, part)[:n] for part, n in parts])
         finally:
             if threads != self._threads:
                 torch.set_num_threads(threads)

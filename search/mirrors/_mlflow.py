@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from ..._environment import environment
+from .._environment import environment
 from .._ledger import write_atomic
 from .._points import front_hypervolume
 from .._report import PAGE, PICTURE, TABLE, trial_rows
@@ -42,6 +42,8 @@ _TRIALS_TABLE = "trials.json"
 _MAX_CURVE = 200
 _BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 _MAX_TAG, _MAX_PARAM = 8000, 6000
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Has the UI show its pages for models, not those for language-model applications."""
 _OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 _T = TypeVar("_T")
@@ -86,8 +88,8 @@ class MlflowMirror:
         run_id: str = self._state["run_id"]
         new = trials[self._state["n_trials"] :]
         metrics = _trial_metrics(trials, self._state["n_trials"], front)
-        metrics |= {(f"seconds.{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
-        metrics[("trials.failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
+        metrics |= {(f"seconds/{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
+        metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
         tags: dict[str, str] = {}
         if front is not None and front.points:
             tags = _front_tags(front)
@@ -138,7 +140,7 @@ class MlflowMirror:
         if found is None:
             database = _sqlite_path(self._uri)
             location = None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
-            return str(client.create_experiment(self._experiment, artifact_location=location))
+            return str(client.create_experiment(self._experiment, artifact_location=location, tags=_KIND))
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
@@ -271,7 +273,7 @@ class MlflowMirror:
 def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> dict[tuple[str, int], float]:
     """(name, step) -> value of the trials that are new; the step counts finished trials, in the order of the ledger.
 
-    `trial.<objective>` of each, and `hypervolume` after each, thinned to `_MAX_CURVE` steps where more are new at once.
+    `trial/<objective>` of each; `front/hypervolume` after each, thinned to `_MAX_CURVE` steps where more are new.
     """
     metrics: dict[tuple[str, int], float] = {}
     if front is None or not front.objectives:
@@ -282,21 +284,21 @@ def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> 
         trial = trials[step - 1]
         if isinstance(trial, Completed):
             metrics |= {
-                (f"trial.{_key(o.name)}", step): trial.metrics[o.name].value
+                (f"trial/{_key(o.name)}", step): trial.metrics[o.name].value
                 for o in front.objectives
                 if o.name in trial.metrics
             }
         if step % stride == 0 or step == len(trials):
             volume = front_hypervolume(trials[:step], front.objectives, front.limits)
             if volume is not None:
-                metrics["hypervolume", step] = volume
+                metrics["front/hypervolume", step] = volume
     return metrics
 
 
 def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
-    """`knee.accuracy`, `smallest.bytes`, …: so that parent runs can be compared in one table."""
+    """`pick/knee.accuracy`, …: parent runs can be compared in one table. MLflow makes a section of each prefix."""
     return {
-        (f"{_key(pick)}.{_key(name)}", step): measured.value
+        (f"pick/{_key(pick)}.{_key(name)}", step): measured.value
         for pick, point_id in front.picks.items()
         for name, measured in front[point_id].metrics.items()
     }

@@ -87,7 +87,7 @@ def _of_point(point: Point, front: Front) -> Child:
         kind=point.kind,
         label=uniform_label(point.config) if point.kind == "uniform" else picks,
         config=point.config,
-        metrics=_numbers(point.metrics) | {f"search.{name}": m.value for name, m in point.search_metrics.items()},
+        metrics=_numbers(point.metrics) | {f"search/{name}": m.value for name, m in point.search_metrics.items()},
         tags=tags,
     )
 
@@ -100,7 +100,7 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
         kind=trial.kind,
         label=type(trial).__name__.lower() if reason else "",
         config=config_of(specs),
-        metrics={f"search.{name}": m.value for name, m in trial.metrics.items()}
+        metrics={f"search/{name}": m.value for name, m in trial.metrics.items()}
         if isinstance(trial, Completed)
         else {},
         tags={

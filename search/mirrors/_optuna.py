@@ -1,4 +1,4 @@
-"""The run as an Optuna study, so that `optuna-dashboard` and Optuna's plots open it. A copy of the ledger, never its source.
+"""The run as an Optuna study, so that `optuna-dashboard` and Optuna's plots open it. A copy of the ledger.
 
 The study lies in one journal file. It is written by the driver alone, one line for each finished trial; what is there
 already is recognized by the trial's number. A journal that was torn by a kill, or that is of another space, is written
@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..searchers import Objective
 from .._space import SearchSpace
 from .._trial import Completed, Infeasible, Trial
+from ..searchers import Objective
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOCK_PATIENCE_S = 3.0
 """How long a lock may be held (Optuna holds it for the time of one write) before it counts as left behind."""
 MAX_LABELS = 2000
-"""A space with more levels than this shows their indices and not their labels, because each trial repeats all of them."""
+"""A space with more levels than this shows their indices and not their labels: each trial repeats all of them."""
 
 
 class OptunaMirror:
@@ -59,7 +59,7 @@ class OptunaMirror:
         self._mirrored: set[int] = set()
 
     def sync(self, trials: Sequence[Trial]) -> int:
-        """Adds the trials that are not in the study yet and returns how many. Give it all trials, not only the new ones.
+        """Adds the trials that are not in the study yet and returns how many. Give it all, not only the new ones.
 
         Raises `OSError` when the file cannot be written.
         """

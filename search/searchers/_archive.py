@@ -35,6 +35,7 @@ class Archive:
         self._row_of: dict[Levels, int] = {}
         self._front: list[int] = []
         self._elite: list[int] = []
+        self._ranked_elite: IndexArray | None = None
 
     def __len__(self) -> int:
         return self._n
@@ -76,13 +77,16 @@ class Archive:
         self._n += 1
         if violation == 0.0:
             self._join_front(row)
+        self._ranked_elite = None
         self._elite.append(row)
         if len(self._elite) > 2 * ELITE:
             self._elite = self._ranked(np.array(self._elite))[:ELITE].tolist()
 
     def elite(self) -> IndexArray:
         """At most `ELITE` rows to breed from, best first: by rank of front, then by crowding."""
-        return self._ranked(np.array(self._elite, dtype=np.int64))[:ELITE]
+        if self._ranked_elite is None:
+            self._ranked_elite = self._ranked(np.array(self._elite, dtype=np.int64))[:ELITE]
+        return self._ranked_elite
 
     def telling(self) -> IndexArray:
         """At most `MAX_FITTED` rows that a surrogate should learn from: all, or the elite and the latest."""
@@ -116,7 +120,7 @@ class Archive:
 
 
 def violation_of(trial: Completed, limits: Mapping[str, tuple[float | None, float | None]]) -> float:
-    """Sum over the limits of the excess relative to the bound; a limit on a metric that the trial lacks counts nothing."""
+    """Sum over the limits of the excess relative to the bound; one on a metric that the trial lacks counts nothing."""
     total = 0.0
     for name, (low, high) in limits.items():
         if name not in trial.metrics:

@@ -53,7 +53,7 @@ class SearchContext:
     """Everything that a searcher may know when it is made.
 
     objectives  what it should spread a front over; the quality objective comes first. By default the quality objective
-                is "divergence" (to the original's outputs: smoother than accuracy, and what tells close candidates apart)
+                is "divergence" (to the original's outputs: smoother than accuracy, it tells close candidates apart)
     table       None when the task skips the table, or the searcher did not ask for one
     limits      metric name -> (lower bound or None, upper bound or None)
     """
@@ -79,12 +79,14 @@ class Searcher(Protocol):
     """Proposes candidates.
 
     The driver makes it with a `SearchContext` (`make_searcher`), tells it the baselines, then alternates: `ask(n)`
-    gives up to n candidates that it has not proposed before (fewer, or none, when the space is exhausted); `tell` takes finished
-    trials in *any* order, of any type, also ones that it never asked for (baselines; after a resume, the whole ledger).
+    gives up to n candidates that it has not proposed before (fewer, or none, when the space is exhausted); `tell` takes
+    finished trials in *any* order, of any type, also ones that it never asked for (baselines; after a resume, the whole
+    ledger), and of one candidate more than once: the first result stays.
     Between the two, other asks may come: workers are asynchronous.
 
     Same context and same calls, same asks: in another process, with any hash seed. `state_dict` is JSON, and
-    `load_state_dict` into a fresh searcher of the same context goes on as the old one would have, the random generator included.
+    `load_state_dict` into a fresh searcher of the same context goes on as the old one would have, the random generator
+    included.
     """
 
     def ask(self, n: int) -> list[Candidate]: ...

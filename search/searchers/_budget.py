@@ -46,7 +46,7 @@ class Budget:
         return pool[keep] if keep.any() else pool
 
     def first(self, n: int) -> list[Levels]:
-        """At most n swept candidates, in an order of which every beginning is spread over the whole range of the budget.
+        """At most n swept candidates, in an order of which every beginning is spread over the whole budget.
 
         Spread in log divergence and each cost, so that the small divergences, which matter, are not crowded out.
         """

@@ -5,9 +5,20 @@
 3. *Breed.* Level switches that keep the budget, single switches and crossover of neighbours on the front (`offspring`),
    screened by the surrogate: what is proposed is the one with the largest predicted step beyond the front.
 
-Without a table it starts at random, from all budgets, and the surrogate learns from the levels alone. Cost: well below
-5 ms a candidate at 400 groups and 10,000 trials, but for a refit now and then.
-Did not help, or not enough to stay: nothing recorded yet.
+Without a table it starts at random, from all budgets, and the surrogate learns from the levels alone. All that it does
+follows from what it was told and asked: told a ledger, it goes on as the one that lived through it.
+
+Hypervolume in (log divergence, bytes), `SyntheticProblem` of 22 groups x 7 levels, mean of 5 seeds, baselines told:
+
+    trials                   25     50    100    200
+    this                   .877   .888   .898   .908
+    this, without pairs    .875   .885   .893   .899    (see `_surrogate`)
+    this, without table    .805   .816   .828   .838
+    Optuna TPE             .746   .748   .763   .781
+    Optuna NSGA-II         .715   .715   .715   .718
+    random                 .715   .715   .715   .717
+
+Not worth its lines: the exact gain of hypervolume in place of `improvement` (+.001 to +.002, in two objectives only).
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ from .._space import Candidate
 from .._sweep import sweep_levels
 from .._trial import Completed, Trial
 from ._archive import Archive, violation_of
-from ._base import SearchContext
+from ._base import Objective, SearchContext
 from ._budget import Budget
 from ._known import KnownCandidates, Levels, levels_of
 from ._offspring import Steps, offspring
@@ -44,7 +55,8 @@ N_PENDING = 64
 class EvolutionSearcher:
     """See the module. Options:
 
-    initial      how many candidates come from the first sweep (at random, without a table) before breeding starts
+    initial      how many candidates come from the first sweep before breeding starts; without a table, breeding starts
+                 with a quarter as many results, of random candidates or of the baselines
     children     how many are bred and screened for each proposal
     exploration  share of the proposals that are drawn from the children without screening, in [0, 1]
     """
@@ -59,15 +71,16 @@ class EvolutionSearcher:
         self._exploration = exploration
         self._n_levels = np.array(context.space.n_levels, dtype=np.int64)
         self._budget = Budget(context)
+        self._foreseen = _foreseen(context)
         self._first = self._budget.first(initial)
         self._reset()
 
     def _reset(self) -> None:
         self._known = KnownCandidates(self._context.space)
         self._archive = Archive(len(self._n_levels), len(self._context.objectives))
-        self._results: list[tuple[Levels, list[float], float]] = []
+        self._results: list[tuple[Levels, list[float | None], float]] = []
         self._pending: dict[Levels, None] = {}
-        self._surrogate = Surrogate(self._context)
+        self._surrogate = Surrogate(self._context, self._foreseen)
         self._next_fit = MIN_FIT
         self._fit_due: NDArray[np.int64] | None = None
         self._derive()
@@ -89,8 +102,7 @@ class EvolutionSearcher:
             levels = levels_of(trial.candidate)
             result = None
             if isinstance(trial, Completed):
-                values = [float(value) for value in self._context.vector(trial)]
-                result = (levels, values, violation_of(trial, self._context.limits))
+                result = (levels, self._values_of(trial), violation_of(trial, self._context.limits))
             self._known.add(levels)
             self._pending.pop(levels, None)
             if result is not None and levels not in self._archive:
@@ -115,10 +127,19 @@ class EvolutionSearcher:
         self._known.update(known)
         self._pending = dict.fromkeys(known[i] for i in fields["pending"])
         for i, values, violation in fields["results"]:
-            self._add_result(known[i], [float(value) for value in values], float(violation))
+            self._add_result(known[i], list(values), float(violation))
 
-    def _add_result(self, levels: Levels, values: list[float], violation: float) -> None:
-        self._archive.add(levels, np.array(values), violation)
+    def _values_of(self, trial: Completed) -> list[float | None]:
+        """Every foreseen metric, minimised; the objectives come first, and only what comes after them may be absent."""
+        values: list[float | None] = [float(value) for value in self._context.vector(trial)]
+        return values + [
+            metric.key(float(trial.metrics[metric.name].value)) if metric.name in trial.metrics else None
+            for metric in self._foreseen[len(values) :]
+        ]
+
+    def _add_result(self, levels: Levels, values: list[float | None], violation: float) -> None:
+        n = len(self._context.objectives)
+        self._archive.add(levels, np.array(values[:n], dtype=np.float64), violation)
         self._results.append((levels, values, violation))
         if len(self._archive) >= self._next_fit:
             # When to fit, and to what, follows from the results alone: a resumed search fits as the first one did.
@@ -132,16 +153,16 @@ class EvolutionSearcher:
         for levels in self._first:
             if levels not in self._known:
                 return levels
-        if len(self._archive) < MIN_FIT or (not self._first and len(self._known) < self._initial):
+        if len(self._archive) < (MIN_FIT if self._first else max(MIN_FIT, self._initial // 4)):
             return self._random(rng)
         if self._fit_due is not None:
-            self._surrogate.fit(self._archive.levels[self._fit_due], self._archive.values[self._fit_due])
+            values = np.array([self._results[row][1] for row in self._fit_due], dtype=np.float64)  # None becomes NaN
+            self._surrogate.fit(self._archive.levels[self._fit_due], values)
             self._fit_due = None
             self._derive()
         pool = self._budget.allowed(np.concatenate([self._breed(rng), self._swept]))
-        order = self._screen(pool, rng)
-        for row in pool[order].tolist():
-            if (levels := tuple(row)) not in self._known:
+        for row in self._screen(pool, rng):
+            if (levels := tuple(pool[row].tolist())) not in self._known:
                 return levels
         best = self._archive.elite()[0]
         return self._known.near(tuple(self._archive.levels[best].tolist()), rng)
@@ -176,16 +197,32 @@ class EvolutionSearcher:
     def _screen(self, pool: LevelArray, rng: np.random.Generator) -> NDArray[np.int64]:
         """The order in which the pool is worth trying."""
         shuffled = rng.permutation(len(pool))
-        front = self._archive.front
-        if not self._surrogate.ready or front.size == 0 or rng.random() < self._exploration:
+        if not self._surrogate.ready or rng.random() < self._exploration:
             return shuffled
-        reference = self._surrogate.scale(self._archive.values[front])
+        best = self._archive.front if self._archive.front.size else self._archive.elite()
+        n = len(self._context.objectives)
+        reference = self._surrogate.scale(self._archive.values[best])
         span = np.ptp(reference, axis=0)
-        if self._pending:
-            out = np.array(list(self._pending)[-N_PENDING:], dtype=np.int16)
-            reference = np.concatenate([reference, self._surrogate.predict(out)])
-        gain = improvement(self._surrogate.predict(pool[shuffled]), reference, np.where(span > 0, span, 1.0))
-        return np.asarray(shuffled[np.argsort(-gain, kind="stable")])
+        out = list(self._pending)[-N_PENDING:]
+        rows = pool[shuffled]
+        predicted = self._surrogate.predict(np.concatenate([rows, np.array(out, dtype=np.int16)]) if out else rows)
+        predicted, still_out = predicted[: len(rows)], predicted[len(rows) :, :n]
+        reference = np.concatenate([reference, still_out])
+        gain = improvement(predicted[:, :n], reference, np.where(span > 0, span, 1.0))
+        excess = self._foreseen_excess(self._surrogate.unscale(predicted))
+        return np.asarray(shuffled[np.lexsort((-gain, excess))])
+
+    def _foreseen_excess(self, predicted: FloatArray) -> FloatArray:
+        """By how much each candidate is expected to break the limits, relative to the bounds: shape (n,)."""
+        excess = np.zeros(len(predicted))
+        for j, metric in enumerate(self._foreseen):
+            low, high = self._context.limits.get(metric.name, (None, None))
+            value = metric.key(1.0) * predicted[:, j]
+            if low is not None:
+                excess += np.maximum(low - value, 0.0) / (abs(low) or 1.0)
+            if high is not None:
+                excess += np.maximum(value - high, 0.0) / (abs(high) or 1.0)
+        return excess
 
     def _random(self, rng: np.random.Generator) -> Levels | None:
         """Of a random budget: the chance of each step towards cheap is drawn first, then the levels."""
@@ -206,6 +243,20 @@ def improvement(predicted: FloatArray, reference: FloatArray, span: FloatArray) 
     for j in range(reference.shape[1]):
         np.maximum(lead, (reference[None, :, j] - predicted[:, j, None]) / span[j], out=lead)
     return np.asarray(lead.min(axis=1))
+
+
+def _foreseen(context: SearchContext) -> tuple[Objective, ...]:
+    """The objectives, and after them the metrics with a limit that are neither objectives nor static costs.
+
+    What must not be too low is taken for a quality (accuracy), anything else for a cost.
+    """
+    names = {objective.name for objective in context.objectives}
+    static = context.table.costs if context.table is not None else {}
+    return context.objectives + tuple(
+        Objective(name=name, maximise=high is None)
+        for name, (_, high) in context.limits.items()
+        if name not in names and name not in static
+    )
 
 
 def _check_options(initial: int, children: int, exploration: float) -> None:

@@ -22,7 +22,7 @@ class Steps:
 
     The next good one is the steepest: most divergence saved for the cost, or most cost saved for the divergence. With
     no table the neighbours in the level order stand in, all alike. Arrays have shape (groups, most levels); a level
-    without such a step has log-weight -inf.
+    without such a step has weight 0. Weights are square roots of the bargains, so that the second best gets its turn.
     """
 
     def __init__(self, n_levels: NDArray[np.int64], scores: FloatArray | None, cost: FloatArray | None) -> None:
@@ -33,8 +33,8 @@ class Steps:
             last = n_levels[:, None] - 1
             self.dearer = np.maximum(index - 1, 0)
             self.cheaper = np.minimum(index + 1, last)
-            self.dearer_weight = np.where((index > 0) & (index <= last), 0.0, -np.inf)
-            self.cheaper_weight = np.where(index < last, 0.0, -np.inf)
+            self.dearer_weight = np.where((index > 0) & (index <= last), 1.0, 0.0)
+            self.cheaper_weight = np.where(index < last, 1.0, 0.0)
             self.saving = np.ones(shape)
             self.price = np.ones(shape)
             return
@@ -46,8 +46,8 @@ class Steps:
         down = np.where(saved > 0, saved / np.maximum(harm, tiny_harm), 0.0)
         up = np.where((harm < 0) & (saved < 0), -harm / np.maximum(-saved, 1e-300), 0.0)
         self.cheaper, self.dearer = down.argmax(axis=2), up.argmax(axis=2)
-        self.cheaper_weight = _log(down.max(axis=2))
-        self.dearer_weight = _log(up.max(axis=2))
+        self.cheaper_weight = np.sqrt(down.max(axis=2))
+        self.dearer_weight = np.sqrt(up.max(axis=2))
         self.saving = np.take_along_axis(saved, self.cheaper[:, :, None], axis=2)[:, :, 0]
         self.price = -np.take_along_axis(saved, self.dearer[:, :, None], axis=2)[:, :, 0]
 
@@ -82,13 +82,12 @@ def _crossover(parents: LevelArray, partners: LevelArray, rng: np.random.Generat
 def _switch_pair(levels: LevelArray, steps: Steps, rng: np.random.Generator) -> LevelArray:
     """One group dearer and another cheaper, by about the same cost."""
     levels, g, old = _switch(levels, steps.dearer, steps.dearer_weight, steps, rng)
-    groups = np.arange(levels.shape[1])
-    paid = np.maximum(steps.price[g, old], 1e-12)
-    saving = np.maximum(steps.saving[groups, levels], 1e-12)
-    weight = steps.cheaper_weight - 0.0
-    near = -np.abs(np.log(saving / paid[:, None]))
-    levels, _, _ = _switch(levels, steps.cheaper, weight, steps, rng, bonus=near, avoid=g)
-    return levels
+    paid = np.maximum(steps.price[g, old], 1e-12)[:, None]
+    ratio = np.maximum(steps.saving[np.arange(levels.shape[1]), levels], 1e-12) / paid
+    changed, _, _ = _switch(
+        levels, steps.cheaper, steps.cheaper_weight, steps, rng, bonus=np.minimum(ratio, 1.0 / ratio), avoid=g
+    )
+    return changed
 
 
 def _switch(
@@ -101,15 +100,16 @@ def _switch(
     bonus: FloatArray | None = None,
     avoid: NDArray[np.int64] | None = None,
 ) -> tuple[LevelArray, NDArray[np.int64], NDArray[np.int16]]:
-    """Moves one group of each row, drawn by the square root of its bargain. Returns the rows, the groups, their old levels."""
+    """Moves one group of each row, drawn by weight (times bonus). Returns the rows, the groups, their old levels."""
     rows, groups = np.arange(len(levels)), np.arange(levels.shape[1])
-    chance = 0.5 * weight[groups, levels] + rng.gumbel(size=levels.shape)  # Gumbel-max: argmax draws by exp(chance)
+    chance = weight[groups, levels]
     if bonus is not None:
-        chance += bonus
+        chance *= bonus
     if avoid is not None and len(groups) > 1:
-        chance[rows, avoid] = -np.inf
-    g = chance.argmax(axis=1)
-    stuck = ~np.isfinite(chance[rows, g])
+        chance[rows, avoid] = 0.0
+    # The first of exponential clocks with these rates rings in proportion to its rate.
+    g = (chance / (rng.standard_exponential(size=levels.shape, dtype=np.float32) + 1e-30)).argmax(axis=1)
+    stuck = chance[rows, g] <= 0.0
     g[stuck] = rng.integers(0, len(groups), size=int(stuck.sum()))
     old = levels[rows, g]
     jump = stuck | (rng.random(len(levels)) < JUMP)
@@ -117,8 +117,3 @@ def _switch(
     changed = levels.copy()
     changed[rows, g] = np.where(jump, anywhere, target[g, old])
     return changed, g, old
-
-
-def _log(values: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(values))

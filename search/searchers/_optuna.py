@@ -1,6 +1,6 @@
 """Every sampler of Optuna, as it stands, over the levels of the groups.
 
-An in-memory study is asked and told. A level is an integer from 0 (left alone) to the cheapest. What Optuna cannot know:
+An in-memory study is asked and told. A level is an integer, 0 the dearest. What Optuna cannot know:
 
 - A candidate that was proposed before is not evaluated again: the sampler's trial is told the result that is known (or
   fails), and it is asked again, up to `RETRIES` times; then a neighbour of its last wish is proposed.
@@ -9,8 +9,8 @@ An in-memory study is asked and told. A level is an integer from 0 (left alone) 
 - A failed trial is told as failed (samplers ignore it), one that is infeasible by its static costs as pruned (TPE keeps
   away from it).
 - Limits become Optuna's constraints, which the samplers that support them respect.
-- The sampler is made afresh for each ask, seeded by (seed, number of asks): so a saved study and a number are all that a
-  state needs. A sampler whose sequence is *defined* by one seed (QMC, Grid) is given the same one each time.
+- The sampler is made afresh for each ask, seeded by (seed, number of asks): so a state needs no more than the study
+  and a number. A sampler whose sequence is *defined* by one seed (QMC, Grid) is given the same one each time.
 
 With 60 groups the multi-objective TPE takes 0.3 s to ask, the GP sampler seven; with 400, 3.5 and 70.
 """
@@ -170,6 +170,12 @@ class OptunaSearcher:
     def _study_id(self) -> int:
         return int(self._storage.get_study_id_from_name(self._study.study_name))
 
+    @property
+    def _is_genetic(self) -> bool:
+        from optuna.samplers import BaseGASampler
+
+        return issubclass(self._class, BaseGASampler)
+
     def _propose(self) -> Levels | None:
         if self._known.exhausted:
             return None
@@ -198,6 +204,8 @@ class OptunaSearcher:
         self._n_asks += 1
         with _quiet():
             trial = self._study.ask(self._distributions())
+            if wanted is not None and self._is_genetic:
+                _ = trial.relative_params  # asks the sampler after all, which thereby gives the trial a generation
         return trial.number, tuple(int(trial.params[group.name]) for group in self._context.space.groups)
 
     def _finish(self, number: int, result: Result | None, *, pruned: bool = False) -> None:
@@ -219,10 +227,9 @@ class OptunaSearcher:
 
     def _add(self, levels: Levels, result: Result | None, *, pruned: bool) -> None:
         """A trial that the study never asked for."""
-        from optuna.samplers import BaseGASampler
         from optuna.trial import TrialState, create_trial
 
-        if result is not None and issubclass(self._class, BaseGASampler):
+        if result is not None and self._is_genetic:
             self._finish(self._ask_study(levels)[0], result)
             return
         trial = create_trial(

@@ -1,4 +1,4 @@
-"""Searchers by name. A searcher's module is imported when it is made, so that Optuna costs nothing until it is wanted."""
+"""Searchers by name. A searcher's module is imported when it is made: Optuna costs nothing until it is wanted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def make_searcher(name: str, context: SearchContext, params: Mapping[str, Any] |
 
 
 def uses_table(name: str, params: Mapping[str, Any] | None = None) -> bool:
-    """Whether the sensitivity table should be measured before this searcher is made. Raises `InputError` for a bad name."""
+    """Whether the sensitivity table should be measured for this searcher. Raises `InputError` for a bad name."""
     info, options = _resolve(name, params)
     return info.uses_table or bool(options.get("seed_with_sweep", False))
 

@@ -7,13 +7,17 @@ S = Σ_g t[g, l_g], the log of the true divergence is modelled as log S plus a c
     w_g = t[g, l_g] / S          to first order, the effect of multiplying layer g's scores by a coefficient
     w_g · [l_g = l]              the same, for one level of the layer (where the space is small enough)
 
-by ridge regression, its strength by leave-one-out. So with no evaluation it is the additive estimate, and with many
+    √w_g · √w_h                  errors of two layers that point the same way, or against each other: |a + b|² has 2 a·b
+
+by ridge regression in its kernel form (the last line is a squared inner product: 400 groups cost no more than 20), its
+strength and the share of the pairs by leave-one-out. So with no evaluation it is the additive estimate, and with many
 each layer's scores are refitted to what was seen. An objective that the table gives exactly (bytes, MACs) is looked
 up, any other is regressed likewise; without a table the features are the levels themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,36 +25,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sweep import pad
-from ._base import SearchContext
+from ._base import Objective, SearchContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
 MAX_LEVEL_FEATURES = 1200
 """A space with more (group, level) pairs than this gets one coefficient for each group instead."""
 RIDGES = (0.003, 0.03, 0.3, 3.0)
+PAIRS = (0.0, 0.3, 3.0)
+"""Weights of the pairs beside the linear features that leave-one-out chooses from."""
 
 
 class Surrogate:
-    """Predicts objectives in the scale in which progress is judged (`scale`): shape (n, objectives), minimised."""
+    """Predicts metrics in the scale in which progress is judged (`scale`): shape (n, metrics), minimised.
 
-    def __init__(self, context: SearchContext) -> None:
+    metrics  the objectives, and whatever else must be foreseen (what a limit is on); NaN in the values that it is
+             fitted to is an absent value
+    """
+
+    def __init__(self, context: SearchContext, metrics: Sequence[Objective] | None = None) -> None:
+        metrics = context.objectives if metrics is None else tuple(metrics)
         self.n_levels = np.array(context.space.n_levels)
-        self._n = len(context.objectives)
+        self._n = len(metrics)
         self._groups = np.arange(len(self.n_levels))
         self._offsets = np.concatenate(([0], np.cumsum(self.n_levels)[:-1]))
         self._by_level = int(self.n_levels.sum()) <= MAX_LEVEL_FEATURES
         self._scores: FloatArray | None = None
-        self._costs: dict[int, FloatArray] = {}  # objective -> its share by group and level, minimised
+        self._costs: dict[int, FloatArray] = {}  # metric -> its share by group and level, minimised
         self._fixed: dict[int, float] = {}
         if context.table is not None:
             self._scores = _finite(np.maximum(pad(context.table.divergence), 0.0))
-            for j, objective in enumerate(context.objectives):
+            for j, objective in enumerate(metrics):
                 if objective.name in context.table.costs:
                     self._costs[j] = objective.key(1.0) * _finite(pad(context.table.costs[objective.name]))
                     self._fixed[j] = objective.key(context.table.fixed.get(objective.name, 0.0))
         self._floor = 0.0 if self._scores is None else 1e-3 * float(np.median(self._scores)) or 1e-12
         self._centre = 0.0
-        self._log: dict[int, float] = {}
+        self._log: dict[
+            int, tuple[float, float]
+        ] = {}  # metric -> (offset, shift): judged by log(value - offset + shift)
         self._models: dict[int, _Model] = {}
 
     @property
@@ -82,11 +95,19 @@ class Surrogate:
         return np.asarray(scores * np.exp(np.clip(factor / slope, -2.0, 2.0)))
 
     def scale(self, values: FloatArray) -> FloatArray:
-        """Objectives as progress is judged: those that span magnitudes (divergences) by their logarithm."""
+        """Metrics (or the first few) as progress is judged: what spans magnitudes (divergences) by its logarithm."""
         scaled = values.astype(np.float64, copy=True)
-        for j, shift in self._log.items():
-            scaled[:, j] = np.log(np.maximum(scaled[:, j], 0.0) + shift)
+        for j, (offset, shift) in self._log.items():
+            if j < values.shape[1]:
+                scaled[:, j] = np.log(np.maximum(scaled[:, j] - offset, 0.0) + shift)
         return scaled
+
+    def unscale(self, scaled: FloatArray) -> FloatArray:
+        """The inverse of `scale`."""
+        values = scaled.astype(np.float64, copy=True)
+        for j, (offset, shift) in self._log.items():
+            values[:, j] = np.exp(values[:, j]) - shift + offset
+        return values
 
     def fit(self, levels: NDArray[np.integer], values: FloatArray) -> None:
         """Refits to these evaluations, and to nothing else. Some milliseconds; some tens in the largest spaces."""
@@ -96,23 +117,28 @@ class Surrogate:
             self._centre = float(np.mean(self._log_sum(levels)))
         self._models = {}
         for j in range(self._n):
-            if j in self._costs and np.allclose(self._lookup(j, levels), values[:, j], rtol=1e-6, atol=0.0):
+            there = ~np.isnan(values[:, j])
+            own, target = levels[there], targets[there, j]
+            if not there.any() or (j in self._costs and np.allclose(self._lookup(j, own), target, rtol=1e-6, atol=0.0)):
                 continue
-            guess = self._guess(j, levels)
-            slope = 1.0 if j in self._log and self._scores is not None else _slope(guess, targets[:, j])
-            rest = targets[:, j] - slope * guess
+            guess, linear, roots = self._features(j, own)
+            slope = 1.0 if self._log.get(j, (1.0, 0.0))[0] == 0.0 else _slope(guess, target)
+            rest = target - slope * guess
             mean = float(rest.mean())
-            self._models[j] = _Model(slope=slope, mean=mean, weights=_ridge(self._features(j, levels), rest - mean))
+            alpha, pairs = _ridge(linear, roots, rest - mean)
+            self._models[j] = _Model(slope=slope, mean=mean, weights=linear.T @ alpha, roots=roots, alpha=pairs * alpha)
 
     def predict(self, levels: NDArray[np.integer]) -> FloatArray:
         """Objectives of the candidates `levels`, shape (n, groups), in the scale of `scale`."""
         out = np.empty((len(levels), self._n))
         for j in range(self._n):
-            guess = self._guess(j, levels)
             if (model := self._models.get(j)) is None:
-                out[:, j] = guess
+                out[:, j] = self._lookup(j, levels) if j in self._costs else self._features(j, levels)[0]
             else:
-                out[:, j] = model.slope * guess + model.mean + self._features(j, levels) @ model.weights
+                guess, linear, roots = self._features(j, levels)
+                out[:, j] = model.slope * guess + model.mean + linear @ model.weights
+                if model.alpha.any():
+                    out[:, j] += (roots @ model.roots.T) ** 2 @ model.alpha
         return out
 
     def _table(self) -> FloatArray:
@@ -126,29 +152,28 @@ class Surrogate:
     def _log_sum(self, levels: NDArray[np.integer]) -> FloatArray:
         return np.asarray(np.log(self._table()[self._groups, levels].sum(axis=1) + self._floor))
 
-    def _guess(self, j: int, levels: NDArray[np.integer]) -> FloatArray:
-        """What the table says, before any correction; zeros without one."""
-        if j in self._costs:
-            return self._lookup(j, levels)
-        return np.zeros(len(levels)) if self._scores is None else self._log_sum(levels)
+    def _features(self, j: int, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What the table says (zeros without one), the linear features, and the roots whose pairs count.
 
-    def _features(self, j: int, levels: NDArray[np.integer]) -> FloatArray:
+        Shapes (n,), (n, features), (n, groups); no roots, (n, 0), where pairs mean nothing.
+        """
         n, n_groups = levels.shape
+        none = np.zeros((n, 0))
         if self._scores is None:
             if not self._by_level:
-                return np.asarray(levels / np.maximum(self.n_levels - 1, 1) - 0.5)
-            return self._one_hot(levels, np.full((n, n_groups), 1.0 / np.sqrt(n_groups)))
+                return np.zeros(n), levels / np.maximum(self.n_levels - 1, 1) - 0.5, none
+            return np.zeros(n), self._one_hot(levels, np.full((n, n_groups), 1.0 / np.sqrt(n_groups))), none
         if j in self._costs:
-            own = self._costs[j][self._groups, levels]
-            whole = float(np.abs(self._costs[j]).max(axis=1).sum()) or 1.0
-            shares = own / whole
-            x = shares.sum(axis=1)
+            guess = self._lookup(j, levels)
+            shares = self._costs[j][self._groups, levels] / (float(np.abs(self._costs[j]).max(axis=1).sum()) or 1.0)
+            x, roots = shares.sum(axis=1), none
         else:
             own = self._scores[self._groups, levels]
-            shares = own / (own.sum(axis=1, keepdims=True) + self._floor)
-            x = (self._log_sum(levels) - self._centre) / 3.0
+            whole = own.sum(axis=1) + self._floor
+            guess, shares = np.log(whole), own / whole[:, None]
+            x, roots = (guess - self._centre) / 3.0, np.sqrt(shares)
         head = np.column_stack([x, x**2, x**3, shares])
-        return np.concatenate([head, self._one_hot(levels, shares)], axis=1) if self._by_level else head
+        return guess, np.concatenate([head, self._one_hot(levels, shares)], axis=1) if self._by_level else head, roots
 
     def _one_hot(self, levels: NDArray[np.integer], shares: FloatArray) -> FloatArray:
         out = np.zeros((len(levels), int(self.n_levels.sum())))
@@ -156,24 +181,35 @@ class Surrogate:
         return out
 
     def _choose_scales(self, values: FloatArray) -> None:
-        """By its logarithm: what is no cost, is never negative, and spans more than a factor of 20."""
+        """What is no cost is judged by its logarithm where it spans more than a factor of 20 and is never negative.
+
+        With a table, what is negative (accuracy, minimised) is a quality too: there it is the loss against the best one
+        seen, down to a hundredth of the range, so that the models near the original are told apart.
+        """
         self._log = {}
         for j in range(self._n):
-            column = values[:, j]
+            column = values[~np.isnan(values[:, j]), j]
             positive = column[column > 0]
-            if j in self._costs or positive.size == 0 or (column < 0).any():
+            if j in self._costs or column.size == 0:
                 continue
-            if positive.max() > 20 * (positive.min() if self._scores is not None else np.median(positive)):
-                self._log[j] = float(positive.min())
+            if (column < 0).any():
+                if self._scores is not None and np.ptp(column) > 0:
+                    self._log[j] = float(column.min()), 0.01 * float(np.ptp(column))
+            elif positive.size and positive.max() > 20 * (
+                positive.min() if self._scores is not None else np.median(positive)
+            ):
+                self._log[j] = 0.0, float(positive.min())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    """objective = slope · guess + mean + features @ weights"""
+    """objective = slope · guess + mean + features @ weights + (roots @ roots of the fitted rows)² @ alpha"""
 
     slope: float
     mean: float
     weights: FloatArray
+    roots: FloatArray
+    alpha: FloatArray
 
 
 def _finite(values: FloatArray) -> FloatArray:
@@ -188,19 +224,22 @@ def _slope(guess: FloatArray, target: FloatArray) -> float:
     return float(spread @ target) / power if power > 0 else 0.0
 
 
-def _ridge(features: FloatArray, target: FloatArray) -> FloatArray:
-    """Weights of the ridge regression whose strength has the least leave-one-out error. (n, f), (n,) -> (f,)."""
-    kernel = features @ features.T
-    eigenvalues, vectors = np.linalg.eigh(kernel)
-    eigenvalues = np.maximum(eigenvalues, 0.0)
-    projected = vectors.T @ target
-    unit = max(float(eigenvalues.sum()) / len(target), 1e-12)
-    best, chosen = np.inf, np.zeros(len(target))
-    for ridge in RIDGES:
-        inverse = 1.0 / (eigenvalues + ridge * unit)
-        alpha = vectors @ (inverse * projected)
-        diagonal = (vectors**2 * inverse).sum(axis=1)
-        error = float(np.mean((alpha / diagonal) ** 2))
-        if error < best:
-            best, chosen = error, alpha
-    return np.asarray(features.T @ chosen)
+def _ridge(linear: FloatArray, roots: FloatArray, target: FloatArray) -> tuple[FloatArray, float]:
+    """Kernel ridge regression: coefficients of the fitted rows, shape (n,), and the weight of the pairs.
+
+    Of all strengths and weights, those with the least leave-one-out error (α_i / K⁻¹_ii, in closed form).
+    """
+    kernel, squared = linear @ linear.T, (roots @ roots.T) ** 2
+    best, chosen, weight = np.inf, np.zeros(len(target)), 0.0
+    for pairs in PAIRS if roots.shape[1] else PAIRS[:1]:
+        eigenvalues, vectors = np.linalg.eigh(kernel + pairs * squared)
+        eigenvalues = np.maximum(eigenvalues, 0.0)
+        unit = max(float(eigenvalues.sum()) / len(target), 1e-12)
+        projected = vectors.T @ target
+        for ridge in RIDGES:
+            inverse = 1.0 / (eigenvalues + ridge * unit)
+            alpha = vectors @ (inverse * projected)
+            error = float(np.mean((alpha / (vectors**2 * inverse).sum(axis=1)) ** 2))
+            if error < best:
+                best, chosen, weight = error, alpha, pairs
+    return chosen, weight

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from paredown import _environment
 from paredown.cli import _doctor, main
+from paredown.search import _environment
 
 
 def test_doctor_on_this_machine(capsys):

@@ -74,7 +74,10 @@ SERVER = (
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_prints_the_address_and_ends_cleanly(number, run_dir, free_port):
     process = serve_in_a_process(run_dir, free_port, SERVER)
-    assert process.stdout.readline().strip() == f"http://127.0.0.1:{free_port}/#/experiments/1/runs/abc"
+    assert (
+        process.stdout.readline().strip()
+        == f"http://127.0.0.1:{free_port}/#/experiments/1/runs/abc?workflowType=machine_learning"
+    )
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
@@ -99,7 +102,9 @@ def test_a_tracking_server_needs_no_other(run_dir, capsys):
     mirror = {"tracking_uri": "http://tracking.example:8080/", "experiment_id": "4", "run_id": "r"}
     (run_dir / "mlflow.json").write_text(json.dumps(mirror))
     assert main(["ui", str(run_dir)]) == 0
-    assert capsys.readouterr().out == "http://tracking.example:8080/#/experiments/4/runs/r\n"
+    assert (
+        capsys.readouterr().out == "http://tracking.example:8080/#/experiments/4/runs/r?workflowType=machine_learning\n"
+    )
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tracking_uri": "sqlite:///x"}'])

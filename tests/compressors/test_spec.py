@@ -95,3 +95,10 @@ def _environment():
     import paredown
 
     return {**os.environ, "PYTHONPATH": str(Path(paredown.__file__).parents[1])}
+
+
+def test_the_label_names_a_method_that_is_not_built_in():
+    assert LayerSpec(weight_bits=4, activation_bits=8, weight_method="mine").label() == "w4:mine a8"
+    assert LayerSpec(sparsity=0.5, rank=0.25, rank_method="tucker").label() == "s50 r25:tucker"
+    assert LayerSpec(activation_bits=8, activation_method="p99").label() == "a8:p99"
+    assert LayerSpec(weight_method="mine").label() == "fp32"  # nothing is done, by whatever method

@@ -38,6 +38,7 @@ def test_what_comes_from_disk_is_what_was_made(store, weight, spec):
     assert torch.equal(found.effective, made.effective)
     assert found.tensors.keys() == made.tensors.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in made.tensors.items())
+    assert found.effective.data_ptr() % 64 == 0
     assert (found.spec, found.weight_error, found.n_bytes) == (made.spec, made.weight_error, made.n_bytes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.compressors import Anatomy, LayerInfo, LayerSpec
+from paredown.compressors._registry import REGISTRIES
 from paredown.errors import TaskError
 from paredown.search._build_space import bounds, build_space, check_reachable, estimate_bytes, uniform_settings
 from paredown.search._space import SearchSpace
@@ -262,3 +265,78 @@ class TestLimits:
         asked = task(limits={"accuracy": {"max_drop": 0.01, "max": 0.5}})
         with pytest.raises(TaskError, match=r"limits\.accuracy: with the original at 0.9 .* exclude each other"):
             bounds(asked, {"accuracy": 0.9}, maximise=True)
+
+
+@pytest.fixture
+def mine() -> Iterator[None]:
+    """A method of each kind named "mine" (never called here)."""
+    with ExitStack() as stack:
+        for registry in REGISTRIES.values():
+            stack.enter_context(registry.temporarily("mine", print))
+        yield
+
+
+@pytest.mark.usefixtures("mine")
+class TestMethods:
+    def test_each_level_comes_by_each_method_of_its_active_axes(self) -> None:
+        space = space_of(CONV, weight_bits=[4, 32], weight_method=["affine", "mine"])
+        assert labels(space, "conv") == ["fp32", "a8", "w4", "w4:mine", "w4 a8", "w4:mine a8"]
+
+    def test_the_axes_cross(self) -> None:
+        space = space_of(
+            CONV, weight_bits=[4], activation_bits=[8], weight_method=["mine", "affine"],
+            activation_method=["affine", "mine"],
+        )  # fmt: skip
+        assert labels(space, "conv") == ["w4 a8", "w4 a8:mine", "w4:mine a8", "w4:mine a8:mine"]
+
+    def test_of_sparsity_and_rank_too(self) -> None:
+        axes = {"weight_bits": [32], "activation_bits": [32], "sparsity": [0.0, 0.5], "rank": [1.0, 0.25]}
+        space = space_of(CONV, **axes, sparsity_method=["mine"], rank_method=["svd", "mine"])
+        assert labels(space, "conv") == ["fp32", "s50:mine", "r25", "r25:mine", "s50:mine r25", "s50:mine r25:mine"]
+
+    def test_an_override_has_its_own(self) -> None:
+        space = space_of(
+            CONV, FC, weight_bits=[4], activation_bits=[32], overrides={"conv": {"weight_method": ["mine"]}}
+        )
+        assert (labels(space, "conv"), labels(space, "block.fc")) == (["w4:mine"], ["w4"])
+
+    def test_each_is_a_uniform_treatment(self) -> None:
+        space = space_of(CONV, FC, weight_bits=[4, 8], activation_bits=[32], weight_method=["affine", "mine"])
+        found = uniform_settings(space)
+        assert [label for label, _ in found] == ["w8", "w8:mine", "w4", "w4:mine"]
+        for label, candidate in found:
+            assert {spec.label() for spec in space.assignment(candidate).values()} == {label}
+
+    def test_a_layer_without_that_level_takes_the_nearest_by_the_same_method(self) -> None:
+        axes = {"weight_bits": [4, 8], "activation_bits": [32], "weight_method": ["affine", "mine"]}
+        space = space_of(CONV, FC, **axes, overrides={"conv": {"weight_bits": [8]}})
+        assigned = {label: space.assignment(candidate) for label, candidate in uniform_settings(space)}
+        assert {fqn: spec.label() for fqn, spec in assigned["w4"].items()} == {"conv": "w8", "block.fc": "w4"}
+        assert {fqn: spec.label() for fqn, spec in assigned["w4:mine"].items()} == {
+            "conv": "w8:mine",
+            "block.fc": "w4:mine",
+        }
+
+    @pytest.mark.parametrize("kind", ["weight", "activation", "sparsity", "rank"])
+    def test_an_unknown_one_lists_the_known(self, kind: str) -> None:
+        built_in = getattr(LayerSpec(), f"{kind}_method")
+        message = refused(CONV, **{f"{kind}_method": ["main"]})
+        known = f"there is no {kind} method 'main'; known are {built_in}, mine. One of your own is registered by a file"
+        assert message.startswith(f"space.{kind}_method: {known}")
+        message = refused(CONV, overrides={"co*": {f"{kind}_method": ["main"]}})
+        assert message.startswith(f'space.overrides."co*".{kind}_method: there is no {kind} method')
+
+    def test_one_that_has_nothing_to_do(self) -> None:
+        message = refused(CONV, sparsity_method=["mine"])
+        assert message.startswith("space.sparsity_method = ['mine'] has nothing to do: no value of space.sparsity")
+        space_of(CONV, sparsity_method=["mine"], overrides={"conv": {"sparsity": [0.5]}})
+
+    def test_what_a_task_may_say(self) -> None:
+        for value, says in (([], "must name at least one value"), (["a", "a"], "names 'a' twice"), ("a", "list")):
+            with pytest.raises(TaskError, match=f"space.weight_method .*{says}"):
+                task({"weight_method": value})
+
+
+def test_the_default_methods_are_those_of_a_spec() -> None:
+    for key in ("weight_method", "activation_method", "sparsity_method", "rank_method"):
+        assert getattr(task().space, key) == (getattr(NEUTRAL, key),)

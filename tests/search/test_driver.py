@@ -87,8 +87,13 @@ def test_the_same_seed_gives_the_same_trials_in_another_process(
     ]
     subprocess.run([sys.executable, "-c", _AGAIN, *arguments], check=True, env=environment, capture_output=True)
     assert _trials(tmp_path / "here" / "run") == _trials(tmp_path / "there" / "run")
-    search(tiny_task("budget.trials=15", "search.seed=1"), out=tmp_path / "other" / "run", workers=0)
-    assert _trials(tmp_path / "other" / "run") != _trials(tmp_path / "here" / "run")
+
+
+def test_another_seed_gives_other_trials(tiny_task: MakeTask, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        task = tiny_task("budget.trials=6", "search.searcher=random", f"search.seed={seed}")
+        search(task, out=tmp_path / str(seed) / "run", workers=0)
+    assert _trials(tmp_path / "0" / "run") != _trials(tmp_path / "1" / "run")
 
 
 @pytest.mark.parametrize(

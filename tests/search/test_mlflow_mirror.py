@@ -93,8 +93,8 @@ def test_parent_run_is_the_page_to_read(runs):
     assert run.data.params["model.factory"] == "model.py:build"
     assert run.data.params["space.overrides.layer_.rank"] == "[0.5]"
     assert "budget.time" not in run.data.params
-    assert run.data.metrics["knee.bytes"] == example_front(run_dir)["t17"].metrics["bytes"].value
-    assert run.data.metrics["seconds.start workers"] == 0.5
+    assert run.data.metrics["pick/knee.bytes"] == example_front(run_dir)["t17"].metrics["bytes"].value
+    assert run.data.metrics["seconds/start workers"] == 0.5
     names = {f.path for f in c.list_artifacts(s["run_id"])}
     assert names == {"front.png", "front.html", "trials.csv", "trials.json", "task.json", "environment.json"}
     assert (runs / "mlartifacts" / s["run_id"] / "artifacts" / "front.png").is_file()
@@ -107,7 +107,7 @@ def test_hypervolume_has_a_step_for_each_trial_and_only_one(runs):
     sync(m, runs)
     sync(mirror(runs), runs, final=True)  # another process would do the same
     trials, front = example_trials(), example_front(runs / "demo")
-    history = client(runs).get_metric_history(state(runs)["run_id"], "hypervolume")
+    history = client(runs).get_metric_history(state(runs)["run_id"], "front/hypervolume")
     expected = {
         n: v
         for n in range(1, len(trials) + 1)
@@ -190,7 +190,7 @@ def test_what_is_lost_is_made_again_from_everything(runs, template, lost):
         runs = other
     sync(mirror(runs), runs, final=True)
     assert state(runs)["run_id"] != old
-    assert len(client(runs).get_metric_history(state(runs)["run_id"], "hypervolume")) > 20
+    assert len(client(runs).get_metric_history(state(runs)["run_id"], "front/hypervolume")) > 20
     assert len(children(runs)) == 12
 
 

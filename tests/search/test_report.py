@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Front
+from paredown.search import Front, _picture
 from paredown.search import _chart as chart
 from paredown.search._page import page
 from paredown.search._report import trial_rows, trials_csv, write_report
@@ -169,3 +169,8 @@ def test_roles_labels_and_limits(front):
 
 def test_log_ticks():
     assert chart.log_ticks(3.0, 12.0) == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+
+
+def test_ties_in_latency_are_not_blown_up():
+    assert _picture._no_closer(0.99, 1.01) == pytest.approx((0.875, 1.125))
+    assert _picture._no_closer(1.0, 3.0) == (1.0, 3.0)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_the_hull_is_the_whole_hull(t: SensitivityTable) -> None:
 def test_it_falls_in_cost_and_rises_in_divergence(t: SensitivityTable) -> None:
     for finer in (False, True):
         points = [(t.cost_of("bytes", c), t.divergence_of(c)) for c in sweep(t, "bytes", finer=finer)]
-        for (cost, divergence), (cheaper, worse) in zip(points, points[1:], strict=False):
+        for (cost, divergence), (cheaper, worse) in pairwise(points):
             assert cheaper < cost
             assert worse >= divergence
 

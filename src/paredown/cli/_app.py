@@ -74,7 +74,7 @@ def _root(
     ] = False,
 ) -> None:
     if version:
-        from .._environment import version_of
+        from ..search._environment import version_of
 
         print(version_of("paredown") or "unknown (not installed)")
         raise typer.Exit

@@ -20,6 +20,9 @@ PORT = 5000
 PATIENCE_S = 120.0
 """How long the server may take until it answers."""
 
+VIEW = "workflowType=machine_learning"
+"""MLflow opens its pages for language-model applications otherwise."""
+
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """No telemetry, and no workers for jobs that paredown does not have."""
 
@@ -31,7 +34,8 @@ def serve(run: Path, port: int | None) -> None:
     Raises `InputError` if the run has no mirror or the port is taken, `ParedownError` if the server does not come up.
     """
     mirror = _mirror(run)
-    uri, page = mirror["tracking_uri"], f"#/experiments/{mirror['experiment_id']}/runs/{mirror['run_id']}"
+    uri = mirror["tracking_uri"]
+    page = f"#/experiments/{mirror['experiment_id']}/runs/{mirror['run_id']}?{VIEW}"
     if uri.startswith(("http://", "https://")):
         print(f"{uri.rstrip('/')}/{page}")
         return

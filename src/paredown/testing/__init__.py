@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._evaluators import check_evaluator, check_metric
     from ._models import AWKWARD
     from ._problems import SyntheticProblem
+    from ._registries import isolated_registries
     from ._runtimes import check_runtime
     from ._searchers import ContractViolation, check_searcher
 
@@ -25,6 +26,7 @@ _HOME_OF = {
     "check_metric": "._evaluators",
     "check_runtime": "._runtimes",
     "check_searcher": "._searchers",
+    "isolated_registries": "._registries",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "check_metric",
     "check_runtime",
     "check_searcher",
+    "isolated_registries",
 ]
 
 

@@ -22,7 +22,7 @@ class SyntheticProblem:
     """Weight widths for `n_groups` layers; divergence, bytes and MAC-like cost as a quantized network would show them.
 
     Alone, a layer's divergence is about sensitivity · 4^-bits, with some disorder (the `table`, noisy by
-    `table_noise`). Together they add up, times pairwise interactions of random sign and size `interaction`, and saturate.
+    `table_noise`). Together they add up, times pairwise interactions of random sign (`interaction`), and saturate.
     Everything is a pure function of the constructor's arguments and the candidate.
 
     n_levels     how many widths each group may have, from `BITS` (the first is left alone)
@@ -42,7 +42,7 @@ class SyntheticProblem:
         limits: dict[str, tuple[float | None, float | None]] | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
-        self.bits = np.array(BITS[: n_levels - 1] + (2,) if n_levels > 1 else (32,))
+        self.bits = np.array((*BITS[: n_levels - 1], 2) if n_levels > 1 else (32,))
         size = np.exp(rng.normal(0.0, 1.2, n_groups))
         self.bytes = 1e5 * size[:, None] * self.bits[None, :] / 8.0
         self.bops = np.exp(rng.normal(0.0, 1.0, n_groups))[:, None] * self.bits[None, :] * 1e6

@@ -52,7 +52,7 @@ def check_searcher(make: SearcherFactory, *, better_than_random: bool = True) ->
 
 
 def check_candidates(make: SearcherFactory) -> None:
-    """`ask(n)` gives a list of at most n candidates of the space, whose levels are builtin ints; `ask(0)` gives none."""
+    """`ask(n)` gives at most n candidates of the space, whose levels are builtin ints; `ask(0)` gives none."""
     problem = SyntheticProblem(n_groups=5, n_levels=4)
     searcher = make(problem.context())
     _require(not searcher.ask(0), "candidates", "ask(0) must give no candidate")
@@ -73,7 +73,7 @@ def check_candidates(make: SearcherFactory) -> None:
 
 
 def check_no_duplicates(make: SearcherFactory) -> None:
-    """No candidate is proposed twice, nor one that was told, whether it was completed, failed, infeasible or never told."""
+    """No candidate is proposed twice, nor one that was told: completed, failed, infeasible or still out."""
     problem = SyntheticProblem(n_groups=3, n_levels=4)
     searcher = make(problem.context())
     searcher.tell([problem.trial(i, c) for i, c in enumerate(problem.uniform())])
@@ -105,7 +105,7 @@ def check_exhaustion(make: SearcherFactory) -> None:
 
 
 def check_any_trial(make: SearcherFactory) -> None:
-    """Trials come in any order and of any type: late, never asked for, told twice, all failed. Then `ask` still works."""
+    """Trials come in any order and of any type: late, never asked for, told twice, all failed; `ask` still works."""
     problem = SyntheticProblem(n_groups=4, n_levels=4, limits={"divergence": (None, 0.5), "bytes": (None, 4e6)})
     searcher = make(problem.context())
     strangers = [c for i, c in enumerate(problem.every_candidate()) if i % 37 == 0]
@@ -134,7 +134,7 @@ def check_any_trial(make: SearcherFactory) -> None:
 
 
 def check_failures_are_not_results(make: SearcherFactory) -> None:
-    """A failed trial counts as no result: a search in which the whole cheap half fails still proposes the other half."""
+    """A failed trial is no result: a search in which the whole cheap half fails still proposes the other half."""
     problem = SyntheticProblem(n_groups=6, n_levels=5, seed=3)
     searcher = make(problem.context())
     middle = problem.table.cost_of("bytes", Candidate(levels=(1,) * 6))
@@ -163,7 +163,7 @@ def check_objectives(make: SearcherFactory) -> None:
 
 
 def check_determinism(make: SearcherFactory) -> None:
-    """Same context and calls, same asks, whatever numpy's and Python's global generators hold; another seed, other asks."""
+    """Same context and calls, same asks, whatever the global generators hold; another seed, other asks."""
     problem = SyntheticProblem(n_groups=8)
     before = np.random.get_state(), random.getstate()  # noqa: NPY002 - the global generators must not matter
     try:
@@ -201,7 +201,7 @@ def check_another_process(make: SearcherFactory) -> None:
 
 
 def check_state(make: SearcherFactory) -> None:
-    """`state_dict` is JSON and a snapshot; loaded in mid-run, with candidates still out, it goes on as the old one would."""
+    """`state_dict` is JSON and a snapshot; loaded in mid-run, with candidates out, it goes on as the old one would."""
     problem = SyntheticProblem(n_groups=8, limits={"divergence": (None, 1.0)})
     for n_before in (0, 1, 5, 25):
         searcher = make(problem.context(seed=2))
@@ -242,7 +242,8 @@ def check_better_than_random(make: SearcherFactory) -> None:
     _require(
         p < 0.05,
         "better than random",
-        f"over {N_SEEDS} seeds it led random search by {np.mean(differences):+.4f} of the front's hypervolume (p = {p:.3f}, needed < 0.05)",
+        f"over {N_SEEDS} seeds it led random search by {np.mean(differences):+.4f} of the front's hypervolume "
+        f"(p = {p:.3f}, needed < 0.05)",
     )
 
 

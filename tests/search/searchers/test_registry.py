@@ -146,7 +146,7 @@ def test_another_ones_state_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["evolution", "random", "optuna:nsga2"])
 def test_a_trial_of_another_space_is_refused(name: str) -> None:
     other = SyntheticProblem(n_groups=4, n_levels=3)
-    with pytest.raises(ConfigError, match="3 levels|has 3"):
+    with pytest.raises(ConfigError, match=r"has 3 levels"):
         make_searcher(name, CONTEXT).tell([other.trial(0, Candidate(levels=(0, 0, 0, 0)))])
 
 

@@ -1,0 +1,40 @@
+"""For tests of plugins: what is registered inside a block is forgotten at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def isolated_registries() -> Iterator[None]:
+    """Puts every registry back at the end: methods, metrics, runtimes, searchers; imported files are forgotten too.
+
+    Without it a plugin's names stay taken for the rest of the process, and a second test cannot register them.
+    """
+    registries = _registries()
+    before = [dict(registry) for registry in registries]
+    modules, path = set(sys.modules), list(sys.path)
+    try:
+        yield
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(entries)
+        for name in [name for name in sys.modules if name.startswith("paredown_user_") and name not in modules]:
+            del sys.modules[name]
+        sys.path[:] = path
+
+
+def _registries() -> list[dict[Any, Any]]:
+    from ..compressors import methods
+    from ..compressors._registry import REGISTRIES
+    from ..evaluators.quality._metric import _METRICS
+    from ..evaluators.runtimes._base import _RUNTIMES
+    from ..search._plugins import _digests
+    from ..search.searchers._registry import _SEARCHERS
+
+    methods("weight")  # the built-in ones register themselves on the first look
+    return [*(registry._entries for registry in REGISTRIES.values()), _METRICS, _RUNTIMES, _SEARCHERS, _digests]

@@ -1,0 +1,219 @@
+"""The contract of a runtime; see `paredown.evaluators.runtimes` (`Runtime`, `register_runtime`).
+
+    from paredown.testing import check_runtime
+    check_runtime(MyRuntime())
+
+Each check raises `AssertionError` and says what the runtime broke.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..compressors import (
+    Anatomy,
+    Calibration,
+    CompressedModel,
+    Inputs,
+    LayerSpec,
+    Variant,
+    applicable,
+    calibrate,
+    compress,
+    forward,
+    model_digest,
+    module_at,
+)
+from ..errors import MissingExtra, ParedownError
+from ._models import AWKWARD
+
+if TYPE_CHECKING:
+    from ..evaluators.runtimes import Runtime, Session
+
+MODELS = (
+    "convolutions",
+    "grouped",
+    "depthwise",
+    "conv1d",
+    "tied_weights",
+    "shared_module",
+    "keyword_inputs",
+    "transformer",
+)
+TREATMENTS = {
+    "8-bit weights and activations": (LayerSpec(weight_bits=8, activation_bits=8),),
+    "a mixture": (
+        LayerSpec(rank=0.4),
+        LayerSpec(weight_bits=4, sparsity=0.25),
+        LayerSpec(),
+        LayerSpec(weight_bits=5, rank=0.5, sparsity=0.25),
+    ),
+}
+"""Name -> specs that the layers get in turn. The mixture leaves activations alone, so it must agree to rounding."""
+
+_FLOAT_TOLERANCE = 1e-4
+_SHARE_OF_EFFECT = 0.5
+
+
+def check_runtime(runtime: Runtime, models: tuple[str, ...] = MODELS) -> None:
+    """Check one runtime on these of the `AWKWARD` models, each under both `TREATMENTS`.
+
+    What is checked: the artifact lies in its folder, and loaded again it computes what PyTorch computes, for any batch;
+    activations that should be quantized are; the model, the inputs and torch's threads are left alone; what cannot be
+    run is refused with an error of ours. Raises `MissingExtra` if the runtime is not available here.
+    """
+    if (line := runtime.available()) is not None:
+        raise MissingExtra(f"the runtime {runtime.name!r} cannot be checked: {line}")
+    for name in models:
+        for treatment, specs in TREATMENTS.items():
+            _check(runtime, _Case.make(name, specs), f"{runtime.name}: {name} with {treatment}")
+    _check_refusals(runtime)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    name: str
+    model: nn.Module
+    inputs: Inputs
+    assignment: Mapping[str, LayerSpec]
+    variants: Mapping[str, Variant]
+    calibration: Calibration
+    expected: Tensor
+    float_expected: Tensor
+    """What comes out when no activation is quantized."""
+
+    @classmethod
+    def make(cls, name: str, specs: tuple[LayerSpec, ...]) -> _Case:
+        model, inputs = AWKWARD[name]()
+        anatomy = Anatomy.trace(model, inputs)
+        calibration = calibrate(model, [inputs], anatomy)
+        assignment: dict[str, LayerSpec] = {}
+        for spec, group in zip(cycle(specs), anatomy.groups, strict=False):
+            # layers that share a tensor must get the same weight: what does not apply to one is given to none
+            fits = not any(applicable(spec.weight_only, anatomy[fqn]) for fqn in group)
+            assignment.update(dict.fromkeys(group, spec if fits else LayerSpec()))
+        for fqn, spec in assignment.items():
+            if applicable(spec, anatomy[fqn]):
+                assignment[fqn] = spec.weight_only  # an embedding's input is not quantized
+        variants = {
+            layer.fqn: compress(module_at(model, layer.fqn).weight.detach(), assignment[layer.fqn], layer)  # type: ignore[operator]
+            for layer in anatomy.layers
+        }
+        resident = CompressedModel(model, anatomy, calibration)
+        with torch.no_grad():
+            with resident.apply(assignment, variants):
+                expected = forward(model, inputs)
+            with resident.apply({fqn: spec.weight_only for fqn, spec in assignment.items()}, variants):
+                float_expected = forward(model, inputs)
+        return cls(name, model, inputs, assignment, variants, calibration, expected, float_expected)
+
+    def export(self, runtime: Runtime, folder: Path) -> Path:
+        return runtime.export(self.model, self.assignment, self.variants, self.calibration, self.inputs, folder)
+
+    def load(self, runtime: Runtime, path: Path) -> Session:
+        return runtime.load(path, threads=1, model_factory=lambda: AWKWARD[self.name]()[0])
+
+
+def _check(runtime: Runtime, case: _Case, what: str) -> None:
+    before = model_digest(case.model), _hooks(case.model), case.model.training
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "new" / "artifact"
+        path = case.export(runtime, out)
+        _expect(path.is_file(), f"export must return a file that it wrote, got {path}", what)
+        _expect(out in path.parents, f"the artifact must lie in the given folder {out}, got {path}", what)
+        after = model_digest(case.model), _hooks(case.model), case.model.training
+        _expect(before == after, "export must leave the model's weights, hooks and train mode alone", what)
+        session = case.load(runtime, path)
+        inputs, threads = _copied(case.inputs), torch.get_num_threads()
+        output = session.run(inputs)
+        _expect(torch.get_num_threads() == threads, "run must leave torch's number of threads alone", what)
+        _expect(_equal(inputs, case.inputs), "run must leave its inputs alone", what)
+        _check_output(output, case, what)
+        _expect(torch.equal(session.run(inputs), output), "the same inputs must give the same output twice", what)
+        again = case.load(runtime, path)
+        for n in (1, 3):
+            part = again.run(_first(case.inputs, n))
+            _expect(
+                part.shape == output[:n].shape, f"a batch of {n} must give {n} outputs, got {tuple(part.shape)}", what
+            )
+            close = torch.allclose(part, output[:n], atol=0.1 * float(output.abs().max()))
+            _expect(close, f"a batch of {n} must give what the same samples give in a larger one", what)
+
+
+def _check_output(output: Tensor, case: _Case, what: str) -> None:
+    expected = case.expected
+    _expect(isinstance(output, Tensor) and output.device.type == "cpu", "run must return a tensor on the CPU", what)
+    _expect(output.shape == expected.shape, f"expected shape {tuple(expected.shape)}, got {tuple(output.shape)}", what)
+    error = float((output - expected).abs().max())
+    scale = max(1.0, float(expected.abs().max()))
+    if not any(spec.changes_activation for spec in case.assignment.values()):
+        _expect(
+            error <= _FLOAT_TOLERANCE * scale,
+            f"the output must be that of PyTorch within {_FLOAT_TOLERANCE * scale:.0e}, it differs by {error:.1e}",
+            what,
+        )
+        return
+    # a value that lies between two codes may fall on either side, so not the largest error counts, but the mean square
+    found = float((output - expected).square().mean().sqrt())
+    effect = float((case.float_expected - expected).square().mean().sqrt())
+    _expect(
+        found <= _SHARE_OF_EFFECT * effect + 1e-6,
+        f"quantized activations change the output by {effect:.1e} (root mean square), and the runtime differs from "
+        f"PyTorch's by {found:.1e}: it does not quantize as the calibration says",
+        what,
+    )
+
+
+def _check_refusals(runtime: Runtime) -> None:
+    case = _Case.make("convolutions", (LayerSpec(),))
+    with tempfile.TemporaryDirectory() as folder:
+        path = case.export(runtime, Path(folder))
+        try:
+            runtime.load(path, threads=0, model_factory=lambda: case.model)
+        except ParedownError:
+            pass
+        else:
+            raise AssertionError(f"{runtime.name}: load must refuse zero threads with an error of paredown")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        try:
+            case.load(runtime, path).run(case.inputs)
+        except ParedownError:
+            return
+        raise AssertionError(f"{runtime.name}: a truncated file must be refused with an error of paredown")
+
+
+def _expect(holds: bool, clause: str, what: str) -> None:
+    if not holds:
+        raise AssertionError(f"{what}: {clause}")
+
+
+def _hooks(model: nn.Module) -> list[int]:
+    return [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()]
+
+
+def _first(inputs: Inputs, n: int) -> Inputs:
+    if isinstance(inputs, Mapping):
+        return {name: x[:n] for name, x in inputs.items()}
+    return tuple(x[:n] for x in inputs) if isinstance(inputs, tuple) else inputs[:n]
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Mapping):
+        return {name: x.clone() for name, x in inputs.items()}
+    return tuple(x.clone() for x in inputs) if isinstance(inputs, tuple) else inputs.clone()
+
+
+def _equal(one: Inputs, other: Inputs) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(torch.equal(x, other[name]) for name, x in one.items())
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)

@@ -1,0 +1,167 @@
+"""Every runtime keeps the contract, and a runtime that breaks a clause is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paredown.errors import InputError, MissingExtra
+from paredown.evaluators.runtimes import Session, TorchRuntime, get_runtime, list_runtimes
+from paredown.testing import check_runtime
+
+ONNX_MODELS = ["convolutions", "grouped", "depthwise", "conv1d", "tied_weights", "shared_module", "keyword_inputs"]
+
+
+def test_torch_keeps_the_contract() -> None:
+    check_runtime(TorchRuntime())
+
+
+@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer"])
+def test_onnxruntime_keeps_the_contract(model: str) -> None:
+    check_runtime(get_runtime("onnxruntime"), (model,))
+
+
+@pytest.mark.parametrize("model", ["convolutions", "depthwise", "tied_weights", "shared_module"])
+def test_openvino_keeps_the_contract(model: str) -> None:
+    check_runtime(get_runtime("openvino"), (model,))
+
+
+class Wrapped:
+    """A session that runs another one."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def run(self, inputs: Any) -> torch.Tensor:
+        return self.session.run(inputs)
+
+
+class Broken(TorchRuntime):
+    """A runtime that is right, but for what a subclass breaks."""
+
+    name = "broken"
+    session: Callable[[Session], Session] = staticmethod(lambda session: session)
+
+    def load(self, path: Path, **options: Any) -> Any:
+        return self.session(super().load(path, **options))
+
+
+class ForgetsActivations(Broken):
+    def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
+        return super().export(model, {fqn: spec.weight_only for fqn, spec in assignment.items()}, *rest)
+
+
+class ForgetsWeights(Broken):
+    def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
+        return super().export(model, {}, *rest)
+
+
+class WritesElsewhere(Broken):
+    def export(self, *args: Any) -> Path:
+        *rest, out = args
+        return super().export(*rest, out.parent / "elsewhere")
+
+
+class WritesNothing(Broken):
+    def export(self, *args: Any) -> Path:
+        return Path(args[-1]) / "model.safetensors"
+
+
+class LeavesAHook(Broken):
+    def export(self, model: Any, *rest: Any) -> Path:
+        model.register_forward_hook(lambda *_: None)
+        return super().export(model, *rest)
+
+
+class ChangesTheModel(Broken):
+    def export(self, model: Any, *rest: Any) -> Path:
+        path = super().export(model, *rest)
+        for parameter in model.parameters():
+            parameter.data.add_(1.0)
+        return path
+
+
+class Noisy(Wrapped):
+    def run(self, inputs: Any) -> torch.Tensor:
+        output = super().run(inputs)
+        return output + 1e-7 * torch.rand_like(output)
+
+
+class OneSampleOnly(Wrapped):
+    def run(self, inputs: Any) -> torch.Tensor:
+        output = super().run(inputs)
+        return output if len(output) == 4 else output[:1]
+
+
+class SpoilsItsInputs(Wrapped):
+    def run(self, inputs: Any) -> torch.Tensor:
+        output = super().run(inputs)
+        inputs.zero_()
+        return output
+
+
+class SetsThreads(Wrapped):
+    def run(self, inputs: Any) -> torch.Tensor:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return super().run(inputs)
+
+
+class AnyThreads(Broken):
+    def load(self, path: Path, **options: Any) -> Any:
+        return super().load(path, **{**options, "threads": max(1, options["threads"])})
+
+
+@pytest.mark.parametrize(
+    ("runtime", "clause"),
+    [
+        (ForgetsActivations, "does not quantize as the calibration says"),
+        (ForgetsWeights, "must be that of PyTorch|does not quantize"),
+        (WritesElsewhere, "must lie in the given folder"),
+        (WritesNothing, "must return a file that it wrote"),
+        (LeavesAHook, "hooks"),
+        (ChangesTheModel, "leave the model's weights"),
+        (AnyThreads, "zero threads"),
+    ],
+)
+def test_a_broken_runtime_is_rejected(runtime: type[Broken], clause: str) -> None:
+    with pytest.raises(AssertionError, match=clause):
+        check_runtime(runtime(), ("convolutions",))
+
+
+@pytest.mark.parametrize(
+    ("session", "clause"),
+    [
+        (Noisy, "same output twice"),
+        (OneSampleOnly, "a batch of 3 must give 3"),
+        (SpoilsItsInputs, "leave its inputs alone"),
+        (SetsThreads, "number of threads"),
+    ],
+)
+def test_a_broken_session_is_rejected(session: type[Wrapped], clause: str) -> None:
+    runtime = Broken()
+    runtime.session = session
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(AssertionError, match=clause):
+            check_runtime(runtime, ("convolutions",))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_runtime_that_is_not_there_is_not_checked() -> None:
+    class Absent(Broken):
+        def available(self) -> str | None:
+            return "no such package; get it with: pip install it"
+
+    with pytest.raises(MissingExtra, match="pip install it"):
+        check_runtime(Absent())
+
+
+def test_the_known_runtimes_are_listed_where_one_is_unknown() -> None:
+    assert list_runtimes()[:3] == ("torch", "onnxruntime", "openvino")
+    with pytest.raises(InputError, match="'tflite'; known are torch, onnxruntime, openvino"):
+        get_runtime("tflite")

@@ -266,12 +266,13 @@ def _by_each_method(spec: LayerSpec, chosen: Mapping[str, Sequence[str]]) -> Ite
 
 
 def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
-    """Orders specs of one layer size by about what they store; then activations in FP32 first. Total, so that the order
-    never varies.
+    """Orders specs of one layer size by about what they store; then activations in FP32 and built-in methods first.
+    Total, so that the order never varies.
     """
     density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
-    methods = tuple(getattr(spec, key) for key in METHODS.values())
-    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *methods)
+    methods = [getattr(spec, key) for key in METHODS.values()]
+    own = [name != getattr(_NEUTRAL, key) for key, name in zip(METHODS.values(), methods, strict=True)]
+    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *own, *methods)
 
 
 def _nearest_level(group: Group, spec: LayerSpec) -> int:

@@ -153,7 +153,7 @@ def test_what_a_task_may_say(tmp_path: Path, value: str, says: str) -> None:
 def test_it_stands_at_the_top_of_a_task(tmp_path: Path) -> None:
     path = tmp_path / "task.toml"
     path.write_text("[data]\nfactory = 'a:b'\nplugins = ['mine.py']\n")
-    with pytest.raises(TaskError, match="data.plugins is not a known key; plugins stands at the top of the file"):
+    with pytest.raises(TaskError, match=r"data.plugins is not a known key; plugins stands at the top of the file"):
         Task.load(path)
     assert task(tmp_path, "a.py").with_overrides(['plugins=["b.py"]']).plugins == ("b.py",)
 

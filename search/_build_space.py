@@ -110,6 +110,8 @@ def bounds(
 ) -> dict[str, tuple[float | None, float | None]]:
     """Name -> (lower or None, upper or None), relative limits worked out against the original's values.
 
+    Where the task does not limit its metric, `quality.max_loss` does; it says nothing of an original at or below zero.
+
     maximise  whether the task's metric is
     Raises `TaskError` where a relative and an absolute limit exclude each other.
     """
@@ -129,6 +131,9 @@ def bounds(
                 f"most {high:g}; these exclude each other"
             )
         found[name] = (low, high)
+    name, loss = task.metric_name, task.quality.max_loss
+    if name not in found and loss < 1.0 and original.get(name, 0.0) > 0.0:
+        found[name] = (original[name] * (1.0 - loss), None) if maximise else (None, original[name] / (1.0 - loss))
     return found
 
 

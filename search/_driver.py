@@ -27,7 +27,7 @@ from ._recorder import Recorder
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
-from ._verify import verify_points
+from ._verify import export_original, verify_points
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,6 +119,7 @@ def _drive(
 
 def _search(sitting: Sitting, mirrors: Mirrors) -> None:
     build_store(sitting)
+    export_original(sitting)
     evaluate_baselines(sitting)
     table = measure_table(sitting)
 

@@ -19,7 +19,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._verify import Workshop, judge_loaded, runtime_for, runtime_format, write_artifact
+from ._workshop import Workshop, judge_loaded, runtime_for, runtime_format, write_artifact
 
 if TYPE_CHECKING:
     from torch import nn

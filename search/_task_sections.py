@@ -118,6 +118,13 @@ class QualitySection(Section):
         description="how far a candidate's outputs are from the original's: kl for logits, mse otherwise; "
         "auto chooses by the metric",
     )
+    max_loss: Number = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of the original's quality that a point may lose and still be offered, where [limits] says "
+        "nothing of the metric; 1 offers everything",
+    )
     guide: Literal["divergence", "metric"] = Field(
         default="divergence",
         description="what the search is led by; divergence is smoother than a metric and tells close candidates apart",

@@ -83,6 +83,8 @@ def _cell(point: Point, name: str, split: str | None = None) -> str:
 
 def _ratio(original: Point | None, point: Point, name: str) -> str:
     """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
+    if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
+        return fmt.times(point.metrics["speedup"].value)
     theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
     if not theirs or not mine or theirs.source != mine.source or not mine.value:
         return fmt.DASH

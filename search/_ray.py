@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from ..errors import ParedownError
 from ._bench import Bench, Job, Outcome, Worker, run_job
 from ._pool import python_path, worker_facts
 
@@ -23,7 +24,7 @@ _QUIET = {
 }
 
 
-_STARTING_S = 120.0
+_MAX_FAILED_STARTS = 3
 
 
 class _Actor:
@@ -35,6 +36,9 @@ class _Actor:
         torch.set_num_threads(threads)
         self._worker = Worker(bench)
         self._facts = worker_facts(threads)
+
+    def ready(self) -> bool:
+        return True
 
     def run(self, job: Job) -> Outcome:
         return run_job(self._worker, job, self._facts)
@@ -73,13 +77,18 @@ class RayPool:
             for module in modules:
                 pickle.unregister_pickle_by_value(module)
         self._threads = threads
-        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
-        self._warm: set[Any] = set()
-        self._free: list[Any] = [self._start() for _ in range(workers)]
+        self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        self._failed_starts = 0
+        self._starting: dict[Any, Any] = {}
+        self._free: list[Any] = []
         self._running: dict[Any, tuple[Any, Job, float]] = {}
+        for _ in range(workers):
+            self._start()
 
-    def _start(self) -> Any:
-        return self._remote.remote(self._bench, self._threads)
+    def _start(self) -> None:
+        """A slot is free only once its process is up, so that no job's limit pays for that."""
+        actor = self._remote.remote(self._bench, self._threads)
+        self._starting[actor.ready.remote()] = actor
 
     @property
     def idle(self) -> int:
@@ -87,24 +96,46 @@ class RayPool:
 
     @property
     def busy(self) -> int:
-        return len(self._running)
+        """Jobs that run, and workers that are about to be able to."""
+        return len(self._running) + len(self._starting)
 
     def submit(self, job: Job) -> None:
         actor = self._free.pop()
-        grace = 0.0 if actor in self._warm else _STARTING_S  # the first job waits until the worker is up
-        self._running[actor.run.remote(job)] = (actor, job, time.monotonic() + grace)
+        self._running[actor.run.remote(job)] = (actor, job, time.monotonic())
 
     def wait(self, timeout_s: float | None = None) -> list[Outcome]:
-        """Blocks until a job ends, one exceeds its limit, or `timeout_s` passes."""
+        """Blocks until a job ends, one exceeds its limit, a worker is up, or `timeout_s` passes.
+
+        Raises `ParedownError` if workers cannot be started.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._running:
-            ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0.0)
+        while waiting := [*self._running, *self._starting]:
+            ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0.0)
             if not ready:
-                ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=self._patience(deadline))
-            outcomes = [self._collect(reference) for reference in ready] + self._expire()
-            if outcomes or (deadline is not None and time.monotonic() >= deadline):
+                ready, _ = self._ray.wait(waiting, num_returns=1, timeout=self._patience(deadline))
+            started = [reference for reference in ready if reference in self._starting]
+            for reference in started:
+                self._admit(reference)
+            outcomes = [self._collect(r) for r in ready if r in self._running] + self._expire()
+            if outcomes or started or (deadline is not None and time.monotonic() >= deadline):
                 return outcomes
         return []
+
+    def _admit(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as exception:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                raise ParedownError(
+                    f"{self._failed_starts} workers in a row could not be started: {_death(exception)}; --workers 0 "
+                    "runs everything in this process and shows what is wrong"
+                ) from exception
+            self._start()
+            return
+        self._failed_starts = 0
+        self._free.append(actor)
 
     def _patience(self, deadline: float | None) -> float:
         """How long to sleep before looking again: until the first limit, or the caller's deadline."""
@@ -120,10 +151,9 @@ class RayPool:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as exception:
             self._ray.kill(actor)
-            self._free.append(self._start())
-            return Outcome(job=job, error=_death(exception), fatal=True, seconds=max(0.0, time.monotonic() - began))
+            self._start()
+            return Outcome(job=job, error=_death(exception), fatal=True, seconds=time.monotonic() - began)
         self._free.append(actor)
-        self._warm.add(actor)
         return outcome
 
     def _expire(self) -> list[Outcome]:
@@ -137,15 +167,16 @@ class RayPool:
         for reference, actor, job, began in late:
             del self._running[reference]
             self._ray.kill(actor)
-            self._free.append(self._start())
+            self._start()
             why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
-            outcomes.append(Outcome(job=job, error=why, seconds=max(0.0, now - began)))
+            outcomes.append(Outcome(job=job, error=why, seconds=now - began))
         return outcomes
 
     def close(self) -> None:
-        for actor in [*self._free, *(actor for actor, _, _ in self._running.values())]:
+        running = (actor for actor, _, _ in self._running.values())
+        for actor in [*self._free, *running, *self._starting.values()]:
             self._ray.kill(actor)
-        self._free, self._running = [], {}
+        self._free, self._running, self._starting = [], {}, {}
         if self._owns_cluster:
             self._ray.shutdown()
 

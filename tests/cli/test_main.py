@@ -129,7 +129,6 @@ def test_without_a_command_the_help_goes_to_stderr(capsys):
         (["search", "--trials", "many"], "--trials"),
         (["search", "--workers", "-1"], "--workers"),
         (["export", "run"], "--out"),
-        (["export", "run", "--out", "x", "--format", "pickle"], "pickle"),
         (["schema", "model"], "model"),
         (["explain", "run"], "POINT"),
         (["ui", "run", "--port", "70000"], "65535"),

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from paredown.evaluators import get_metric
-from paredown.search import Task, search
+from paredown.search import Task, search, verify_artifact
 from paredown.testing import check_metric
 
 
-def test_it_is_searched_for_limited_and_verified(
-    recipe: Callable[..., Task], tmp_path: Path, verified_elsewhere: Callable[[Path], dict[str, Any]]
-) -> None:
+def test_it_is_searched_for_limited_and_verified(recipe: Callable[..., Task], tmp_path: Path) -> None:
     task = recipe("A metric", "space.activation_bits=[32]", "limits.top3.max_drop=0.5")
     front = search(task, out=tmp_path / "run", workers=0)
     original = front.original
     assert [objective.name for objective in front.objectives] == ["top3", "bytes"]
     assert original.metrics["top3"].unit == "fraction"
     assert original.metrics["top3"].value == _top3_of_the_original(task)
-    found = verified_elsewhere(tmp_path / "run" / "verified" / front.points[-1].id)
+    found = verify_artifact(tmp_path / "run" / "verified" / front.points[-1].id)
     assert found["ok"]
     assert "top3" in {check["name"] for check in found["checks"]}
     outputs = torch.eye(10)[:4] - torch.arange(10) / 100  # the right answer first, then 0, 1 and 2

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: every acknowledged trial is there after it, none is there twice, and the end is exactly N."""
+"""SIGKILL at random moments: every acknowledged trial stays, none is there twice, and the end is exactly N."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _kill_and_resume(task: Task, run: Path, repository: Path, n_kills: int) -> N
     progressed = 0
     for _ in range(n_kills):
         process = _start(task, run, repository)
-        # at any moment of a sitting: while it loads, starts Ray, builds, evaluates, verifies, or a little into the trials
+        # at any moment of a sitting: loading, starting Ray, building, evaluating, verifying
         deadline = time.monotonic() + rng.uniform(0.5, 14.0)
         wanted = len(acknowledged) + rng.randint(1, 6)
         while process.poll() is None and time.monotonic() < deadline and len(_trials(run)) < wanted:

@@ -32,14 +32,6 @@ app = typer.Typer(
 _FAILURES_SHOWN = 5
 
 
-class Format(StrEnum):
-    paredown = "paredown"
-    onnx = "onnx"
-    openvino = "openvino"
-    pt2 = "pt2"
-    config = "config"
-
-
 class Schema(StrEnum):
     task = "task"
     config = "config"
@@ -217,15 +209,17 @@ def export(
         str,
         typer.Option(metavar="POINT", help='ID, knee, smallest, fastest, best, or "accuracy>=0.98,latency_ms<=0.5".'),
     ] = "knee",
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.paredown,
+    format: Annotated[
+        str, typer.Option(help="paredown, onnx, openvino, pt2, config, or the format of a runtime of yours.")
+    ] = "paredown",
     as_json: Json = False,
 ) -> None:
     """Write a point as an artifact; prints its path."""
     from ..search import export_point
 
-    path = export_point(run, point, format.value, out)
-    _show_path(path, {"point": point, "format": format.value}, as_json)
-    if format is not Format.config:
+    path = export_point(run, point, format, out)
+    _show_path(path, {"point": point, "format": format}, as_json)
+    if format != "config":
         console.say(f"check it: paredown verify {path}")
 
 

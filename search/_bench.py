@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ParedownError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..compressors import Anatomy, Calibration, LayerSpec, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, Split
@@ -54,14 +54,32 @@ class Worker:
     _digests: dict[str, str] = field(default_factory=dict)
     _resident: Any = None
     _store: Any = None
+    _weights: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    _hooks: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         from ..compressors import CompressedModel, VariantStore
 
         self.bench.plugins.load()
-        self.bench.model.eval()
-        self._resident = CompressedModel(self.bench.model, self.bench.anatomy, self.bench.calibration)
+        model = self.bench.model.eval()
+        self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
+        self._weights = [(parameter, parameter.data) for parameter in model.parameters()]
+        self._hooks = {module: frozenset(module._forward_pre_hooks) for module in model.modules()}
+
+    def reset(self) -> None:
+        """After a job that was interrupted anywhere, even while it put things back: the model as it was at first."""
+        import torch
+
+        from ..compressors import CompressedModel
+
+        for parameter, data in self._weights:
+            parameter.data = data
+        for module, known in self._hooks.items():
+            for key in [key for key in module._forward_pre_hooks if key not in known]:
+                del module._forward_pre_hooks[key]
+        torch.set_grad_enabled(True)
+        self._resident = CompressedModel(self.bench.model.eval(), self.bench.anatomy, self.bench.calibration)
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         """From the store; made there first if it is missing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ._bench import Job
 from ._result import misses, violation
 from ._sitting import Sitting, next_attempt
 from ._space import Candidate
@@ -21,7 +22,7 @@ def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callab
     trial.
     """
     exploration = _Exploration(sitting, table, after_each)
-    while exploration.submit_some() or sitting.pool.busy:
+    while exploration.submit_some() or sitting.pool.busy or exploration.again:
         exploration.collect()
         sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
     left = sitting.task.budget.trials - sitting.state.n_mixed
@@ -42,11 +43,15 @@ class _Exploration:
         self.known = {trial.candidate for trial in sitting.state.trials}
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
+        self.again: list[Job] = []
         self.is_exhausted = False
 
     def submit_some(self) -> bool:
         """Give every idle worker something to do. Whether anything was submitted."""
         submitted = False
+        while self.sitting.pool.idle and self.again:  # also when the time is up: these count as asked for
+            self.sitting.pool.submit(self.again.pop())
+            submitted = True
         while self.sitting.pool.idle and self.left > 0 and not self.sitting.out_of_time:
             with self.sitting.recorder.watch.charge("searcher"):
                 candidate = self._ask()
@@ -81,7 +86,7 @@ class _Exploration:
             outcomes = self.sitting.pool.wait(timeout_s=1.0)
         for outcome in outcomes:
             if (again := next_attempt(outcome)) is not None:
-                self.sitting.pool.submit(again)
+                self.again.append(again)
             else:
                 self._finish(self.sitting.trial_of(outcome))
 

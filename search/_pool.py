@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -69,8 +70,16 @@ class InProcess:
         return len(self._done)
 
     def submit(self, job: Job) -> None:
-        with _time_limit(job.timeout_s):
-            outcome = run_job(self._worker, job, self._facts)
+        expired: list[str] = []
+        try:
+            with _time_limit(job.timeout_s, expired):
+                outcome = run_job(self._worker, job, self._facts)
+        except TimeoutError as error:  # it came in the very moment when the job was done
+            outcome = Outcome(job=job, error=str(error), worker=self._facts)
+        if expired:
+            # the interruption may have struck anywhere, also where something was caught or put back
+            self._worker.reset()
+            outcome = replace(outcome, value=None, error=expired[0])
         self._done.append(outcome)
 
     def wait(self, timeout_s: float | None = None) -> list[Outcome]:
@@ -82,14 +91,15 @@ class InProcess:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the code below once it has run for `seconds`; 0 means no limit."""
+def _time_limit(seconds: float, expired: list[str]) -> Iterator[None]:
+    """Raise `TimeoutError` in the code below once it has run for `seconds` (0: no limit), and note it in `expired`."""
     if not seconds or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def expire(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"still running after {seconds:g} s; [budget] trial_timeout_s sets the limit")
+        expired.append(f"still running after {seconds:g} s; [budget] trial_timeout_s sets the limit")
+        raise TimeoutError(expired[0])
 
     previous = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)

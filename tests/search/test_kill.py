@@ -45,11 +45,13 @@ def _kill_and_resume(task: Task, run: Path, repository: Path, n_kills: int) -> N
     rng = random.Random(0)
     acknowledged: list[dict[str, Any]] = []
     progressed = 0
-    for _ in range(n_kills):
+    for n in range(n_kills):
         process = _start(task, run, repository)
-        # at any moment of a sitting: loading, starting Ray, building, evaluating, verifying
-        deadline = time.monotonic() + rng.uniform(0.5, 14.0)
-        wanted = len(acknowledged) + rng.randint(1, 6)
+        if n % 2:  # at any moment of a sitting: loading, starting Ray, building, evaluating, verifying
+            patience, wanted = rng.uniform(0.5, 14.0), N_TRIALS * 2
+        else:  # among the trials
+            patience, wanted = 120.0, len(acknowledged) + rng.randint(1, 6)
+        deadline = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < deadline and len(_trials(run)) < wanted:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -36,6 +36,10 @@ trials = 8
 Call = Callable[..., tuple[int, str, str]]
 
 
+def _metric(name: str) -> list[str]:
+    return ["search", "{task}", "-o", f'quality.metric="tiny.py:{name}"', "-o", "quality.maximise=true"]
+
+
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str]) -> Call:
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -174,8 +178,8 @@ def test_a_flipped_byte_in_the_store_is_named_and_refused(call: Call, task: Path
         (["search", "{task}", "-o", "hardware.runtime=abacus"], 2, "abacus"),
         (["search", "{task}", "-o", "hardware.profile=nokia"], 2, "nokia"),
         (["search", "{task}", "-o", "quality.metric=charm"], 2, "charm"),
-        (["search", "{task}", "-o", 'quality.metric="tiny.py:nan_metric"', "-o", "quality.maximise=true"], 2, "nan"),
-        (["search", "{task}", "-o", 'quality.metric="tiny.py:scalar_metric"', "-o", "quality.maximise=true"], 2, "got ()"),
+        (_metric("nan_metric"), 2, "nan"),
+        (_metric("scalar_metric"), 2, "expected shape (160,), got ()"),
         (["export", "{run}", "--point", "t999", "--format", "onnx", "--out", "{out}"], 2, "no point 't999'"),
         (["export", "{run}", "--point", "../../etc", "--format", "onnx", "--out", "{out}"], 2, "no point"),
         (["export", "{run}", "--point", "accuracy>=2", "--format", "onnx", "--out", "{out}"], 3, "nearest is t"),

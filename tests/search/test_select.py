@@ -1,0 +1,154 @@
+"""Which trials become points, whom each must beat, and what is recommended: by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paredown.errors import InputError, LimitsNotMet
+from paredown.evaluators import Measurement
+from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
+from paredown.search._points import _holm, front_hypervolume, nearest
+from paredown.search._result import misses, parse_bounds, violation
+from paredown.search._select import rival_of, select
+from paredown.search._trial import Kind
+
+OBJECTIVES = (Objective(name="accuracy", maximise=True), Objective(name="bytes"))
+GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
+
+
+def _trial(number: int, kind: Kind, accuracy: float, size: float, divergence: float) -> Completed:
+    values = {"accuracy": accuracy, "bytes": size, "divergence": divergence}
+    metrics = {name: Measurement(value=value) for name, value in values.items()}
+    return Completed(number=number, candidate=Candidate(levels=(number,)), kind=kind, metrics=metrics)
+
+
+ORIGINAL = _trial(0, "original", 0.90, 100, 0.0)
+UNIFORM = [_trial(1, "uniform", 0.89, 50, 0.02), _trial(2, "uniform", 0.70, 25, 0.5)]
+MIXED = [
+    _trial(3, "mixed", 0.90, 40, 0.01),  # better and smaller than uniform t1
+    _trial(4, "mixed", 0.88, 60, 0.03),  # dominated by t1
+    _trial(5, "mixed", 0.91, 45, 0.05),  # a lucky draw: more right answers, but farther from the original than t3
+    _trial(6, "mixed", 0.80, 30, 0.1),
+]
+
+
+def test_selection_by_hand() -> None:
+    chosen = select([ORIGINAL, *UNIFORM, *MIXED], OBJECTIVES, GUIDE, {})
+    assert chosen.original == ORIGINAL
+    assert [t.number for t in chosen.mixed] == [6, 3]  # by rising cost; the lucky one is not among them
+    assert {t.number for t in chosen.uniform} == {1, 2}
+    assert {m: rival.number for m, rival in chosen.rivals.items()} == {3: 2, 6: 2}  # t1 costs more than t3
+    assert chosen.front == {2, 3, 6}
+
+
+def test_a_failed_trial_never_stands_on_a_front() -> None:
+    failed = Failed(number=9, candidate=Candidate(levels=(9,)), kind="mixed", reason="NaN", seed=0)
+    chosen = select([ORIGINAL, *UNIFORM, *MIXED, failed], OBJECTIVES, GUIDE, {})
+    assert 9 not in {t.number for t in (*chosen.mixed, *chosen.uniform)} | chosen.front
+
+
+def test_limits_keep_points_off_the_front_but_not_the_baselines() -> None:
+    chosen = select([ORIGINAL, *UNIFORM, *MIXED], OBJECTIVES, GUIDE, {"accuracy": (0.85, None)})
+    assert [t.number for t in chosen.mixed] == [3]
+    assert {t.number for t in chosen.uniform} == {1, 2}
+
+
+def test_at_most_a_dozen_that_spread() -> None:
+    many = [_trial(10 + i, "mixed", 0.5 + 0.01 * i, 20 + i, 0.5 - 0.01 * i) for i in range(30)]
+    chosen = select([ORIGINAL, *UNIFORM, *many], OBJECTIVES, GUIDE, {})
+    assert len(chosen.mixed) == 12
+    assert {chosen.mixed[0].number, chosen.mixed[-1].number} == {10, 39}  # the ends of the front are kept
+
+
+def test_the_rival_is_the_best_that_costs_no_more() -> None:
+    cheap, good = _trial(7, "uniform", 0.6, 10, 1.0), _trial(8, "uniform", 0.8, 30, 0.2)
+    assert rival_of(_trial(9, "mixed", 0.9, 30, 0.1), [cheap, good], OBJECTIVES) == good
+    assert rival_of(_trial(9, "mixed", 0.9, 29, 0.1), [cheap, good], OBJECTIVES) == cheap
+    assert rival_of(_trial(9, "mixed", 0.9, 9, 0.1), [cheap, good], OBJECTIVES) is None
+
+
+def test_holm_by_hand() -> None:
+    # Holm 1979: 0.01 * 3, then max(that, 0.03 * 2), then max(that, 0.04 * 1)
+    assert _holm({1: 0.04, 2: 0.01, 3: 0.03}) == {2: 0.03, 3: 0.06, 1: 0.06}
+    assert _holm({}) == {}
+
+
+def test_hypervolume_by_hand() -> None:
+    baselines = [_trial(0, "original", 1.0, 100, 0.0), _trial(1, "uniform", 0.0, 50, 1.0)]
+    assert front_hypervolume(baselines, OBJECTIVES, {}) == pytest.approx(0.0)
+    half = _trial(2, "mixed", 0.5, 50, 0.1)  # halfway in quality, half the bytes: a quarter of the box
+    assert front_hypervolume([*baselines, half], OBJECTIVES, {}) == pytest.approx(0.25)
+
+
+def test_misses_say_by_how_much() -> None:
+    metrics = MIXED[0].metrics
+    limits = {"accuracy": (0.95, None), "bytes": (None, 20.0)}
+    assert violation(metrics, limits) == pytest.approx(0.05 / 0.95 + 1.0)
+    assert misses(metrics, limits) == "accuracy 0.9 (needs at least 0.95), bytes 40 (needs at most 20)"
+    assert violation(metrics, {"latency_ms": (None, 1.0)}) == float("inf")
+    found = nearest([ORIGINAL, *MIXED], limits)
+    assert found is not None
+    assert found.startswith("the nearest is t6")
+    assert nearest([ORIGINAL, *MIXED], {}) is None
+
+
+def _point(trial: Completed, *, recommended: bool = True) -> Point:
+    return Point(
+        id=f"t{trial.number}", kind=trial.kind, verified=True, recommended=recommended, metrics=trial.metrics,
+        search_metrics=trial.metrics, config={},
+    )  # fmt: skip
+
+
+FRONT = Front(
+    points=(
+        _point(ORIGINAL, recommended=False), _point(MIXED[3]), _point(MIXED[0]), _point(MIXED[2], recommended=False)),
+    picks={"knee": "t3"}, objectives=OBJECTIVES, limits={}, run=Path("run"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("knee", "t3"),
+        ("t6", "t6"),
+        ("t0", "t0"),
+        ("accuracy>=0.85", "t3"),  # the smallest that keeps it
+        ("bytes<=42", "t3"),  # the most accurate that fits
+        ("accuracy>=0.905", "t5"),  # not recommended, but the only one
+        (" accuracy >= 0.5 , bytes <= 30 ", "t6"),
+        ("bytes<40", "t6"),
+    ],
+)
+def test_pick(expression: str, expected: str) -> None:
+    assert FRONT.pick(expression).id == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "error", "says"),
+    [
+        ("t99", InputError, "no point 't99' on this front; it has t0, t6, t3, t5"),
+        ("accuracy>=", InputError, "cannot read"),
+        ("accuracy=>0.9", InputError, "cannot read"),
+        ("accuracy>=1e", InputError, "cannot read"),
+        ("charm>=1", InputError, "no metric 'charm' on this front; it has"),
+        ("accuracy>=0.99", LimitsNotMet, r"no point meets accuracy>=0\.99; the nearest is t5 with accuracy 0\.91"),
+        ("fastest", LimitsNotMet, "this front has no point for 'fastest'"),
+    ],
+)
+def test_what_cannot_be_picked(expression: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        FRONT.pick(expression)
+
+
+def test_bounds_are_read() -> None:
+    assert parse_bounds("a>=1,b<2.5e-1") == [("a", ">=", 1.0), ("b", "<", 0.25)]
+
+
+def test_the_json_has_the_keys_that_were_promised() -> None:
+    data: dict[str, Any] = FRONT.to_dict()
+    assert {"points", "picks", "objectives", "limits"} <= set(data)
+    assert {"id", "kind", "verified", "recommended", "metrics", "config"} <= set(data["points"][0])
+    assert set(data["points"][0]["metrics"]["bytes"]) == {"value", "low", "high", "unit", "source", "split"}

@@ -185,7 +185,7 @@ def run_job(worker: Worker, job: Job, facts: Mapping[str, Any]) -> Outcome:
     value, error = None, None
     try:
         value = getattr(worker, job.method)(*job.args)
-    except Exception as exception:  # a candidate may fail in any way at all; the reason is recorded
+    except (Exception, SystemExit) as exception:  # a candidate may fail in any way at all; the reason is recorded
         error = reason(exception)
     return Outcome(job=job, value=value, error=error, seconds=time.perf_counter() - start, worker=facts)
 

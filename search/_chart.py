@@ -36,6 +36,9 @@ WORDS: dict[Role, str] = {
 LOG_FROM = 4.0
 """A cost axis is logarithmic where its largest value is at least so many times its smallest."""
 
+LEAST_SPAN = 0.25
+"""An axis of latencies spans at least this share of its middle, so that ties look like ties."""
+
 _UNITS: dict[str, tuple[float, str]] = {"bytes": (1e-3, "kB"), "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ")}
 
 
@@ -203,6 +206,23 @@ def interesting(dots: Sequence[Dot], y: Axis) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def no_closer(low: float, high: float) -> tuple[float, float]:
+    """The range, widened to `LEAST_SPAN` of its middle."""
+    middle = (low + high) / 2
+    half = max(high - low, LEAST_SPAN * middle) / 2
+    return middle - half, middle + half
+
+
+def ratio(original: Point | None, point: Point, name: str) -> float | None:
+    """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
+    if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
+        return point.metrics["speedup"].value
+    theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
+    if not theirs or not mine or theirs.source != mine.source or not mine.value:
+        return None
+    return theirs.value / mine.value
+
+
 def split_of(front: Front, name: str) -> str | None:
     """The data that the verified points' figures come from ("report"), else whatever the points say."""
     splits = [p.metrics[name].split for p in front.points if name in p.metrics and p.metrics[name].split]
@@ -219,7 +239,29 @@ def limit_lines(front: Front, x: Axis, y: Axis) -> list[tuple[str, float]]:
     ]
 
 
+def bound_of(front: Front, name: str, bound: float) -> str:
+    """A limit, in the unit in which the metric is drawn."""
+    if not any(name in p.metrics for p in front.points):
+        return f"{bound:g}"
+    along = axis(front, name)
+    return f"{along(bound):.6g} {along.unit}".rstrip()
+
+
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times the powers of ten, from just below `low` to just above `high`; both must be positive."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10.0**power for power in powers for step in (1, 2, 5)]
+
+
+def value_of(point: Point, name: str) -> str:
+    """As it is written on the page: value, unit, interval, and the source if it was not measured."""
+    measured = point.metrics[name]
+    scale, digits, unit = 1.0, ",.4g", measured.unit
+    if name == "accuracy" or measured.unit == "fraction":
+        scale, digits, unit = 100.0, ".2f", "%"
+    elif float(measured.value).is_integer() and measured.low is None:
+        digits = ",.0f"
+    text = f"{scale * measured.value:{digits}} {unit}".rstrip()
+    if measured.low is not None and measured.high is not None:
+        text += f" [{scale * measured.low:{digits}}, {scale * measured.high:{digits}}]"
+    return text if measured.source == "measured" else f"{text} ({measured.source})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
-from ._artifact import CONFIG, inside, read_artifact
+from ._artifact import CONFIG, MANIFEST, inside, read_artifact
 from ._config import assignment_of, config_of, read_config
 from ._driver import store_path
 from ._fresh import REFERENCE
@@ -19,7 +19,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._workshop import Workshop, judge_loaded, runtime_for, runtime_format, write_artifact
+from ._workshop import Workshop, artifact_format, judge_loaded, runtime_for, write_artifact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,13 +44,16 @@ def export_point(run: Path | str, point: str, format: str, out: Path | str, *, m
         runtime_for(format, opened.task)
     chosen = opened.front().pick(point) if not _is_id(point) else None
     trial = opened.trial(chosen.id if chosen is not None else point)
+    verified = opened.path / "verified" / f"t{trial.number}"
+    is_made = format != "config" and (verified / MANIFEST).exists() and read_artifact(verified).format == format
+    if format != "config" and not is_made:
+        _check_model(opened.task, model, format)
     out = _empty_folder(Path(out))
     assignment = {} if trial.kind == "original" else opened.space.assignment(trial.candidate)
     if format == "config":
         write_atomic(out / CONFIG, json.dumps(config_of(assignment), indent=2) + "\n")
         return out
-    verified = opened.path / "verified" / f"t{trial.number}"
-    if (verified / "manifest.json").exists() and read_artifact(verified).format == format:
+    if is_made:
         for file in sorted(verified.rglob("*")):
             target = inside(out, file.relative_to(verified).as_posix())
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +83,9 @@ def apply_config(
     task = as_task(task)
     data = config if isinstance(config, Mapping) else read_config(Path(config))
     Plugins.of(task).load()
-    format = format or runtime_format(task.hardware.runtime)
+    format = format or artifact_format(task, given=model is not None)
     runtime_for(format, task)
+    _check_model(task, model, format)
     out = Path(out)
     _check_empty(out)
     prepared = prepare(task, store=store_path(out), model=model)
@@ -104,6 +108,7 @@ def verify_artifact(
 
     artifact = read_artifact(Path(path))
     used = Task.from_dict(artifact.task, base_dir=artifact.base_dir) if task is None else as_task(task)
+    _check_model(used, model, artifact.format)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         prepared = prepare(used, store=Path(folder) / "store", model=model)
         if prepared.model_digest != artifact.model:
@@ -157,6 +162,20 @@ def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, 
         facts=found.facts,
     )
     return out
+
+
+def _check_model(task: Task, model: nn.Module | None, format: str) -> None:
+    """Raises `InputError` where a fresh process would have no model, or nothing to build it with."""
+    if model is None and task.model is None:
+        raise InputError(
+            "the model was handed in from Python and the task names none: do this from Python too, with model=, or "
+            "name it in the task's [model]"
+        )
+    if model is not None and format == "paredown":
+        raise InputError(
+            "the format 'paredown' holds weights only, and a fresh process cannot build a model that was handed in "
+            "from Python; take 'pt2' or 'onnx', or name the model's factory in the task's [model]"
+        )
 
 
 def _checks(

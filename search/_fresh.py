@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "original"
 _PATIENCE_S = 3600.0
+_SHOWN = 300
+"""Characters of a child's last line."""
 
 Watch = Callable[[int], None]
 """Called a few times a second with the number of artifacts that are done; may raise, which ends the child."""
@@ -122,13 +124,20 @@ def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | 
                 if watch is not None:
                     watch(sum((folder / f"{key}.json").exists() for key in todo))
                 if time.monotonic() > deadline:
-                    return f"still running after {_PATIENCE_S:g} s; see {folder / 'log.txt'}"
+                    return f"still running after {_PATIENCE_S:g} s{_last_words(folder)}"
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
     code = process.returncode
-    return None if code == 0 else f"the process ended with code {code}; see {folder / 'log.txt'}"
+    return None if code == 0 else f"the process ended with code {code}{_last_words(folder)}"
+
+
+def _last_words(folder: Path) -> str:
+    """The last line of the log, for the folder is removed once its results are read."""
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last[:_SHOWN]}" if last else ""
 
 
 def _write_inputs(folder: Path, split: Split) -> None:
@@ -214,7 +223,7 @@ class _Child:
         if (reference := self.reference) is not None:
             timers["reference_ms"] = lambda: reference.run(self.one)
         rng = np.random.default_rng(0)
-        facts: dict[str, Any] = {"pid": os.getpid(), "threads": self.spec["threads"], "cores": list(self.cores)}
+        facts: dict[str, Any] = {"pid": os.getpid(), "threads": self.spec["threads"], "pinned_cores": list(self.cores)}
         with exclusive_slot():
             samples = interleaved(timers, min_rounds=60, min_seconds=self.spec["seconds"], rng=rng)
             if key == REFERENCE:
@@ -244,21 +253,27 @@ def main(argv: Sequence[str]) -> int:
     spec = json.loads(path.read_text())
     cores = sorted(os.sched_getaffinity(0))[-spec["threads"] :] if hasattr(os, "sched_getaffinity") else None
     with pinned(cores) as pinning:  # before any runtime starts its threads
-        return _measure_all(_Child(spec, path.parent, pinning.got))
+        return _measure_all(spec, path.parent, pinning.got)
 
 
-def _measure_all(child: _Child) -> int:
+def _measure_all(spec: Mapping[str, Any], folder: Path, cores: Sequence[int]) -> int:
     from ._bench import reason
 
     parent = os.getppid()
-    for key in child.spec["todo"]:
+    child: _Child | None = None
+    trouble = ""
+    try:
+        child = _Child(spec, folder, cores)
+    except Exception as exception:  # without the original to compare with, none of them can be measured
+        trouble = reason(exception)
+    for key in spec["todo"]:
         if os.getppid() != parent:
             return 1  # the driver is gone; nobody reads what would come
         try:
-            found = child.measure(key, Path(child.spec["artifacts"][key]))
+            found = child.measure(key, Path(spec["artifacts"][key])) if child else {"reason": trouble}
         except Exception as exception:  # this artifact cannot be run; the others may
             found = {"reason": reason(exception)}
-        write_atomic(child.folder / f"{key}.json", json.dumps(found))
+        write_atomic(folder / f"{key}.json", json.dumps(found))
     return 0
 
 

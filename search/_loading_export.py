@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
 _KEY = "model.export"
+_LAYER_KINDS = tuple(f"torch.nn.modules.{kind}." for kind in ("linear", "conv", "sparse"))
 _HOW = "write it with torch.export.save(torch.export.export(model.eval(), ...), path)"
 
 
@@ -236,10 +237,13 @@ def _spread(value: Any, weight: nn.Parameter) -> Any:
 
 
 def _module_of(node: fx.Node) -> str | None:
-    """The torch layer that made this call: where two share a weight, the weight's name tells only one of them."""
+    """The torch layer that made this call: where two share a weight, the weight's name tells only one of them.
+
+    None for another module that uses the weight itself, as `nn.MultiheadAttention` does with its `out_proj`.
+    """
     for name, kind in reversed(list(node.meta.get("nn_module_stack", {}).values())):
         kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        return str(name) if kind.startswith("torch.nn.modules.") and name else None
+        return str(name) if name and kind.startswith(_LAYER_KINDS) else None
     return None
 
 

@@ -35,6 +35,8 @@ class Mirrors:
             self.sync(final=False)
 
     def sync(self, *, final: bool) -> None:
+        if not self._run.state.trials:
+            return  # stopped before there was anything to show
         start = time.monotonic()
         for name, work in (("pages", self._pages), ("Optuna study", self._study), ("MLflow", self._track)):
             try:
@@ -57,10 +59,13 @@ class Mirrors:
 
         facts = self._run.state.facts
         if self._optuna is None:
-            from ._points import objectives_from
+            from ._points import limits_from, objectives_from
 
             self._optuna = OptunaMirror(
-                self._run.path / "optuna.log", space=self._run.space, objectives=objectives_from(facts["objectives"])
+                self._run.path / "optuna.log",
+                space=self._run.space,
+                objectives=objectives_from(facts["objectives"]),
+                limits=limits_from(facts["limits"]),
             )
         self._optuna.sync(self._run.trials)
 

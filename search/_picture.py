@@ -23,7 +23,6 @@ INK, GREY, GRID, LIMIT = "#222222", "#8a8f98", "#e6e8eb", "#D55E00"
 COLOURS: dict[Role, str] = {"original": "#000000", "uniform": "#E69F00", "recommended": "#0072B2", "other": "#56B4E9"}
 _MARKERS: dict[Role, str] = {"original": "*", "uniform": "s", "recommended": "o", "other": "o"}
 _SIZES: dict[Role, float] = {"original": 190, "uniform": 52, "recommended": 64, "other": 44}
-LEAST_SPAN = 0.25
 _PANEL_INCHES, _HEIGHT_INCHES, _DPI = 7.2, 5.4, 144
 
 
@@ -74,7 +73,7 @@ def _panel(panel: Axes, front: Front, trials: Sequence[Trial], x: Axis, y: Axis)
             _marks(panel, group, role, (low, high))
     panel.set_ylim(low, high)
     if x.name == "latency_ms" and not x.log:
-        panel.set_xlim(*_no_closer(*panel.get_xlim()))
+        panel.set_xlim(*chart.no_closer(*panel.get_xlim()))
     for name, bound in chart.limit_lines(front, x, y):
         (panel.axvline if name == "x" else panel.axhline)(
             bound, color=LIMIT, lw=1.1, ls=(0, (5, 3)), zorder=1.5, label="limit"
@@ -98,13 +97,6 @@ def _frame(panel: Axes, x: Axis) -> None:
         panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _no_closer(low: float, high: float) -> tuple[float, float]:
-    """Widened to `LEAST_SPAN` of the middle, so that ties in latency look like ties."""
-    middle = (low + high) / 2
-    half = max(high - low, LEAST_SPAN * middle) / 2
-    return middle - half, middle + half
 
 
 def _staircase(panel: Axes, dots: Sequence[Dot], y: Axis) -> None:

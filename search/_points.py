@@ -116,7 +116,7 @@ def _point(
         recommended = not note
     elif found is not None and found.reason is not None:
         note = f"not verified: {found.reason}"
-    if verified and violation(metrics, limits) > 0:
+    if verified and trial.kind == "mixed" and violation(metrics, limits) > 0:
         note = "; ".join(filter(None, [f"misses a limit on the report split: {misses(metrics, limits)}", note]))
         recommended = False
     return Point(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._chart import COSTS
 from ._ledger import write_atomic
 from ._space import SearchSpace
 from ._trial import Completed, Failed, Trial
@@ -47,9 +48,12 @@ def trials_csv(trials: Sequence[Trial], space: SearchSpace) -> str:
 
 
 def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], list[list[str | float | int | None]]]:
-    """(columns, rows). A metric that a trial does not have is None; so are the bounds of an exact one."""
+    """(columns, rows), quality before costs.
+
+    A metric that a trial does not have is None; so are the bounds of an exact one.
+    """
     with_metrics = [t for t in trials if not isinstance(t, Failed)]
-    names = list(dict.fromkeys(name for t in with_metrics for name in t.metrics))
+    names = sorted(dict.fromkeys(name for t in with_metrics for name in t.metrics), key=lambda name: name in COSTS)
     spans = {n for n in names if any(n in t.metrics and t.metrics[n].low is not None for t in with_metrics)}
     columns = [
         "trial",

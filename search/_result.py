@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, LimitsNotMet
 from ..evaluators import Measurement
 from ._trial import Kind
 from .searchers import Objective
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PICKS = ("knee", "smallest", "fastest", "best")
 
@@ -135,11 +138,14 @@ class Front:
         has = ", ".join(f"{name} {best.metrics[name].value:.6g}" for name, _, _ in bounds if name in best.metrics)
         return f"the nearest is {best.id} with {has}"
 
-    def export(self, point: Point | str, *, format: str, out: Path | str) -> Path:
-        """Write the point's artifact to the folder `out`; gives that folder. See `export_point`."""
+    def export(self, point: Point | str, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
+        """Write the point's artifact to the folder `out`; gives that folder. See `export_point`.
+
+        model  again, if the search was given it
+        """
         from ._export import export_point
 
-        return export_point(self.run, point if isinstance(point, str) else point.id, format, Path(out))
+        return export_point(self.run, point if isinstance(point, str) else point.id, format, Path(out), model=model)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `paredown front --json`; docs/json.md lists its keys."""

@@ -237,9 +237,11 @@ def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
 
     Raises `InputError` if the folder belongs to another task, or holds something else.
     """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, and a run needs a folder; choose another --out")
     if (path / TASK).exists():
         before = _stored_task(path)
-        if before.digest != task.digest:
+        if before.digest != task.digest and _has_begun(path):
             raise InputError(
                 f"{path} belongs to another task ({_difference(before, task)}); choose another --out, or resume it"
             )
@@ -249,6 +251,12 @@ def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
     ledger = Ledger(path / LEDGER)
     write_atomic(path / TASK, json.dumps({"task": task.to_dict(), "base_dir": str(task.base_dir)}, indent=2) + "\n")
     return Run(path, task, State.replay(ledger.records)), ledger
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether there is anything to lose: a run that failed while it loaded leaves its folder to the corrected task."""
+    ledger = path / LEDGER
+    return ledger.exists() and bool(State.replay(read(ledger)[0]).facts)
 
 
 def new_run_path(task: Task, root: Path = Path("runs")) -> Path:

@@ -69,7 +69,7 @@ def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str)
     try:
         with _repeatable():
             return function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's sys.exit must not end paredown with a code of its own
         raise TaskError(
             f"{where} raised {_told(error)}; correct it, or its arguments in [{_table(key)}.args]"
         ) from error
@@ -121,7 +121,7 @@ def load_file(path: Path, *, where: str) -> ModuleType:
         exec(code, module.__dict__)  # the user's own code, which the task names
     except BaseException as error:
         del sys.modules[name]
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, SystemExit)):
             raise
         raise TaskError(f"{where}: running {path} raised {_told(error)}") from error
     _siblings[name] = tuple(
@@ -178,7 +178,7 @@ def load_module(name: str, *, where: str, example: str = "") -> ModuleType:
                 f"'{name.split('.')[-1]}.py{example}'"
             ) from error
         raise TaskError(f"{where}: importing {name} raised {_told(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(f"{where}: importing {name} raised {_told(error)}") from error
 
 

@@ -18,7 +18,7 @@ from ._fresh import REFERENCE, Loaded
 from ._points import selection_of
 from ._sitting import Sitting
 from ._trial import Completed
-from ._workshop import Workshop, runtime_format, write_artifact
+from ._workshop import Workshop, artifact_format, write_artifact
 
 
 def export_original(sitting: Sitting) -> None:
@@ -29,7 +29,7 @@ def export_original(sitting: Sitting) -> None:
     folder = _folder(sitting, 0)
     if not folder.exists():
         with sitting.recorder.watch.charge("verification"):
-            Workshop(sitting.prepared).export({}, runtime_format(sitting.task.hardware.runtime), folder)
+            Workshop(sitting.prepared).export({}, _format(sitting), folder)
 
 
 def verify_points(sitting: Sitting) -> None:
@@ -70,6 +70,10 @@ def _measure(sitting: Sitting, original: Completed, todo: Sequence[Completed]) -
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _format(sitting: Sitting) -> str:
+    return artifact_format(sitting.task, given=sitting.prepared.model_source is None)
+
+
 def _folder(sitting: Sitting, number: int) -> Path:
     return sitting.run.path / "verified" / f"t{number}"
 
@@ -80,7 +84,7 @@ def _key(trial: Completed, original: Completed) -> str:
 
 def _export_all(sitting: Sitting, shop: Workshop, trials: Sequence[Completed]) -> list[tuple[Completed, Path]]:
     """One that cannot be exported is recorded with its reason; the others go on."""
-    format = runtime_format(sitting.task.hardware.runtime)
+    format = _format(sitting)
     mains = []
     for n, trial in enumerate(trials):
         sitting.recorder.say(
@@ -107,7 +111,7 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         return
     write_artifact(
         folder, main=main, prepared=sitting.prepared, assignment=assignment, claims=metrics, point=f"t{trial.number}",
-        format=runtime_format(sitting.task.hardware.runtime), facts=found.facts,
+        format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))
 

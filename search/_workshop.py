@@ -123,6 +123,16 @@ def runtime_format(runtime: str) -> str:
     return get_runtime(runtime).format
 
 
+def artifact_format(task: Task, *, given: bool) -> str:
+    """What a point is exported to: the format of the task's runtime.
+
+    given  whether the model was handed in from Python. A fresh process could not build what bare weights belong to, so
+           such a model is exported as a whole program instead.
+    """
+    format = runtime_format(task.hardware.runtime)
+    return "pt2" if given and format == "paredown" else format
+
+
 def runtime_for(format: str, task: Task) -> str:
     """The runtime that writes and loads this format: the task's own if it is its format, else the first that has it.
 

@@ -135,12 +135,14 @@ def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences two things that the exporter says to everybody, and nothing else."""
+    """Silences three things that the exporter says to everybody, and nothing else."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping torchvision::nms"
     try:
         with warnings.catch_warnings():
+            # nn.LSTM and its like point at their own parameters anew whenever the tracer swaps these
+            warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
             # raised in copyreg when torch.export copies its own tree specs
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield

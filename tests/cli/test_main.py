@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -57,6 +59,7 @@ class FakeRun:
 def run_dir(tmp_path, monkeypatch):
     monkeypatch.setattr("paredown.search.open_run", FakeRun)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.json").write_text("{}")
     return tmp_path / "run"
 
 
@@ -197,6 +200,24 @@ def test_ctrl_c_says_how_to_go_on(searched, run_dir, task_file, capsys):
     searched.error = KeyboardInterrupt()
     assert main(["search", str(task_file), "--out", str(run_dir)]) == 130
     assert f"paredown resume {run_dir}" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_there_is_a_run(searched, tmp_path, task_file, capsys):
+    searched.error = KeyboardInterrupt()
+    assert main(["search", str(task_file), "--out", str(tmp_path / "new")]) == 130
+    assert "resume" not in capsys.readouterr().err
+
+
+def test_sigterm_is_like_ctrl_c(searched, run_dir, task_file, capsys, monkeypatch):
+    def terminated(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("paredown.search.search", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["search", str(task_file), "--out", str(run_dir)]) == 130
+    assert f"paredown resume {run_dir}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ctrl_c_elsewhere(run_dir, monkeypatch, capsys):

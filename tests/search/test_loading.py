@@ -306,6 +306,16 @@ class Exported(nn.Module):
         return self.head(self.drop(x + self.embed(x.argmax(1) % 5)))
 
 
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
 def export(path: Path, model: nn.Module, *, batch: int = 2, dynamic: bool = True) -> None:
     shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic else None
     program = torch.export.export(model, (torch.randn(batch, 2, 8, 8),), dynamic_shapes=shapes)
@@ -324,6 +334,18 @@ class TestExport:
         ours, theirs = (Anatomy.trace(m, torch.randn(1, 2, 8, 8)) for m in (model, original))
         assert ours == theirs
         assert {group for group in ours.groups if len(group) > 1} == {("embed", "head")}
+
+    def test_a_weight_that_its_parent_uses_leaves_the_parent_whole(self, make: Make, tmp_path: Path) -> None:
+        """`nn.MultiheadAttention` calls the linear operator with `out_proj.weight`, and has a weight of its own."""
+        torch.manual_seed(0)
+        original = Attends().eval()
+        x = torch.randn(2, 5, 8)
+        program = torch.export.export(original, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        torch.export.save(program, tmp_path / "m.pt2")
+        model = load_task_model(make(export="m.pt2"))
+        torch.testing.assert_close(model(x), original(x), rtol=0, atol=0)
+        assert {name for name, _ in model.named_parameters()} == {name for name, _ in original.named_parameters()}
+        assert set(Anatomy.trace(model, x).fqns) >= {"attention.out_proj", "head"}
 
     def test_its_mode_can_change_and_it_can_be_copied_and_sent(self, make: Make, tmp_path: Path) -> None:
         from ray import cloudpickle

@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Front, _picture
+from paredown.search import Front
 from paredown.search import _chart as chart
+from paredown.search import _page_chart
 from paredown.search._page import page
 from paredown.search._report import trial_rows, trials_csv, write_report
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
@@ -72,6 +73,14 @@ def test_csv_has_a_row_for_each_trial_and_says_what_became_of_it():
     assert "bytes_low" not in rows[0]  # exact
 
 
+def test_quality_stands_before_costs():
+    columns, _ = trial_rows(example_trials(), example_space())
+    assert columns.index("divergence") < columns.index("bytes")
+    reverse = [dataclasses.replace(t, metrics=dict(reversed(t.metrics.items()))) for t in example_trials()[:2]]
+    columns, _ = trial_rows(reverse, example_space())
+    assert columns.index("accuracy") < columns.index("bytes")
+
+
 def test_rows_are_as_long_as_the_columns():
     columns, rows = trial_rows(example_trials(), example_space())
     assert {len(row) for row in rows} == {len(columns)}
@@ -107,6 +116,46 @@ def test_the_page_escapes_text_from_outside(front, tmp_path):
     write_report(tmp_path, front, example_trials(), space=example_space())
     nasty = with_point(front, 1, note="<script>alert(1)</script>")
     assert "<script>alert(1)" not in page(nasty, example_trials(), tmp_path / "front.png")
+
+
+def test_the_table_has_what_matters_first(front, tmp_path):
+    write_report(tmp_path, front, example_trials(), space=example_space())
+    table = (tmp_path / "front.html").read_text().partition("<h2>Points</h2>")[2].partition("</table>")[0]
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    assert heads[:7] == ["point", "kind", "accuracy", "size", "smaller", "latency", "faster"]
+    (row,) = re.findall(r"<tr[^>]*><td>t4</td>.*?</tr>", table)  # uniform w4 a8 of 10288 weights and 900 bytes
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[1] == "uniform w4 a8"
+    assert cells[3:5] == ["6,044 B", f"{(900 + 4 * 10288) / 6044:.3g}×"]
+
+
+def test_labels_stay_inside_the_chart(front):
+    x, y = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    dots = chart.dots(front, x, y)
+    leftmost = min(dots, key=lambda d: d.x)
+    rightmost = max(dots, key=lambda d: d.x)
+    mixed = dataclasses.replace(leftmost, role="recommended", marks=("knee", "smallest"))
+    assert _page_chart._side(mixed, "<b>knee, smallest</b> (t29)", dots, x) == "right"
+    assert _page_chart._side(dataclasses.replace(mixed, x=rightmost.x), "<b>knee</b> (t1)", dots, x) == "left"
+    assert _page_chart._side(dataclasses.replace(rightmost, role="uniform"), "w8 a8, w8, w6 a8", dots, x) == "left"
+
+
+def test_what_fell_far_behind_is_drawn_at_the_edge_with_its_value(front, tmp_path):
+    write_report(tmp_path, front, example_trials(), space=example_space())
+    text = (tmp_path / "front.html").read_text().rsplit("Plotly.newPlot", 1)[1]
+    worst = 100 * front["t6"].metrics["accuracy"].value  # uniform w2 a8
+    assert f"w2 a8: {worst:.4g}" in text
+    assert "triangle-down" in text
+
+
+def test_settings_on_top_of_each_other_share_a_label(front):
+    x, y = chart.axis(front, "bytes"), chart.axis(front, "accuracy")
+    dots = [d for d in chart.dots(front, x, y) if d.role == "uniform"]
+    twin = dataclasses.replace(dots[-1], id="t99", label="w8")
+    group = [*dots, twin]
+    texts = _page_chart._texts(group, [(d.x, d.y) for d in group], [False] * len(group), x, (60.0, 100.0))
+    assert texts[-1] == ""
+    assert texts[-2] == f"{dots[-1].label}, w8"
 
 
 def test_one_cost_gives_no_buttons(front, tmp_path, monkeypatch):
@@ -172,5 +221,5 @@ def test_log_ticks():
 
 
 def test_ties_in_latency_are_not_blown_up():
-    assert _picture._no_closer(0.99, 1.01) == pytest.approx((0.875, 1.125))
-    assert _picture._no_closer(1.0, 3.0) == (1.0, 3.0)
+    assert chart.no_closer(0.99, 1.01) == pytest.approx((0.875, 1.125))
+    assert chart.no_closer(1.0, 3.0) == (1.0, 3.0)

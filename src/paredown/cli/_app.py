@@ -15,6 +15,7 @@ import typer
 
 from ..errors import InputError, Interrupted, LimitsNotMet
 from . import _console as console
+from ._signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from ..search import Front
@@ -334,10 +335,11 @@ def _working(run: Path, as_json: bool) -> Iterator[Any]:
 
     console.say(f"run: {run}")
     try:
-        with display(f"paredown · {run}") as progress:
+        with terminated_as_interrupted(), display(f"paredown · {run}") as progress:
             yield progress
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; go on with: paredown resume {run}") from None
+        known = (run / "task.json").is_file()  # else it was stopped before there was anything to go on with
+        raise Interrupted(f"interrupted{f'; go on with: paredown resume {run}' if known else ''}") from None
     except LimitsNotMet:
         from ..search import open_run
 

@@ -33,6 +33,8 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
 
     With `everything` also points that are neither on the front nor baselines, and the spec's further metrics.
     """
+    from ..search._chart import ratio
+
     points = [p for p in front.points if everything or p.on_front or p.kind != "mixed"]
     original = next((p for p in front.points if p.kind == "original"), None)
     cells: dict[str, Callable[[Point], str]] = {"point": lambda p: p.id, "kind": _kind}
@@ -40,10 +42,10 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
         split = _main_split(name, points)
         title = f"{name} ({split})" if split else name
         cells[title] = lambda p, name=name, split=split: _cell(p, name, split)  # type: ignore[misc]
-    for name, column, ratio in (("bytes", "size", "smaller"), ("latency_ms", "latency", "faster")):
+    for name, column, times in (("bytes", "size", "smaller"), ("latency_ms", "latency", "faster")):
         if any(name in p.metrics for p in points):
             cells[column] = lambda p, name=name: _cell(p, name)  # type: ignore[misc]
-            cells[ratio] = lambda p, name=name: _ratio(original, p, name)  # type: ignore[misc]
+            cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
     cells["verified"] = lambda p: "yes" if p.verified else "no"
     cells["recommended"] = lambda p: "★" if p.recommended else ""
     if front.picks:
@@ -79,16 +81,6 @@ def _cell(point: Point, name: str, split: str | None = None) -> str:
     if measured.split and measured.split != split and name not in COSTS:
         remarks.append(measured.split)
     return " ".join([fmt.measurement(name, measured), *remarks])
-
-
-def _ratio(original: Point | None, point: Point, name: str) -> str:
-    """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
-    if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
-        return fmt.times(point.metrics["speedup"].value)
-    theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
-    if not theirs or not mine or theirs.source != mine.source or not mine.value:
-        return fmt.DASH
-    return fmt.times(theirs.value / mine.value)
 
 
 def _kind(point: Point) -> str:

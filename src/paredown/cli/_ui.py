@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError, ParedownError
 from . import _console as console
+from ._signals import terminated_as_interrupted
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -47,18 +48,17 @@ def serve(run: Path, port: int | None) -> None:
         stderr=None,
         start_new_session=True,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _wait_until_up(server, chosen)
-        print(f"http://{HOST}:{chosen}/{page}", flush=True)
-        console.say("Ctrl-C ends it")
-        code = server.wait()
+        with terminated_as_interrupted():
+            _wait_until_up(server, chosen)
+            print(f"http://{HOST}:{chosen}/{page}", flush=True)
+            console.say("Ctrl-C ends it")
+            code = server.wait()
         raise ParedownError(f"MLflow's server ended by itself with exit code {code}; what it said stands above")
     except KeyboardInterrupt:
         console.say("the UI has ended")
     finally:
         _stop(server)
-        signal.signal(signal.SIGTERM, before)
 
 
 def command(uri: str, port: int) -> list[str]:
@@ -125,10 +125,6 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
                 return
         time.sleep(0.2)
     raise ParedownError(f"MLflow's server did not answer on {HOST}:{port} within {PATIENCE_S:.0f} s")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

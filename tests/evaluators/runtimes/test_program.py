@@ -66,6 +66,11 @@ def test_a_model_for_its_example_only_is_exported_for_that() -> None:
     assert first_axis(Pairs(), torch.ones(2, 6)) == 2
 
 
+def test_a_recurrent_model_is_exported_without_a_word() -> None:
+    """`nn.LSTM` assigns to its own list of weights while it is traced, of which PyTorch warns; warnings are errors."""
+    export_program(nn.LSTM(3, 4), torch.ones(5, 2, 3))
+
+
 def test_the_model_is_left_without_a_hook() -> None:
     model = nn.Linear(6, 2)
     export_program(model, torch.ones(2, 6))

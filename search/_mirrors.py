@@ -18,6 +18,8 @@ from ._run import Run
 
 _LEAST_PAUSE_S = 15.0
 _SHARE = 50.0
+_STATUS = {"done": "FINISHED", "interrupted": "KILLED"}
+"""How the ledger says that a run ended, in MLflow's words."""
 
 
 class Mirrors:
@@ -82,9 +84,11 @@ class Mirrors:
                 self._run.path,
                 task.mlflow.children,
             )
+        state = self._run.state
         self._mlflow.sync(
-            task, self._run.space, self._run.trials, self._run.front(), timings=self._run.state.seconds, final=final
-        )
+            task, self._run.space, state.trials, self._run.front(), timings=state.seconds, final=final,
+            status=_STATUS.get(state.ended or "", "FAILED"), spent_s=state.spent_s,
+        )  # fmt: skip
 
 
 def tracking_uri(run: Path) -> str:

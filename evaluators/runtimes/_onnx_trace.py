@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...compressors import Inputs
 from ._base import ExportError
 from ._lowering import Lowered
+from ._onnx_pads import pad_after_quantizing
 from ._program import export_program, first_line, quiet
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
         graph = onnx_program.model.graph
         open_weights = {layer.fqn: _open(graph, names, layer.fqn) for layer in layers if layer.is_structured}
         onnx_program.optimize()
+        if pad_after_quantizing(onnx_program.model.graph):
+            onnx_program.optimize()
     return onnx_program.model, open_weights
 
 

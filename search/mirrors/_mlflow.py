@@ -48,6 +48,7 @@ _OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 _T = TypeVar("_T")
 Children = Literal["pareto", "all", "none"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class TaskLike(Protocol):
@@ -82,18 +83,25 @@ class MlflowMirror:
         *,
         timings: Mapping[str, float],
         final: bool,
+        status: Status = "FINISHED",
+        spent_s: float = 0.0,
     ) -> None:
-        """Bring the store up to date. `trials` in the order of the ledger; `final` when the search has ended."""
-        client = self._open(task)
+        """Bring the store up to date. `trials` in the order of the ledger; `final` when the search has ended.
+
+        status   how it ended; the parent run says RUNNING until then
+        spent_s  what the run has taken so far, for a parent run that is made only now
+        """
+        client = self._open(task, spent_s)
         run_id: str = self._state["run_id"]
         new = trials[self._state["n_trials"] :]
-        metrics = _trial_metrics(trials, self._state["n_trials"], front)
-        metrics |= {(f"seconds/{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
-        metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
         tags: dict[str, str] = {}
+        metrics: dict[tuple[str, int], float] = {}  # in the order in which the run's page lists them
         if front is not None and front.points:
             tags = _front_tags(front)
             metrics |= _pick_metrics(front, len(trials))
+        metrics |= _trial_metrics(trials, self._state["n_trials"], front)
+        metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
+        metrics |= {(f"seconds/{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
         self._log(run_id, metrics=metrics, tags=tags)
         if new:
             self._log_trials_table(client, run_id, trials, space)
@@ -105,11 +113,11 @@ class MlflowMirror:
             for child in wanted:
                 self._log_child(client, child, space)
         if final:
-            client.set_terminated(run_id)
+            client.set_terminated(run_id, status=status)
 
     # ── the store and the parent run ───────────────────────────────────────────────────────────
 
-    def _open(self, task: TaskLike) -> MlflowClient:
+    def _open(self, task: TaskLike, spent_s: float) -> MlflowClient:
         """The client, with the experiment and the parent run made sure of; only the first call does anything."""
         if self._client is not None:
             return self._client
@@ -123,7 +131,7 @@ class MlflowMirror:
             with _locked(self._lock_path()):  # processes that first open one SQLite file together break it
                 client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
                 experiment_id = self._experiment_id(client)
-        self._state = self._remembered(client) or self._fresh(client, experiment_id, task)
+        self._state = self._remembered(client) or self._fresh(client, experiment_id, task, spent_s)
         client.update_run(self._state["run_id"], status="RUNNING")
         self._client = client
         return client
@@ -170,9 +178,10 @@ class MlflowMirror:
             raise
         return state if run.info.lifecycle_stage == "active" else None
 
-    def _fresh(self, client: MlflowClient, experiment_id: str, task: TaskLike) -> dict[str, Any]:
+    def _fresh(self, client: MlflowClient, experiment_id: str, task: TaskLike, spent_s: float) -> dict[str, Any]:
         run = client.create_run(
             experiment_id,
+            start_time=round(1000 * (time.time() - spent_s)),
             run_name=self._run_dir.resolve().name,
             tags={
                 "mlflow.source.name": "paredown",
@@ -296,11 +305,14 @@ def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> 
 
 
 def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
-    """`pick/knee.accuracy`, …: parent runs can be compared in one table. MLflow makes a section of each prefix."""
+    """`pick/knee.accuracy`, …: parent runs can be compared in one table. MLflow makes a section of each prefix, and a
+    chart of each name: so only what decides."""
+    names = dict.fromkeys([*(o.name for o in front.objectives), "bytes", "latency_ms", "speedup"])
     return {
-        (f"pick/{_key(pick)}.{_key(name)}", step): measured.value
+        (f"pick/{_key(pick)}.{_key(name)}", step): front[point_id].metrics[name].value
         for pick, point_id in front.picks.items()
-        for name, measured in front[point_id].metrics.items()
+        for name in names
+        if name in front[point_id].metrics
     }
 
 
@@ -311,11 +323,14 @@ def _front_tags(front: Front) -> dict[str, str]:
 
 
 def _note(front: Front) -> str:
-    """The front as a table in Markdown: the first thing on the run's page. Cut at a row where it gets too long."""
+    """The picks and the front in Markdown: the first thing on the run's page, of which it shows a few lines at once.
+    Cut at a row where it gets too long."""
     names = list(dict.fromkeys([*(o.name for o in front.objectives), "bytes", "latency_ms"]))
     names = [name for name in names if any(name in p.metrics for p in front.points)]
     marks = {p.id: ", ".join(name for name, chosen in front.picks.items() if chosen == p.id) for p in front.points}
     lines = [
+        *_picks(front, names),
+        "",
         "Figures of verified points: the report split, in a fresh process. `front.html` is among the artifacts.",
         "",
         f"| point | kind | {' | '.join(names)} | verified | recommended | pick | note |",
@@ -333,6 +348,19 @@ def _note(front: Front) -> str:
             break
         text = f"{text}\n{line}"
     return text
+
+
+def _picks(front: Front, names: Sequence[str]) -> list[str]:
+    """A line for each point that is a pick: `- **knee, smallest** t25: accuracy 0.9567, bytes 10494`."""
+    if not front.picks:
+        verified = any(p.verified for p in front.points)
+        return ["No mixed point is recommended." if verified else "There are no picks yet."]
+    lines = []
+    for point in (front[point_id] for point_id in dict.fromkeys(front.picks.values())):
+        picks = ", ".join(name for name, chosen in front.picks.items() if chosen == point.id)
+        figures = ", ".join(f"{name} {point.metrics[name].value:.5g}" for name in names if name in point.metrics)
+        lines.append(f"- **{picks}** {point.id}: {figures}")
+    return lines
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

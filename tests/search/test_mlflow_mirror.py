@@ -11,6 +11,7 @@ import pytest
 
 from paredown.search._points import front_hypervolume
 from paredown.search._report import write_report
+from paredown.search.mirrors import _mlflow
 from paredown.search.mirrors._mlflow import MlflowMirror
 from paredown.search.mirrors._mlflow_children import axes_of, children_of
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
@@ -198,6 +199,35 @@ def test_a_resumed_run_is_running_again(runs):
     sync(mirror(runs), runs, 12, final=True)
     sync(mirror(runs), runs, 14)
     assert client(runs).get_run(state(runs)["run_id"]).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_a_run_that_was_stopped_is_not_finished(runs, status):
+    mirror(runs).sync(FakeTask(), example_space(), example_trials(), None, timings={}, final=True, status=status)
+    assert client(runs).get_run(state(runs)["run_id"]).info.status == status
+
+
+def test_the_parent_run_began_when_the_run_did(runs):
+    mirror(runs).sync(FakeTask(), example_space(), [], None, timings={}, final=True, spent_s=3600.0)
+    info = client(runs).get_run(state(runs)["run_id"]).info
+    assert 3_600_000 <= info.end_time - info.start_time < 3_700_000
+
+
+def test_the_picks_come_first_and_without_clutter(runs):
+    front = example_front(runs / "demo")
+    sync(mirror(runs), runs, final=True)
+    run = client(runs).get_run(state(runs)["run_id"])
+    note = run.data.tags["mlflow.note.content"].splitlines()
+    assert note[1].startswith("- **smallest, fastest** t29: accuracy 0.")
+    assert {n for n in run.data.metrics if n.startswith("pick/knee")} == {
+        "pick/knee.accuracy", "pick/knee.bytes", "pick/knee.latency_ms"
+    }  # fmt: skip
+    everything = {**front["t17"].metrics, "latency_p99_ms": front["t17"].metrics["latency_ms"]}
+    points = tuple(dataclasses.replace(p, metrics=everything) if p.id == "t17" else p for p in front.points)
+    assert "pick/knee.latency_p99_ms" not in {
+        name for name, _ in _mlflow._pick_metrics(dataclasses.replace(front, points=points), 1)
+    }
+    assert _mlflow._picks(dataclasses.replace(front, picks={}), []) == ["No mixed point is recommended."]
 
 
 def test_a_deleted_experiment_is_restored(runs):

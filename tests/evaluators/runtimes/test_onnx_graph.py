@@ -104,6 +104,18 @@ def test_an_integer_convolution_runs_between_two_quantizers(tmp_path: Path) -> N
     assert float((output - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("outside", [nn.ZeroPad2d((0, 1, 0, 1)), nn.ConstantPad2d(1, 0.25)])
+def test_zeros_around_an_image_do_not_keep_the_layer_before_from_integers(outside: nn.Module, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), outside, nn.Conv2d(8, 4, 3, stride=2), nn.ReLU()).eval()
+    layers = [int8("0", model[0].weight, (1 / 255, 0)), int8("3", model[3].weight, (0.01, 0))]  # type: ignore[arg-type]
+    x = torch.rand(4, 3, 8, 8)
+    output, really = run(build(model, layers, x), x, tmp_path)
+    with_zeros = isinstance(outside, nn.ZeroPad2d)
+    assert (really["Pad"], really["QLinearConv"]) == ((0, 1) if with_zeros else (1, 0)), really
+    expected = prepare(model, layers, fake_quantize)(x)
+    assert float((output - expected).abs().max()) < 0.02 * float(expected.abs().max())
+
+
 def test_linear_layers_run_as_integer_products_whatever_follows(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 5)).eval()
     layers = [int8("0", model[0].weight, (1 / 255, 0)), int8("2", model[2].weight, (2 / 255, 128))]  # type: ignore[arg-type]

@@ -93,9 +93,10 @@ def check_reachable(task: Task, least: Mapping[str, float], most: Mapping[str, f
         if limit.max_ratio is not None and original is not None:
             top = limit.max_ratio * original if top is None else min(top, limit.max_ratio * original)
         if top is not None and name in least and least[name] > top:
+            by = f" (modelled from the profile {task.hardware.profile_name})" if name == "latency_ms" else ""
             raise TaskError(
                 f"limits.{name}: at most {top:g} is asked for, and the least that this space can reach is "
-                f"{least[name]:g}; raise the limit, or "
+                f"{least[name]:g}{by}; raise the limit, or "
                 "allow stronger levels in [space]"
             )
         if limit.min is not None and original is not None and limit.min > original:

@@ -49,6 +49,11 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
         raise ConfigError(
             'a config\'s "layers" must map each layer\'s name to its spec, e.g. {"conv1": {"weight_bits": 8}}'
         )
+    if uncalled := [fqn for fqn in layers if fqn in anatomy.unused]:
+        raise ConfigError(
+            f"layer {uncalled[0]} never runs in this model, or its parent uses its weight by itself; it cannot be "
+            "compressed, so leave it out"
+        )
     strangers = [fqn for fqn in layers if fqn not in anatomy.fqns]
     if strangers:
         near = difflib.get_close_matches(strangers[0], anatomy.fqns, n=1)

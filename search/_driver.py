@@ -24,6 +24,7 @@ from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
 from ._progress import Listener
 from ._recorder import Recorder
+from ._remarks import left_alone
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
@@ -92,8 +93,8 @@ def _drive(
     with recorder.watch.charge("load"):
         prepared = prepare(run.task, store=store_path(run.path), model=model)
     recorder.objectives, recorder.workers = prepared.objectives, workers
-    if unused := prepared.anatomy.unused:
-        recorder.note(f"left alone, because they never run: {', '.join(unused)}")
+    for line in left_alone(prepared.bench.model, prepared.anatomy):
+        recorder.note(line)
     mirrors = Mirrors(run, recorder.note)
     stopping = threading.Event()
     with _signals(stopping):

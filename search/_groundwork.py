@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..compressors import LayerSpec
-from ..errors import TaskError
+from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._prepare import Prepared, original_costs, static_costs
@@ -46,9 +46,7 @@ def build_store(sitting: Sitting) -> None:
         for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
             fqn, specs = outcome.job.token
             if outcome.error is not None:
-                raise TaskError(
-                    f"layer {fqn} cannot be compressed: {outcome.error}; leave it alone with [space] leave = [{fqn!r}]"
-                )
+                raise _build_error(fqn, outcome.error)
             for spec, (n_bytes, error) in zip(specs, outcome.value, strict=True):
                 sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
             sitting.recorder.say("store", done=n, total=len(jobs))
@@ -58,6 +56,16 @@ def build_store(sitting: Sitting) -> None:
     least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
     check_reachable(sitting.task, least, sitting.original_costs)
     _write_facts(sitting, sizes, errors)
+
+
+def _build_error(fqn: str, why: str) -> ParedownError:
+    """Whose fault it was that a variant is not in the store: the store's files', the disk's, or the layer's."""
+    kind, _, text = why.partition(": ")
+    if kind == IntegrityError.__name__:
+        return IntegrityError(text)
+    if kind == OSError.__name__:
+        return ParedownError(f"the variants of {fqn} could not be stored: {text}")
+    return TaskError(f"layer {fqn} cannot be compressed: {why}; leave it alone with [space] leave = [{fqn!r}]")
 
 
 def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:

@@ -40,7 +40,7 @@ class Mirrors:
         if not self._run.state.trials:
             return  # stopped before there was anything to show
         start = time.monotonic()
-        for name, work in (("pages", self._pages), ("Optuna study", self._study), ("MLflow", self._track)):
+        for name, work in (("pages", self._pages), ("Optuna study", self._study), ("MLflow run", self._track)):
             try:
                 work(final)
             except Exception as exception:  # a mirror's trouble must not end the search; it is noted with its reason

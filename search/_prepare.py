@@ -117,10 +117,10 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
 def _check_registered(task: Task) -> None:
     """What is needed only hours later must be known now."""
     from ..evaluators.runtimes import get_runtime
-    from .searchers import uses_table
+    from .searchers import check_searcher
 
     get_runtime(task.hardware.runtime)
-    uses_table(task.search.searcher, task.search.params)
+    check_searcher(task.search.searcher, task.search.params)
 
 
 def _original_quality(bench: Bench) -> dict[str, Measurement]:

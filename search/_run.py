@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compressors import LayerSpec
-from ..errors import InputError
+from ..errors import InputError, IntegrityError, ParedownError
 from ..evaluators import Measurement
 from ._ledger import Ledger, read, write_atomic
 from ._space import Group, SearchSpace
@@ -228,8 +228,7 @@ def open_run(path: Path | str) -> Run:
     """Read a run's folder. A running or killed search may be read at any time."""
     path = Path(path)
     task = _stored_task(path)
-    records, _ = read(path / LEDGER)
-    return Run(path, task, State.replay(records))
+    return Run(path, task, _replay(path, read(_ledger_of(path))[0]))
 
 
 def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
@@ -250,13 +249,33 @@ def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
     path.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(path / LEDGER)
     write_atomic(path / TASK, json.dumps({"task": task.to_dict(), "base_dir": str(task.base_dir)}, indent=2) + "\n")
-    return Run(path, task, State.replay(ledger.records)), ledger
+    try:
+        return Run(path, task, _replay(path, ledger.records)), ledger
+    except ParedownError:
+        ledger.close()
+        raise
+
+
+def _ledger_of(path: Path) -> Path:
+    if not (path / LEDGER).is_file():
+        raise IntegrityError(f"{path} has a {TASK} but no {LEDGER}, which holds its trials; put back a copy of it")
+    return path / LEDGER
+
+
+def _replay(path: Path, records: Sequence[Mapping[str, Any]]) -> State:
+    try:
+        return State.replay(records)
+    except (KeyError, TypeError, ValueError) as error:  # whole, by its checksums, but not what this version writes
+        raise IntegrityError(
+            f"{path / LEDGER} holds a record that this version of paredown cannot read ({type(error).__name__}: "
+            f"{error}); use the version that wrote it, or start a new run in another folder"
+        ) from None
 
 
 def _has_begun(path: Path) -> bool:
     """Whether there is anything to lose: a run that failed while it loaded leaves its folder to the corrected task."""
     ledger = path / LEDGER
-    return ledger.exists() and bool(State.replay(read(ledger)[0]).facts)
+    return ledger.exists() and bool(_replay(path, read(ledger)[0]).facts)
 
 
 def new_run_path(task: Task, root: Path = Path("runs")) -> Path:

@@ -1,7 +1,7 @@
 """What to try next: searchers behind one protocol (`Searcher`), made by name (`make_searcher`)."""
 
 from ._base import Objective, SearchContext, Searcher, SensitivityTable
-from ._registry import SEARCHERS, SearcherInfo, make_searcher, register_searcher, uses_table
+from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
 
 __all__ = [
     "SEARCHERS",
@@ -10,6 +10,7 @@ __all__ = [
     "Searcher",
     "SearcherInfo",
     "SensitivityTable",
+    "check_searcher",
     "make_searcher",
     "register_searcher",
     "uses_table",

@@ -60,19 +60,29 @@ def make_searcher(name: str, context: SearchContext, params: Mapping[str, Any] |
     "optuna:SAMPLER" is short for "optuna" with the option `sampler`. Raises `InputError` for an unknown name or option
     (naming the known ones), for a value that the searcher refuses, and for a context that is not whole.
     """
-    info, options = _resolve(name, params)
+    factory, options = _checked(name, params)
     if not context.objectives:
         raise InputError("a searcher needs at least one objective, got none")
     if not len(context.space) or min(context.space.n_levels) < 1:
         raise InputError(
             "a searcher needs a space with at least one group, and a level in each; nothing can be decided here"
         )
+    return factory(context, **options)
+
+
+def check_searcher(name: str, params: Mapping[str, Any] | None = None) -> None:
+    """Refuses a name or an option that `make_searcher` would refuse, before there is a context. Raises `InputError`."""
+    _checked(name, params)
+
+
+def _checked(name: str, params: Mapping[str, Any] | None) -> tuple[Factory, dict[str, Any]]:
+    info, options = _resolve(name, params)
     factory = info.load()
     known = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise InputError(f"unknown option {option!r} of searcher {name!r}; known are {', '.join(known) or 'none'}")
-    return factory(context, **options)
+    return factory, options
 
 
 def uses_table(name: str, params: Mapping[str, Any] | None = None) -> bool:

@@ -51,6 +51,12 @@ def test_what_is_wrong_is_named(config: dict[str, Any], says: str) -> None:
         assignment_of(config, ANATOMY)
 
 
+def test_a_layer_that_never_runs_is_named_as_such() -> None:
+    anatomy = _anatomy("never_runs")
+    with pytest.raises(ConfigError, match=f"layer {anatomy.unused[0]} never runs in this model"):
+        assignment_of({"schema_version": 1, "layers": {anatomy.unused[0]: {"weight_bits": 4}}}, anatomy)
+
+
 def test_layers_that_share_a_tensor_must_agree() -> None:
     anatomy = _anatomy("tied_weights")
     group = next(group for group in anatomy.groups if len(group) > 1)

@@ -106,7 +106,7 @@ def front_remarks(front: Front) -> list[str]:
     if bounds:
         lines.append("limits: " + ", ".join(bounds))
     if front.nearest:
-        lines.append(f"nearest to the limits: {front.nearest}")
+        lines.append(f"no point meets the limits; {front.nearest}")
     if any(p.recommended for p in front.points):
         lines.append(
             "★ verified, within the limits, and better than uniform settings beyond noise; [ ] are 95 % intervals"

@@ -14,6 +14,7 @@ from paredown.search.searchers import (
     SearchContext,
     Searcher,
     _registry,
+    check_searcher,
     make_searcher,
     register_searcher,
     uses_table,
@@ -40,6 +41,14 @@ def test_ours_are_there_and_are_searchers() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of evolution, random, optuna, got 'annealing'"):
         make_searcher("annealing", CONTEXT)
+
+
+def test_names_and_options_are_checked_without_a_context() -> None:
+    check_searcher("optuna:tpe", {})
+    with pytest.raises(InputError, match="one of evolution, random, optuna, got 'annealing'"):
+        check_searcher("annealing")
+    with pytest.raises(InputError, match="unknown option 'kids' of searcher 'evolution'"):
+        check_searcher("evolution", {"kids": 3})
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:

@@ -1,0 +1,42 @@
+"""What a search leaves alone without having been asked to, and how much that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compressors import Anatomy
+
+_WORTH_SAYING = 0.05
+"""Share of the parameters below which norms and the like are not spoken of."""
+_SHOWN = 3
+
+
+def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
+    """A line for layers that were never called, and one for parameters that are in no layer we know (an LSTM's)."""
+    lines = []
+    if anatomy.unused:
+        lines.append(
+            "left alone, because they never run (or their parent uses their weights by itself): "
+            + ", ".join(anatomy.unused)
+        )
+    layers = [model.get_submodule(fqn) for fqn in (*anatomy.fqns, *anatomy.unused)]
+    known = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
+    others: Counter[str] = Counter()
+    for fqn, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) not in known:
+                others[f"{fqn} ({type(module).__name__})" if fqn else type(module).__name__] += parameter.numel()
+                known.add(id(parameter))
+    share = others.total() / max(1, anatomy.n_params)
+    if share >= _WORTH_SAYING:
+        most = ", ".join(name for name, _ in others.most_common(_SHOWN))
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        lines.append(
+            f"{share:.0%} of the parameters stay as they are, for they are in no Linear, Conv1d, Conv2d or Embedding "
+            f"layer: {most}{more}"
+        )
+    return lines

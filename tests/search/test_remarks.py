@@ -1,0 +1,44 @@
+"""What is left alone is said: hand-counted parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors import Anatomy
+from paredown.search._remarks import left_alone
+from paredown.testing import AWKWARD
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 4, batch_first=True)  # 2 * 3 * 4 * 4 weights, 2 * 3 * 4 biases: 120
+        self.head = nn.Linear(4, 20)  # 80 weights, 20 biases: a layer's bias is its own affair
+        self.scale = nn.Parameter(torch.ones(20))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.rnn(x)[0][:, -1]) * self.scale
+        return out
+
+
+def test_parameters_that_no_layer_holds() -> None:
+    model = Recurrent().eval()
+    (line,) = left_alone(model, Anatomy.trace(model, torch.ones(2, 3, 4)))
+    assert line == (  # (120 + 20) / 240
+        "58% of the parameters stay as they are, for they are in no Linear, Conv1d, Conv2d or Embedding layer: "
+        "rnn (GRU), Recurrent"
+    )
+
+
+def test_layers_that_were_not_called() -> None:
+    model, inputs = AWKWARD["never_runs"]()
+    anatomy = Anatomy.trace(model, inputs)
+    assert anatomy.unused
+    lines = left_alone(model, anatomy)
+    assert [line for line in lines if "never run" in line and line.endswith(", ".join(anatomy.unused))]
+
+
+def test_norms_are_not_worth_a_word() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 64))
+    assert left_alone(model, Anatomy.trace(model, torch.ones(2, 64))) == []

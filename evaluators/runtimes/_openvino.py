@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,11 @@ class OpenVinoRuntime:
         """Writes `out/model.xml` and `out/model.bin`, made from our ONNX graph. See `Runtime.export`."""
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
         onnx_path = export_onnx(model, assignment, variants, calibration, example_inputs, out, guarded=False)
-        openvino = _openvino()
+        openvino, core = _openvino(), _core()
         path = out / MAIN_FILE
         try:
             # compressed weights would be float16, which is not what was evaluated
-            openvino.save_model(openvino.Core().read_model(onnx_path), path, compress_to_fp16=False)
+            openvino.save_model(core.read_model(onnx_path), path, compress_to_fp16=False)
         except RuntimeError as error:
             raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the ONNX model: {error}") from error
         finally:
@@ -71,7 +72,7 @@ class OpenVinoSession:
         for needed in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
             if not needed.is_file():
                 raise InputError(f"no such file: {needed}")
-        self._core = openvino.Core()
+        self._core = _core()
         try:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
@@ -115,6 +116,17 @@ class OpenVinoSession:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shapes)
         return self._requests[shapes]
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process; it lives as long as the process does.
+
+    The CPU plugin of each core sets an alternate signal stack (for AMX), and puts back the one before it when it goes.
+    With two cores, the first to go leaves the second one's "before" pointing at memory that is no longer mapped, and
+    the next signal that Python handles ends the process (seen with 2026.4: SIGALRM, then SIGSEGV).
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:

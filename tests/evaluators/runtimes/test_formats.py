@@ -209,3 +209,36 @@ def test_inputs_that_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         get_runtime(name).load(tmp_path / "model.xml", threads=1)
+
+
+SIGNALS = """
+import signal, sys, time
+from pathlib import Path
+from paredown.compressors import Anatomy, calibrate
+from paredown.evaluators.runtimes import get_runtime
+from paredown.testing import AWKWARD
+
+model, inputs = AWKWARD["convolutions"]()
+runtime, folder = get_runtime("openvino"), Path(sys.argv[1])
+calibration = calibrate(model, [inputs], Anatomy.trace(model, inputs))
+path = runtime.export(model, {}, {}, calibration, inputs, folder)
+first, second = runtime.load(path, threads=1), runtime.load(path, threads=1)
+first.run(inputs), second.run(inputs)
+del first
+del second
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(True))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+while not seen:
+    time.sleep(0.01)
+"""
+
+
+def test_signals_arrive_when_openvino_sessions_have_come_and_gone(tmp_path: Path) -> None:
+    """The CPU plugin sets an alternate signal stack; two of them leave one behind that is not mapped any more."""
+    pytest.importorskip("openvino")
+    source = Path(__file__).resolve().parents[3] / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS, str(tmp_path)], check=False, timeout=120, env={"PYTHONPATH": str(source)}
+    )
+    assert done.returncode == 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +40,14 @@ class LayerInfo:
     output_shape: tuple[int, ...] = ()
     has_bias: bool = False
     tied_to: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(_listed(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
+        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
 
     @property
     def n_weights(self) -> int:
@@ -77,6 +88,16 @@ class Anatomy:
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, so that costs can be worked out again where the model is not."""
+        return dict(_listed(asdict(self))) | {"layers": [layer.to_dict() for layer in self.layers]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Anatomy:
+        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        known = _known(cls, data, ("layers",))
+        return cls(**_tupled(known | {"layers": [LayerInfo.from_dict(layer) for layer in known["layers"]]}))
+
     @classmethod
     def trace(cls, model: nn.Module, inputs: object) -> Anatomy:
         """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and look at what ran.
@@ -87,3 +108,26 @@ class Anatomy:
         from ._trace import trace  # torch is imported only when a model is at hand
 
         return trace(cls, model, inputs)
+
+
+def _known(cls: type[LayerInfo | Anatomy], data: Mapping[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
+    known = [field.name for field in fields(cls)]
+    wrong = [("unknown", key) for key in sorted(set(data) - set(known))] + [
+        ("missing", key) for key in needed if key not in data
+    ]
+    if wrong:
+        raise InputError(f"{wrong[0][0]} key {wrong[0][1]!r} in a stored {cls.__name__}; it has {', '.join(known)}")
+    return dict(data)
+
+
+def _listed(value: Any) -> Any:
+    """JSON has lists only."""
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items()}
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tupled(part) for key, part in value.items()}
+    return tuple(_tupled(part) for part in value) if isinstance(value, list | tuple) else value

@@ -68,10 +68,10 @@ class LayerSpec:
     @property
     def weight_only(self) -> LayerSpec:
         """The same treatment of the weight, the activation left alone: what a stored variant depends on."""
-        default = LayerSpec()
-        return dataclasses.replace(
-            self, activation_bits=default.activation_bits, activation_method=default.activation_method
-        )
+        bits, method = _NEUTRAL.activation_bits, _NEUTRAL.activation_method
+        if (self.activation_bits, self.activation_method) == (bits, method):
+            return self  # each trial asks every layer, more than once
+        return dataclasses.replace(self, activation_bits=bits, activation_method=method)
 
     def to_dict(self) -> dict[str, Any]:
         """Only what differs from the neutral spec, so that a config stays short and is easy to write by hand."""
@@ -123,3 +123,6 @@ def _one_of(name: str, value: object, known: tuple[int, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value not in known:
         *most, last = known
         raise SpecError(f"{name} must be one of {', '.join(map(str, most))} or {last}, got {value!r}")
+
+
+_NEUTRAL = LayerSpec()

@@ -13,7 +13,7 @@ from ._measurement import Measurement, Source
 
 if TYPE_CHECKING:
     from ._costs import Cost, bops, macs
-    from ._evaluate import Scores, evaluate_outputs, evaluate_split
+    from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
     from ._modelled import ModelledLatency, modelled_latency_ms
     from ._preserved import preserved
     from ._run import ReferenceOutputs, run_batches, run_split
@@ -32,18 +32,22 @@ if TYPE_CHECKING:
         Metric,
         MetricError,
         PairedResult,
+        SequentialTest,
+        default_looks,
         divergence_per_sample,
         get_metric,
+        losses_of,
         metric_from_callable,
         paired_test,
         register_metric,
         resolve_divergence,
         summarise,
+        value_of_loss,
     )
 
 _HOMES = {
     "._costs": ("Cost", "bops", "macs"),
-    "._evaluate": ("Scores", "evaluate_outputs", "evaluate_split"),
+    "._evaluate": ("Scores", "evaluate_outputs", "evaluate_parts", "evaluate_split"),
     "._modelled": ("ModelledLatency", "modelled_latency_ms"),
     "._preserved": ("preserved",),
     "._run": ("ReferenceOutputs", "run_batches", "run_split"),
@@ -54,13 +58,17 @@ _HOMES = {
         "Metric",
         "MetricError",
         "PairedResult",
+        "SequentialTest",
+        "default_looks",
         "divergence_per_sample",
         "get_metric",
+        "losses_of",
         "metric_from_callable",
         "paired_test",
         "register_metric",
         "resolve_divergence",
         "summarise",
+        "value_of_loss",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -78,17 +86,21 @@ __all__ = [
     "Pinning",
     "ReferenceOutputs",
     "Scores",
+    "SequentialTest",
     "Source",
     "Split",
     "aa_floor",
     "bops",
+    "default_looks",
     "divergence_per_sample",
     "evaluate_outputs",
+    "evaluate_parts",
     "evaluate_split",
     "exclusive_slot",
     "get_metric",
     "interleaved",
     "is_tie",
+    "losses_of",
     "macs",
     "metric_from_callable",
     "modelled_latency_ms",
@@ -100,6 +112,7 @@ __all__ = [
     "run_batches",
     "run_split",
     "summarise",
+    "value_of_loss",
 ]
 
 

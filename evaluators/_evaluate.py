@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,25 @@ def evaluate_split(
     With `divergence` ("kl" or "mse") also the divergence from `reference`, which then is needed. The model is left as
     it was found. Raises `MetricError` for a metric's or an output's NaN and for wrong shapes.
     """
+    (scores,) = evaluate_parts(
+        model, split, metric, stops=(len(split),), reference=reference, divergence=divergence, batch_size=batch_size
+    )
+    return scores
+
+
+def evaluate_parts(
+    model: nn.Module | Callable[[Inputs], Tensor],
+    split: Split,
+    metric: Metric,
+    *,
+    stops: Sequence[int],
+    reference: ReferenceOutputs | None = None,
+    divergence: str | None = None,
+    batch_size: int = 256,
+) -> Iterator[Scores]:
+    """As `evaluate_split`, in parts: the samples up to the first of the rising `stops`, from there to the second, and
+    so on. Between two parts the model is as it was found, so a caller may have seen enough and stop.
+    """
     if divergence is not None and reference is None:
         raise MetricError(f"divergence {divergence!r} compares with the original model; hand in its `reference`")
     if reference is not None and len(reference) < len(split):
@@ -51,14 +70,15 @@ def evaluate_split(
             "compute the reference on the same split"
         )
     targets = metric.targets_of(split)
-    of_metric: list[Tensor] = []
-    of_divergence: list[Tensor] = []
     at = 0
-    for outputs in run_batches(model, split, batch_size):
-        rows = slice(at, at + len(outputs))
-        original = None if reference is None else reference.outputs[rows]
-        of_metric.append(metric.scores(outputs, None if targets is None else targets[rows], original))
-        if divergence is not None and reference is not None and original is not None:
-            of_divergence.append(divergence_per_sample(outputs, original, divergence, variance=reference.variance))
-        at = rows.stop
-    return Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)
+    for stop in stops:
+        of_metric: list[Tensor] = []
+        of_divergence: list[Tensor] = []
+        for outputs in run_batches(model, split.between(at, stop), batch_size):
+            rows = slice(at, at + len(outputs))
+            original = None if reference is None else reference.outputs[rows]
+            of_metric.append(metric.scores(outputs, None if targets is None else targets[rows], original))
+            if divergence is not None and reference is not None and original is not None:
+                of_divergence.append(divergence_per_sample(outputs, original, divergence, variance=reference.variance))
+            at = rows.stop
+        yield Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)

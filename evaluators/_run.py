@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def _length(inputs: Inputs) -> int:
 
 
 def _device(model: nn.Module) -> torch.device:
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):  # the first one says it: the others are not gathered
         return tensor.device
     return torch.device("cpu")
 

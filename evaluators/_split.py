@@ -67,6 +67,12 @@ class Split:
             return self
         return self._map(lambda part: part[:n])
 
+    def between(self, start: int, stop: int) -> Split:
+        """The samples from `start` up to, not including, `stop`, or the last. A view: nothing is copied."""
+        if not 0 <= start < min(stop, len(self)):
+            raise InputError(f"a split of {len(self)} has no samples from {start} up to {stop}")
+        return self._map(itemgetter(slice(start, stop)))
+
     def select(self, index: Tensor) -> Split:
         """The samples at `index` (M,), in that order; a copy."""
         return self._map(lambda part: part[index])

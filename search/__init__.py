@@ -16,22 +16,24 @@ if TYPE_CHECKING:
     from ._driver import resume, search
     from ._export import apply_config, export_point, verify_artifact
     from ._progress import Progress
+    from ._resolve import Resolution, resolve
     from ._result import Front, Point
     from ._run import Run, open_run
     from ._space import Candidate, Group, SearchSpace
     from ._task import Task, task_schema
-    from ._trial import Completed, Failed, Infeasible, Trial
+    from ._trial import Completed, Dominated, Failed, Infeasible, Trial
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
     "._driver": ("resume", "search"),
     "._export": ("apply_config", "export_point", "verify_artifact"),
     "._progress": ("Progress",),
+    "._resolve": ("Resolution", "resolve"),
     "._result": ("Front", "Point"),
     "._run": ("Run", "open_run"),
     "._space": ("Candidate", "Group", "SearchSpace"),
     "._task": ("Task", "task_schema"),
-    "._trial": ("Completed", "Failed", "Infeasible", "Trial"),
+    "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Trial"),
     ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -39,6 +41,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Candidate",
     "Completed",
+    "Dominated",
     "Failed",
     "Front",
     "Group",
@@ -46,6 +49,7 @@ __all__ = [
     "Objective",
     "Point",
     "Progress",
+    "Resolution",
     "Run",
     "SearchContext",
     "SearchSpace",
@@ -57,6 +61,7 @@ __all__ = [
     "export_point",
     "open_run",
     "register_searcher",
+    "resolve",
     "resume",
     "search",
     "task_schema",

@@ -5,9 +5,12 @@ Nothing that a bench computes depends on what it computed before, so a worker ma
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..compressors import Anatomy, Calibration, LayerSpec, Variant
-    from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, Split
+    from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
     from ._plugins import Plugins
+    from ._race import Losses, Raced
+    from ._rows import Rows
     from ._space import SearchSpace
 
 
@@ -56,6 +61,8 @@ class Worker:
     _store: Any = None
     _weights: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     _hooks: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
+    _forwards: dict[nn.Module, Any] = field(default_factory=dict)
+    _rows: Rows | None = None
 
     def __post_init__(self) -> None:
         from ..compressors import CompressedModel, VariantStore
@@ -66,6 +73,7 @@ class Worker:
         self._store = VariantStore(self.bench.store)
         self._weights = [(parameter, parameter.data) for parameter in model.parameters()]
         self._hooks = {module: frozenset(module._forward_pre_hooks) for module in model.modules()}
+        self._forwards = {module: vars(module).get("forward") for module in model.modules()}
 
     def reset(self) -> None:
         """After a job that was interrupted anywhere, even while it put things back: the model as it was at first."""
@@ -78,6 +86,12 @@ class Worker:
         for module, known in self._hooks.items():
             for key in [key for key in module._forward_pre_hooks if key not in known]:
                 del module._forward_pre_hooks[key]
+        for module, forward in self._forwards.items():
+            if forward is None:
+                vars(module).pop("forward", None)
+            else:
+                vars(module)["forward"] = forward
+        self._rows = None
         torch.set_grad_enabled(True)
         self._resident = CompressedModel(self.bench.model.eval(), self.bench.anatomy, self.bench.calibration)
 
@@ -103,6 +117,7 @@ class Worker:
 
         layer = self.bench.anatomy[fqn]
         made = [(spec, self.variant(fqn, spec)) for spec in specs]
+        _give_back_memory()
         return [(layer_bytes(layer, spec, variant), variant.weight_error) for spec, variant in made]
 
     def scores(self, levels: Sequence[int], n_samples: int) -> Scores:
@@ -111,6 +126,7 @@ class Worker:
         from ._space import Candidate
 
         bench = self.bench
+        self._rows = None  # its memory is not needed any more
         assignment = bench.space.assignment(Candidate(levels=tuple(levels)))
         with self._resident.apply(assignment, self.variants(assignment)):
             return evaluate_split(
@@ -118,20 +134,62 @@ class Worker:
                 divergence=bench.divergence, batch_size=bench.batch_size,
             )  # fmt: skip
 
-    def row(self, levels: Sequence[int], n_samples: int) -> float:
-        """Mean divergence from the original's outputs on the first `n_samples` of the search split. Raises
-        `MetricError`."""
-        from ..evaluators import MetricError
+    def applied(self, levels: Sequence[int]) -> AbstractContextManager[nn.Module]:
+        """Inside, the model behaves as the candidate of these levels."""
+        from ._space import Candidate
 
-        divergence = self.scores(levels, n_samples).divergence
-        value = float("nan") if divergence is None else float(divergence.mean())
-        if not math.isfinite(value):
-            raise MetricError(f"the divergence from the original's outputs is {value}")
-        return value
+        assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
+        applied: AbstractContextManager[nn.Module] = self._resident.apply(assignment, self.variants(assignment))
+        return applied
+
+    def rows(self, group: int, levels: Sequence[int], n_samples: int) -> list[dict[str, Any]]:
+        """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.
+
+        What was recorded for them stays in memory until the next candidate is scored.
+        """
+        from ._rows import Rows
+
+        if self._rows is None:
+            self._rows = Rows(self)
+        return self._rows.measure(group, levels, n_samples)
+
+    def estimate(self, n_samples: int, seed: int) -> dict[str, Any]:
+        """A first guess of the whole table from gradients, on the first `n_samples` of the search split."""
+        from ..evaluators.sensitivity import fisher_table
+
+        bench = self.bench
+        found = fisher_table(
+            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in bench.space.groups],
+            self.variant, calibration=bench.calibration, divergence=bench.divergence,
+            variance=bench.reference.variance, batch_size=min(bench.batch_size, 16), seed=seed,
+        )  # fmt: skip
+        return {"values": [list(row) for row in found.values], "passes": found.passes}
 
     def trial(self, levels: Sequence[int], n_samples: int) -> dict[str, Measurement]:
         """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""
         return judge(self.bench, self.scores(levels, n_samples))
+
+    def race(
+        self, levels: Sequence[int], quality: str | None, test: SequentialTest | None, rival: Losses | None
+    ) -> Raced:
+        """The same on the whole search split, or as far as `test` thinks that the candidate may beat `rival`.
+
+        quality  "divergence" or the metric's name: whose losses are compared, and given back; None: neither
+        rival    losses of the whole split; None: nobody to beat
+        """
+        from ._heat import run_heat
+
+        self._rows = None  # its memory is not needed any more
+        with self.applied(levels):
+            return run_heat(self.bench, quality, test, rival)
+
+
+def _give_back_memory() -> None:
+    """To the system, what building left in pieces: glibc keeps it (seen: five times the model), others have no such
+    call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def judge(bench: Bench, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
 from ._environment import usable_cores
 from ._exploration import explore
-from ._groundwork import build_store, evaluate_baselines, measure_table
+from ._groundwork import build_store, evaluate_baselines
 from ._mirrors import Mirrors
 from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
@@ -28,6 +28,7 @@ from ._remarks import left_alone
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
+from ._table import measure_table
 from ._verify import export_original, verify_points
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ._bench import Job
+from ._narrowed import narrow
 from ._result import misses, violation
 from ._sitting import Sitting, next_attempt
 from ._space import Candidate
@@ -34,12 +35,15 @@ class _Exploration:
     def __init__(self, sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
         task, prepared = sitting.task, sitting.prepared
         self.sitting, self.after_each = sitting, after_each
+        dropped = sitting.state.dropped or ()
+        self.narrowed = narrow(prepared.space, table, dropped) if table is not None and dropped else None
         context = SearchContext(
-            space=prepared.space, objectives=prepared.guide, seed=task.search.seed, table=table,
+            space=self.narrowed.space if self.narrowed else prepared.space, objectives=prepared.guide,
+            seed=task.search.seed, table=self.narrowed.table if self.narrowed else table,
             limits=sitting.recorder.limits,
         )  # fmt: skip
         self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
-        self.searcher.tell(sitting.state.trials)
+        self._tell(sitting.state.trials)
         self.known = {trial.candidate for trial in sitting.state.trials}
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
@@ -47,7 +51,7 @@ class _Exploration:
         self.is_exhausted = False
 
     def submit_some(self) -> bool:
-        """Give every idle worker something to do. Whether anything was submitted."""
+        """Give every worker something to do, and something to go on with. Whether anything was submitted."""
         submitted = False
         while self.sitting.pool.idle and self.again:  # also when the time is up: these count as asked for
             self.sitting.pool.submit(self.again.pop())
@@ -67,9 +71,17 @@ class _Exploration:
     def _ask(self) -> Candidate | None:
         for _ in range(_PATIENCE):
             asked = self.searcher.ask(1)
-            if not asked or asked[0] not in self.known:
-                return asked[0] if asked else None
+            if not asked:
+                return None
+            candidate = self.narrowed.outer(asked[0]) if self.narrowed else asked[0]
+            if candidate not in self.known:
+                return candidate
         return None
+
+    def _tell(self, trials: Sequence[Trial]) -> None:
+        """What the searcher may know of: nothing that uses a level that was dropped from its space."""
+        if told := self.narrowed.told(trials) if self.narrowed else trials:
+            self.searcher.tell(told)
 
     def _submit(self, number: int, candidate: Candidate) -> None:
         """Send it to a worker, unless its static costs already break a limit."""
@@ -79,7 +91,9 @@ class _Exploration:
             self.sitting.pool.submit(self.sitting.trial_job(number, "mixed", candidate))
             return
         reason = misses(metrics, limits)
-        self._finish(Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics))
+        trial = Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics)
+        self.sitting.recorder.trial(trial)
+        self._finish(trial)
 
     def collect(self) -> None:
         with self.sitting.recorder.watch.charge("evaluation"):
@@ -88,12 +102,11 @@ class _Exploration:
             if (again := next_attempt(outcome)) is not None:
                 self.again.append(again)
             else:
-                self._finish(self.sitting.trial_of(outcome))
+                self._finish(self.sitting.record_trial(outcome))
 
     def _finish(self, trial: Trial) -> None:
-        self.sitting.recorder.trial(trial)
         with self.sitting.recorder.watch.charge("searcher"):
-            self.searcher.tell([trial])
+            self._tell([trial])
         self.after_each()
 
 

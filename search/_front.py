@@ -30,16 +30,20 @@ def non_dominated(objectives: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
-def fronts(objectives: ArrayLike) -> NDArray[np.int64]:
-    """Rank of each row, shape (n,): 0 for the front, 1 for the front without those, … NaN rows come last, all alike."""
+def fronts(objectives: ArrayLike, enough: int | None = None) -> NDArray[np.int64]:
+    """Rank of each row, shape (n,): 0 for the front, 1 for the front without those, … NaN rows come last, all alike.
+
+    enough  when so many rows are ranked, the others all get the next rank
+    """
     points = _points(objectives)
     ranks = np.zeros(len(points), dtype=np.int64)
     left = np.arange(len(points))
+    most = len(points) if enough is None else enough
     rank = 0
     while left.size:
         mask = non_dominated(points[left])
-        if not mask.any():
-            mask[:] = True  # only rows with NaN are left
+        if not mask.any() or len(points) - left.size >= most:
+            mask[:] = True  # only rows with NaN are left, or rows that nobody asks about
         ranks[left[mask]] = rank
         left = left[~mask]
         rank += 1

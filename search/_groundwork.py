@@ -1,11 +1,11 @@
-"""What stands before the first proposal: the store, the baselines, and the sensitivity table.
+"""What stands before the first proposal: the store and the baselines. The sensitivity table is in `_table`.
 
 Each looks at the ledger first and does what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..compressors import LayerSpec
@@ -17,7 +17,6 @@ from ._run import space_to_dict
 from ._sitting import Sitting, static_measurement
 from ._space import Candidate
 from ._trial import Completed, Kind
-from .searchers import SensitivityTable, uses_table
 
 _BUILD_TIMEOUT_S = 1800.0
 _CHUNK = 8
@@ -84,6 +83,8 @@ def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
                 f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of it now; "
                 "put the old files back, or start a new run"
             )
+    if "anatomy" not in before:
+        sitting.recorder.append({**before, "anatomy": facts["anatomy"]})
 
 
 def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "runs_as": [[_kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups],
         "profile": prepared.profile.name,
         "unused": list(prepared.anatomy.unused),
+        "anatomy": prepared.anatomy.to_dict(),
     }
 
 
@@ -137,7 +139,7 @@ def evaluate_baselines(sitting: Sitting) -> None:
     ]
     with sitting.recorder.watch.charge("evaluation"):
         for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
-            sitting.recorder.trial(sitting.trial_of(outcome))
+            sitting.record_trial(outcome)
             sitting.recorder.say("baselines", done=len(wanted) - len(jobs) + n, total=len(wanted))
     sitting.stop_if_asked()
 
@@ -152,47 +154,3 @@ def _bind_limits(sitting: Sitting) -> None:
     bound = {name: [low, high] for name, (low, high) in limits.items()}
     if sitting.state.facts["limits"] != bound:
         sitting.recorder.append({**sitting.state.facts, "limits": bound})
-
-
-def measure_table(sitting: Sitting) -> SensitivityTable | None:
-    """Divergence of each (group, level) alone, all other groups at their dearest level.
-
-    A row that fails is infinite, so that no searcher wants it. None if the searcher uses no table, or the time is up.
-    """
-    task, space, state = sitting.task, sitting.prepared.space, sitting.state
-    if not uses_table(task.search.searcher, task.search.params):
-        return None
-    rest = [group.levels.index(LayerSpec()) if LayerSpec() in group.levels else 0 for group in space.groups]
-    wanted = [(g, i) for g, group in enumerate(space.groups) for i, s in enumerate(group.levels) if not s.is_neutral]
-    jobs = [
-        Job(
-            method="row",
-            args=([*rest[:g], level, *rest[g + 1 :]], task.search.table_samples),
-            token=(g, level),
-            timeout_s=task.budget.trial_timeout_s,
-        )
-        for g, level in wanted
-        if (g, level) not in state.rows
-    ]
-    with sitting.recorder.watch.charge("table"):
-        for n, outcome in enumerate(sitting.run_jobs(jobs, within_budget=True), 1):
-            g, level = outcome.job.token
-            row = {"group": g, "level": level, "value": outcome.value, "reason": outcome.error}
-            sitting.recorder.append({"type": "row", **row})
-            sitting.recorder.say("table", done=n, total=len(jobs))
-    if any(key not in state.rows for key in wanted):
-        return None
-    return SensitivityTable(
-        divergence=_divergences(sitting, wanted),
-        costs=sitting.costs,
-        fixed=sitting.fixed,
-        n_samples=task.search.table_samples,
-    )
-
-
-def _divergences(sitting: Sitting, wanted: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
-    rows = [[0.0] * len(group.levels) for group in sitting.prepared.space.groups]
-    for g, level in wanted:
-        value = sitting.state.rows[g, level]
-        rows[g][level] = float("inf") if value is None else value
-    return tuple(tuple(row) for row in rows)

@@ -81,7 +81,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
     calibration = calibrate(model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy)
-    search = splits.search.take(task.search.samples) if task.search.samples else splits.search
+    search = _in_random_order(splits.search, task.search.samples, task.data.seed)
     reference = ReferenceOutputs.compute(model, search, batch)
     bench = Bench(
         model=model,
@@ -112,6 +112,14 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=model_digest(model),
     )
+
+
+def _in_random_order(split: Split, n: int | None, seed: int) -> Split:
+    """`n` samples of the split, or all: racing and the table look at the first few, and data sets come sorted."""
+    import torch
+
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split.select(order[:n])
 
 
 def _check_registered(task: Task) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ParedownError
 from ._bench import Bench, Job, Outcome, Worker, run_job
+from ._lanes import Lane, Lanes
 from ._pool import python_path, worker_facts
 
 _QUIET = {
@@ -45,7 +46,8 @@ class _Actor:
 
 
 class RayPool:
-    """`workers` actors. A job that exceeds its limit takes its actor with it; a fresh one takes the slot.
+    """`workers` actors. A job that exceeds its limit takes its actor with it; a fresh one takes the slot, and what was
+    queued behind the job goes to another.
 
     address  of a running cluster ("auto", "ray://…", "host:port"); None starts Ray here, on loopback, for this run
     modules  the user's modules: sent by value, so that a worker needs no copy of the user's files
@@ -80,8 +82,7 @@ class RayPool:
         self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._failed_starts = 0
         self._starting: dict[Any, Any] = {}
-        self._free: list[Any] = []
-        self._running: dict[Any, tuple[Any, Job, float]] = {}
+        self._lanes = Lanes(_send)
         for _ in range(workers):
             self._start()
 
@@ -92,16 +93,15 @@ class RayPool:
 
     @property
     def idle(self) -> int:
-        return len(self._free)
+        return self._lanes.idle
 
     @property
     def busy(self) -> int:
-        """Jobs that run, and workers that are about to be able to."""
-        return len(self._running) + len(self._starting)
+        """Jobs that run or are queued, and workers that are about to be able to."""
+        return self._lanes.n_jobs + len(self._starting)
 
     def submit(self, job: Job) -> None:
-        actor = self._free.pop()
-        self._running[actor.run.remote(job)] = (actor, job, time.monotonic())
+        self._lanes.submit(job)
 
     def wait(self, timeout_s: float | None = None) -> list[Outcome]:
         """Blocks until a job ends, one exceeds its limit, a worker is up, or `timeout_s` passes.
@@ -109,14 +109,14 @@ class RayPool:
         Raises `ParedownError` if workers cannot be started.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while waiting := [*self._running, *self._starting]:
+        while waiting := [*(running := self._lanes.running()), *self._starting]:
             ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0.0)
             if not ready:
                 ready, _ = self._ray.wait(waiting, num_returns=1, timeout=self._patience(deadline))
             started = [reference for reference in ready if reference in self._starting]
             for reference in started:
                 self._admit(reference)
-            outcomes = [self._collect(r) for r in ready if r in self._running] + self._expire()
+            outcomes = [self._collect(r, running[r]) for r in ready if r in running] + self._expire()
             if outcomes or started or (deadline is not None and time.monotonic() >= deadline):
                 return outcomes
         return []
@@ -135,50 +135,46 @@ class RayPool:
             self._start()
             return
         self._failed_starts = 0
-        self._free.append(actor)
+        self._lanes.add(actor)
 
     def _patience(self, deadline: float | None) -> float:
         """How long to sleep before looking again: until the first limit, or the caller's deadline."""
-        now = time.monotonic()
-        ends = [began + job.timeout_s for _, job, began in self._running.values() if job.timeout_s]
-        if deadline is not None:
-            ends.append(deadline)
-        return max(0.01, min([*(end - now for end in ends), 5.0]))
+        now, ends = time.monotonic(), [self._lanes.next_limit(), deadline]
+        return max(0.01, min([*(end - now for end in ends if end is not None), 5.0]))
 
-    def _collect(self, reference: Any) -> Outcome:
-        actor, job, began = self._running.pop(reference)
+    def _collect(self, reference: Any, lane: Lane) -> Outcome:
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as exception:
-            self._ray.kill(actor)
-            self._start()
-            return Outcome(job=job, error=_death(exception), fatal=True, seconds=time.monotonic() - began)
-        self._free.append(actor)
+            job, seconds = self._replace(lane)
+            return Outcome(job=job, error=_death(exception), fatal=True, seconds=seconds)
+        self._lanes.finish(lane, outcome.seconds)
         return outcome
 
     def _expire(self) -> list[Outcome]:
-        now = time.monotonic()
-        late = [
-            (reference, actor, job, began)
-            for reference, (actor, job, began) in self._running.items()
-            if job.timeout_s and now - began > job.timeout_s
-        ]
         outcomes = []
-        for reference, actor, job, began in late:
-            del self._running[reference]
-            self._ray.kill(actor)
-            self._start()
+        for lane in self._lanes.late():
+            job, seconds = self._replace(lane)
             why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
-            outcomes.append(Outcome(job=job, error=why, seconds=now - began))
+            outcomes.append(Outcome(job=job, error=why, seconds=seconds))
         return outcomes
 
+    def _replace(self, lane: Lane) -> tuple[Job, float]:
+        """A fresh worker for this one: the job that the old one ran, and for how long."""
+        self._ray.kill(lane.worker)
+        self._start()
+        return self._lanes.remove(lane)
+
     def close(self) -> None:
-        running = (actor for actor, _, _ in self._running.values())
-        for actor in [*self._free, *running, *self._starting.values()]:
+        for actor in [*self._lanes.workers, *self._starting.values()]:
             self._ray.kill(actor)
-        self._free, self._running, self._starting = [], {}, {}
+        self._lanes, self._starting = Lanes(_send), {}
         if self._owns_cluster:
             self._ray.shutdown()
+
+
+def _send(actor: Any, job: Job) -> Any:
+    return actor.run.remote(job)
 
 
 def _death(exception: Exception) -> str:

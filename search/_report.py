@@ -61,7 +61,7 @@ def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], 
         "outcome",
         *(c for n in names for c in ([n, f"{n}_low", f"{n}_high"] if n in spans else [n])),
     ]
-    columns += ["seconds", "reason", *(group.name for group in space.groups)]
+    columns += ["samples", "seconds", "reason", *(group.name for group in space.groups)]
     rows: list[list[str | float | int | None]] = []
     for trial in sorted(trials, key=lambda t: t.number):
         row: list[str | float | int | None] = [f"t{trial.number}", trial.kind, type(trial).__name__.lower()]
@@ -71,7 +71,8 @@ def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], 
             row.append(measured.value if measured else None)
             if name in spans:
                 row += [measured.low, measured.high] if measured else [None, None]
-        row += [getattr(trial, "seconds", None), None if isinstance(trial, Completed) else trial.reason]
+        row += [getattr(trial, "samples", None), getattr(trial, "seconds", None)]
+        row.append(None if isinstance(trial, Completed) else trial.reason)
         row += _levels(trial, space)
         rows.append(row)
     return columns, rows

@@ -14,8 +14,9 @@ from ..compressors import LayerSpec
 from ..errors import InputError, IntegrityError, ParedownError
 from ..evaluators import Measurement
 from ._ledger import Ledger, read, write_atomic
+from ._rows import Row
 from ._space import Group, SearchSpace
-from ._trial import Completed, Failed, Infeasible, Trial, trial_from_record
+from ._trial import Completed, Dominated, Failed, Infeasible, Trial, trial_from_record
 
 if TYPE_CHECKING:
     from ._result import Front
@@ -53,11 +54,21 @@ class Verdict:
 
 @dataclass(slots=True)
 class State:
-    """What the ledger says so far. `facts` is what was known before the first trial: space, objectives, costs, …"""
+    """What the ledger says so far. `facts` is what was known before the first trial: space, objectives, costs, …
+
+    rows, row_facts  of the sensitivity table: (group, level) -> divergence, None if it failed; and all that is known
+    estimate         the table's first guess ("values"), or why there is none ("reason")
+    dropped          (group, level) that the searcher does without; None as long as that is not decided
+    losses           number -> losses, packed (`_race`), of the trials that others had to beat
+    """
 
     facts: dict[str, Any] = field(default_factory=dict)
     rows: dict[tuple[int, int], float | None] = field(default_factory=dict)
+    row_facts: dict[tuple[int, int], Row] = field(default_factory=dict)
+    estimate: dict[str, Any] | None = None
+    dropped: tuple[tuple[int, int], ...] | None = None
     trials: list[Trial] = field(default_factory=list)
+    losses: dict[int, str] = field(default_factory=dict)
     verified: dict[int, Verified] = field(default_factory=dict)
     verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,9 +89,15 @@ class State:
             case "facts":
                 self.facts = dict(record)
             case "row":
-                self.rows[record["group"], record["level"]] = record["value"]
+                self._add_row((record["group"], record["level"]), Row.from_record(record))
+            case "estimate":
+                self.estimate = {"values": record["values"], "reason": record["reason"]}
+            case "dropped":
+                self.dropped = tuple((g, level) for g, level in record["levels"])
             case "trial":
                 self.trials.append(trial_from_record(record))
+                if "losses" in record:
+                    self.losses[record["number"]] = record["losses"]
             case "verified":
                 self.verified[record["number"]] = Verified(
                     number=record["number"],
@@ -101,9 +118,19 @@ class State:
             case "started":
                 self.ended = None
 
+    def _add_row(self, key: tuple[int, int], row: Row) -> None:
+        """Of one (group, level) the row of the most samples stays."""
+        if key not in self.row_facts or row.n >= self.row_facts[key].n:
+            self.row_facts[key], self.rows[key] = row, row.value
+
     @property
     def n_mixed(self) -> int:
         return sum(trial.kind == "mixed" for trial in self.trials)
+
+    @property
+    def samples(self) -> int:
+        """Sample passes of all trials."""
+        return sum(t.samples for t in self.trials if not isinstance(t, Infeasible))
 
     @property
     def core_seconds(self) -> float:
@@ -158,6 +185,7 @@ class Run:
                 "budget": self.task.budget.trials,
                 "mixed": state.n_mixed,
                 "completed": sum(isinstance(t, Completed) for t in state.trials),
+                "dominated": sum(isinstance(t, Dominated) for t in state.trials),
                 "infeasible": sum(isinstance(t, Infeasible) for t in state.trials),
                 "failed": sum(isinstance(t, Failed) for t in state.trials),
             },
@@ -165,6 +193,7 @@ class Run:
                 {"number": t.number, "reason": t.reason} for t in state.trials if isinstance(t, (Failed, Infeasible))
             ],
             "verified": sum(v.reason is None for v in state.verified.values()),
+            "samples": state.samples,
             "spent_s": state.spent_s,
             "core_seconds": state.core_seconds,
             "seconds": dict(state.seconds),

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..compressors import LayerSpec
 from ..errors import Interrupted
-from ..evaluators import Measurement
+from ..evaluators import Measurement, SequentialTest
 from ._bench import Job, Outcome
 from ._pool import Pool
 from ._prepare import Prepared, Static
+from ._race import Raced, Rivals, pack_losses, unpack_losses
 from ._recorder import Recorder
 from ._space import Candidate
-from ._trial import Completed, Failed, Kind, Trial
+from ._trial import Completed, Dominated, Failed, Kind, Trial
 
 if TYPE_CHECKING:
     from ._run import Run, State
@@ -40,6 +41,7 @@ class Sitting:
     costs: Static = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     original_costs: Mapping[str, float] = field(default_factory=dict)
+    _rivals: Rivals | None = None
 
     @property
     def task(self) -> Task:
@@ -85,29 +87,62 @@ class Sitting:
         if waiting:
             self.stop_if_asked()
 
+    @property
+    def rivals(self) -> Rivals:
+        """Whom candidates have to beat. Only when the costs and the limits are known."""
+        if self._rivals is None:
+            self._rivals = Rivals(
+                self.prepared.guide, list(self.costs), self.recorder.limits, _sequential_test(self.task, self.prepared)
+            )
+            for trial in self.state.trials:
+                if isinstance(trial, Completed) and trial.number in self.state.losses:
+                    self._rivals.keep(trial, unpack_losses(self.state.losses[trial.number]))
+        return self._rivals
+
     def trial_job(self, number: int, kind: Kind, candidate: Candidate) -> Job:
+        """A baseline is seen to its end; what a searcher proposed has somebody to beat."""
+        rivals = self.rivals
+        rival = rivals.rival_of(self.static(candidate)) if kind == "mixed" else None
         return Job(
-            method="trial",
-            args=(candidate.levels, len(self.prepared.bench.split)),
-            token=(number, kind, candidate),
+            method="race",
+            args=(candidate.levels, rivals.quality, rivals.test, None if rival is None else rival.losses),
+            token=(number, kind, candidate, None if rival is None else rival.number),
             timeout_s=self.task.budget.trial_timeout_s,
         )
 
+    def record_trial(self, outcome: Outcome) -> Trial:
+        """What a trial job's outcome amounts to, when it is in the ledger."""
+        trial = self.trial_of(outcome)
+        if isinstance(trial, Completed) and self.rivals.keep(trial, outcome.value.losses):
+            self.recorder.trial(trial, losses=pack_losses(outcome.value.losses))
+        else:
+            self.recorder.trial(trial)
+        return trial
+
     def trial_of(self, outcome: Outcome) -> Trial:
         """What a trial job's outcome amounts to."""
-        number, kind, candidate = outcome.job.token
+        number, kind, candidate, rival = outcome.job.token
         if outcome.error is not None:
             return Failed(
                 number=number, candidate=candidate, kind=kind, reason=outcome.error, seed=self.task.search.seed,
                 seconds=outcome.seconds, attempts=outcome.job.attempt,
             )  # fmt: skip
-        metrics = {**outcome.value, **self.static(candidate)}
+        raced: Raced = outcome.value
+        metrics = {**raced.metrics, **self.static(candidate)}
+        if raced.dropped:
+            total = len(self.prepared.bench.split)
+            return Dominated(
+                number=number, candidate=candidate, kind=kind, metrics=metrics, beaten_by=rival,
+                reason=f"t{rival} is no dearer, and after {raced.samples} of {total} samples surely no worse",
+                samples=raced.samples, seconds=outcome.seconds,
+            )  # fmt: skip
         return Completed(
             number=number,
             candidate=candidate,
             kind=kind,
             metrics=metrics,
             seconds=outcome.seconds,
+            samples=raced.samples,
             worker=outcome.worker,
         )
 
@@ -123,6 +158,21 @@ class Sitting:
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""
         return {} if trial.kind == "original" else self.prepared.space.assignment(trial.candidate)
+
+
+def _sequential_test(task: Task, prepared: Prepared) -> SequentialTest | None:
+    """None where the task has switched racing off, or the split is too small to look at a part of it."""
+    from ..evaluators import default_looks
+
+    total, options = len(prepared.bench.split), task.search
+    looks = default_looks(total)
+    if not options.race or not looks:
+        return None
+    # a share of the mean says something of a divergence, which is never negative; a metric's scores are anything
+    is_divergence = any(o.name == "divergence" for o in prepared.guide)
+    return SequentialTest(
+        looks=looks, total=total, margin=options.race_margin if is_divergence else 0.0, alpha=options.race_error
+    )
 
 
 def next_attempt(outcome: Outcome) -> Job | None:

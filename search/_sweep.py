@@ -3,6 +3,10 @@
 The table makes the problem separable (divergence and cost are sums over groups), so minimising divergence + λ·cost is
 one choice per group, and all λ together are the groups' lower convex hulls, merged by slope (Shoham & Gersho 1988).
 On the hull the result is exact: no other candidate has less divergence (by the table) at that cost or less.
+
+Between the hull's points the filling is greedy. Of its points 63 to 96 % are the best at their cost (by `knapsack`,
+which is exact); in the mean they have 0.2 to 0.7 % more divergence than it, at most 6 % (21 % with 42 levels a group).
+The exact front covers the budgets no better with as many points, and takes 2 to 8 times as long from 60 groups on.
 """
 
 from __future__ import annotations

@@ -228,7 +228,25 @@ class SearchSection(Section):
     samples: Integer | None = Field(
         default=None, ge=1, description="samples of the search split for each trial; default all"
     )
-    table_samples: Integer = Field(default=64, ge=1, description="samples for the sensitivity table")
+    table_samples: Integer = Field(
+        default=64,
+        ge=1,
+        description="samples for the sensitivity table; fewer are used where it would cost over 15 % of the search",
+    )
+    race: Flag = Field(
+        default=True,
+        description="stop a trial as soon as it is clear, on a part of the samples, that another is no dearer and "
+        "no worse; what is on the front was always measured on all samples",
+    )
+    race_margin: Number = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="a trial is stopped too if its divergence is less than the other's, but by less than this share",
+    )
+    race_error: Number = Field(
+        default=0.05, gt=0, lt=1, description="probability, at most, that a trial is stopped that should not have been"
+    )
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
 
 

@@ -1,4 +1,4 @@
-"""What became of a candidate: three types, so that a failure can never be mistaken for a result."""
+"""What became of a candidate: four types, so that a failure or an estimate can never be mistaken for a result."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Completed:
     number   0, 1, 2, …: the order in which trials were asked for
     kind     "original" and "uniform" are the baselines; "mixed" is what a searcher proposed
     seconds  wall clock of the evaluation on its worker
+    samples  sample passes that it took: samples that went through the whole model; 0 if an old ledger does not say
     """
 
     number: int
@@ -26,11 +27,38 @@ class Completed:
     kind: Kind
     metrics: Mapping[str, Measurement]
     seconds: float = 0.0
+    samples: int = 0
     worker: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
             raise ValueError(f"a completed trial has finite metrics only; {bad[0]} of trial {self.number} is not")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dominated:
+    """Raced out: after a part of the search split it was clear that trial `beaten_by` is no dearer and no worse.
+
+    It is never on the front, in a selection or in the hypervolume.
+
+    metrics    the costs, and estimates of the quality with their intervals
+    beaten_by  number of the completed trial that it lost to
+    samples    sample passes until it was dropped
+    seconds    wall clock on its worker
+    """
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    reason: str
+    metrics: Mapping[str, Measurement]
+    beaten_by: int
+    samples: int
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
+            raise ValueError(f"a dominated trial has finite estimates only; {bad[0]} of trial {self.number} is not")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +82,11 @@ class Failed:
     reason: str
     seed: int
     seconds: float = 0.0
+    samples: int = 0
     attempts: int = 1
 
 
-Trial = Completed | Infeasible | Failed
+Trial = Completed | Dominated | Infeasible | Failed
 
 
 def trial_to_record(trial: Trial) -> dict[str, Any]:
@@ -74,24 +103,28 @@ def trial_to_record(trial: Trial) -> dict[str, Any]:
             "reason": trial.reason,
             "seed": trial.seed,
             "seconds": trial.seconds,
+            "samples": trial.samples,
             "attempts": trial.attempts,
         }
     record["metrics"] = {name: m.to_dict(samples=False) for name, m in trial.metrics.items()}
     if isinstance(trial, Infeasible):
         return record | {"reason": trial.reason}
-    return record | {"seconds": trial.seconds, "worker": dict(trial.worker)}
+    record |= {"seconds": trial.seconds, "samples": trial.samples}
+    if isinstance(trial, Dominated):
+        return record | {"reason": trial.reason, "beaten_by": trial.beaten_by}
+    return record | {"worker": dict(trial.worker)}
 
 
 def trial_from_record(record: Mapping[str, Any]) -> Trial:
     """The inverse of `trial_to_record`."""
-    data = {
-        key: value for key, value in record.items() if key not in ("type", "status", "levels", "metrics", "spent_s")
-    }
+    not_its_own = ("type", "status", "levels", "metrics", "losses", "spent_s")
+    data = {key: value for key, value in record.items() if key not in not_its_own}
     data["candidate"] = Candidate(levels=tuple(record["levels"]))
     if "metrics" in record:
         data["metrics"] = {name: Measurement.from_dict(m) for name, m in record["metrics"].items()}
-    types: dict[str, type[Completed] | type[Infeasible] | type[Failed]] = {
+    types: dict[str, type[Completed] | type[Dominated] | type[Infeasible] | type[Failed]] = {
         "completed": Completed,
+        "dominated": Dominated,
         "infeasible": Infeasible,
         "failed": Failed,
     }

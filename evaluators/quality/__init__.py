@@ -10,6 +10,7 @@ from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metri
 from ._mse import MSE
 from ._paired import PairedResult, paired_test
 from ._perplexity import PERPLEXITY
+from ._sequential import SequentialTest, default_looks, losses_of, value_of_loss
 
 for _builtin in (ACCURACY, PERPLEXITY, MSE, COSINE):
     register_metric(_builtin)
@@ -21,11 +22,15 @@ __all__ = [
     "Metric",
     "MetricError",
     "PairedResult",
+    "SequentialTest",
+    "default_looks",
     "divergence_per_sample",
     "get_metric",
+    "losses_of",
     "metric_from_callable",
     "paired_test",
     "register_metric",
     "resolve_divergence",
     "summarise",
+    "value_of_loss",
 ]

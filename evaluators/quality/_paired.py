@@ -54,13 +54,13 @@ def paired_test(scores_a: Tensor, scores_b: Tensor, metric: Metric, *, seed: int
     sign = 1.0 if metric.maximise else -1.0
     rng = np.random.default_rng(seed)
     difference = sign * (metric.finish(float(a.mean())) - metric.finish(float(b.mean())))
-    lead = (a - b) * (1.0 if _is_rising(metric) == metric.maximise else -1.0)
+    lead = (a - b) * (1.0 if is_rising(metric) == metric.maximise else -1.0)
     p_value = _sign_flip(lead[lead != 0.0], rng)
     low, high = _bootstrap(a, b, metric, sign, rng)
     return PairedResult(difference=difference, low=min(low, difference), high=max(high, difference), p_value=p_value)
 
 
-def _is_rising(metric: Metric) -> bool:
+def is_rising(metric: Metric) -> bool:
     """Whether a greater mean score gives a greater figure (a signal-to-noise ratio of a squared error does not)."""
     return metric.finish(0.75) >= metric.finish(0.25)
 

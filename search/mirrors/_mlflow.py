@@ -24,7 +24,7 @@ from .._ledger import write_atomic
 from .._points import front_hypervolume
 from .._report import PAGE, PICTURE, TABLE, trial_rows
 from .._space import SearchSpace
-from .._trial import Completed, Failed, Trial
+from .._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ._mlflow_children import Child, axes_of, children_of
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ class MlflowMirror:
             metrics |= _pick_metrics(front, len(trials))
         metrics |= _trial_metrics(trials, self._state["n_trials"], front)
         metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
+        metrics[("trial/dominated", len(trials))] = float(sum(isinstance(t, Dominated) for t in trials))
+        passes = sum(t.samples for t in trials if not isinstance(t, Infeasible))
+        metrics[("trial/samples", len(trials))] = float(passes)
         metrics |= {(f"seconds/{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
         self._log(run_id, metrics=metrics, tags=tags)
         if new:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._space import SearchSpace
-from .._trial import Completed, Infeasible, Trial
+from .._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ..searchers import Objective
 
 if TYPE_CHECKING:
@@ -149,8 +149,10 @@ class OptunaMirror:
                 user_attrs=attributes,
             )
         else:
+            if isinstance(trial, Dominated):
+                attributes |= {"beaten by": trial.beaten_by, "samples": trial.samples}
             frozen = create_trial(
-                state=TrialState.PRUNED if isinstance(trial, Infeasible) else TrialState.FAIL,
+                state=TrialState.FAIL if isinstance(trial, Failed) else TrialState.PRUNED,
                 params=self._params(trial),
                 distributions=self._distributions,
                 user_attrs={**attributes, "reason": trial.reason},

@@ -1,11 +1,12 @@
 """What to try next: searchers behind one protocol (`Searcher`), made by name (`make_searcher`)."""
 
-from ._base import Objective, SearchContext, Searcher, SensitivityTable
+from ._base import Objective, Reporting, SearchContext, Searcher, SensitivityTable
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
 
 __all__ = [
     "SEARCHERS",
     "Objective",
+    "Reporting",
     "SearchContext",
     "Searcher",
     "SearcherInfo",

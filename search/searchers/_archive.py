@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._front import crowding, fronts
 from .._trial import Completed
 from ._known import Levels
+from ._survival import survivors
 
 FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
@@ -80,12 +80,12 @@ class Archive:
         self._ranked_elite = None
         self._elite.append(row)
         if len(self._elite) > 2 * ELITE:
-            self._elite = self._ranked(np.array(self._elite))[:ELITE].tolist()
+            self._elite = self._best().tolist()
 
     def elite(self) -> IndexArray:
         """At most `ELITE` rows to breed from, best first: by rank of front, then by crowding."""
         if self._ranked_elite is None:
-            self._ranked_elite = self._ranked(np.array(self._elite, dtype=np.int64))[:ELITE]
+            self._ranked_elite = self._best()
         return self._ranked_elite
 
     def telling(self) -> IndexArray:
@@ -104,19 +104,9 @@ class Archive:
                 self._front = [old for old, out in zip(self._front, beaten.tolist(), strict=True) if not out]
         self._front.append(row)
 
-    def _ranked(self, rows: IndexArray) -> IndexArray:
-        if rows.size == 0:
-            return rows
-        values, violation = self._values[rows], self._violation[rows]
-        if (violation > 0).any():
-            # Rows that keep the limits come first; the others are ranked with the excess as one more objective.
-            rank = np.where(violation == 0, 0, len(rows)) + fronts(np.column_stack([values, violation]))
-        else:
-            rank = fronts(values)
-        distance = np.zeros(len(rows))
-        for r in np.unique(rank):
-            distance[rank == r] = crowding(values[rank == r])
-        return rows[np.lexsort((rows, -distance, rank))]
+    def _best(self) -> IndexArray:
+        rows = np.array(self._elite, dtype=np.int64)
+        return rows[survivors(self._values[rows], self._violation[rows], ELITE)]
 
 
 def violation_of(trial: Completed, limits: Mapping[str, tuple[float | None, float | None]]) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .._space import Candidate, SearchSpace
-from .._trial import Completed, Trial
+from .._trial import Completed, Dominated, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +32,17 @@ class SensitivityTable:
     divergence  per group, per level: mean divergence from the original's outputs (0 for the neutral level)
     costs       metric name -> per group, per level: that group's share of the metric (bytes, macs, latency_ms, …)
     fixed       metric name -> what is paid whatever is chosen
+    n_samples   of most rows
+    stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
+    n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
     """
 
     divergence: tuple[tuple[float, ...], ...]
     costs: Mapping[str, tuple[tuple[float, ...], ...]]
     fixed: Mapping[str, float]
     n_samples: int = 0
+    stderr: tuple[tuple[float, ...], ...] = ()
+    n: tuple[tuple[int, ...], ...] = ()
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
         rows = self.costs[name]
@@ -64,8 +69,11 @@ class SearchContext:
     table: SensitivityTable | None = None
     limits: Mapping[str, tuple[float | None, float | None]]
 
-    def vector(self, trial: Completed) -> NDArray[np.float64]:
-        """The trial's objectives, minimised: shape (n_objectives,). Raises `InputError` if the trial lacks one."""
+    def vector(self, trial: Completed | Dominated) -> NDArray[np.float64]:
+        """The trial's objectives, minimised: shape (n_objectives,). Raises `InputError` if the trial lacks one.
+
+        Of a `Dominated` trial they are estimates, which are no result.
+        """
         if missing := [o.name for o in self.objectives if o.name not in trial.metrics]:
             raise InputError(
                 f"trial {trial.number} has no metric {missing[0]!r}, which is an objective; "
@@ -82,6 +90,8 @@ class Searcher(Protocol):
     gives up to n candidates that it has not proposed before (fewer, or none, when the space is exhausted); `tell` takes
     finished trials in *any* order, of any type, also ones that it never asked for (baselines; after a resume, the whole
     ledger), and of one candidate more than once: the first result stays.
+    A `Completed` trial is a result. `Failed`, `Infeasible` and `Dominated` ones are none, and only say that the
+    candidate is known; the estimates of a `Dominated` trial may be learnt from.
     Between the two, other asks may come: workers are asynchronous.
 
     Same context and same calls, same asks: in another process, with any hash seed. `state_dict` is JSON, and
@@ -96,3 +106,15 @@ class Searcher(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A searcher that can say how far its own model is to be trusted. No searcher has to."""
+
+    def report(self) -> dict[str, Any]:
+        """JSON builtins, by the modelled metric's name: `n`, `loo_rmse`, `heldout_rmse`, `heldout_rank`, `trust`.
+
+        `trust` is in [0, 1]; what is not known yet is None.
+        """
+        ...

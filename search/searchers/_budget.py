@@ -15,6 +15,10 @@ from ._known import Levels
 
 FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
+IndexArray: TypeAlias = NDArray[np.int64]
+
+NEAR_LIMIT = 2.0
+"""Where the divergence has a limit, the first sweep goes to so many times of it, because the table's sums are rough."""
 
 
 class Budget:
@@ -30,6 +34,8 @@ class Budget:
         self._groups = np.arange(len(context.space))
         self.costs = [] if self._table is None else _sweep_costs(self._table, [o.name for o in context.objectives])
         self._limits: list[tuple[FloatArray, float, float]] = []
+        self._scores = np.zeros((0, 0)) if self._table is None else pad(self._table.divergence)
+        self._worst = context.limits.get("divergence", (None, None))[1]
         for name, (low, high) in context.limits.items():
             if self._table is not None and name in self._table.costs:
                 fixed = self._table.fixed.get(name, 0.0)
@@ -39,11 +45,26 @@ class Budget:
 
     def allowed(self, pool: LevelArray) -> LevelArray:
         """Without what breaks a limit by its static costs alone (all of it, where that would leave nothing)."""
+        keep = self.keeps(pool)
+        return pool[keep] if keep.any() else pool
+
+    def keeps(self, pool: LevelArray) -> NDArray[np.bool_]:
+        """Whether each candidate's static costs keep the limits, shape (n,)."""
         keep = np.ones(len(pool), dtype=np.bool_)
         for cost, low, high in self._limits:
             total = cost[self._groups, pool].sum(axis=1)
             keep &= (total >= low) & (total <= high)
-        return pool[keep] if keep.any() else pool
+        return keep
+
+    def within_limits(self, levels: Levels) -> Levels:
+        """The candidate, made cheaper by single switches until no static cost is above its limit, as far as that goes.
+
+        Always the switch that saves most (of what is too much) for the divergence that the table gives it.
+        """
+        repaired = np.array(levels, dtype=np.int64)
+        for cost, _, most in self._limits:
+            repaired = lowered(repaired, self._scores, cost, most)
+        return tuple(repaired.tolist())
 
     def first(self, n: int) -> list[Levels]:
         """At most n swept candidates, in an order of which every beginning is spread over the whole budget.
@@ -56,11 +77,34 @@ class Budget:
         blocks = [sweep_levels(np.where(np.isfinite(cost), scores, np.inf), cost) for cost in self.costs]
         swept = self.allowed(np.unique(np.concatenate(blocks), axis=0).astype(np.int16))
         divergence = np.maximum(scores[self._groups, swept].sum(axis=1), 0.0)
+        if self._worst is not None and (near := divergence <= NEAR_LIMIT * self._worst).any():
+            swept, divergence = swept[near], divergence[near]
         positive = divergence[divergence > 0]
         floor = 0.5 * float(positive.min()) if positive.size else 1.0
         axes = [np.log(divergence + floor)]
         axes += [cost[self._groups, swept].sum(axis=1) for cost in self.costs[: self._n_objectives]]
         return [tuple(swept[i].tolist()) for i in spread(np.column_stack(axes), n)]
+
+
+def lowered(levels: IndexArray, scores: FloatArray, cost: FloatArray, most: float) -> IndexArray:
+    """The levels, switched one by one towards less cost until its sum is at most `most`, or nothing is left to switch.
+
+    Always the switch of the least harm for what it saves (no more than is needed counts as saved). `scores` and `cost`
+    have shape (groups, most levels); an infinite cost is an absent level, a score that is not finite the worst.
+    """
+    rows, levels = np.arange(len(levels)), levels.copy()
+    worst = scores[np.isfinite(scores)].max(initial=0.0)
+    scores = np.where(np.isfinite(scores), scores, worst)
+    tiny = 1e-9 * max(float(worst), 1e-12)
+    while (excess := float(cost[rows, levels].sum()) - most) > 0:
+        saved = cost[rows, levels][:, None] - cost
+        harm = np.maximum(scores - scores[rows, levels][:, None], tiny)
+        worth = np.where(saved > 0, np.minimum(saved, excess) / harm, 0.0)
+        g, level = np.unravel_index(int(worth.argmax()), worth.shape)
+        if worth[g, level] <= 0:
+            break
+        levels[g] = level
+    return levels
 
 
 def _sweep_costs(table: SensitivityTable, objectives: list[str]) -> list[FloatArray]:

@@ -110,6 +110,12 @@ register_searcher(
     uses_table=True,
     summary="sensitivity table, sweep over all budgets, refit, level switches and crossover (the default)",
 )
+register_searcher(
+    "genetic", "._genetic:GeneticSearcher", summary="the classic generations: population, elites, crossover, mutation"
+)
+register_searcher(
+    "policy", "._policy:PolicySearcher", uses_table=True, summary="policy gradient, layer by layer, to a drawn budget"
+)
 register_searcher("random", "._random:RandomSearcher", summary="uniform over what is left of the space")
 register_searcher(
     "optuna", "._optuna:OptunaSearcher", summary="any Optuna sampler: tpe, nsga2, or an import path (optuna:SAMPLER)"

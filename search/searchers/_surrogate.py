@@ -10,16 +10,17 @@ S = Σ_g t[g, l_g], the log of the true divergence is modelled as log S plus a c
     √w_g · √w_h                  errors of two layers that point the same way, or against each other: |a + b|² has 2 a·b
 
 by ridge regression in its kernel form (the last line is a squared inner product: 400 groups cost no more than 20), its
-strength and the share of the pairs by leave-one-out. So with no evaluation it is the additive estimate, and with many
-each layer's scores are refitted to what was seen. An objective that the table gives exactly (bytes, MACs) is looked
-up, any other is regressed likewise; without a table the features are the levels themselves.
+strength and the pairs by leave-one-out: none, those of neighbouring layers, or all, whichever earns its place. So with
+no evaluation it is the additive estimate (and the fewer or the noisier they are, the nearer to it it stays), and with
+many each layer's scores are refitted to what was seen. An objective that the table gives exactly (bytes, MACs) is
+looked up, any other is regressed likewise; without a table the features are the levels themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,15 @@ from .._sweep import pad
 from ._base import Objective, SearchContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
+Pairing: TypeAlias = Literal["none", "near", "all"]
 
 MAX_LEVEL_FEATURES = 1200
 """A space with more (group, level) pairs than this gets one coefficient for each group instead."""
 RIDGES = (0.003, 0.03, 0.3, 3.0)
-PAIRS = (0.0, 0.3, 3.0)
-"""Weights of the pairs beside the linear features that leave-one-out chooses from."""
+PAIRS: tuple[tuple[float, Pairing], ...] = ((0.0, "none"), (0.3, "near"), (3.0, "near"), (0.3, "all"), (3.0, "all"))
+"""Weights of the pairs beside the linear features, and which, that leave-one-out chooses from; of equals the first."""
+NEAR = 2
+"""Groups so far apart in the model's order are neighbours."""
 
 
 class Surrogate:
@@ -109,8 +113,12 @@ class Surrogate:
             values[:, j] = np.exp(values[:, j]) - shift + offset
         return values
 
-    def fit(self, levels: NDArray[np.integer], values: FloatArray) -> None:
-        """Refits to these evaluations, and to nothing else. Some milliseconds; some tens in the largest spaces."""
+    def fit(self, levels: NDArray[np.integer], values: FloatArray, weights: FloatArray | None = None) -> None:
+        """Refits to these evaluations, and to nothing else. Some milliseconds; some tens in the largest spaces.
+
+        weights  how much each counts, shape (n,), above 0: less than 1 for what is only an estimate
+        """
+        weights = np.ones(len(levels)) if weights is None else weights
         self._choose_scales(values)
         targets = self.scale(values)
         if self._scores is not None:
@@ -124,9 +132,12 @@ class Surrogate:
             guess, linear, roots = self._features(j, own)
             slope = 1.0 if self._log.get(j, (1.0, 0.0))[0] == 0.0 else _slope(guess, target)
             rest = target - slope * guess
-            mean = float(rest.mean())
-            alpha, pairs = _ridge(linear, roots, rest - mean)
-            self._models[j] = _Model(slope=slope, mean=mean, weights=linear.T @ alpha, roots=roots, alpha=pairs * alpha)
+            mean = float(np.average(rest, weights=weights[there]))
+            alpha, (share, pairing), error = _ridge(linear, roots, rest - mean, weights[there])
+            self._models[j] = _Model(
+                slope=slope, mean=mean, weights=linear.T @ alpha, pairing=pairing, roots=roots, alpha=share * alpha,
+                loo_rmse=error,
+            )  # fmt: skip
 
     def predict(self, levels: NDArray[np.integer]) -> FloatArray:
         """Objectives of the candidates `levels`, shape (n, groups), in the scale of `scale`."""
@@ -138,8 +149,16 @@ class Surrogate:
                 guess, linear, roots = self._features(j, levels)
                 out[:, j] = model.slope * guess + model.mean + linear @ model.weights
                 if model.alpha.any():
-                    out[:, j] += (roots @ model.roots.T) ** 2 @ model.alpha
+                    out[:, j] += _pairs(roots, model.roots, model.pairing) @ model.alpha
         return out
+
+    def is_logarithmic(self, j: int) -> bool:
+        """Whether metric j is judged by its logarithm as it stands (not by that of its distance from the best)."""
+        return j in self._log and self._log[j][0] == 0.0
+
+    def loo_rmse(self, j: int) -> float | None:
+        """Leave-one-out error of metric j in the fitted rows, in the scale of `scale`; None where none was fitted."""
+        return self._models[j].loo_rmse if j in self._models else None
 
     def _table(self) -> FloatArray:
         if self._scores is None:
@@ -203,11 +222,13 @@ class Surrogate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    """objective = slope · guess + mean + features @ weights + (roots @ roots of the fitted rows)² @ alpha"""
+    """objective = slope · guess + mean + features @ weights + pairs with the fitted rows @ alpha"""
 
     slope: float
     mean: float
+    loo_rmse: float
     weights: FloatArray
+    pairing: Pairing
     roots: FloatArray
     alpha: FloatArray
 
@@ -224,22 +245,39 @@ def _slope(guess: FloatArray, target: FloatArray) -> float:
     return float(spread @ target) / power if power > 0 else 0.0
 
 
-def _ridge(linear: FloatArray, roots: FloatArray, target: FloatArray) -> tuple[FloatArray, float]:
-    """Kernel ridge regression: coefficients of the fitted rows, shape (n,), and the weight of the pairs.
+def _pairs(rows: FloatArray, others: FloatArray, pairing: Pairing) -> FloatArray:
+    """Inner products of the rows' pairs of roots, shape (rows, others): all pairs, or those of neighbours."""
+    if pairing == "all":
+        return np.asarray((rows @ others.T) ** 2)
+    return np.asarray(_near(rows) @ _near(others).T)
 
-    Of all strengths and weights, those with the least leave-one-out error (α_i / K⁻¹_ii, in closed form).
+
+def _near(roots: FloatArray) -> FloatArray:
+    apart = range(1, min(NEAR, roots.shape[1] - 1) + 1)
+    return np.concatenate([np.zeros((len(roots), 0)), *(roots[:, :-d] * roots[:, d:] for d in apart)], axis=1)
+
+
+def _ridge(
+    linear: FloatArray, roots: FloatArray, target: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, tuple[float, Pairing], float]:
+    """Kernel ridge regression: coefficients of the fitted rows, shape (n,), the pairs that count, the error.
+
+    Of all strengths and pairs, those with the least leave-one-out error (α_i / K⁻¹_ii, in closed form). A row's weight
+    divides its variance: with W the weights' square roots, W K W is fitted to W · target.
     """
-    kernel, squared = linear @ linear.T, (roots @ roots.T) ** 2
-    best, chosen, weight = np.inf, np.zeros(len(target)), 0.0
-    for pairs in PAIRS if roots.shape[1] else PAIRS[:1]:
-        eigenvalues, vectors = np.linalg.eigh(kernel + pairs * squared)
+    root = np.sqrt(weights)
+    kernel, scaled = (linear @ linear.T) * np.outer(root, root), root * target
+    best, chosen, choice = np.inf, np.zeros(len(target)), PAIRS[0]
+    for share, pairing in PAIRS if roots.shape[1] else PAIRS[:1]:
+        whole = kernel if share == 0.0 else kernel + share * _pairs(roots, roots, pairing) * np.outer(root, root)
+        eigenvalues, vectors = np.linalg.eigh(whole)
         eigenvalues = np.maximum(eigenvalues, 0.0)
         unit = max(float(eigenvalues.sum()) / len(target), 1e-12)
-        projected = vectors.T @ target
+        projected = vectors.T @ scaled
         for ridge in RIDGES:
             inverse = 1.0 / (eigenvalues + ridge * unit)
             alpha = vectors @ (inverse * projected)
-            error = float(np.mean((alpha / (vectors**2 * inverse).sum(axis=1)) ** 2))
+            error = float(np.sum((alpha / (vectors**2 * inverse).sum(axis=1)) ** 2) / weights.sum())
             if error < best:
-                best, chosen, weight = error, alpha, pairs
-    return chosen, weight
+                best, chosen, choice = error, root * alpha, (share, pairing)
+    return chosen, choice, float(np.sqrt(best))

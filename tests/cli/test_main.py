@@ -96,7 +96,20 @@ def searched(monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    ["search", "resume", "status", "front", "explain", "export", "apply", "verify", "ui", "doctor", "schema"],
+    [
+        "search",
+        "resume",
+        "status",
+        "front",
+        "explain",
+        "export",
+        "apply",
+        "resolve",
+        "verify",
+        "ui",
+        "doctor",
+        "schema",
+    ],
 )
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
@@ -134,6 +147,7 @@ def test_without_a_command_the_help_goes_to_stderr(capsys):
         (["export", "run"], "--out"),
         (["schema", "model"], "model"),
         (["explain", "run"], "POINT"),
+        (["resolve", "run", "--points", "1"], "--points"),
         (["ui", "run", "--port", "70000"], "65535"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from paredown.compressors import LayerSpec, model_digest
+from paredown.evaluators.sensitivity import PrefixCache
 from paredown.search import Task
 from paredown.search._bench import Job, Worker, run_job
 from paredown.search._pool import InProcess
@@ -26,8 +27,9 @@ def test_a_trial_leaves_the_model_as_it_was(worker: Worker) -> None:
     first = worker.trial(lowest, 160)
     assert model_digest(worker.bench.model) == before
     assert worker.trial(lowest, 160) == first
-    assert worker.row(lowest, 32) > 0
-    assert worker.row([0, 0, 0], 32) == pytest.approx(0.0, abs=1e-6)
+    assert [row["value"] for row in worker.rows(0, [0], 32)] == [pytest.approx(0.0, abs=1e-6)]
+    assert worker.rows(0, [lowest[0]], 32)[0]["value"] > 0
+    assert model_digest(worker.bench.model) == before
 
 
 def test_reset_undoes_a_half_applied_candidate(worker: Worker) -> None:
@@ -42,6 +44,21 @@ def test_reset_undoes_a_half_applied_candidate(worker: Worker) -> None:
     assert model_digest(model) == before
     assert torch.equal(model(x), expected)
     assert worker.trial([0, 0, 0], 32)["divergence"].value == pytest.approx(0.0, abs=1e-6)
+    del context
+
+
+def test_reset_undoes_a_half_made_replay(worker: Worker) -> None:
+    model = worker.bench.model
+    inputs = worker.bench.split.take(4).inputs
+    expected = model(inputs)
+    cache = PrefixCache.record(model, inputs, worker.bench.anatomy)
+    context = cache.before(("last",))
+    context.__enter__()  # and never left: the interruption struck in between
+    assert any("forward" in vars(module) for module in model.modules())
+    worker.reset()
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(model(inputs), expected)
+    assert worker.rows(2, [1], 32)[0]["value"] > 0
     del context
 
 

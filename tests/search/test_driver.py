@@ -155,7 +155,7 @@ def test_it_can_be_stopped_and_goes_on(tiny_task: MakeTask, tmp_path: Path) -> N
     assert after[: len(before)] == before
     assert open_run(run).state.n_mixed == 12
     assert len({t[2] for t in after if t[1] == "mixed"}) == 12
-    rows = [(r["group"], r["level"]) for r in read(run / "ledger.log")[0] if r["type"] == "row"]
+    rows = [(r["group"], r["level"], r["n"]) for r in read(run / "ledger.log")[0] if r["type"] == "row"]
     assert len(rows) == len(set(rows))
 
 

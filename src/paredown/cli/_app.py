@@ -18,7 +18,7 @@ from . import _console as console
 from ._signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
-    from ..search import Front
+    from ..search import Front, Resolution
 
 app = typer.Typer(
     name="paredown",
@@ -275,6 +275,51 @@ def verify(
 
 
 @app.command()
+def resolve(
+    run: RunFolder,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIMIT",
+            help='"bytes<=100000", "bytes<=25%" of the original, "accuracy>=0.98,latency_ms<=0.5"; may be repeated. '
+            "Default: the run's own.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="Another device: its hardware profile.", show_default=False),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="COST", help="Every budget of a cost: bytes, macs, bops, latency_ms.", show_default=False),
+    ] = None,
+    points: Annotated[int, typer.Option(min=2, help="Budgets of a sweep.")] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.json", help="Write the config, for `paredown apply`.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The best candidate within other limits, or for another device: in seconds, foreseen from the run's trials.
+
+    Nothing is evaluated; the best evaluated trial within the same limits stands beside it.
+    """
+    from ..search import resolve as resolve_run
+
+    if out is not None and sweep is not None:
+        raise InputError("--out writes one config, and --sweep finds many; give the limits of one of them instead")
+    found = resolve_run(run, limits=limit, profile=profile, sweep=sweep, points=points)
+    if out is not None:
+        from ..search._ledger import write_atomic
+
+        write_atomic(out, json.dumps(dict(found.points[0].config), indent=2) + "\n")
+    _show_resolution(found, as_json)
+    if out is not None:
+        console.say(f"next: paredown apply {out} --task TASK.toml --out DIR")
+
+
+@app.command()
 def ui(
     run: RunFolder,
     port: Annotated[
@@ -367,6 +412,17 @@ def _show_front(front: Front, as_json: bool, *, everything: bool = False) -> Non
 
     console.show(front_table(front, everything=everything))
     for remark in front_remarks(front):
+        console.say(remark)
+
+
+def _show_resolution(found: Resolution, as_json: bool) -> None:
+    if as_json:
+        console.show_json(found.to_dict())
+        return
+    from ._resolution import remarks, resolution_table
+
+    console.show(resolution_table(found))
+    for remark in remarks(found):
         console.say(remark)
 
 

@@ -55,7 +55,7 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
     text = ("point", "kind", "verified", "recommended", "pick", "note")
     made = table(*cells, right=[column for column in cells if column not in text])
     for point in points:
-        made.add_row(*(_escape(cell(point)) for cell in cells.values()), style=_style(point))
+        made.add_row(*(escape(cell(point)) for cell in cells.values()), style=_style(point))
     return made
 
 
@@ -102,7 +102,7 @@ def uniform_label(config: Mapping[str, Any]) -> str:
 def front_remarks(front: Front) -> list[str]:
     """Lines below the table: what the search wanted, and how to read the marks."""
     lines = ["objectives: " + ", ".join(f"{'max' if o.maximise else 'min'} {o.name}" for o in front.objectives)]
-    bounds = [text for name, (low, high) in front.limits.items() if (text := _bound(name, low, high))]
+    bounds = [text for name, (low, high) in front.limits.items() if (text := bound(name, low, high))]
     if bounds:
         lines.append("limits: " + ", ".join(bounds))
     if front.nearest:
@@ -114,7 +114,7 @@ def front_remarks(front: Front) -> list[str]:
     return lines
 
 
-def _bound(name: str, low: float | None, high: float | None) -> str:
+def bound(name: str, low: float | None, high: float | None) -> str:
     parts = [
         f"{name} {sign} {fmt.value(name, bound)}" for sign, bound in (("≥", low), ("≤", high)) if bound is not None
     ]
@@ -144,7 +144,7 @@ def layers_table(layers: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _layer_cell(key: str, value: Any) -> str:
-    return fmt.DASH if value is None else _escape(_LAYER_COLUMNS[key][1](value))
+    return fmt.DASH if value is None else escape(_LAYER_COLUMNS[key][1](value))
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
@@ -155,7 +155,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in _spread(facts):
-        made.add_row(_escape(name), _escape(value))
+        made.add_row(escape(name), escape(value))
     return made
 
 
@@ -164,7 +164,7 @@ def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     for name, value in facts.items():
         title = f"{prefix}{name.removesuffix('_s')}".replace("_", " ")
         if isinstance(value, Mapping):
-            rows += _spread({f"{k}_s": v for k, v in value.items()} if name == "seconds" else value, f"{title} ")
+            rows += _times(value, facts.get("spent_s")) if name == "seconds" else _spread(value, f"{title} ")
         elif name.endswith("_s") or name == "core_seconds":
             rows.append((title, fmt.seconds(value)))
         elif isinstance(value, float):
@@ -176,12 +176,20 @@ def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return rows
 
 
+def _times(seconds: Mapping[str, float], spent: float | None) -> list[tuple[str, str]]:
+    """Where the time went, the most first, with the share of the whole where that is known."""
+    return [
+        (f"time {name}", fmt.seconds(value) + (f"  {value / spent:.0%}" if spent else ""))
+        for name, value in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One column for each key; a row with a false `ok` stands out."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     made = table(*(key.replace("_", " ") for key in keys))
     for row in rows:
-        made.add_row(*(_escape(_plain(row.get(key))) for key in keys), style=None if row.get("ok", True) else "red")
+        made.add_row(*(escape(_plain(row.get(key))) for key in keys), style=None if row.get("ok", True) else "red")
     return made
 
 
@@ -193,7 +201,7 @@ def _plain(value: Any) -> str:
     return fmt.significant(value, 5) if isinstance(value, float) else str(value)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)

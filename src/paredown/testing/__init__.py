@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._compressors import check_compressor
+    from ._elsewhere import ContractViolation
     from ._evaluators import check_evaluator, check_metric
     from ._models import AWKWARD
     from ._problems import SyntheticProblem
     from ._registries import isolated_registries
     from ._runtimes import check_runtime
-    from ._searchers import ContractViolation, check_searcher
+    from ._searchers import check_searcher
 
 _HOME_OF = {
     "AWKWARD": "._models",
-    "ContractViolation": "._searchers",
+    "ContractViolation": "._elsewhere",
     "SyntheticProblem": "._problems",
     "check_compressor": "._compressors",
     "check_evaluator": "._evaluators",

@@ -12,7 +12,7 @@ from ..compressors import LayerSpec
 from ..evaluators import Measurement
 from ..search._front import hypervolume
 from ..search._space import Candidate, Group, SearchSpace
-from ..search._trial import Completed, Failed, Infeasible, Trial
+from ..search._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ..search.searchers import Objective, SearchContext, SensitivityTable
 
 BITS: tuple[int, ...] = (32, 8, 7, 6, 5, 4, 3, 2)
@@ -25,6 +25,7 @@ class SyntheticProblem:
     `table_noise`). Together they add up, times pairwise interactions of random sign (`interaction`), and saturate.
     Everything is a pure function of the constructor's arguments and the candidate.
 
+    reach        layers further apart than this do not interact (None: all do)
     n_levels     how many widths each group may have, from `BITS` (the first is left alone)
     objectives   2 to 4 of "divergence", "bytes", "bops", "accuracy" (which is maximised)
     """
@@ -36,6 +37,7 @@ class SyntheticProblem:
         n_levels: int = 7,
         seed: int = 0,
         interaction: float = 1.0,
+        reach: int | None = None,
         table_noise: float = 0.3,
         objectives: tuple[str, ...] = ("divergence", "bytes"),
         with_table: bool = True,
@@ -51,6 +53,8 @@ class SyntheticProblem:
         self.alone = 8.0 * sensitivity[:, None] * disorder * 4.0 ** -self.bits[None, :].astype(float)
         self.alone[:, 0] = 0.0
         self.pairs = interaction * np.triu(rng.normal(0.0, 1.0, (n_groups, n_groups)), 1)
+        if reach is not None:
+            self.pairs = np.tril(self.pairs, reach)
         noise = np.exp(table_noise * rng.normal(0.0, 1.0, self.alone.shape))
         self.objectives = tuple(Objective(name=name, maximise=name == "accuracy") for name in objectives)
         self.space = SearchSpace(
@@ -102,6 +106,18 @@ class SyntheticProblem:
 
     def trial(self, number: int, candidate: Candidate) -> Completed:
         return Completed(number=number, candidate=candidate, kind="mixed", metrics=self.metrics(candidate))
+
+    def dominated(self, number: int, candidate: Candidate, *, beaten_by: int = 0, optimism: float = 1.0) -> Dominated:
+        """As if a race had dropped it after an eighth of its samples; `optimism` divides the estimated divergence."""
+        metrics = self.metrics(candidate)
+        true = metrics["divergence"].value
+        metrics["divergence"] = Measurement(
+            value=true / optimism, low=0.5 * true / optimism, high=2.0 * true / optimism, split="search", n=64
+        )
+        return Dominated(
+            number=number, candidate=candidate, kind="mixed", reason="it was raced out, as told", metrics=metrics,
+            beaten_by=beaten_by, samples=64,
+        )  # fmt: skip
 
     def failure(self, number: int, candidate: Candidate, what: Literal["failed", "infeasible"]) -> Trial:
         if what == "failed":

@@ -11,42 +11,35 @@ The function must be defined at the top of a module or file, because one clause 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..search._space import Candidate
 from ..search._trial import Trial
-from ..search.searchers import SearchContext, Searcher, make_searcher
+from ..search.searchers import Reporting, make_searcher
+from ._elsewhere import ContractViolation, SearcherFactory, asked_elsewhere
+from ._elsewhere import play as _play
 from ._problems import SyntheticProblem
-
-SearcherFactory: TypeAlias = Callable[[SearchContext], Searcher]
 
 N_SEEDS = 8
 N_TRIALS = 40
 
 
-class ContractViolation(AssertionError):
-    """A searcher broke a clause; the message begins with the clause's name."""
-
-
-def check_searcher(make: SearcherFactory, *, better_than_random: bool = True) -> None:
+def check_searcher(make: SearcherFactory, *, better_than_random: bool = True, keeps_limits: bool = False) -> None:
     """Runs every clause. Raises `ContractViolation` for the first that is broken.
 
     better_than_random  False for a searcher that does not claim to be (random search itself)
+    keeps_limits        True for one that claims to propose nothing that its static costs rule out (`check_limits`)
     """
     for clause in CLAUSES:
         clause(make)
+    if keeps_limits:
+        check_limits(make)
     if better_than_random:
         check_better_than_random(make)
 
@@ -73,7 +66,7 @@ def check_candidates(make: SearcherFactory) -> None:
 
 
 def check_no_duplicates(make: SearcherFactory) -> None:
-    """No candidate is proposed twice, nor one that was told: completed, failed, infeasible or still out."""
+    """No candidate is proposed twice, nor one that was told: completed, raced out, failed, infeasible or still out."""
     problem = SyntheticProblem(n_groups=3, n_levels=4)
     searcher = make(problem.context())
     searcher.tell([problem.trial(i, c) for i, c in enumerate(problem.uniform())])
@@ -147,6 +140,67 @@ def check_failures_are_not_results(make: SearcherFactory) -> None:
     _require(dear >= 4, "failures", f"only {dear} of 40 proposals were where trials do not fail")
 
 
+def check_dominated_are_not_results(make: SearcherFactory) -> None:
+    """A trial that was raced out is no result: where the whole cheap half is, the other half is still proposed.
+
+    Its estimates may be learnt from, and it may lack any.
+    """
+    problem = SyntheticProblem(n_groups=6, n_levels=5, seed=3)
+    searcher = make(problem.context())
+    middle = problem.table.cost_of("bytes", Candidate(levels=(1,) * 6))
+    dear = 0
+    try:
+        for i in range(40):
+            for candidate in searcher.ask(1):
+                loses = problem.table.cost_of("bytes", candidate) < middle
+                dear += not loses
+                dominated = problem.dominated(i, candidate, optimism=0.05)
+                bare = replace(dominated, metrics={})
+                searcher.tell([(bare if i % 4 == 3 else dominated) if loses else problem.trial(i, candidate)])
+    except Exception as error:
+        raise ContractViolation(f"dominated: {type(error).__name__}: {error}") from error
+    _require(dear >= 4, "dominated", f"only {dear} of 40 proposals were where trials are not raced out")
+
+
+def check_unmeasured_levels(make: SearcherFactory) -> None:
+    """A sensitivity table with NaN and infinity, of levels that could not be measured, is no obstacle."""
+    problem = SyntheticProblem(n_groups=4, n_levels=4)
+    rows = [list(row) for row in problem.table.divergence]
+    rows[1][2], rows[2][3] = float("inf"), float("nan")
+    table = replace(problem.table, divergence=tuple(tuple(row) for row in rows))
+    try:
+        asked = _play(make(replace(problem.context(), table=table)), problem, 60)
+    except Exception as error:
+        raise ContractViolation(f"unmeasured levels: {type(error).__name__}: {error}") from error
+    _require(len(asked) == 60, "unmeasured levels", f"only {len(asked)} of 60 candidates came")
+
+
+def check_limits(make: SearcherFactory) -> None:
+    """What breaks a limit by its static costs, which the table gives, is not proposed while there is anything else."""
+    free = SyntheticProblem(n_groups=8, n_levels=5)
+    cheapest, dearest = (free.table.cost_of("bytes", c) for c in (free.uniform()[-1], free.uniform()[0]))
+    most = cheapest + 0.25 * (dearest - cheapest)
+    problem = SyntheticProblem(n_groups=8, n_levels=5, limits={"bytes": (None, most)})
+    searcher = make(problem.context())
+    searcher.tell([problem.trial(1000 + i, c) for i, c in enumerate(problem.uniform())])
+    over = [c for c in _play(searcher, problem, 30) if problem.table.cost_of("bytes", c) > most]
+    _require(not over, "limits", f"{len(over)} of 30 proposals have more bytes than the limit allows, by the table")
+
+
+def check_report(make: SearcherFactory) -> None:
+    """Where a searcher reports on itself: JSON builtins, a trust in [0, 1], at any time; and it changes no proposal."""
+    problem = SyntheticProblem(n_groups=8)
+    quiet, asked = make(problem.context()), make(problem.context())
+    if not isinstance(asked, Reporting):
+        return
+    for start in (0, 3, 20):
+        said = json.loads(_json(asked.report(), "report: what it reports"))
+        trusts = [about["trust"] for about in said.values()]
+        _require(all(0.0 <= trust <= 1.0 for trust in trusts), "report", f"trust must be in [0, 1], got {trusts}")
+        same = _play(quiet, problem, 15, start=start) == _play(asked, problem, 15, start=start)
+        _require(same, "report", "after a report it proposed other candidates")
+
+
 def check_objectives(make: SearcherFactory) -> None:
     """Two to four objectives, one that is maximised among them, and a context without a sensitivity table."""
     names = ("divergence", "bytes", "bops", "accuracy")
@@ -188,11 +242,11 @@ def check_another_process(make: SearcherFactory) -> None:
     state = _json(searcher.state_dict())
     tail = _play(searcher, problem, 12, start=20)
     for hash_seed in ("0", "4321"):
-        fresh = _elsewhere(make, hash_seed, None, 32)
+        fresh = asked_elsewhere(make, hash_seed, None, 32)
         _require(
             fresh == [list(c.levels) for c in head + tail], "another process", "it proposed other candidates there"
         )
-        loaded = _elsewhere(make, hash_seed, state, 12)
+        loaded = asked_elsewhere(make, hash_seed, state, 12)
         _require(
             loaded == [list(c.levels) for c in tail],
             "another process",
@@ -253,9 +307,12 @@ CLAUSES: tuple[Callable[[SearcherFactory], None], ...] = (
     check_exhaustion,
     check_any_trial,
     check_failures_are_not_results,
+    check_dominated_are_not_results,
+    check_unmeasured_levels,
     check_objectives,
     check_determinism,
     check_state,
+    check_report,
     check_another_process,
 )
 
@@ -266,28 +323,20 @@ def _require(ok: bool, clause: str, message: str) -> None:
 
 
 def _fate(problem: SyntheticProblem, number: int, candidate: Candidate) -> Trial:
-    """A fifth of the candidates fail and a fifth are infeasible, by their levels alone."""
+    """A fifth each of the candidates fail, are infeasible and are raced out, by their levels alone."""
     dice = sum((i + 1) * level for i, level in enumerate(candidate.levels)) % 5
+    if dice == 2:
+        return problem.dominated(number, candidate)
     if dice == 3:
         return problem.failure(number, candidate, "failed")
     return problem.failure(number, candidate, "infeasible") if dice == 4 else problem.trial(number, candidate)
 
 
-def _play(searcher: Searcher, problem: SyntheticProblem, n: int, *, start: int = 0) -> list[Candidate]:
-    """Asks and tells one by one."""
-    asked: list[Candidate] = []
-    for i in range(n):
-        for candidate in searcher.ask(1):
-            asked.append(candidate)
-            searcher.tell([problem.trial(start + i, candidate)])
-    return asked
-
-
-def _json(state: dict[str, Any]) -> str:
+def _json(state: dict[str, Any], what: str = "state: state_dict") -> str:
     try:
         return json.dumps(state, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ContractViolation(f"state: state_dict must be JSON: {error}") from error
+        raise ContractViolation(f"{what} must be JSON: {error}") from error
 
 
 def _sign_flip(differences: Sequence[float]) -> float:
@@ -295,58 +344,3 @@ def _sign_flip(differences: Sequence[float]) -> float:
     values = np.asarray(differences)
     patterns = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
     return float(np.mean(patterns @ values >= values.sum() - 1e-12))
-
-
-def _elsewhere(make: SearcherFactory, hash_seed: str, state: str | None, n: int) -> list[list[int]]:
-    module = inspect.getmodule(make)
-    if module is None or "<" in make.__qualname__ or "." in make.__qualname__:
-        raise ContractViolation(
-            f"another process: {make!r} must be a function at the top of a module, to be found from there"
-        )
-    order = {
-        "file": str(Path(inspect.getfile(make)).resolve()),
-        "module": module.__name__,
-        "function": make.__qualname__,
-        "state": state,
-        "n": n,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", "from paredown.testing._searchers import _answer; _answer()"],
-        input=json.dumps(order),
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    if done.returncode:
-        raise ContractViolation(f"another process: it failed there:\n{done.stderr[-2000:]}")
-    answer: list[list[int]] = json.loads(done.stdout)
-    return answer
-
-
-def _answer() -> None:
-    """The other process's part: plays, and prints what was asked."""
-    order = json.loads(sys.stdin.read())
-    problem = SyntheticProblem(n_groups=8)
-    searcher = _find(order)(problem.context(seed=4))
-    start = 0
-    if order["state"] is not None:
-        searcher.load_state_dict(json.loads(order["state"]))
-        start = 20
-    print(json.dumps([list(c.levels) for c in _play(searcher, problem, order["n"], start=start)]))
-
-
-def _find(order: dict[str, Any]) -> SearcherFactory:
-    try:
-        module = importlib.import_module(order["module"])
-        if not hasattr(module, order["function"]):
-            raise ImportError(f"{order['module']} has no {order['function']}")
-    except ImportError:  # a test file, which is on no path, or a script
-        spec = importlib.util.spec_from_file_location("paredown_searcher_under_test", order["file"])
-        if spec is None or spec.loader is None:
-            raise
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    factory: SearcherFactory = getattr(module, order["function"])
-    return factory

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paredown.search._space import Candidate
-from paredown.search._trial import Completed, Trial
+from paredown.search._trial import Completed, Dominated, Trial
 from paredown.search.searchers import SearchContext, Searcher, make_searcher
 from paredown.testing import _searchers as contract
 from paredown.testing._searchers import ContractViolation, check_searcher
@@ -44,20 +44,37 @@ def make_swept_nsga2(context: SearchContext) -> Searcher:
     return make_searcher("optuna:nsga2", context, options)
 
 
+def make_genetic(context: SearchContext) -> Searcher:
+    return make_searcher("genetic", context, {"population": 8})
+
+
+def make_swept_genetic(context: SearchContext) -> Searcher:
+    """With reference directions, few elites, and the sweep where there is a table."""
+    options = {"population": 8, "elites": 2, "survival": "reference", "seed_with_sweep": context.table is not None}
+    return make_searcher("genetic", context, options)
+
+
+def make_policy(context: SearchContext) -> Searcher:
+    return make_searcher("policy", context)
+
+
 @pytest.mark.parametrize(
-    ("make", "better_than_random"),
+    ("make", "better_than_random", "keeps_limits"),
     [
-        (make_evolution, True),
-        (make_random, False),
-        (make_nsga2, False),
-        (make_tpe, False),
-        (make_swept_nsga2, False),
-        (make_qmc, False),
+        (make_evolution, True, True),
+        (make_genetic, False, True),
+        (make_swept_genetic, True, True),
+        (make_policy, False, True),
+        (make_random, False, False),
+        (make_nsga2, False, False),
+        (make_tpe, False, False),
+        (make_swept_nsga2, False, False),
+        (make_qmc, False, False),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_ours_keep_it(make: Callable[[SearchContext], Searcher], better_than_random: bool) -> None:
-    check_searcher(make, better_than_random=better_than_random)
+def test_ours_keep_it(make: Callable[[SearchContext], Searcher], better_than_random: bool, keeps_limits: bool) -> None:
+    check_searcher(make, better_than_random=better_than_random, keeps_limits=keeps_limits)
 
 
 class Double:
@@ -196,6 +213,50 @@ class FailureRanksFirst(Double):
         return found
 
 
+class EstimateRanksFirst(FailureRanksFirst):
+    """Takes what was raced out for an excellent result, and searches around it."""
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        super().tell([t for t in trials if isinstance(t, Completed | Dominated)])
+
+
+class NeedsEstimates(Double):
+    """Reads an estimate that a trial need not have."""
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            if isinstance(trial, Dominated):
+                _ = trial.metrics["divergence"].value
+        super().tell(trials)
+
+
+class TrustsTheTable(Double):
+    """Rounds the table's divergences, which NaN does not like."""
+
+    def ask(self, n: int) -> list[Candidate]:
+        if self.context.table is not None:
+            _ = [round(value) for row in self.context.table.divergence for value in row]
+        return super().ask(n)
+
+
+class NumpyReport(Double):
+    def report(self) -> dict[str, Any]:
+        return {"divergence": {"trust": np.float32(0.5)}}
+
+
+class Boastful(Double):
+    def report(self) -> dict[str, Any]:
+        return {"divergence": {"trust": 1.5}}
+
+
+class DistractedByReport(Double):
+    """Proposes something for itself when it is asked for a report."""
+
+    def report(self) -> dict[str, Any]:
+        self.inner.ask(1)
+        return {}
+
+
 class TwoObjectivesOnly(Double):
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -307,6 +368,12 @@ CAUGHT: list[tuple[type[Double], Callable[[Callable[[SearchContext], Searcher]],
     (KnowsOnlyItsOwn, contract.check_any_trial, "any trial: KeyError"),
     (NeedsASuccess, contract.check_any_trial, "any trial: it stopped proposing because all trials failed"),
     (FailureRanksFirst, contract.check_failures_are_not_results, "failures"),
+    (EstimateRanksFirst, contract.check_dominated_are_not_results, "dominated: only"),
+    (NeedsEstimates, contract.check_dominated_are_not_results, "dominated: KeyError"),
+    (TrustsTheTable, contract.check_unmeasured_levels, "unmeasured levels: OverflowError"),
+    (NumpyReport, contract.check_report, "report: what it reports must be JSON"),
+    (Boastful, contract.check_report, "report: trust must be in [0, 1], got [1.5]"),
+    (DistractedByReport, contract.check_report, "report: after a report it proposed other candidates"),
     (TwoObjectivesOnly, contract.check_objectives, "objectives: with 3 objectives and a table: ValueError"),
     (NeedsTheTable, contract.check_objectives, "objectives: with 2 objectives and no table: ValueError"),
     (GlobalState, contract.check_determinism, "determinism: the same calls"),
@@ -317,6 +384,7 @@ CAUGHT: list[tuple[type[Double], Callable[[Callable[[SearchContext], Searcher]],
     (HashOrder, contract.check_another_process, "another process: it proposed other"),
     (ByProcess, contract.check_another_process, "another process: it proposed other"),
     (Double, contract.check_better_than_random, "better than random"),
+    (Double, contract.check_limits, "limits: "),
 ]
 
 
@@ -330,7 +398,11 @@ def test_a_broken_one_is_caught(
 
 
 def test_every_clause_has_a_broken_one() -> None:
-    assert {clause for _, clause, _ in CAUGHT} == {*contract.CLAUSES, contract.check_better_than_random}
+    assert {clause for _, clause, _ in CAUGHT} == {
+        *contract.CLAUSES,
+        contract.check_better_than_random,
+        contract.check_limits,
+    }
 
 
 def test_the_doubles_are_whole_but_for_their_fault() -> None:

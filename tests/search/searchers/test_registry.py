@@ -33,19 +33,19 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ours_are_there_and_are_searchers() -> None:
-    assert set(SEARCHERS) == {"evolution", "random", "optuna"}
+    assert set(SEARCHERS) == {"evolution", "genetic", "policy", "random", "optuna"}
     for name in SEARCHERS:
         assert isinstance(make_searcher(name, CONTEXT), Searcher)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of evolution, random, optuna, got 'annealing'"):
+    with pytest.raises(InputError, match="one of evolution, genetic, policy, random, optuna, got 'annealing'"):
         make_searcher("annealing", CONTEXT)
 
 
 def test_names_and_options_are_checked_without_a_context() -> None:
     check_searcher("optuna:tpe", {})
-    with pytest.raises(InputError, match="one of evolution, random, optuna, got 'annealing'"):
+    with pytest.raises(InputError, match="one of evolution, genetic, policy, random, optuna, got 'annealing'"):
         check_searcher("annealing")
     with pytest.raises(InputError, match="unknown option 'kids' of searcher 'evolution'"):
         check_searcher("evolution", {"kids": 3})
@@ -64,6 +64,15 @@ def test_an_unknown_option_lists_the_known_ones() -> None:
         ("evolution", {"initial": 0}, "initial of searcher 'evolution' must be a whole number"),
         ("evolution", {"children": 2.5}, "children of searcher 'evolution'"),
         ("evolution", {"exploration": 1.5}, r"exploration of searcher 'evolution' must be in \[0, 1\], got 1.5"),
+        ("genetic", {"population": 1}, "population of searcher 'genetic' must be a whole number of at least 2, got 1"),
+        ("genetic", {"elites": -1}, "elites of searcher 'genetic' must be a whole number of at least 0"),
+        ("genetic", {"tournament": 0}, "tournament of searcher 'genetic'"),
+        ("genetic", {"mutation": 2.0}, r"mutation of searcher 'genetic' must be in \[0, 1\], got 2.0"),
+        ("genetic", {"crossover": "often"}, "crossover of searcher 'genetic'"),
+        ("genetic", {"survival": "luck"}, "survival of searcher 'genetic' must be 'crowding' or 'reference'"),
+        ("genetic", {"seed_with_sweep": -1}, "seed_with_sweep must be"),
+        ("policy", {"learning_rate": -0.1}, "learning_rate of searcher 'policy' must be a number of at least 0"),
+        ("policy", {"exploration": 1.5}, r"exploration of searcher 'policy' must be a number in"),
         ("optuna", {"sampler": "anneal"}, "sampler must be one of tpe, nsga2.*got 'anneal'"),
         ("optuna:optuna.samplers.Anneal", {}, "has no attribute 'Anneal'"),
         ("optuna:optuna.study.Study", {}, "not a subclass of optuna.samplers.BaseSampler"),
@@ -134,7 +143,7 @@ def test_nothing_to_decide_is_refused() -> None:
         make_searcher("random", bare)
 
 
-@pytest.mark.parametrize("name", ["evolution", "random", "optuna:nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "genetic", "policy", "random", "optuna:nsga2"])
 def test_another_ones_state_is_refused(name: str) -> None:
     state = make_searcher(name, CONTEXT).state_dict()
     searcher = make_searcher(name, CONTEXT)
@@ -152,14 +161,14 @@ def test_another_ones_state_is_refused(name: str) -> None:
         searcher.load_state_dict({**state, "known": [[7, 0, 0]]})
 
 
-@pytest.mark.parametrize("name", ["evolution", "random", "optuna:nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "genetic", "policy", "random", "optuna:nsga2"])
 def test_a_trial_of_another_space_is_refused(name: str) -> None:
     other = SyntheticProblem(n_groups=4, n_levels=3)
     with pytest.raises(ConfigError, match=r"has 3 levels"):
         make_searcher(name, CONTEXT).tell([other.trial(0, Candidate(levels=(0, 0, 0, 0)))])
 
 
-@pytest.mark.parametrize("name", ["evolution", "optuna:nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "genetic", "policy", "optuna:nsga2"])
 def test_a_result_without_its_objective_is_refused(name: str) -> None:
     trial = Completed(number=4, candidate=Candidate(levels=(0, 0, 0)), kind="mixed", metrics={})
     with pytest.raises(InputError, match="trial 4 has no metric 'divergence'"):

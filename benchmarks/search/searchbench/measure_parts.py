@@ -1,0 +1,105 @@
+"""What one proposal costs, and what a trial costs over the forward passes in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from paredown.search import Candidate
+from paredown.search._bench import Worker
+from paredown.search.searchers import make_searcher
+from paredown.testing import SyntheticProblem
+
+from . import workbench
+from .intervals import summary
+from .problems import PROBLEMS, Problem
+
+N_GROUPS, N_LEVELS, N_TOLD, N_ASKED = 400, 8, 10_000, 200
+N_PAIRS = 60
+
+
+def ask() -> dict[str, Any]:
+    """CPU time of one `ask` and the `tell` of its result, after 10,000 trials; the goal is about the mean, so that
+    refitting now and then is paid for."""
+    problem = SyntheticProblem(n_groups=N_GROUPS, n_levels=N_LEVELS)
+    searcher = make_searcher("evolution", problem.context())
+    rng = np.random.default_rng(0)
+    uniform = problem.uniform()
+    searcher.tell([problem.trial(number, candidate) for number, candidate in enumerate(uniform)])
+    for number in range(N_TOLD):
+        steps = rng.random(N_GROUPS) < rng.random()
+        levels = np.where(steps, rng.integers(N_LEVELS, size=N_GROUPS), rng.integers(N_LEVELS))
+        candidate = Candidate(levels=tuple(int(level) for level in levels))
+        searcher.tell([problem.trial(len(uniform) + number, candidate)])
+    asks, tells = [], []
+    for number in range(N_ASKED):
+        start = time.process_time()
+        (candidate,) = searcher.ask(1)
+        asked = time.process_time()
+        trial = problem.trial(len(uniform) + N_TOLD + number, candidate)
+        before_tell = time.process_time()
+        searcher.tell([trial])
+        asks.append(1000.0 * (asked - start))
+        tells.append(1000.0 * (time.process_time() - before_tell))
+    return {
+        "ask_ms": {
+            **summary(asks), "figure": float(np.mean(asks)), "median": float(np.median(asks)),
+            "tell_ms": float(np.mean(tells)), "where": f"{N_GROUPS} groups × {N_LEVELS} levels, {N_TOLD} trials",
+            "note": "mean CPU time; the interval is of the median",
+        }
+    }  # fmt: skip
+
+
+def trial(work: Path, *, samples: int = 512) -> dict[str, Any]:
+    """A trial of ResNet-20 against bare forward passes of the compressed model over the same batches, in turns."""
+    spec = PROBLEMS["resnet20-bits"]
+    assert isinstance(spec, Problem)
+    task = spec.task("random", {}, 0, samples)
+    with workbench.opened(task, work / "trial-benchmark", work / "store") as bench:
+        prepared = bench.sitting.prepared
+        worker = Worker(prepared.bench)
+        rng, n_levels = np.random.default_rng(0), prepared.space.n_levels
+        wall, cpu = [], []
+        for pair in range(N_PAIRS + 1):
+            levels = tuple(int(rng.integers(n)) for n in n_levels)
+            worker.variants(prepared.space.assignment(Candidate(levels=levels)))  # from the disk, once
+            sides = {}
+            for side in ("trial", "forward") if pair % 2 else ("forward", "trial"):
+                sides[side] = _trial(worker, levels) if side == "trial" else _forward_only(worker, levels)
+            if pair:  # the first warms up
+                wall.append(sides["trial"][0] / sides["forward"][0])
+                cpu.append(sides["trial"][1] / sides["forward"][1])
+        where = f"ResNet-20, {bench.full} images in batches of {prepared.bench.batch_size}, one thread"
+    found = summary(wall)
+    return {
+        "trial_over_forward": {**found, "cpu_time": summary(cpu), "where": where, "threads": torch.get_num_threads()}
+    }
+
+
+def _trial(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
+    return _timed(lambda: worker.trial(levels, len(worker.bench.split)))
+
+
+def _forward_only(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
+    """Wall clock and CPU time of the model alone: compressed, in inference mode, batches already cut."""
+    bench = worker.bench
+    assignment = bench.space.assignment(Candidate(levels=levels))
+    batches = [inputs for inputs, _ in bench.split.batches(bench.batch_size)]
+    with worker._resident.apply(assignment, worker.variants(assignment)), torch.inference_mode():
+
+        def forward() -> None:
+            for inputs in batches:
+                bench.model(inputs)
+
+        return _timed(forward)
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu

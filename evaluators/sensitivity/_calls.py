@@ -1,0 +1,238 @@
+"""One forward pass, call by call: when each module began and ended, and whether what it gave can be given again.
+
+Nothing is traced symbolically: the modules' `forward` is wrapped for one pass, so any Python in between is allowed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...compressors import forward, module_at
+from .._preserved import preserved
+from .._run import _device, _moved
+from .._split import Inputs, Split
+
+Forward = Callable[..., Any]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a module. Ticks count every begin and end in the pass.
+
+    n_bytes           of what it gave
+    is_plain          tensors, numbers, and tuples, lists and dicts of these: what can be kept and given again
+    changes_inputs    it wrote into a tensor that it was given; such a call must really be run
+    is_changed_later  somebody wrote into what it gave; such an output must be kept and given as a copy
+    """
+
+    module: nn.Module
+    start: int
+    end: int = -1
+    n_bytes: int = 0
+    is_plain: bool = False
+    changes_inputs: bool = False
+    is_changed_later: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Timeline:
+    """The calls of one pass in the order of their begins. `why_not` says why this model's calls cannot be replayed."""
+
+    calls: tuple[Call, ...]
+    n_samples: int = 1
+    why_not: str | None = None
+
+    @classmethod
+    def trace(cls, model: nn.Module, inputs: Inputs) -> Timeline:
+        """Run `model` once on `inputs` and look. What the model itself raises comes through."""
+        n_samples = len(Split("trace", inputs))
+        if why_not := _opaque(model):
+            return cls(calls=(), why_not=why_not)
+        calls: list[Call] = []
+        given: list[tuple[Call, list[tuple[Tensor, int]]]] = []
+        clock = iter(range(1 << 60))
+
+        def watch(module: nn.Module, original: Forward) -> Forward:
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                call = Call(module, next(clock))
+                calls.append(call)
+                before = _versions([*tensors_of(args, deep=True), *tensors_of(kwargs, deep=True)])
+                output = original(*args, **kwargs)
+                call.end = next(clock)
+                call.changes_inputs = is_changed(before)
+                call.is_plain = is_plain(output)
+                outputs = tensors_of(output) if call.is_plain else []
+                call.n_bytes = sum(tensor.nbytes for tensor in outputs)
+                given.append((call, _versions(outputs)))
+                return output
+
+            return watched
+
+        with wrapped(model, watch):
+            try:
+                why_not = _remembers(model, inputs)
+            except _NoVersionError as error:
+                why_not = str(error)
+        if why_not:
+            return cls(calls=(), why_not=why_not)
+        for call, versions in given:
+            call.is_changed_later = is_changed(versions)
+        return cls(calls=tuple(calls), n_samples=n_samples)
+
+    def begin(self, weights: Iterable[nn.Parameter]) -> int:
+        """When a module that holds one of these weights first begins; 0, the very beginning, where none was seen."""
+        held = {id(weight) for weight in weights}
+        return min((call.start for call in self.calls if _holds(call.module, held)), default=0)
+
+
+def _remembers(model: nn.Module, inputs: Inputs) -> str | None:
+    """Run the model; say what of the pass outlives it, for a replay would leave that as another pass had left it."""
+    with preserved(model):
+        random_before, kept_before = _random_state(), _kept(model)
+        forward(model, moved_to(inputs, model))
+        if random_before != _random_state():
+            return "the model draws random numbers, which would come out otherwise in a replay"
+        for name, module in model.named_modules():
+            if not _is_kept(kept_before[id(module)], module):
+                return f"{name or 'the model'} keeps something of a pass in itself, which a replay would not renew"
+    return None
+
+
+def moved_to(inputs: Inputs, model: nn.Module) -> Inputs:
+    """On the device of the model's parameters."""
+    return _moved(inputs, _device(model))
+
+
+def _kept(model: nn.Module) -> dict[int, list[tuple[str, Any, object]]]:
+    """Of each module: what its attributes are, and what can be told of their content."""
+    return {id(module): [(*item, _content(item[1])) for item in _items(module)] for module in model.modules()}
+
+
+def _items(module: nn.Module) -> list[tuple[str, Any]]:
+    own = [(name, value) for name, value in vars(module).items() if name not in ("forward", "training", "_buffers")]
+    return [*own, *module._buffers.items()]
+
+
+def _content(value: object) -> object:
+    if isinstance(value, Tensor):
+        return None if value.is_inference() else value._version
+    if isinstance(value, (list, tuple, set, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return tuple(id(part) for part in parts)
+    return None
+
+
+def _is_kept(before: list[tuple[str, Any, object]], module: nn.Module) -> bool:
+    now = _items(module)
+    return len(now) == len(before) and all(
+        name == other and value is same and _content(same) == content
+        for (name, value, content), (other, same) in zip(before, now, strict=True)
+    )
+
+
+def _random_state() -> tuple[object, ...]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (a model may draw from it)
+    return (*(s.numpy().tobytes() for s in states), random.getstate(), name, np.asarray(keys).tobytes(), *rest)
+
+
+class _NoVersionError(Exception):
+    """A tensor of inference mode, of which nobody can tell whether it was written to."""
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
+    if any(tensor.is_inference() for tensor in tensors):
+        raise _NoVersionError("the model works on inference tensors, which do not tell whether they were written to")
+    return [(tensor, tensor._version) for tensor in tensors]
+
+
+def is_changed(versions: Iterable[tuple[Tensor, int]]) -> bool:
+    """Whether one of these tensors was written to since its version was noted."""
+    return any(tensor._version != version for tensor, version in versions)
+
+
+def _opaque(model: nn.Module) -> str | None:
+    """Compiled and scripted modules do not go through Python's `forward`."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return f"{name or 'the model'} is a scripted module"
+        if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
+            return f"{name or 'the model'} is compiled"
+    return None
+
+
+@contextmanager
+def wrapped(model: nn.Module, wrap: Callable[[nn.Module, Forward], Forward | None]) -> Iterator[None]:
+    """Inside, each module below `model` (not itself) has `wrap(module, forward)` for its `forward`; None leaves it."""
+    changed: list[tuple[nn.Module, bool, Any]] = []
+    try:
+        for module in list(model.modules())[1:]:
+            replacement = wrap(module, module.forward)
+            if replacement is not None:
+                changed.append((module, "forward" in vars(module), vars(module).get("forward")))
+                vars(module)["forward"] = replacement
+        yield
+    finally:
+        for module, had, forward in reversed(changed):
+            if had:
+                vars(module)["forward"] = forward
+            else:
+                vars(module).pop("forward", None)
+
+
+_VALUES = (type(None), bool, int, float, str)
+
+
+def is_plain(output: object) -> bool:
+    """Whether it is made of plain tensors, values, tuples, lists and dicts, and of nothing else."""
+    if type(output) in (tuple, list):
+        return all(is_plain(part) for part in output)  # type: ignore[attr-defined]
+    if type(output) is dict:
+        return all(is_plain(part) for part in output.values())
+    return type(output) is Tensor or type(output) in _VALUES
+
+
+def tensors_of(value: object, *, deep: bool = False) -> list[Tensor]:
+    """Every tensor in nested tuples, lists and dicts; `deep` looks into their subclasses too."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)) if deep else type(value) in (tuple, list):
+        return [tensor for part in value for tensor in tensors_of(part, deep=deep)]  # type: ignore[attr-defined]
+    if isinstance(value, Mapping) if deep else type(value) is dict:
+        return [tensor for part in value.values() for tensor in tensors_of(part, deep=deep)]  # type: ignore[attr-defined]
+    return []
+
+
+def rebuilt(value: Any, give: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest of fresh containers, each tensor replaced by `give(tensor)`."""
+    if isinstance(value, Tensor):
+        return give(value)
+    if type(value) in (tuple, list):
+        return type(value)(rebuilt(part, give) for part in value)
+    if type(value) is dict:
+        return {key: rebuilt(part, give) for key, part in value.items()}
+    return value
+
+
+def _holds(module: nn.Module, held: set[int]) -> bool:
+    return any(id(parameter) in held for parameter in module._parameters.values())
+
+
+def holds_below(module: nn.Module, held: set[int]) -> bool:
+    """Whether the module, or any below it, holds one of the parameters with these ids."""
+    return any(id(parameter) in held for parameter in module.parameters())
+
+
+def weights_of(model: nn.Module, fqns: Iterable[str]) -> list[nn.Parameter]:
+    """The weight parameter of each layer."""
+    return [weight for fqn in fqns if isinstance(weight := module_at(model, fqn)._parameters["weight"], nn.Parameter)]

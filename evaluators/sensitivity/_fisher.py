@@ -1,0 +1,212 @@
+"""The whole sensitivity table guessed from one forward and a few backward passes.
+
+What it does   divergence of (layer, level) ~ 1/2 mean_i <d<v, z_i>/dy_i, layer(x_i; compressed) - y_i>^2, where v is
+               drawn so that E[v v'] is the Hessian of the divergence at the original's outputs z_i
+Paper          the Gauss-Newton (Fisher) quadratic form: Hassibi & Stork 1993; sampled: Martens & Grosse 2015;
+               AutoQuantize (ModelOpt) ranks formats by the sum of g^2 dy^2
+We differ      the layer's own outputs are compared, activation quantization included, and the product is summed over
+               the layer before it is squared, so that errors within a layer may cancel
+Cost           one forward pass, about two more for each draw, and each layer once for each of its levels
+Does not help  in place of the table: it is right to second order only, and orders the rows
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...compressors import ActivationQuantizer, Calibration, LayerSpec, Variant, forward, module_at, preserved
+from ...errors import InputError
+from .._split import Split
+from ..quality import MetricError
+from ._calls import Forward, moved_to, wrapped
+
+Groups = Sequence[tuple[Sequence[str], Sequence[LayerSpec]]]
+"""For each decision group its layers, and its levels."""
+Variants = Callable[[str, LayerSpec], Variant]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FisherTable:
+    """values  per group, per level: the estimated divergence; 0 for the neutral level, not negative
+    passes     what it cost, in samples passed forward through the whole model
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    passes: float
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """One call of a layer. `probe` is a zero that was added to its output, and whose gradient is the output's."""
+
+    fqn: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Tensor
+    probe: Tensor
+    gradients: list[Tensor] = field(default_factory=list)
+
+
+def fisher_table(
+    model: nn.Module,
+    split: Split,
+    groups: Groups,
+    variants: Variants,
+    *,
+    calibration: Calibration | None = None,
+    divergence: str = "kl",
+    variance: float = 1.0,
+    draws: int = 2,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> FisherTable:
+    """The estimate for every group and level, on all of `split`. The model may have no parameter that requires grad.
+
+    divergence  "kl" or "mse"; variance: of all the original's outputs (`ReferenceOutputs.variance`), for "mse"
+    draws       vectors v for each sample
+    batch_size  samples in one backward pass, whose activations are all in memory
+
+    Layers that share a tensor or are called several times count as one. Raises `MetricError` for outputs that are no
+    logits where "kl" is asked for, and whatever torch raises where the model cannot be differentiated.
+    """
+    layers = {fqn: module_at(model, fqn) for fqns, _ in groups for fqn in fqns}
+    totals = [[0.0] * len(levels) for _, levels in groups]
+    generator = torch.Generator().manual_seed(seed)
+    for inputs, _ in split.batches(batch_size):
+        seen, n = _backward(model, inputs, layers, divergence, variance, draws, generator)
+        with preserved(model):
+            for g, (fqns, levels) in enumerate(groups):
+                calls = [call for call in seen if call.fqn in fqns]
+                for i, spec in enumerate(levels):
+                    if not spec.is_neutral and calls:
+                        totals[g][i] += _squares(calls, layers, spec, variants, calibration, n)
+    n_samples = len(split)
+    values = tuple(tuple(total / (2.0 * draws * n_samples) for total in row) for row in totals)
+    n_levels = max((sum(not spec.is_neutral for spec in levels) for _, levels in groups), default=0)
+    return FisherTable(values=values, passes=float(n_samples * (1 + 2 * draws + n_levels)))
+
+
+def _backward(
+    model: nn.Module, inputs: Any, layers: dict[str, nn.Module], divergence: str, variance: float, draws: int,
+    generator: torch.Generator,
+) -> tuple[list[_Seen], int]:  # fmt: skip
+    """Every call of the layers, with the gradients of <v, outputs> for each draw; and how many samples there are."""
+    seen: list[_Seen] = []
+    names = {module: fqn for fqn, module in reversed(layers.items())}
+
+    def probe(module: nn.Module, original: Forward) -> Forward | None:
+        if module not in names:
+            return None
+
+        def probed(*args: Any, **kwargs: Any) -> Tensor:
+            output: Tensor = original(*args, **kwargs)
+            zero = torch.zeros_like(output, requires_grad=True)
+            args, kwargs = _detached(args, kwargs)
+            seen.append(_Seen(names[module], args, kwargs, output.detach().clone(), zero))
+            return output + zero
+
+        return probed
+
+    root = _Root(model)
+    with preserved(root), torch.enable_grad(), wrapped(root, probe):
+        outputs = forward(root, moved_to(inputs, model))
+        for draw in range(draws):
+            product = _draw(outputs, divergence, variance, generator)
+            gradients = torch.autograd.grad(
+                product, [call.probe for call in seen], retain_graph=draw + 1 < draws, allow_unused=True
+            )
+            for call, gradient in zip(seen, gradients, strict=True):
+                call.gradients.append(torch.zeros_like(call.output) if gradient is None else gradient)
+    if not seen:
+        raise InputError("none of the layers ran")
+    return seen, int(outputs.shape[0])
+
+
+class _Root(nn.Module):
+    """A module around the model, so that a model that is itself a layer has its `forward` wrapped too."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Copies, for the model may write into what its layer was given."""
+
+    def copy(value: Any) -> Any:
+        return value.detach().clone() if isinstance(value, Tensor) else value
+
+    return tuple(copy(value) for value in args), {key: copy(value) for key, value in kwargs.items()}
+
+
+def _draw(outputs: Tensor, divergence: str, variance: float, generator: torch.Generator) -> Tensor:
+    """<v, z> for one drawn v, E[v v'] = Hessian of each sample's divergence. A scalar."""
+    z = outputs.float()
+    if divergence == "mse":
+        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
+        n_values = z[0].numel()
+        scale = math.sqrt(2.0 / (n_values * (variance if variance > 0 else 1.0)))
+        return (signs * z).sum() * scale
+    if divergence != "kl" or z.dim() < 2 or z.shape[-1] < 2:
+        raise MetricError(f"divergence {divergence!r} of outputs {tuple(z.shape)} has no estimate")
+    flat: Tensor = z.reshape(-1, z.shape[-1])
+    p = flat.detach().softmax(dim=-1)
+    drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(z.device)
+    v = -p
+    v = v.scatter_add(1, drawn, torch.ones_like(drawn, dtype=v.dtype))
+    product: Tensor = (v * flat).nan_to_num(0.0).sum()  # a masked answer is -inf, with p = 0
+    return product / math.sqrt(flat.shape[0] / z.shape[0])
+
+
+def _squares(
+    calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
+    calibration: Calibration | None, n: int,
+) -> float:  # fmt: skip
+    """Summed over samples and draws: (sum over the calls of <gradient, change of the output>)^2."""
+    products: Tensor | None = None
+    for call, changed in _changed(calls, layers, spec, variants, calibration):
+        change = changed - call.output
+        mine = torch.stack([_per_sample(gradient * change, n) for gradient in call.gradients])
+        products = mine if products is None else products + mine
+    return 0.0 if products is None else float(products.square().sum())
+
+
+def _changed(
+    calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
+    calibration: Calibration | None,
+) -> Iterator[tuple[_Seen, Tensor]]:  # fmt: skip
+    """What each call gives when its layer is treated."""
+    for call in calls:
+        module = layers[call.fqn]
+        weight = module._parameters["weight"]
+        args, kwargs, weights = call.args, call.kwargs, {}
+        if spec.changes_weight and weight is not None:
+            weights = {"weight": variants(call.fqn, spec).effective.to(device=weight.device, dtype=weight.dtype)}
+        if spec.changes_activation and calibration is not None:
+            quantizer = ActivationQuantizer(*calibration.qparams(call.fqn, spec), spec.activation_bits)
+            args, kwargs = quantizer(module, args, kwargs)
+        yield call, functional_call(module, weights, args, kwargs)
+
+
+def _per_sample(products: Tensor, n: int) -> Tensor:
+    """Sums over all but the samples (n,), in float64.
+
+    Where axis 0 is not the sample, everything is in the first sum: the draws of different samples are independent, so
+    that the squares still add up to the same on average.
+    """
+    products = products.double()
+    if products.dim() and products.shape[0] % n == 0:
+        return products.reshape(n, -1).sum(dim=1)
+    sums = torch.zeros(n, dtype=torch.float64, device=products.device)
+    sums[0] = products.sum()
+    return sums

@@ -1,0 +1,39 @@
+"""The non-increasing function that fits best: isotonic regression by pooling adjacent violators (Ayer et al. 1955)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Falling:
+    """x rises, y falls; straight between them, constant beyond. Both of shape (blocks,)."""
+
+    x: FloatArray
+    y: FloatArray
+
+    @classmethod
+    def fit(cls, x: FloatArray, y: FloatArray) -> Falling:
+        """Least squares over all non-increasing functions, each block of equal values at the mean of its x.
+
+        x, y  (n,), n at least 1, in any order
+        """
+        order = np.lexsort((y, x))
+        blocks: list[tuple[float, float, int]] = []  # sums of x and y, and how many
+        for left, value in zip(x[order].tolist(), y[order].tolist(), strict=True):
+            block = (left, value, 1)
+            while blocks and blocks[-1][1] * block[2] <= block[1] * blocks[-1][2]:
+                before = blocks.pop()
+                block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
+            blocks.append(block)
+        n = np.array([block[2] for block in blocks], dtype=np.float64)
+        return cls(x=np.array([b[0] for b in blocks]) / n, y=np.array([b[1] for b in blocks]) / n)
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return np.asarray(np.interp(x, self.x, self.y), dtype=np.float64)

@@ -1,0 +1,256 @@
+"""A worker's part in the sensitivity table: the rows of one group, with everything before the group answered from
+memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..compressors import LayerSpec
+from ._space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluators import Inputs
+    from ..evaluators.sensitivity import Prefix, PrefixCache, Timeline
+    from ._bench import Worker
+
+MAX_BYTES = 256 << 20
+"""Of recorded outputs that a worker keeps at a time."""
+TRACED = 2
+"""Samples on which it is tried out whether a model can be replayed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known of one (group, level) alone.
+
+    value   mean divergence from the original's outputs; None if it failed, and then there is a reason
+    n       samples that it was measured on; 0 if it failed, or if the ledger is an old one that does not say
+    stderr  of the mean; None where it is not known
+    passes  what it cost, in samples passed forward through the whole model
+    """
+
+    value: float | None
+    reason: str | None = None
+    n: int = 0
+    stderr: float | None = None
+    passes: float = 0.0
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Row:
+        return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+
+
+def base_levels(space: SearchSpace) -> tuple[int, ...]:
+    """What all other groups are at while one group is looked at: left alone, or their dearest level."""
+    neutral = LayerSpec()
+    return tuple(group.levels.index(neutral) if neutral in group.levels else 0 for group in space.groups)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How one group's rows are measured. Without a prefix every pass is a whole one."""
+
+    prefix: Prefix | None = None
+    share: float = 1.0
+    batch_size: int = 1
+    together: bool = False
+    passes: float = 0.0
+
+
+@dataclass(slots=True)
+class Rows:
+    """Measures rows, and keeps what it recorded from one group to the next, as long as it fits into `max_bytes`.
+
+    why_not  why passes of this model are not replayed; None while they are
+    """
+
+    worker: Worker
+    max_bytes: int = MAX_BYTES
+    why_not: str | None = None
+    _timeline: Timeline | None = None
+    _kept: dict[tuple[int, int], PrefixCache] = field(default_factory=dict)
+    _kept_for: int = 0
+
+    def measure(self, group: int, levels: Sequence[int], n_samples: int) -> list[dict[str, Any]]:
+        """Mean divergence of each of these levels of one group on the first `n_samples` of the search split.
+
+        For each level: value (None if it failed), reason, n, stderr (of the mean), and passes: what it cost, in samples
+        passed through the whole model. The first one also bears what was recorded for all.
+        """
+        bench = self.worker.bench
+        split = bench.split.take(n_samples)
+        plan = self._plan(group, levels[0], len(split)) if levels else _Plan()
+        found: list[list[Tensor]] = [[] for _ in levels]
+        reasons: list[str | None] = [None] * len(levels)
+        passes = [0.0] * len(levels)
+        at = 0
+        size = plan.batch_size if plan.prefix else bench.batch_size
+        for inputs, _ in split.batches(size):
+            original = bench.reference.outputs[at : min(at + size, len(split))]
+            cache = self._recorded(plan, group, inputs, (at, len(split)))
+            for i, level in enumerate(levels):
+                if reasons[i] is None:
+                    apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
+                    found[i] += [] if apart is None else [apart]
+                    passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
+            at += len(original)
+        if passes:
+            passes[0] += plan.passes
+        return [_row(*row) for row in zip(found, reasons, passes, strict=True)]
+
+    def _apart(
+        self, group: int, level: int, inputs: Inputs, original: Tensor, cache: PrefixCache | None
+    ) -> Tensor:  # fmt: skip
+        """Each sample's divergence in one batch."""
+        from ..evaluators import divergence_per_sample
+
+        bench = self.worker.bench
+        outputs = self._run(group, level, inputs, cache)
+        return divergence_per_sample(outputs, original, bench.divergence, variance=bench.reference.variance)
+
+    def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
+        """The outputs with the group at this level (None: as in the base) and all others at the base."""
+        from ..evaluators import Split, run_split
+        from ..evaluators.sensitivity import PrefixMismatchError
+
+        model, batch = self.worker.bench.model, Split("table", inputs)
+        with self.worker.applied(self._levels(group, level)):
+            if cache is not None and self.why_not is None:
+                try:
+                    with cache.before(self.worker.bench.space.groups[group].layers):
+                        outputs = run_split(model, batch, len(batch))
+                except PrefixMismatchError as error:
+                    self._give_up(str(error))
+                else:
+                    return outputs
+            return run_split(model, batch, len(batch))
+
+    def _levels(self, group: int, level: int | None) -> tuple[int, ...]:
+        levels = list(base_levels(self.worker.bench.space))
+        if level is not None:
+            levels[group] = level
+        return tuple(levels)
+
+    def _give_up(self, why_not: str) -> None:
+        self.why_not = why_not
+        self._kept.clear()
+
+    def _plan(self, group: int, level: int, n: int) -> _Plan:
+        """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
+        from ..evaluators.sensitivity import Prefix, kept_bytes, recomputed_share
+
+        bench = self.worker.bench
+        if self.why_not is None and self._timeline is None:
+            self._trace()
+        timeline = self._timeline
+        if self.why_not is not None or timeline is None:
+            return _Plan()
+        fqns = bench.space.groups[group].layers
+        prefix = Prefix.of(timeline, bench.model, fqns)
+        mine = kept_bytes(timeline, [prefix])
+        if not prefix.answered or mine > self.max_bytes:
+            return _Plan()
+        share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
+        every = kept_bytes(timeline, [Prefix.of(timeline, bench.model, g.layers) for g in bench.space.groups])
+        together = every * n <= self.max_bytes
+        size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
+        plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)
+        plan.passes = TRACED * (2.0 + share)
+        if not self._try(group, level):
+            plan.prefix = None
+        return plan
+
+    def _trace(self) -> None:
+        from ..evaluators.sensitivity import Timeline
+
+        bench = self.worker.bench
+        with self.worker.applied(base_levels(bench.space)):
+            timeline = Timeline.trace(bench.model, bench.split.take(TRACED).inputs)
+        self._timeline, self.why_not = timeline, timeline.why_not
+
+    def _try(self, group: int, level: int) -> bool:
+        """Whether a replay with the group changed gives, bit for bit, what a whole pass gives. A level that fails
+        proves nothing."""
+        from ..evaluators.sensitivity import PrefixCache, PrefixMismatchError
+
+        bench = self.worker.bench
+        inputs, fqns = bench.split.take(TRACED).inputs, bench.space.groups[group].layers
+        try:
+            with self.worker.applied(base_levels(bench.space)):
+                cache = PrefixCache.record(
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns]
+                )  # fmt: skip
+        except PrefixMismatchError as error:
+            self._give_up(str(error))
+            return False
+        pair = [_attempt(partial(self._run, group, level, inputs, given))[0] for given in (None, cache)]
+        if pair[0] is None or pair[1] is None:
+            return False
+        if self.why_not is None and not _is_same(pair[0], pair[1]):
+            self._give_up("a replay gave other outputs than the whole pass")
+        return self.why_not is None
+
+    def _recorded(self, plan: _Plan, group: int, inputs: Inputs, at: tuple[int, int]) -> PrefixCache | None:
+        """What the base gave on this batch: from an earlier group, or recorded now."""
+        from ..evaluators.sensitivity import PrefixCache, PrefixMismatchError
+
+        if plan.prefix is None or self.why_not is not None:
+            return None
+        bench = self.worker.bench
+        if self._kept_for != at[1]:
+            self._kept.clear()
+            self._kept_for = at[1]
+        if plan.together and at in self._kept:
+            return self._kept[at]
+        groups = [g.layers for g in bench.space.groups] if plan.together else [bench.space.groups[group].layers]
+        try:
+            with self.worker.applied(base_levels(bench.space)):
+                cache = PrefixCache.record(
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups
+                )  # fmt: skip
+        except PrefixMismatchError as error:
+            self._give_up(str(error))
+            return None
+        plan.passes += len(cache.outputs) * (1.0 + plan.share)
+        if not _is_same(self._run(group, None, inputs, cache), cache.outputs):
+            self._give_up("a replay of the unchanged model gave other outputs than the recorded pass")
+            return None
+        if plan.together:
+            self._kept[at] = cache
+        return cache
+
+
+def _attempt(work: Callable[[], Tensor]) -> tuple[Tensor | None, str | None]:
+    """What it gives, or in a line what went wrong. A limit of time that runs out ends the whole job."""
+    from ._bench import reason
+
+    try:
+        return work(), None
+    except TimeoutError:
+        raise
+    except (Exception, SystemExit) as exception:  # a candidate may fail in any way at all; the reason is recorded
+        return None, reason(exception)
+
+
+def _row(found: Sequence[Tensor], reason: str | None, passes: float) -> dict[str, Any]:
+    import torch
+
+    row: dict[str, Any] = {"value": None, "reason": reason, "n": 0, "stderr": None, "passes": round(passes, 3)}
+    if reason is not None:
+        return row
+    apart = torch.cat(list(found))
+    value, n = float(apart.mean()), len(apart)
+    if not math.isfinite(value):
+        return row | {"reason": f"MetricError: the divergence from the original's outputs is {value}"}
+    stderr = float(apart.std()) / math.sqrt(n) if n > 1 else None
+    return row | {"value": value, "n": n, "stderr": stderr}
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,0 +1,303 @@
+"""The sensitivity table: a first guess from gradients, the rows in the order of their use, and more samples where the
+sweep needs them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ._bench import Job, Outcome
+from ._narrowed import dominated_levels, relevant_costs, unpromising_levels
+from ._rows import Row
+from ._sitting import Sitting
+from ._sweep import lower_hull, sweep
+from .searchers import SensitivityTable, uses_table
+
+ESTIMATE_SAMPLES = 16
+"""Samples that the first guess looks at."""
+UNPROMISING = 4.0
+"""A level is not measured if the first guess says that another one, no dearer, has less divergence by this factor. On
+ResNet-20 the guess is off by a factor of 1.4 (one standard deviation)."""
+UNPROMISING_STILL = 2.0
+"""It is measured after all if, with what was measured since, that other one is not better by this factor."""
+TABLE_SHARE = 0.15
+"""The table may cost this share of the search: of all trials, each on the whole split. Fewer samples are used where it
+would cost more, but no fewer than `LEAST_SAMPLES`."""
+LEAST_SAMPLES = 16
+_USUAL_PART = 0.6
+"""Of a pass, that a row costs where what comes before its group is known."""
+REFINED = 4
+"""A row that is measured again gets so many times the table's samples, as far as the search split goes."""
+UNSURE = 0.25
+"""Rows on the sweep with a larger standard error than this share of their value are measured again."""
+REFINE_SHARE, REFINE_TRIALS = 0.1, 2
+"""The cost of measuring again: at most this share of the table's own, and at most so many full evaluations."""
+
+Key: TypeAlias = tuple[int, int]
+"""A row's group and level."""
+Work: TypeAlias = list[tuple[int, list[int]]]
+"""Groups, each with the levels to be measured in one go."""
+Guess: TypeAlias = Sequence[Sequence[float | None]]
+
+
+def measure_table(sitting: Sitting) -> SensitivityTable | None:
+    """Divergence of each (group, level) alone, all other groups left alone or at their dearest level.
+
+    A row that fails is infinite, so that no searcher wants it. Rows that the time did not suffice for are filled in
+    from the first guess. None if the searcher uses no table, or there is no guess to fill it with.
+    """
+    task, state = sitting.task, sitting.state
+    if not uses_table(task.search.searcher, task.search.params):
+        return None
+    wanted = _wanted(sitting)
+    with sitting.recorder.watch.charge("table"):
+        missing = [key for key in wanted if key not in state.rows]
+        guess = _estimate(sitting) if missing else _known_guess(sitting)
+        skipped = _unpromising(sitting, guess, UNPROMISING)
+        n_samples = _n_samples(sitting, len(wanted) - len(skipped))
+        chosen = [key for key in wanted if key not in skipped]
+        _measure(sitting, _in_order(sitting, _without_row(sitting, chosen), guess), n_samples, len(chosen))
+        table = _assemble(sitting, wanted, guess, n_samples)
+        if skipped:
+            skipped &= _unpromising(sitting, table.divergence, UNPROMISING_STILL)
+            chosen = [key for key in wanted if key not in skipped]
+            _measure(sitting, _in_order(sitting, _without_row(sitting, chosen), guess), n_samples, len(chosen))
+            table = _assemble(sitting, wanted, guess, n_samples)
+        if missing := _without_row(sitting, chosen):
+            if guess is None:
+                return None
+            sitting.recorder.note(
+                f"the time was up before the whole sensitivity table was measured: {len(missing)} of its "
+                f"{len(chosen)} rows are estimates from gradients"
+            )
+            return table
+        if _refine(sitting, table, n_samples):
+            table = _assemble(sitting, wanted, guess, n_samples)
+    if state.dropped is None and not sitting.out_of_time:
+        dropped = dominated_levels(sitting.prepared.space, table, _relevant(sitting), sitting.recorder.limits)
+        levels = sorted({*dropped, *skipped})
+        sitting.recorder.append({"type": "dropped", "levels": [list(key) for key in levels]})
+    return table
+
+
+def _without_row(sitting: Sitting, keys: Iterable[Key]) -> list[Key]:
+    return [key for key in keys if key not in sitting.state.rows]
+
+
+def _unpromising(sitting: Sitting, guess: Guess | None, factor: float) -> set[Key]:
+    """Rows that are not worth measuring. None are, where a cost must not be too low."""
+    names = _relevant(sitting)
+    if guess is None or any(low is not None for name, (low, _) in sitting.recorder.limits.items() if name in names):
+        return set()
+    finite = [[None if value is None or not math.isfinite(value) else value for value in row] for row in guess]
+    return unpromising_levels(sitting.prepared.space, finite, sitting.costs, names, factor=factor)
+
+
+def _n_samples(sitting: Sitting, n_rows: int) -> int:
+    """The task's, or fewer where the table would otherwise cost too much of the search."""
+    task = sitting.task
+    affordable = TABLE_SHARE * task.budget.trials * len(sitting.prepared.bench.split) / max(1.0, _USUAL_PART * n_rows)
+    return min(task.search.table_samples, max(LEAST_SAMPLES, int(affordable)))
+
+
+def _assemble(sitting: Sitting, wanted: Sequence[Key], guess: Guess | None, n_samples: int) -> SensitivityTable:
+    n_levels = [len(group.levels) for group in sitting.prepared.space.groups]
+    return assemble(
+        wanted, sitting.state.row_facts, n_levels, guess, costs=sitting.costs, fixed=sitting.fixed, n_samples=n_samples
+    )
+
+
+def assemble(
+    wanted: Iterable[Key],
+    rows: Mapping[Key, Row],
+    n_levels: Sequence[int],
+    guess: Guess | None,
+    *,
+    costs: Mapping[str, tuple[tuple[float, ...], ...]],
+    fixed: Mapping[str, float],
+    n_samples: int,
+) -> SensitivityTable:
+    """The rows as a table; one that was not measured is the guess, times what the guess was off by in this group."""
+    value, stderr, n = ([[0.0] * count for count in n_levels] for _ in range(3))
+    factors = _factors(rows, guess, len(n_levels))
+    for g, level in wanted:
+        row = rows.get((g, level))
+        if row is None:
+            guessed = None if guess is None else guess[g][level]
+            value[g][level] = stderr[g][level] = math.inf if guessed is None else guessed * factors[g]
+            continue
+        value[g][level] = math.inf if row.value is None else row.value
+        stderr[g][level] = math.nan if row.stderr is None else row.stderr
+        n[g][level] = row.n
+    return SensitivityTable(
+        divergence=_frozen(value),
+        costs=costs,
+        fixed=fixed,
+        n_samples=n_samples,
+        stderr=_frozen(stderr),
+        n=tuple(tuple(int(count) for count in row) for row in n),
+    )
+
+
+def _frozen(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def _factors(rows: Mapping[Key, Row], guess: Guess | None, n_groups: int) -> list[float]:
+    """For each group the median of measured over guessed; where nothing of it was measured, the median of all."""
+    ratios: dict[int, list[float]] = {g: [] for g in range(n_groups)}
+    for (g, level), row in rows.items():
+        guessed = None if guess is None else guess[g][level]
+        if row.value is not None and guessed is not None and guessed > 0:
+            ratios[g].append(row.value / guessed)
+    every = [ratio for found in ratios.values() for ratio in found]
+    overall = median(every) if every else 1.0
+    return [median(ratios[g]) if ratios[g] else overall for g in range(n_groups)]
+
+
+def _wanted(sitting: Sitting) -> list[Key]:
+    groups = sitting.prepared.space.groups
+    return [(g, i) for g, group in enumerate(groups) for i, spec in enumerate(group.levels) if not spec.is_neutral]
+
+
+def _relevant(sitting: Sitting) -> list[str]:
+    names = [objective.name for objective in sitting.prepared.guide]
+    return relevant_costs(names, sitting.recorder.limits, sitting.costs)
+
+
+def _estimate(sitting: Sitting) -> Guess | None:
+    """The first guess: from the ledger, or made now. None where the model cannot be differentiated."""
+    if sitting.state.estimate is None:
+        task = sitting.task
+        samples = min(ESTIMATE_SAMPLES, task.search.table_samples)
+        job = Job(method="estimate", args=(samples, task.search.seed), timeout_s=task.budget.trial_timeout_s)
+        for outcome in sitting.run_jobs([job], within_budget=True):
+            found = outcome.value or {"values": None, "passes": 0.0}
+            values = None if found["values"] is None else [[_finite(v) for v in row] for row in found["values"]]
+            record = {"values": values, "reason": outcome.error, "passes": found["passes"]}
+            sitting.recorder.append({"type": "estimate", **record})
+    return _known_guess(sitting)
+
+
+def _known_guess(sitting: Sitting) -> Guess | None:
+    estimate = sitting.state.estimate
+    if estimate is None:
+        return None
+    if estimate["values"] is None:
+        sitting.recorder.note(
+            f"no gradients of this model ({estimate['reason']}): the sensitivity table is measured in the order of "
+            "the layers"
+        )
+        return None
+    values: Guess = estimate["values"]
+    return values
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _in_order(sitting: Sitting, missing: Sequence[Key], guess: Guess | None) -> Work:
+    """The groups by what the guess says is at stake in them. Where the time is limited, what lies on the guess's own
+    sweep comes first in all groups."""
+    by_group: dict[int, list[int]] = {}
+    for g, level in missing:
+        by_group.setdefault(g, []).append(level)
+    if guess is None:
+        return list(by_group.items())
+    on_hull = {g: _hull(sitting, guess[g], g) for g in by_group}
+
+    def stake(g: int) -> float:
+        return max((guess[g][level] or 0.0 for level in on_hull[g]), default=0.0)
+
+    order = sorted(by_group, key=lambda g: (-stake(g), g))
+    budget = sitting.task.budget
+    if budget.time is None and budget.core_hours is None:
+        return [(g, by_group[g]) for g in order]
+    first = [(g, [level for level in by_group[g] if level in on_hull[g]]) for g in order]
+    rest = [(g, [level for level in by_group[g] if level not in on_hull[g]]) for g in order]
+    return [(g, levels) for g, levels in first + rest if levels]
+
+
+def _hull(sitting: Sitting, guessed: Sequence[float | None], g: int) -> set[int]:
+    divergence = np.array([math.inf if value is None else value for value in guessed])
+    return {
+        level
+        for name in _relevant(sitting)
+        for level in lower_hull(divergence, np.array(sitting.costs[name][g], dtype=np.float64))
+    }
+
+
+def _measure(sitting: Sitting, work: Work, n_samples: int, total: int) -> None:
+    """A group's levels are one job. Where that fails as a whole (it hung, or its worker died), each is tried alone."""
+    again: list[Job] = []
+    for outcome in sitting.run_jobs([_job(sitting, g, levels, n_samples) for g, levels in work], within_budget=True):
+        g, levels = outcome.job.token
+        if outcome.error is not None and len(levels) > 1:
+            again += [_job(sitting, g, [level], n_samples) for level in levels]
+            continue
+        _record(sitting, outcome, total)
+    for outcome in sitting.run_jobs(again, within_budget=True):
+        _record(sitting, outcome, total)
+
+
+def _job(sitting: Sitting, g: int, levels: Sequence[int], n_samples: int) -> Job:
+    limit = sitting.task.budget.trial_timeout_s * len(levels)
+    return Job(method="rows", args=(g, list(levels), n_samples), token=(g, list(levels)), timeout_s=limit)
+
+
+def _record(sitting: Sitting, outcome: Outcome, total: int) -> None:
+    g, levels = outcome.job.token
+    failed: dict[str, Any] = {"value": None, "reason": outcome.error, "n": 0, "stderr": None, "passes": 0.0}
+    for level, row in zip(levels, outcome.value or [failed] * len(levels), strict=True):
+        sitting.recorder.append({"type": "row", "group": g, "level": level, **row})
+    sitting.recorder.say("table", done=len(sitting.state.rows), total=total)
+
+
+def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int) -> bool:
+    """Measure the least certain rows of the table's own sweep again, on more samples. Whether anything was measured."""
+    split = len(sitting.prepared.bench.split)
+    n = min(REFINED * n_samples, split)
+    rows = sitting.state.row_facts
+    spent = sum(row.passes for row in rows.values() if row.n > n_samples)
+    first = sum(row.passes for row in rows.values() if row.n <= n_samples)
+    left = min(REFINE_SHARE * (first + spent), REFINE_TRIALS * split) - spent
+    work: dict[int, list[int]] = {}
+    for g, level in unsure(table, _relevant(sitting)):
+        row = rows[g, level]
+        # the first row of a group bore what was recorded for all of them
+        per_sample = min(r.passes / r.n for (h, _), r in rows.items() if h == g and r.n)
+        cost = n * (per_sample + (0.0 if g in work else 1.0))
+        if row.n < n and cost <= left:
+            left -= cost
+            work.setdefault(g, []).append(level)
+    _measure(sitting, list(work.items()), n, len(rows))
+    return bool(work)
+
+
+def unsure(table: SensitivityTable, costs: Sequence[str]) -> list[Key]:
+    """Rows on the table's sweep whose standard error is large, those first that matter in most of it."""
+    if not costs or not all(any(map(math.isfinite, row)) for row in table.divergence):
+        return []
+    weights: list[str | dict[str, float]] = list(costs)
+    if len(costs) > 1:
+        spans = {name: sum(max(row) - min(row) for row in table.costs[name]) or 1.0 for name in costs}
+        weights.append({name: 1.0 / span for name, span in spans.items()})
+    used: Counter[Key] = Counter()
+    for weight in weights:
+        for candidate in sweep(table, weight, finer=False):
+            used.update(enumerate(candidate))
+    error = {key: _relative_error(table, key) for key in used}
+    found = [key for key in used if error[key] > UNSURE]
+    return sorted(found, key=lambda key: (-used[key] * error[key], key))
+
+
+def _relative_error(table: SensitivityTable, key: Key) -> float:
+    g, level = key
+    value, stderr = table.divergence[g][level], table.stderr[g][level] if table.stderr else math.nan
+    return stderr / value if math.isfinite(stderr) and math.isfinite(value) and value > 0 else 0.0

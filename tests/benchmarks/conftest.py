@@ -1,0 +1,8 @@
+"""The benchmarks are scripts beside a package of their own, which no test run has on its path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "search"))

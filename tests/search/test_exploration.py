@@ -1,0 +1,172 @@
+"""Ask, evaluate, tell: workers never wait while there is budget, and results come in any order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paredown.search import Candidate, SearchContext, Task, Trial
+from paredown.search import _exploration as exploration_module
+from paredown.search._bench import Bench, Job, Outcome, Worker, run_job
+from paredown.search._exploration import explore
+from paredown.search._groundwork import build_store, evaluate_baselines
+from paredown.search._prepare import prepare
+from paredown.search._recorder import Recorder
+from paredown.search._run import create_run
+from paredown.search._sitting import Sitting
+from paredown.search._table import measure_table
+from paredown.search.searchers import make_searcher
+
+MakeTask = Callable[..., Task]
+
+
+class Shuffled:
+    """`capacity` jobs at a time, of which any one comes out first. Counts how often less than that was before it."""
+
+    def __init__(self, bench: Bench, capacity: int) -> None:
+        self._worker, self._capacity = Worker(bench), capacity
+        self._jobs: list[Job] = []
+        self._random = random.Random(5)
+        self.seen: list[int] = []
+        self.die: set[int] = set()
+
+    @property
+    def idle(self) -> int:
+        return self._capacity - len(self._jobs)
+
+    @property
+    def busy(self) -> int:
+        return len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        assert self.idle > 0
+        self._jobs.append(job)
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+        if not self._jobs:
+            return []
+        self.seen.append(len(self._jobs))
+        job = self._jobs.pop(self._random.randrange(len(self._jobs)))
+        if job.method == "race" and job.token[0] in self.die and job.attempt == 1:
+            return [Outcome(job=job, error="the worker died", fatal=True)]
+        return [run_job(self._worker, job, {})]
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def sit(tmp_path: Path) -> Iterator[Callable[..., Sitting]]:
+    """A sitting at a new run of the task, with its store and baselines."""
+    ledgers = []
+
+    def make(task: Task, capacity: int = 4) -> Sitting:
+        run, ledger = create_run(tmp_path / "run", task)
+        ledgers.append(ledger)
+        prepared = prepare(task, store=tmp_path / "store")
+        recorder = Recorder(run, ledger, None)
+        recorder.objectives = prepared.objectives
+        sitting = Sitting(
+            run=run, recorder=recorder, prepared=prepared, pool=Shuffled(prepared.bench, capacity),
+            stopping=threading.Event(),
+        )  # fmt: skip
+        build_store(sitting)
+        evaluate_baselines(sitting)
+        assert isinstance(sitting.pool, Shuffled)
+        sitting.pool.seen.clear()
+        return sitting
+
+    yield make
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., Sitting]) -> None:
+    sitting = sit(tiny_task("budget.trials=16", "search.searcher=random"))
+    explore(sitting, None, lambda: None)
+    assert isinstance(sitting.pool, Shuffled)
+    assert sitting.pool.seen == [4] * 13 + [3, 2, 1]
+    assert sorted(t.number for t in sitting.state.trials if t.kind == "mixed") != [
+        t.number for t in sitting.state.trials if t.kind == "mixed"
+    ]  # they came in another order
+    assert sitting.state.n_mixed == 16
+
+
+def test_a_trial_whose_worker_died_is_tried_again(tiny_task: MakeTask, sit: Callable[..., Sitting]) -> None:
+    sitting = sit(tiny_task("budget.trials=8", "search.searcher=random"))
+    assert isinstance(sitting.pool, Shuffled)
+    numbers = [t.number for t in sitting.state.trials]
+    sitting.pool.die = {max(numbers) + 2}
+    explore(sitting, None, lambda: None)
+    assert sitting.state.n_mixed == 8
+    assert all(not hasattr(t, "attempts") for t in sitting.state.trials)
+
+
+class _Watched:
+    """A searcher, and everything that it is asked and told."""
+
+    def __init__(self, inner: Any, context: SearchContext) -> None:
+        self.inner, self.context = inner, context
+        self.told: list[Trial] = []
+        self.asked: list[Candidate] = []
+
+    def ask(self, n: int) -> list[Candidate]:
+        found: list[Candidate] = self.inner.ask(n)
+        self.asked += found
+        return found
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.told += trials
+        self.inner.tell(trials)
+
+
+def _watch(monkeypatch: pytest.MonkeyPatch) -> list[_Watched]:
+    made: list[_Watched] = []
+
+    def make(name: str, context: SearchContext, params: Mapping[str, Any]) -> _Watched:
+        made.append(_Watched(make_searcher(name, context, params), context))
+        return made[-1]
+
+    monkeypatch.setattr(exploration_module, "make_searcher", make)
+    return made
+
+
+def test_the_searcher_does_without_dropped_levels(
+    tiny_task: MakeTask, sit: Callable[..., Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _watch(monkeypatch)
+    sitting = sit(tiny_task("budget.trials=10"))
+    table = measure_table(sitting)
+    assert table is not None
+    gone = 1
+    sitting.recorder.append({"type": "dropped", "levels": [[0, gone]]})
+    explore(sitting, table, lambda: None)
+    (searcher,) = made
+    whole = sitting.prepared.space
+    assert searcher.context.space.n_levels == (whole.n_levels[0] - 1, *whole.n_levels[1:])
+    mixed = [t for t in sitting.state.trials if t.kind == "mixed"]
+    assert len(mixed) == 10
+    assert all(t.candidate.levels[0] != gone for t in mixed)
+    uniform = [t for t in sitting.state.trials if t.candidate.levels[0] == gone]
+    assert uniform
+    assert len(searcher.told) == len(sitting.state.trials) - len(uniform)
+    for told in searcher.told:
+        searcher.context.space.check(told.candidate)
+        original = next(t for t in sitting.state.trials if t.number == told.number and t.kind == told.kind)
+        specs = [g.levels[i] for g, i in zip(whole.groups, original.candidate.levels, strict=True)]
+        inner = searcher.context.space.groups
+        assert [g.levels[i] for g, i in zip(inner, told.candidate.levels, strict=True)] == specs
+
+
+def test_races_are_told_of_like_any_trial(
+    tiny_task: MakeTask, sit: Callable[..., Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _watch(monkeypatch)
+    sitting = sit(tiny_task("budget.trials=24", "search.searcher=random"))
+    explore(sitting, None, lambda: None)
+    assert {type(t).__name__ for t in made[0].told} == {"Completed", "Dominated"}
+    assert len(made[0].told) == len(sitting.state.trials)

@@ -1,0 +1,270 @@
+"""The sensitivity table: measured with what is known reused, guessed where the time was up, and refined."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paredown.digits import TASK_PATH
+from paredown.search import SensitivityTable, Task, _table
+from paredown.search._bench import Worker
+from paredown.search._groundwork import build_store, evaluate_baselines
+from paredown.search._ledger import read
+from paredown.search._pool import InProcess
+from paredown.search._prepare import prepare
+from paredown.search._recorder import Recorder
+from paredown.search._rows import Row, Rows, base_levels
+from paredown.search._run import State, create_run
+from paredown.search._sitting import Sitting
+from paredown.search._table import assemble, measure_table, unsure
+
+MakeTask = Callable[..., Task]
+
+
+@contextmanager
+def _sitting(task: Task, path: Path) -> Iterator[Sitting]:
+    run, ledger = create_run(path / "run", task)
+    with ledger:
+        prepared = prepare(task, store=path / "store")
+        sitting = Sitting(
+            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
+            stopping=threading.Event(),
+        )  # fmt: skip
+        sitting.recorder.objectives = prepared.objectives
+        build_store(sitting)
+        evaluate_baselines(sitting)
+        yield sitting
+
+
+def _records(path: Path, kind: str) -> list[dict[str, Any]]:
+    return [record for record in read(path / "run" / "ledger.log")[0] if record["type"] == kind]
+
+
+@pytest.fixture
+def worker(tiny_task: MakeTask, tmp_path: Path) -> Worker:
+    return Worker(prepare(tiny_task("data.batch_size=12"), store=tmp_path / "store").bench)
+
+
+def test_rows_are_the_same_with_and_without_reuse(worker: Worker) -> None:
+    space = worker.bench.space
+    whole, one_by_one = Rows(worker, max_bytes=0), Rows(worker, max_bytes=3000)
+    for g, group in enumerate(space.groups):
+        levels = range(1, len(group.levels))
+        kept = worker.rows(g, levels, 32)
+        plain = whole.measure(g, levels, 32)
+        for level, row, other, third in zip(levels, kept, plain, one_by_one.measure(g, levels, 32), strict=True):
+            candidate = [*base_levels(space)]
+            candidate[g] = level
+            divergence = Worker(worker.bench).scores(candidate, 32).divergence
+            assert divergence is not None
+            assert row["value"] == other["value"] == float(divergence.mean())
+            assert row["stderr"] == pytest.approx(float(divergence.std()) / math.sqrt(32))
+            assert third["value"] == pytest.approx(row["value"], rel=1e-4)  # in smaller batches
+            assert row["n"] == other["n"] == 32
+            assert row["reason"] is None
+        assert {row["passes"] for row in plain} == {32.0}
+        total = 16 * 24 + 24 * 24 + 24 * 10
+        share = [total, 24 * 24 + 240, 240][g] / total
+        assert [row["passes"] for row in kept[1:]] == [pytest.approx(32 * share, abs=1e-2)] * (len(kept) - 1)
+    assert whole.why_not is None
+    assert one_by_one.why_not is None
+    assert worker._rows is not None
+    assert len(worker._rows._kept) == 3  # 32 samples in batches of 12
+    worker.scores(base_levels(space), 12)
+    assert worker._rows is None
+
+
+def test_a_model_that_cannot_be_replayed_is_measured_in_full(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [row["value"] for row in worker.rows(2, [1, 2], 32)]
+    rows = Rows(worker)
+    monkeypatch.setattr("paredown.search._rows._is_same", lambda one, other: False)
+    found = rows.measure(2, [1, 2], 32)
+    assert "gave other outputs than the whole pass" in (rows.why_not or "")
+    assert [row["value"] for row in found] == expected
+    assert found[1]["passes"] == 32.0
+
+
+def test_a_level_that_fails_leaves_the_others(tiny_task: MakeTask, tmp_path: Path) -> None:
+    bench = prepare(tiny_task(trouble="raise"), store=tmp_path / "store").bench
+    rows = Worker(bench).rows(1, range(1, len(bench.space.groups[1].levels)), 32)
+    failed = [row for row in rows if row["reason"]]
+    assert 0 < len(failed) < len(rows)
+    for row in rows:
+        assert (row["value"] is None) == (row["n"] == 0) == bool(row["reason"])
+    assert all("the kernel took fright" in row["reason"] for row in failed)
+
+
+def test_the_first_guess_ranks_the_rows_of_a_trained_net(tmp_path: Path) -> None:
+    task = Task.load(TASK_PATH).with_overrides(["mlflow.enabled=false"])
+    worker = Worker(prepare(task, store=tmp_path / "store").bench)
+    guess = worker.estimate(64, 0)["values"]
+    pairs: list[tuple[float, float]] = []
+    for g, group in enumerate(worker.bench.space.groups):
+        levels = [i for i, spec in enumerate(group.levels) if not spec.is_neutral]
+        measured = worker.rows(g, levels, 64)
+        pairs += [(guess[g][i], row["value"]) for i, row in zip(levels, measured, strict=True)]
+    ranks = np.argsort(np.argsort(np.array(pairs), axis=0), axis=0)
+    assert np.corrcoef(ranks.T)[0, 1] > 0.9
+
+
+@pytest.fixture
+def nothing_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_table, "UNPROMISING", math.inf)
+
+
+@pytest.mark.usefixtures("nothing_skipped")
+def test_a_whole_table(tiny_task: MakeTask, tmp_path: Path) -> None:
+    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+        table = measure_table(sitting)
+        assert table is not None
+        n_rows = sum(len(row) - 1 for row in table.divergence)
+        assert len(sitting.state.rows) == n_rows
+        assert all(row[0] == 0.0 for row in table.divergence)
+        assert {n for row in table.n for n in row[1:]} <= {32, 128}
+        assert all(error > 0 for row in table.stderr for error in row[1:])
+        assert sitting.state.dropped is not None
+        assert sitting.state.notes == []
+        again = measure_table(sitting)
+        assert again == table
+    rows = _records(tmp_path, "row")
+    assert len(rows) == n_rows + sum(record["n"] == 128 for record in rows)
+    assert len(_records(tmp_path, "estimate")) == len(_records(tmp_path, "dropped")) == 1
+    order = list(dict.fromkeys(record["group"] for record in rows if record["n"] == 32))
+    guess = _records(tmp_path, "estimate")[0]["values"]
+    assert order == sorted(order, key=lambda g: -max(guess[g]))
+    first = sum(record["passes"] for record in rows if record["n"] == 32)
+    assert sum(record["passes"] for record in rows if record["n"] > 32) <= 0.1 * first
+
+
+@pytest.mark.usefixtures("nothing_skipped")
+def test_a_table_that_the_time_did_not_suffice_for(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task("budget.time=1h")
+    with _sitting(task, tmp_path) as sitting, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sitting, "out_of_time", property(lambda self: len(self.state.rows) >= 4))
+        table = measure_table(sitting)
+        assert table is not None
+        n_rows = sum(len(row) - 1 for row in table.divergence)
+        measured = len(sitting.state.rows)
+        assert 4 <= measured < n_rows
+        assert sum(n > 0 for row in table.n for n in row) == measured
+        assert all(0 < value < math.inf for row in table.divergence for value in row[1:])
+        assert [f"{n_rows - measured} of its {n_rows} rows are estimates" in note for note in sitting.state.notes] == [
+            True
+        ]
+        assert sitting.state.dropped is None
+        patch.undo()
+        whole = measure_table(sitting)
+        assert whole is not None
+        assert len(sitting.state.rows) == n_rows
+        assert sitting.state.dropped is not None
+    keys = [(record["group"], record["level"], record["n"]) for record in _records(tmp_path, "row")]
+    assert len(keys) == len(set(keys))
+
+
+def test_no_gradients_and_no_time_is_no_table(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _sitting(tiny_task(), tmp_path) as sitting:
+
+        def refuse(self: Worker, n_samples: int, seed: int) -> None:
+            raise RuntimeError("derivative not implemented")
+
+        monkeypatch.setattr(Worker, "estimate", refuse)
+        monkeypatch.setattr(Sitting, "out_of_time", property(lambda self: len(self.state.rows) >= 2))
+        assert measure_table(sitting) is None
+        assert ["derivative not implemented" in note for note in sitting.state.notes] == [True]
+        monkeypatch.undo()
+        table = measure_table(sitting)  # the refusal is remembered: no second attempt
+        assert table is not None
+        assert all(n > 0 for row in table.n for n in row[1:])
+    assert len(_records(tmp_path, "estimate")) == 1
+
+
+def test_a_job_that_hangs_costs_only_its_own_row(tiny_task: MakeTask, tmp_path: Path) -> None:
+    task = tiny_task("budget.trial_timeout_s=0.3", "space.activation_bits=[32]", trouble="hang")
+    with _sitting(task, tmp_path) as sitting:
+        table = measure_table(sitting)
+    assert table is not None
+    reasons = {(r["group"], r["level"]): r["reason"] for r in _records(tmp_path, "row") if r["reason"]}
+    assert list(reasons) == [(1, len(table.divergence[1]) - 1)]
+    assert "still running" in reasons.popitem()[1]
+    assert table.divergence[1][-1] == math.inf
+
+
+def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(tiny_task: MakeTask, tmp_path: Path) -> None:
+    task = tiny_task(
+        "space.sparsity=[0.0, 0.9]", "space.weight_bits=[4, 8, 32]", 'objectives.names=["accuracy", "macs"]'
+    )
+    with _sitting(task, tmp_path) as sitting:
+        table = measure_table(sitting)
+        assert table is not None
+        assert sitting.state.dropped is not None
+        measured, space = set(sitting.state.rows), sitting.prepared.space
+        wanted = {
+            (g, i) for g, group in enumerate(space.groups) for i, s in enumerate(group.levels) if not s.is_neutral
+        }
+        skipped = wanted - measured
+        assert skipped
+        assert skipped <= set(sitting.state.dropped)
+        for g, level in skipped:  # no macs are saved: what was not measured is foreseen, and finite
+            assert 0 < table.divergence[g][level] < math.inf
+            assert table.n[g][level] == 0
+        assert measure_table(sitting) == table
+    assert sitting.state.notes == []
+
+
+def test_a_large_table_looks_at_fewer_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
+    with _sitting(tiny_task("budget.trials=1"), tmp_path) as sitting:
+        table = measure_table(sitting)  # 15 % of one trial on 160 samples is less than 9 rows of 16
+        assert table is not None
+        assert table.n_samples == _table.LEAST_SAMPLES
+        assert {row.n for row in sitting.state.row_facts.values()} <= {16, 64}
+
+
+def test_missing_rows_are_guessed_with_what_the_guess_was_off_by() -> None:
+    rows = {(0, 1): Row(value=2.0, n=8, stderr=0.5), (0, 2): Row(value=9.0, n=8), (1, 2): Row(value=None, reason="x")}
+    guess = [[0.0, 1.0, 3.0, 10.0], [0.0, 4.0, 5.0, None]]
+    wanted = [(g, level) for g in (0, 1) for level in (1, 2, 3)]
+    table = assemble(wanted, rows, [4, 4], guess, costs={}, fixed={}, n_samples=8)
+    # group 0 was off by 2 and 3; of group 1 nothing was measured, and 2.5 is the median of all
+    assert table.divergence == ((0.0, 2.0, 9.0, 25.0), (0.0, 10.0, math.inf, math.inf))
+    assert table.n == ((0, 8, 8, 0), (0, 0, 0, 0))
+    assert table.stderr[0][:2] == (0.0, 0.5)
+    assert math.isnan(table.stderr[0][2])
+    assert table.stderr[0][3] == 25.0
+
+
+def test_unsure_rows_of_the_sweep_come_first_where_they_matter_most() -> None:
+    table = SensitivityTable(
+        divergence=((0.0, 1.0, 100.0), (0.0, 2.0, 3.0)),
+        costs={"bytes": ((10.0, 5.0, 4.0), (10.0, 5.0, 1.0))},
+        fixed={},
+        stderr=((0.0, 0.9, 1.0), (0.0, 1.9, 1.5)),
+        n=((0, 8, 8), (0, 8, 8)),
+    )
+    # hulls: 0-1-2 and 0-2; the sweep goes (0,0), (1,0), (1,2), (2,2): level 1 of group 1 is not on it
+    assert unsure(table, ["bytes"]) == [(0, 1), (1, 2)]
+    assert unsure(table, []) == []
+
+
+def test_the_row_of_the_most_samples_stays_and_old_ledgers_are_read() -> None:
+    old = {"type": "row", "group": 0, "level": 1, "value": 3.0, "reason": None}
+    state = State.replay([old])
+    assert state.rows == {(0, 1): 3.0}
+    assert state.row_facts[0, 1] == Row(value=3.0)
+    assert state.dropped is None
+    more = {**old, "value": 2.0, "n": 64, "stderr": 0.1, "passes": 40.0}
+    fewer = {**old, "value": 9.0, "n": 32, "stderr": 0.1, "passes": 20.0}
+    failed = {**old, "value": None, "reason": "no", "n": 0, "stderr": None, "passes": 0.0}
+    state = State.replay([old, more, fewer, failed, {"type": "dropped", "levels": [[0, 2]]}])
+    assert state.rows == {(0, 1): 2.0}
+    assert state.dropped == ((0, 2),)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 _BLOCK = 2**18
-"""Codes that are packed together, a multiple of 8: a wide layer's digits, two bytes each, are never there all at once."""
+"""Codes that are packed together, a multiple of 8: a wide layer's digits, two bytes each, are never all there."""
 
 
 def packed_bytes(n: int, bits: int) -> int:

@@ -8,7 +8,7 @@ from ._bench import Job
 from ._narrowed import narrow
 from ._result import misses, violation
 from ._sitting import Sitting, next_attempt
-from ._space import Candidate
+from ._space import Candidate, SearchSpace
 from ._trial import Infeasible, Trial
 from .searchers import SearchContext, Searcher, SensitivityTable, make_searcher
 
@@ -43,7 +43,7 @@ class _Exploration:
             limits=sitting.recorder.limits,
         )  # fmt: skip
         self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
-        self._tell(sitting.state.trials)
+        self._tell([trial for trial in sitting.state.trials if _is_of(prepared.space, trial)])
         self.known = {trial.candidate for trial in sitting.state.trials}
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
@@ -108,6 +108,12 @@ class _Exploration:
         with self.sitting.recorder.watch.charge("searcher"):
             self._tell([trial])
         self.after_each()
+
+
+def _is_of(space: SearchSpace, trial: Trial) -> bool:
+    """Whether the trial says something of its candidate. The original does so only where every layer may be left alone:
+    elsewhere it bears another candidate's levels."""
+    return trial.kind != "original" or space.candidate_of({}) is not None
 
 
 def _free_numbers(used: set[int]) -> Iterator[int]:

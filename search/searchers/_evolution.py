@@ -47,6 +47,7 @@ from .._trial import Completed, Dominated, Trial
 from ._archive import Archive, violation_of
 from ._base import SearchContext
 from ._budget import Budget
+from ._credit import Credit
 from ._forecast import Forecasts
 from ._gain import gain
 from ._known import KnownCandidates, Levels, levels_of
@@ -111,6 +112,7 @@ class EvolutionSearcher:
         self._pending: dict[Levels, None] = {}
         self._surrogate = Surrogate(self._context, self._foreseen)
         self._forecasts = Forecasts(self._foreseen)
+        self._credit = Credit()
         self._next_fit = MIN_FIT
         self._fit_due: tuple[NDArray[np.int64], list[tuple[Levels, list[float | None]]]] | None = None
         self._is_derived = False
@@ -190,14 +192,16 @@ class EvolutionSearcher:
             return
         self._told.append((levels, told))
         values = np.array(told.values, dtype=np.float64)  # None becomes NaN
-        if told.violation is None:
-            self._estimates[levels] = told.values
-            return
         # When to fit, and to what, follows from what was told alone: a resumed search fits as the first one did.
         self._fit()
         if self._surrogate.ready and len(self._archive) >= MIN_FIT:
             predicted = self._surrogate.predict(np.array([levels], dtype=np.int16))
-            self._forecasts.add(self._surrogate.unscale(predicted)[0], values)
+            self._credit_promise(predicted, values, told)
+            if told.violation is not None:
+                self._forecasts.add(self._surrogate.unscale(predicted)[0], values)
+        if told.violation is None:
+            self._estimates[levels] = told.values
+            return
         self._estimates.pop(levels, None)
         self._archive.add(levels, values[: len(self._context.objectives)], told.violation)
         self._values.append(told.values)
@@ -206,6 +210,18 @@ class EvolutionSearcher:
             self._next_fit = len(self._archive) + max(1, len(self._archive) // 25)
             estimates = list(self._estimates.items())[-N_ESTIMATES:]
             self._fit_due = self._archive.telling(), estimates
+
+    def _credit_promise(self, predicted: FloatArray, values: FloatArray, told: _Told) -> None:
+        """What this candidate was foreseen to add to the front, beside what it adds: nothing, if it was raced out."""
+        if not self._archive.front.size:
+            return
+        n = len(self._context.objectives)
+        reference, noise = self._surrogate.scale(self._archive.values[self._archive.front]), self._noise_in_scale(n)
+        promised = float(gain(predicted[:, :n], reference, noise)[0])
+        kept = 0.0
+        if told.violation == 0.0:
+            kept = float(gain(self._surrogate.scale(values[None, :n]), reference, np.zeros(n))[0])
+        self._credit.add(predicted[0, :n], promised, kept)
 
     def _fit(self) -> None:
         """The fit that is due, if one is."""
@@ -300,6 +316,9 @@ class EvolutionSearcher:
         reference = np.concatenate([reference, self._surrogate.predict(out)[:, :n]])
         predicted = predicted[shuffled]
         worth = gain(predicted[:, :n], reference, self._noise_in_scale(n))
+        span = np.ptp(reference, axis=0)
+        credit = self._credit.factor(predicted[:, :n], np.where(span > 0, span, 1.0))
+        worth = np.where(worth > 0, worth * credit, worth)
         excess = foreseen_excess(self._context, self._foreseen, self._surrogate.unscale(predicted))
         return np.asarray(shuffled[np.lexsort((-worth, excess))])
 

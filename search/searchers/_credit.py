@@ -1,0 +1,49 @@
+"""Where on the front the surrogate's promises were kept, so that it is not believed again where they were not."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+WINDOW = 256
+"""So many of the latest promises count."""
+REACH = 0.08
+"""How far a promise speaks for its neighbourhood: a share of the front's span in each objective."""
+PRIOR = 2.0
+"""What is believed at first weighs as much as so many promises of the middling kind."""
+MOST = 2.0
+
+
+class Credit:
+    """Promised gains next to those that came: the best of many predictions is mostly one that is too good, and the more
+    so the worse the surrogate knows the neighbourhood (where layers are at their narrowest, say, and nothing adds up).
+    """
+
+    def __init__(self) -> None:
+        self._places: list[FloatArray] = []
+        self._promised: list[float] = []
+        self._kept: list[float] = []
+
+    def add(self, place: FloatArray, promised: float, kept: float) -> None:
+        """One trial that was foreseen at `place` (objectives,), in the scale of progress; no promise counts nothing."""
+        if promised <= 0.0 or not np.isfinite(place).all():
+            return
+        self._places.append(place)
+        self._promised.append(promised)
+        self._kept.append(max(kept, 0.0))
+        for told in (self._places, self._promised, self._kept):
+            del told[:-WINDOW]
+
+    def factor(self, places: FloatArray, span: FloatArray) -> FloatArray:
+        """What a promise is worth at each of the places (n, objectives): 1 where nothing is known, shape (n,)."""
+        if not self._places:
+            return np.ones(len(places))
+        known, promised, kept = np.stack(self._places), np.array(self._promised), np.array(self._kept)
+        apart = (places[:, None, :] - known[None, :, :]) / (REACH * span)
+        near = np.exp(-0.5 * np.square(apart).sum(axis=2))
+        prior = PRIOR * float(np.median(promised))
+        return np.minimum((prior + near @ kept) / (prior + near @ promised), MOST)

@@ -20,14 +20,14 @@ from .searchers import SensitivityTable, uses_table
 
 ESTIMATE_SAMPLES = 16
 """Samples that the first guess looks at."""
-UNPROMISING = 4.0
+UNPROMISING = 3.0
 """A level is not measured if the first guess says that another one, no dearer, has less divergence by this factor. On
 ResNet-20 the guess is off by a factor of 1.4 (one standard deviation)."""
-UNPROMISING_STILL = 2.0
+UNPROMISING_STILL = 1.5
 """It is measured after all if, with what was measured since, that other one is not better by this factor."""
-TABLE_SHARE = 0.15
+TABLE_SHARE = 0.2
 """The table may cost this share of the search: of all trials, each on the whole split. Fewer samples are used where it
-would cost more, but no fewer than `LEAST_SAMPLES`."""
+would cost more, but no fewer than `LEAST_SAMPLES`; what is left of it goes into the rows that the sweep needs."""
 LEAST_SAMPLES = 16
 _USUAL_PART = 0.6
 """Of a pass, that a row costs where what comes before its group is known."""
@@ -35,8 +35,9 @@ REFINED = 4
 """A row that is measured again gets so many times the table's samples, as far as the search split goes."""
 UNSURE = 0.25
 """Rows on the sweep with a larger standard error than this share of their value are measured again."""
-REFINE_SHARE, REFINE_TRIALS = 0.1, 2
-"""The cost of measuring again: at most this share of the table's own, and at most so many full evaluations."""
+REFINE_SHARE, REFINE_TRIALS = 0.1, 4
+"""The cost of measuring again: this share of the table's own, or what is left of `TABLE_SHARE` where samples were saved,
+and at most so many full evaluations."""
 
 Key: TypeAlias = tuple[int, int]
 """A row's group and level."""
@@ -45,8 +46,10 @@ Work: TypeAlias = list[tuple[int, list[int]]]
 Guess: TypeAlias = Sequence[Sequence[float | None]]
 
 
-def measure_table(sitting: Sitting) -> SensitivityTable | None:
+def measure_table(sitting: Sitting, evaluations: float | None = None) -> SensitivityTable | None:
     """Divergence of each (group, level) alone, all other groups left alone or at their dearest level.
+
+    evaluations  what the search may cost, in full evaluations; default as many as its budget has trials
 
     A row that fails is infinite, so that no searcher wants it. Rows that the time did not suffice for are filled in
     from the first guess. None if the searcher uses no table, or there is no guess to fill it with.
@@ -59,7 +62,8 @@ def measure_table(sitting: Sitting) -> SensitivityTable | None:
         missing = [key for key in wanted if key not in state.rows]
         guess = _estimate(sitting) if missing else _known_guess(sitting)
         skipped = _unpromising(sitting, guess, UNPROMISING)
-        n_samples = _n_samples(sitting, len(wanted) - len(skipped))
+        passes = TABLE_SHARE * len(sitting.prepared.bench.split) * (evaluations or task.budget.trials)
+        n_samples = _n_samples(task.search.table_samples, passes, len(wanted) - len(skipped))
         chosen = [key for key in wanted if key not in skipped]
         _measure(sitting, _in_order(sitting, _without_row(sitting, chosen), guess), n_samples, len(chosen))
         table = _assemble(sitting, wanted, guess, n_samples)
@@ -76,7 +80,7 @@ def measure_table(sitting: Sitting) -> SensitivityTable | None:
                 f"{len(chosen)} rows are estimates from gradients"
             )
             return table
-        if _refine(sitting, table, n_samples):
+        if _refine(sitting, table, n_samples, passes):
             table = _assemble(sitting, wanted, guess, n_samples)
     if state.dropped is None and not sitting.out_of_time:
         dropped = dominated_levels(sitting.prepared.space, table, _relevant(sitting), sitting.recorder.limits)
@@ -98,11 +102,9 @@ def _unpromising(sitting: Sitting, guess: Guess | None, factor: float) -> set[Ke
     return unpromising_levels(sitting.prepared.space, finite, sitting.costs, names, factor=factor)
 
 
-def _n_samples(sitting: Sitting, n_rows: int) -> int:
-    """The task's, or fewer where the table would otherwise cost too much of the search."""
-    task = sitting.task
-    affordable = TABLE_SHARE * task.budget.trials * len(sitting.prepared.bench.split) / max(1.0, _USUAL_PART * n_rows)
-    return min(task.search.table_samples, max(LEAST_SAMPLES, int(affordable)))
+def _n_samples(most: int, passes: float, n_rows: int) -> int:
+    """The task's, or fewer where the table would otherwise cost more than so many passes."""
+    return min(most, max(LEAST_SAMPLES, int(passes / max(1.0, _USUAL_PART * n_rows))))
 
 
 def _assemble(sitting: Sitting, wanted: Sequence[Key], guess: Guess | None, n_samples: int) -> SensitivityTable:
@@ -259,14 +261,17 @@ def _record(sitting: Sitting, outcome: Outcome, total: int) -> None:
     sitting.recorder.say("table", done=len(sitting.state.rows), total=total)
 
 
-def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int) -> bool:
+def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int, passes: float) -> bool:
     """Measure the least certain rows of the table's own sweep again, on more samples. Whether anything was measured."""
     split = len(sitting.prepared.bench.split)
     n = min(REFINED * n_samples, split)
     rows = sitting.state.row_facts
     spent = sum(row.passes for row in rows.values() if row.n > n_samples)
     first = sum(row.passes for row in rows.values() if row.n <= n_samples)
-    left = min(REFINE_SHARE * (first + spent), REFINE_TRIALS * split) - spent
+    share = REFINE_SHARE * first
+    if n_samples < sitting.task.search.table_samples:
+        share = max(share, passes - first)
+    left = min(share, REFINE_TRIALS * split) - spent
     work: dict[int, list[int]] = {}
     for g, level in unsure(table, _relevant(sitting)):
         row = rows[g, level]

@@ -231,7 +231,7 @@ class SearchSection(Section):
     table_samples: Integer = Field(
         default=64,
         ge=1,
-        description="samples for the sensitivity table; fewer are used where it would cost over 15 % of the search",
+        description="samples for the sensitivity table; fewer are used where it would cost over 20 % of the search",
     )
     race: Flag = Field(
         default=True,

@@ -94,7 +94,7 @@ def _explore(bench: workbench.Workbench, evaluations: float) -> None:
         if bench.meter.read() >= evaluations * bench.full:
             sitting.stopping.set()
 
-    table = measure_table(sitting)
+    table = measure_table(sitting, evaluations)
     stop_when_spent()
     explore(sitting, table, stop_when_spent)
 

@@ -36,7 +36,7 @@ REFINED = 4
 UNSURE = 0.25
 """Rows on the sweep with a larger standard error than this share of their value are measured again."""
 REFINE_SHARE, REFINE_TRIALS = 0.1, 4
-"""The cost of measuring again: this share of the table's own, or what is left of `TABLE_SHARE` where samples were saved,
+"""What measuring again may cost: this share of the table, or what is left of `TABLE_SHARE` where samples were saved,
 and at most so many full evaluations."""
 
 Key: TypeAlias = tuple[int, int]

@@ -10,7 +10,7 @@ from ._result import misses, violation
 from ._sitting import Sitting, next_attempt
 from ._space import Candidate, SearchSpace
 from ._trial import Infeasible, Trial
-from .searchers import SearchContext, Searcher, SensitivityTable, make_searcher
+from .searchers import Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
 
 _PATIENCE = 100
 """So many known candidates in a row, and the searcher is taken to have nothing new."""
@@ -26,6 +26,7 @@ def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callab
     while exploration.submit_some() or sitting.pool.busy or exploration.again:
         exploration.collect()
         sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
+    exploration.record_report()
     left = sitting.task.budget.trials - sitting.state.n_mixed
     if exploration.is_exhausted and left > 0:
         sitting.recorder.note(f"the searcher has nothing left to propose, {left} trials before the end of the budget")
@@ -49,6 +50,11 @@ class _Exploration:
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
         self.again: list[Job] = []
         self.is_exhausted = False
+
+    def record_report(self) -> None:
+        """How far the searcher's own model is to be trusted, where it says so."""
+        if isinstance(self.searcher, Reporting) and (report := self.searcher.report()) != self.sitting.state.searcher:
+            self.sitting.recorder.append({"type": "searcher", "report": report})
 
     def submit_some(self) -> bool:
         """Give every worker something to do, and something to go on with. Whether anything was submitted."""

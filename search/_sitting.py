@@ -19,7 +19,8 @@ from ._space import Candidate
 from ._trial import Completed, Dominated, Failed, Kind, Trial
 
 if TYPE_CHECKING:
-    from ._run import Run, State
+    from ._run import Run
+    from ._state import State
     from ._task import Task
 
 MAX_ATTEMPTS = 2

@@ -46,4 +46,4 @@ class Credit:
         apart = (places[:, None, :] - known[None, :, :]) / (REACH * span)
         near = np.exp(-0.5 * np.square(apart).sum(axis=2))
         prior = PRIOR * float(np.median(promised))
-        return np.minimum((prior + near @ kept) / (prior + near @ promised), MOST)
+        return np.asarray(np.minimum((prior + near @ kept) / (prior + near @ promised), MOST))

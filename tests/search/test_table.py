@@ -21,8 +21,9 @@ from paredown.search._pool import InProcess
 from paredown.search._prepare import prepare
 from paredown.search._recorder import Recorder
 from paredown.search._rows import Row, Rows, base_levels
-from paredown.search._run import State, create_run
+from paredown.search._run import create_run
 from paredown.search._sitting import Sitting
+from paredown.search._state import State
 from paredown.search._table import assemble, measure_table, unsure
 
 MakeTask = Callable[..., Task]

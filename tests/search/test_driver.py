@@ -123,14 +123,17 @@ def test_a_candidate_that_fails_is_a_recorded_result(
 
 def test_workers_that_die_or_hang_lose_nothing(tiny_task: MakeTask, tmp_path: Path) -> None:
     for trouble, says in (("die", "the worker died"), ("hang", "still running after 2 s")):
-        task = tiny_task("budget.trials=5", "budget.trial_timeout_s=2", "search.searcher=random", trouble=trouble)
+        space = ("space.weight_bits=[2, 32]", "space.activation_bits=[32]")  # few, for each one costs a worker
+        task = tiny_task(
+            *space, "budget.trials=4", "budget.trial_timeout_s=2", "search.searcher=random", trouble=trouble
+        )
         front = search(task, out=tmp_path / trouble, workers=2)
         run = open_run(tmp_path / trouble)
         failed = [t for t in run.trials if isinstance(t, Failed)]
         assert failed
         assert all(says in t.reason for t in failed)
         assert all(t.attempts == (2 if trouble == "die" else 1) for t in failed)
-        assert run.state.n_mixed == 5
+        assert run.state.n_mixed == 4
         assert front.original.verified
         completed = [t for t in run.trials if isinstance(t, Completed) and t.kind != "original"]
         assert all(t.worker["threads"] == t.worker["torch_threads"] for t in completed)

@@ -12,7 +12,7 @@ demo: $(INSTALLED)          ## search the embedded default and print its front
 	$(BIN)/paredown search
 
 test: $(INSTALLED)          ## every test that takes seconds
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 check: $(INSTALLED)         ## lint, format, types, and that no package was forgotten
 	$(BIN)/ruff check

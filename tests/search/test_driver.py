@@ -123,10 +123,9 @@ def test_a_candidate_that_fails_is_a_recorded_result(
 
 def test_workers_that_die_or_hang_lose_nothing(tiny_task: MakeTask, tmp_path: Path) -> None:
     for trouble, says in (("die", "the worker died"), ("hang", "still running after 2 s")):
-        space = ("space.weight_bits=[2, 32]", "space.activation_bits=[32]")  # few, for each one costs a worker
-        task = tiny_task(
-            *space, "budget.trials=4", "budget.trial_timeout_s=2", "search.searcher=random", trouble=trouble
-        )
+        space = ("space.weight_bits=[2, 8, 32]", "space.activation_bits=[32]")  # few in trouble: each costs a worker
+        settings = ("budget.trials=4", "budget.trial_timeout_s=2", "search.searcher=random", "quality.max_loss=1")
+        task = tiny_task(*space, *settings, trouble=trouble)
         front = search(task, out=tmp_path / trouble, workers=2)
         run = open_run(tmp_path / trouble)
         failed = [t for t in run.trials if isinstance(t, Failed)]

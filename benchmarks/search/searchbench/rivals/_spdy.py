@@ -7,7 +7,7 @@ evaluated. First 100 random c, then, from the best, k = 0.1 L coefficients at a 
 after 100 failures in a row, to 1.
 
 Different here: the 100s are for 600 evaluations of one budget, and are scaled to what each budget gets. e is the
-relative squared error of the weight; the paper's quadratic prior in the level's place did worse (see the card).
+relative squared error of the weight.
 """
 
 from __future__ import annotations

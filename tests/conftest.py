@@ -19,7 +19,7 @@ os.environ.update(
     DO_NOT_TRACK="true",
     HF_HUB_OFFLINE="1",
 )
-for unwanted in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+for unwanted in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "COLUMNS"):
     os.environ.pop(unwanted, None)  # a test must not write to a server of the person who runs it
 
 settings.register_profile(

@@ -170,3 +170,28 @@ def test_races_are_told_of_like_any_trial(
     explore(sitting, None, lambda: None)
     assert {type(t).__name__ for t in made[0].told} == {"Completed", "Dominated"}
     assert len(made[0].told) == len(sitting.state.trials)
+
+
+@pytest.mark.parametrize(("bits", "n"), [("[4, 8]", 0), ("[4, 8, 32]", 1)])
+def test_the_original_is_told_only_where_the_space_has_it(
+    sit: Callable[..., Sitting], tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch, bits: str, n: int
+) -> None:
+    """Elsewhere it bears the levels of another candidate, and its own bytes."""
+    sitting = sit(tiny_task(f"space.weight_bits={bits}", "budget.trials=2"))
+    told: list[Trial] = []
+
+    class Listening:
+        def __init__(self, *arguments: Any) -> None:
+            self.inner = make_searcher(*arguments)
+            self.ask, self.report = self.inner.ask, lambda: {"divergence": {"trust": 0.5}}
+
+        def tell(self, trials: Sequence[Trial]) -> None:
+            told.extend(trials)
+            self.inner.tell(trials)
+
+    monkeypatch.setattr(exploration_module, "make_searcher", Listening)
+    explore(sitting, None, lambda: None)
+    assert [trial.kind for trial in told].count("original") == n
+    assert [trial.kind for trial in told].count("mixed") == 2
+    assert sitting.state.searcher == {"divergence": {"trust": 0.5}}
+    assert sitting.run.status()["searcher"] == sitting.state.searcher

@@ -43,7 +43,9 @@ class Credit:
         if not self._places:
             return np.ones(len(places))
         known, promised, kept = np.stack(self._places), np.array(self._promised), np.array(self._kept)
-        apart = (places[:, None, :] - known[None, :, :]) / (REACH * span)
-        near = np.exp(-0.5 * np.square(apart).sum(axis=2))
+        apart = np.zeros((len(places), len(known)))
+        for j in range(known.shape[1]):
+            apart += np.square((places[:, j, None] - known[None, :, j]) / (REACH * span[j]))
+        near = np.exp(-0.5 * apart)
         prior = PRIOR * float(np.median(promised))
         return np.asarray(np.minimum((prior + near @ kept) / (prior + near @ promised), MOST))

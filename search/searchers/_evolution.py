@@ -321,8 +321,8 @@ class EvolutionSearcher:
         predicted = predicted[shuffled]
         worth = gain(predicted[:, :n], reference, self._noise_in_scale(n))
         span = np.ptp(reference, axis=0)
-        credit = self._credit.factor(predicted[:, :n], np.where(span > 0, span, 1.0))
-        worth = np.where(worth > 0, worth * credit, worth)
+        hopeful = np.flatnonzero(worth > 0)
+        worth[hopeful] *= self._credit.factor(predicted[hopeful, :n], np.where(span > 0, span, 1.0))
         excess = foreseen_excess(self._context, self._foreseen, self._surrogate.unscale(predicted))
         return np.asarray(shuffled[np.lexsort((-worth, excess))])
 

@@ -26,7 +26,7 @@ RIVALS_COST = 1000.0
 class Goal:
     """figure  what came out; None if it was not measured (or not far enough: `note` says why)
     low, high  the range of the seeds, or a 95 % interval
-    is_met     None where there is no figure
+    is_met     None where there is no figure, or it cannot be judged yet
     """
 
     what: str
@@ -102,8 +102,11 @@ def cost_of_the_best(traces: Sequence[Trace], *, assisted: bool = False) -> Goal
         farthest = max(t.evaluations for t in own) / RIVALS_COST
         return Goal(**goal, is_met=False, note=f"{note}; not reached at {farthest:.2f}")
     high = max(costs)
+    is_met: bool | None = figure <= 0.1
+    if paid < 0.99 * RIVALS_COST:  # the rivals may have had more to find
+        is_met, note = None, f"{note}; not judged, for that is less than 1,000"
     return Goal(
-        **goal, figure=figure, low=min(costs), high=None if math.isinf(high) else high, is_met=figure <= 0.1,
+        **goal, figure=figure, low=min(costs), high=None if math.isinf(high) else high, is_met=is_met,
         note=note + ("; not reached by every seed" if math.isinf(high) else ""),
     )  # fmt: skip
 

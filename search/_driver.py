@@ -19,6 +19,7 @@ from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
 from ._environment import usable_cores
 from ._exploration import explore
 from ._groundwork import build_store, evaluate_baselines
+from ._heap import settle, thawed_afterwards
 from ._mirrors import Mirrors
 from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
@@ -98,9 +99,12 @@ def _drive(
         recorder.note(line)
     mirrors = Mirrors(run, recorder.note)
     stopping = threading.Event()
-    with _signals(stopping):
+    with _signals(stopping), thawed_afterwards():
         try:
             with _pool(prepared, recorder, workers, ray_address) as pool:
+                with recorder.watch.charge("start mirrors"):
+                    mirrors.open()  # while the workers come up
+                settle()
                 sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=stopping)
                 _search(sitting, mirrors)
             sitting.stop_if_asked()
@@ -126,8 +130,10 @@ def _search(sitting: Sitting, mirrors: Mirrors) -> None:
     table = measure_table(sitting)
 
     def mirror() -> None:
-        with sitting.recorder.watch.charge("mirrors"):
-            mirrors.sync_now_and_then()
+        if mirrors.due:
+            sitting.recorder.times()  # so that the mirrors, and whoever asks for the status, see where the time goes
+            with sitting.recorder.watch.charge("mirrors"):
+                mirrors.sync(final=False)
 
     explore(sitting, table, mirror)
     sitting.recorder.times()

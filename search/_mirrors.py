@@ -5,48 +5,62 @@ A mirror is never the truth. One that fails is noted once and tried again at the
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ._bench import reason
 from ._ledger import write_atomic
 from ._run import Run
 
-_LEAST_PAUSE_S = 15.0
-_SHARE = 50.0
-_STATUS = {"done": "FINISHED", "interrupted": "KILLED"}
+if TYPE_CHECKING:
+    from .mirrors._mlflow import MlflowMirror, Status
+    from .mirrors._optuna import OptunaMirror
+
+LEAST_PAUSE_S = 15.0
+SHARE = 200.0
+_STATUS: dict[str, Status] = {"done": "FINISHED", "interrupted": "KILLED"}
 """How the ledger says that a run ended, in MLflow's words."""
 
 
 class Mirrors:
-    """`sync_now_and_then` is cheap to call after every trial: it works at most every 15 seconds, and at most a
-    fiftieth of the time."""
+    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and at most a two-hundredth of the
+    time goes into it."""
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:
         self._run, self._note = run, note
-        self._mlflow: Any = None
-        self._optuna: Any = None
-        self._next = time.monotonic() + _LEAST_PAUSE_S
+        self._mlflow: MlflowMirror | None = None
+        self._optuna: OptunaMirror | None = None
+        self._began = time.monotonic()
+        self._next = self._began + LEAST_PAUSE_S
 
-    def sync_now_and_then(self) -> None:
-        if time.monotonic() >= self._next:
-            self.sync(final=False)
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def open(self) -> None:
+        """What takes a while and needs no trial, for when there is nothing else to do. `sync` can do without."""
+        if self._run.task.mlflow.enabled:
+            self._try("MLflow run", lambda: self._mlflow_mirror().connect())
+        self._next = time.monotonic() + LEAST_PAUSE_S
 
     def sync(self, *, final: bool) -> None:
         if not self._run.state.trials:
             return  # stopped before there was anything to show
-        start = time.monotonic()
+        self._began = time.monotonic()
         for name, work in (("pages", self._pages), ("Optuna study", self._study), ("MLflow run", self._track)):
-            try:
-                work(final)
-            except Exception as exception:  # a mirror's trouble must not end the search; it is noted with its reason
-                self._note(f"the {name} could not be written: {reason(exception)}; the ledger has everything")
-        took = time.monotonic() - start
-        self._next = time.monotonic() + max(_LEAST_PAUSE_S, _SHARE * took)
+            self._try(name, functools.partial(work, final))
+        self._next = time.monotonic() + max(LEAST_PAUSE_S, SHARE * (time.monotonic() - self._began))
+
+    def _try(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as exception:  # a mirror's trouble must not end the search; it is noted with its reason
+            self._note(f"the {name} could not be written: {reason(exception)}; the ledger has everything")
 
     def _pages(self, final: bool) -> None:
         from ._report import write_report
@@ -72,23 +86,32 @@ class Mirrors:
         self._optuna.sync(self._run.trials)
 
     def _track(self, final: bool) -> None:
-        from .mirrors._mlflow import MlflowMirror
-
-        task = self._run.task
+        task, state = self._run.task, self._run.state
         if not task.mlflow.enabled:
             return
+        self._mlflow_mirror().sync(
+            task, self._run.space, state.trials, self._run.front(), timings=self._seconds, final=final,
+            status=_STATUS.get(state.ended or "", "FAILED"), spent_s=state.spent_s + time.monotonic() - self._began,
+        )  # fmt: skip
+
+    def _seconds(self) -> dict[str, float]:
+        """As the ledger has them, and what this turn has taken so far."""
+        seconds = dict(self._run.state.seconds)
+        seconds["mirrors"] = seconds.get("mirrors", 0.0) + time.monotonic() - self._began
+        return seconds
+
+    def _mlflow_mirror(self) -> MlflowMirror:
+        from .mirrors._mlflow import MlflowMirror
+
         if self._mlflow is None:
+            task = self._run.task
             self._mlflow = MlflowMirror(
                 tracking_uri(self._run.path),
                 task.mlflow.experiment or f"paredown-{self._run.path.resolve().parent.name}",
                 self._run.path,
                 task.mlflow.children,
             )
-        state = self._run.state
-        self._mlflow.sync(
-            task, self._run.space, state.trials, self._run.front(), timings=state.seconds, final=final,
-            status=_STATUS.get(state.ended or "", "FAILED"), spent_s=state.spent_s,
-        )  # fmt: skip
+        return self._mlflow
 
 
 def tracking_uri(run: Path) -> str:

@@ -43,10 +43,11 @@ def draw(front: Front, trials: Sequence[Trial], path: Path) -> Path:
     split = chart.split_of(front, y.name)
     panels[0].set_ylabel(f"{y.title}{f', {split} split' if split else ''}", color=INK, fontsize=11)
     _legend(figure, panels)
-    figure.canvas.draw()  # fixes the layout, which the labels are placed by
+    figure.draw_without_rendering()  # makes the layout, by which the labels are placed
+    figure.set_layout_engine("none")  # and keeps it: it costs as much as the drawing
     for panel, cost in zip(panels, costs, strict=False):
         _labels(panel, chart.dots(front, chart.axis(front, cost), y))
-    figure.savefig(path, dpi=_DPI, metadata={"Software": "paredown"})
+    figure.savefig(path, dpi=_DPI, metadata={"Software": "paredown"}, pil_kwargs={"compress_level": 3})
     return path
 
 

@@ -48,7 +48,7 @@ def python_path() -> str:
 
 
 class InProcess:
-    """One job at a time, here. `submit` runs it; the order of results is the order of jobs.
+    """One job at a time, here. `wait` runs what was submitted; the order of results is the order of jobs.
 
     A job that exceeds its limit is interrupted by a timer where there is one (main thread, POSIX); elsewhere it
     runs to its end. A crash of the interpreter takes the driver along: use workers where candidates may do that.
@@ -59,17 +59,24 @@ class InProcess:
 
         self._worker = Worker(bench)
         self._facts = worker_facts(torch.get_num_threads())
-        self._done: list[Outcome] = []
+        self._jobs: list[Job] = []
 
     @property
     def idle(self) -> int:
-        return 0 if self._done else 1
+        return 0 if self._jobs else 1
 
     @property
     def busy(self) -> int:
-        return len(self._done)
+        return len(self._jobs)
 
     def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+        jobs, self._jobs = self._jobs, []
+        return [self._run(job) for job in jobs]
+
+    def _run(self, job: Job) -> Outcome:
         expired: list[str] = []
         try:
             with _time_limit(job.timeout_s, expired):
@@ -80,14 +87,10 @@ class InProcess:
             # the interruption may have struck anywhere, also where something was caught or put back
             self._worker.reset()
             outcome = replace(outcome, value=None, error=expired[0])
-        self._done.append(outcome)
-
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
-        done, self._done = self._done, []
-        return done
+        return outcome
 
     def close(self) -> None:
-        self._done.clear()
+        self._jobs.clear()
 
 
 @contextlib.contextmanager

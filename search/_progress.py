@@ -37,11 +37,15 @@ Listener = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Wall clock since the run began (earlier sittings counted in), and seconds by purpose."""
+    """Wall clock since the run began (earlier sittings counted in), and seconds by purpose.
+
+    What is charged within another charge is taken off that one, so the seconds add up to no more than the wall clock.
+    """
 
     before_s: float = 0.0
     began: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
+    _within: list[float] = field(default_factory=list)
 
     @property
     def spent_s(self) -> float:
@@ -50,10 +54,14 @@ class Stopwatch:
     @contextlib.contextmanager
     def charge(self, name: str) -> Iterator[None]:
         start = time.monotonic()
+        self._within.append(0.0)
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+            took = time.monotonic() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + took - self._within.pop()
+            if self._within:
+                self._within[-1] += took
 
     def drain(self) -> dict[str, float]:
         """What was charged since the last time."""

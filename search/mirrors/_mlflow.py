@@ -14,18 +14,21 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from .._environment import environment
+from .._heap import collector_off
 from .._ledger import write_atomic
 from .._points import front_hypervolume
 from .._report import PAGE, PICTURE, TABLE, trial_rows
 from .._space import SearchSpace
 from .._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ._mlflow_children import Child, axes_of, children_of
+from ._mlflow_page import MAX_NOTE, front_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
@@ -39,9 +42,11 @@ FILES = ("task.toml", "task.json", "front.json", PICTURE, PAGE, TABLE)
 """What is copied from the run's folder, as soon as it is there and whenever it changed."""
 
 _TRIALS_TABLE = "trials.json"
+_TABLE_TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": _TRIALS_TABLE, "type": "table"}])}
 _MAX_CURVE = 200
-_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-_MAX_TAG, _MAX_PARAM = 8000, 6000
+_BATCH = {"metrics": 800, "params": 100, "tags": 100}
+"""At most so many of each in one call: MLflow allows a thousand in all."""
+_MAX_TAG, _MAX_PARAM = MAX_NOTE, 6000
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Has the UI show its pages for models, not those for language-model applications."""
 _OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -72,7 +77,25 @@ class MlflowMirror:
     def __init__(self, tracking_uri: str, experiment: str, run_dir: Path, children: Children) -> None:
         self._uri, self._experiment, self._run_dir, self._children = tracking_uri, experiment, run_dir, children
         self._client: MlflowClient | None = None
+        self._experiment_id = ""
         self._state: dict[str, Any] = {}
+
+    def connect(self) -> None:
+        """Import MLflow, open the store (a new one is given its tables) and the experiment. That takes a second or two
+        and needs no trial, so it may be done while workers start; `sync` does it otherwise."""
+        if self._client is not None:
+            return
+        os.environ.update(_OFF)  # before the import: MLflow looks at them then
+        with warnings.catch_warnings(), collector_off():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of MLflow's own mappings, by SQLAlchemy 2.1
+            from mlflow.tracking import MlflowClient
+
+            for name in ("alembic", "mlflow.store.db.utils"):  # dozens of lines on how tables are made
+                logging.getLogger(name).setLevel(logging.WARNING)
+            with _locked(self._lock_path()):  # processes that first open one SQLite file together break it
+                client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+                self._experiment_id = self._experiment_of(client)
+        self._client = client
 
     def sync(
         self,
@@ -81,62 +104,52 @@ class MlflowMirror:
         trials: Sequence[Trial],
         front: Front | None,
         *,
-        timings: Mapping[str, float],
+        timings: Callable[[], Mapping[str, float]],
         final: bool,
         status: Status = "FINISHED",
         spent_s: float = 0.0,
     ) -> None:
         """Bring the store up to date. `trials` in the order of the ledger; `final` when the search has ended.
 
+        timings  gives the seconds by purpose, when it comes to them: what is logged before counts in
         status   how it ended; the parent run says RUNNING until then
-        spent_s  what the run has taken so far, for a parent run that is made only now
+        spent_s  what the run has taken so far
         """
         client = self._open(task, spent_s)
         run_id: str = self._state["run_id"]
-        new = trials[self._state["n_trials"] :]
-        tags: dict[str, str] = {}
+        if self._children == "all" or (self._children == "pareto" and final):
+            for child in children_of(trials, space, front, everything=self._children == "all"):
+                self._log_child(client, child, space)
+        if len(trials) > self._state["n_trials"]:
+            self._log_trials_table(client, run_id, trials, space)
+        self._log_files(client, run_id)
+        seconds = timings()
         metrics: dict[tuple[str, int], float] = {}  # in the order in which the run's page lists them
         if front is not None and front.points:
-            tags = _front_tags(front)
             metrics |= _pick_metrics(front, len(trials))
         metrics |= _trial_metrics(trials, self._state["n_trials"], front)
         metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
         metrics[("trial/dominated", len(trials))] = float(sum(isinstance(t, Dominated) for t in trials))
         passes = sum(t.samples for t in trials if not isinstance(t, Infeasible))
         metrics[("trial/samples", len(trials))] = float(passes)
-        metrics |= {(f"seconds/{_key(name)}", len(trials)): seconds for name, seconds in timings.items()}
-        self._log(run_id, metrics=metrics, tags=tags)
-        if new:
-            self._log_trials_table(client, run_id, trials, space)
+        metrics |= {(f"seconds/{_key(name)}", len(trials)): spent for name, spent in seconds.items()}
+        self._log(run_id, metrics=metrics, tags={**front_tags(front, seconds, spent_s), **_TABLE_TAG})
         self._state["n_trials"] = len(trials)
         self._save()
-        self._log_files(client, run_id)
-        wanted = children_of(trials, space, front, everything=self._children == "all")
-        if self._children == "all" or (self._children == "pareto" and final):
-            for child in wanted:
-                self._log_child(client, child, space)
         if final:
             client.set_terminated(run_id, status=status)
 
     # ── the store and the parent run ───────────────────────────────────────────────────────────
 
     def _open(self, task: TaskLike, spent_s: float) -> MlflowClient:
-        """The client, with the experiment and the parent run made sure of; only the first call does anything."""
-        if self._client is not None:
-            return self._client
-        os.environ.update(_OFF)  # before the import: MLflow looks at them then
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of MLflow's own mappings, by SQLAlchemy 2.1
-            from mlflow.tracking import MlflowClient
-
-            for name in ("alembic", "mlflow.store.db.utils"):  # dozens of lines on how tables are made
-                logging.getLogger(name).setLevel(logging.WARNING)
-            with _locked(self._lock_path()):  # processes that first open one SQLite file together break it
-                client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-                experiment_id = self._experiment_id(client)
-        self._state = self._remembered(client) or self._fresh(client, experiment_id, task, spent_s)
-        client.update_run(self._state["run_id"], status="RUNNING")
-        self._client = client
+        """The client, with the parent run made sure of; only the first call does anything."""
+        self.connect()
+        client = self._client
+        if client is None:
+            raise RuntimeError("the mirror must be connected before it logs")
+        if not self._state:
+            self._state = self._remembered(client) or self._fresh(client, self._experiment_id, task, spent_s)
+            client.update_run(self._state["run_id"], status="RUNNING")
         return client
 
     def _lock_path(self) -> Path:
@@ -146,7 +159,7 @@ class MlflowMirror:
         database.parent.mkdir(parents=True, exist_ok=True)
         return database.with_name(f"{database.name}.lock")
 
-    def _experiment_id(self, client: MlflowClient) -> str:
+    def _experiment_of(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
             database = _sqlite_path(self._uri)
@@ -196,7 +209,6 @@ class MlflowMirror:
         here = environment()
         params = {_key(name): value for name, value in _flat(task.to_dict())}
         params |= {f"machine.{name}": str(here[name]) for name in ("processor", "usable_cores", "platform", "python")}
-        self._client = client
         self._log(run_id, params=params)
         client.log_dict(run_id, here, "environment.json")
         self._state = {
@@ -220,7 +232,6 @@ class MlflowMirror:
         """As MLflow's own tables are stored (`log_table`), written anew each time; that one would append."""
         columns, rows = trial_rows(trials, space)
         client.log_dict(run_id, {"columns": columns, "data": rows}, _TRIALS_TABLE)
-        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": _TRIALS_TABLE, "type": "table"}]))
 
     def _log_files(self, client: MlflowClient, run_id: str) -> None:
         for name in FILES:
@@ -237,6 +248,7 @@ class MlflowMirror:
         known = self._state["children"].setdefault(child.id, {})
         if known.get("digest") == child.digest:
             return
+        is_new = "digest" not in known  # what a kill cut short is done again
         if "run_id" not in known:
             run = client.create_run(
                 self._state["experiment_id"],
@@ -249,10 +261,11 @@ class MlflowMirror:
             )
             known["run_id"] = str(run.info.run_id)
             self._save()
-            params = {_key(name): value for name, value in child.params(axes_of(space), space).items()}
-            self._log(known["run_id"], params=params)
+        params = {_key(name): value for name, value in child.params(axes_of(space), space).items()} if is_new else {}
+        if is_new:
             client.log_dict(known["run_id"], dict(child.config), "config.json")
-        self._log(known["run_id"], metrics={(_key(n), 0): v for n, v in child.metrics.items()}, tags=child.tags)
+        metrics = {(_key(name), 0): value for name, value in child.metrics.items()}
+        self._log(known["run_id"], metrics=metrics, params=params, tags=child.tags)
         client.set_terminated(known["run_id"], status="FAILED" if child.failed else "FINISHED")
         known["digest"] = child.digest
         self._save()
@@ -270,16 +283,17 @@ class MlflowMirror:
 
         client, now = self._client, int(time.time() * 1000)
         if client is None:
-            raise RuntimeError("the mirror must be opened before it logs")
+            raise RuntimeError("the mirror must be connected before it logs")
         all_metrics: list[Metric] = [Metric(name, value, now, step) for (name, step), value in (metrics or {}).items()]
         all_params: list[Param] = [Param(name, value[:_MAX_PARAM]) for name, value in (params or {}).items()]
         all_tags: list[RunTag] = [RunTag(name, value[:_MAX_TAG]) for name, value in (tags or {}).items()]
-        for chunk in _chunks(all_metrics, _BATCH["metrics"]):
-            client.log_batch(run_id, metrics=chunk, synchronous=True)
-        for some in _chunks(all_params, _BATCH["params"]):
-            client.log_batch(run_id, params=some, synchronous=True)
-        for few in _chunks(all_tags, _BATCH["tags"]):
-            client.log_batch(run_id, tags=few, synchronous=True)
+        for some_metrics, some_params, some_tags in zip_longest(
+            _chunks(all_metrics, _BATCH["metrics"]),
+            _chunks(all_params, _BATCH["params"]),
+            _chunks(all_tags, _BATCH["tags"]),
+            fillvalue=(),
+        ):
+            client.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
 
 
 def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> dict[tuple[str, int], float]:
@@ -292,6 +306,7 @@ def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> 
         return metrics
     steps = range(known + 1, len(trials) + 1)
     stride = max(1, len(steps) // _MAX_CURVE)
+    volume, at = None, 0
     for step in steps:
         trial = trials[step - 1]
         if isinstance(trial, Completed):
@@ -301,7 +316,9 @@ def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> 
                 if o.name in trial.metrics
             }
         if step % stride == 0 or step == len(trials):
-            volume = front_hypervolume(trials[:step], front.objectives, front.limits)
+            if at == 0 or any(isinstance(t, Completed) for t in trials[at:step]):  # nothing else changes it
+                volume = front_hypervolume(trials[:step], front.objectives, front.limits)
+            at = step
             if volume is not None:
                 metrics["front/hypervolume", step] = volume
     return metrics
@@ -319,53 +336,6 @@ def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
     }
 
 
-def _front_tags(front: Front) -> dict[str, str]:
-    tags = {f"pick.{name}": point_id for name, point_id in front.picks.items()}
-    tags["mlflow.note.content"] = _note(front)
-    return tags
-
-
-def _note(front: Front) -> str:
-    """The picks and the front in Markdown: the first thing on the run's page, of which it shows a few lines at once.
-    Cut at a row where it gets too long."""
-    names = list(dict.fromkeys([*(o.name for o in front.objectives), "bytes", "latency_ms"]))
-    names = [name for name in names if any(name in p.metrics for p in front.points)]
-    marks = {p.id: ", ".join(name for name, chosen in front.picks.items() if chosen == p.id) for p in front.points}
-    lines = [
-        *_picks(front, names),
-        "",
-        "Figures of verified points: the report split, in a fresh process. `front.html` is among the artifacts.",
-        "",
-        f"| point | kind | {' | '.join(names)} | verified | recommended | pick | note |",
-        f"|---|---|{'---:|' * len(names)}---|---|---|---|",
-    ]
-    for p in front.points:
-        if not (p.on_front or p.kind != "mixed"):
-            continue
-        cells = [f"{p.metrics[name].value:.5g}" if name in p.metrics else "–" for name in names]
-        marked = ["yes" if p.verified else "no", "★" if p.recommended else "", marks[p.id], p.note.replace("|", "/")]
-        lines.append(f"| {' | '.join([p.id, p.kind, *cells, *marked])} |")
-    text = lines[0]
-    for line in lines[1:]:
-        if len(text) + len(line) + 1 > _MAX_TAG:
-            break
-        text = f"{text}\n{line}"
-    return text
-
-
-def _picks(front: Front, names: Sequence[str]) -> list[str]:
-    """A line for each point that is a pick: `- **knee, smallest** t25: accuracy 0.9567, bytes 10494`."""
-    if not front.picks:
-        verified = any(p.verified for p in front.points)
-        return ["No mixed point is recommended." if verified else "There are no picks yet."]
-    lines = []
-    for point in (front[point_id] for point_id in dict.fromkeys(front.picks.values())):
-        picks = ", ".join(name for name, chosen in front.picks.items() if chosen == point.id)
-        figures = ", ".join(f"{name} {point.metrics[name].value:.5g}" for name in names if name in point.metrics)
-        lines.append(f"- **{picks}** {point.id}: {figures}")
-    return lines
-
-
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """`{"budget": {"trials": 150}}` -> ("budget.trials", "150"); what is None is left out."""
     for name, value in data.items():
@@ -380,7 +350,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
-def _chunks(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
+def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 

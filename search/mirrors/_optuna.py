@@ -1,8 +1,8 @@
 """The run as an Optuna study, so that `optuna-dashboard` and Optuna's plots open it. A copy of the ledger.
 
-The study lies in one journal file. It is written by the driver alone, one line for each finished trial; what is there
-already is recognized by the trial's number. A journal that was torn by a kill, or that is of another space, is written
-anew from the trials, and a lock that a killed writer left behind is removed.
+The study lies in one journal file. It is written by the driver alone, one line for each finished trial and all new ones
+at once; what is there already is recognized by the trial's number. A journal that was torn by a kill, or that is of
+another space, is written anew from the trials, and a lock that a killed writer left behind is removed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+    from ._journal import BatchedJournal
 
 LOCK_PATIENCE_S = 3.0
 """How long a lock may be held (Optuna holds it for the time of one write) before it counts as left behind."""
@@ -56,6 +58,7 @@ class OptunaMirror:
         self._labels = _labels(space)
         self._distributions = _distributions(space, self._labels)
         self._study: Study | None = None
+        self._journal: BatchedJournal | None = None
         self._mirrored: set[int] = set()
 
     def sync(self, trials: Sequence[Trial]) -> int:
@@ -63,25 +66,29 @@ class OptunaMirror:
 
         Raises `OSError` when the file cannot be written.
         """
-        if self._study is not None and not self.path.exists():
-            self._study = None  # deleted under us: that is allowed, and it is written anew
+        if self._journal is not None and not (self.path.exists() and self._journal.is_ours):
+            self._study = None  # deleted under us, or added to by the dashboard: that is allowed, and it is read anew
         if self._study is None:
             self._open(trials)
-        study = self._study
-        if study is None:
+        study, journal = self._study, self._journal
+        if study is None or journal is None:
             raise RuntimeError(f"no study was opened at {self.path}")
         new = [trial for trial in trials if trial.number not in self._mirrored]
-        if new:
-            _remove_stale_lock(self.path)
-        for trial in new:
-            study.add_trial(self._frozen(trial))
-            self._mirrored.add(trial.number)
+        if not new:
+            return 0
+        _remove_stale_lock(self.path)
+        self._study = None  # it is read anew if this goes wrong: what the file has got then is not known
+        with journal.batch():
+            for trial in new:
+                study.add_trial(self._frozen(trial))
+        self._mirrored.update(trial.number for trial in new)
+        self._study = study
         return len(new)
 
     def _open(self, trials: Sequence[Trial]) -> None:
         self._mirrored = set()
         if self.path.exists() and (found := self._load({trial.number: trial for trial in trials})) is not None:
-            self._study, self._mirrored = found
+            self._study, self._journal, self._mirrored = found
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(self.path.name + ".new")
@@ -92,18 +99,19 @@ class OptunaMirror:
         loaded = self._load({})
         if loaded is None:
             raise OSError(f"the Optuna journal that was just written to {self.path} cannot be read back")
-        self._study, self._mirrored = loaded
+        self._study, self._journal, self._mirrored = loaded
 
-    def _load(self, known: Mapping[int, Trial]) -> tuple[Study, set[int]] | None:
+    def _load(self, known: Mapping[int, Trial]) -> tuple[Study, BatchedJournal, set[int]] | None:
         """The study and the numbers in it; None if the journal is torn or is not of this run."""
         import optuna
 
         if not _ends_whole(self.path):
             return None
         _remove_stale_lock(self.path)
+        journal = _journal(self.path)
         try:
             with _quiet():
-                study = optuna.load_study(study_name=self._study_name, storage=_storage(self.path))
+                study = optuna.load_study(study_name=self._study_name, storage=_storage(journal))
         except (KeyError, ValueError, AssertionError):
             return None  # another study, or lines that are no journal: it is only a copy, and is written anew
         if study.directions != [_direction(o) for o in self._objectives]:
@@ -118,7 +126,7 @@ class OptunaMirror:
             if number in known and frozen.params != self._params(known[number]):
                 return None
             numbers.add(int(number))
-        return study, numbers
+        return study, journal, numbers
 
     def _create(self, path: Path) -> None:
         import optuna
@@ -126,7 +134,7 @@ class OptunaMirror:
         with _quiet():
             study = optuna.create_study(
                 study_name=self._study_name,
-                storage=_storage(path),
+                storage=_storage(_journal(path)),
                 directions=[_direction(o) for o in self._objectives],
             )
             study.set_metric_names([o.name for o in self._objectives])
@@ -206,12 +214,16 @@ def _direction(objective: Objective) -> Any:
     return StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
 
 
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+def _journal(path: Path) -> BatchedJournal:
+    from ._journal import BatchedJournal
 
-    # The lock is a file made exclusively (and not a symbolic link), so that it has an age of its own.
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+    return BatchedJournal(path)
+
+
+def _storage(journal: BatchedJournal) -> Any:
+    from optuna.storages import JournalStorage
+
+    return JournalStorage(journal)
 
 
 def _lock_of(path: Path) -> Path:

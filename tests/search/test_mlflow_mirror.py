@@ -11,7 +11,7 @@ import pytest
 
 from paredown.search._points import front_hypervolume
 from paredown.search._report import write_report
-from paredown.search.mirrors import _mlflow
+from paredown.search.mirrors import _mlflow, _mlflow_page
 from paredown.search.mirrors._mlflow import MlflowMirror
 from paredown.search.mirrors._mlflow_children import axes_of, children_of
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
@@ -33,7 +33,7 @@ def template(tmp_path_factory):
     root = tmp_path_factory.mktemp("template")
     (root / "run").mkdir()
     MlflowMirror(f"sqlite:///{root}/mlflow.db", "exp", root / "run", "none").sync(
-        FakeTask(), example_space(), [], None, timings={}, final=True
+        FakeTask(), example_space(), [], None, timings=dict, final=True
     )
     return root / "mlflow.db"
 
@@ -57,7 +57,7 @@ def sync(mirror, runs, n=None, *, front=True, final=False):
         example_space(),
         trials,
         example_front(runs / "demo") if front else None,
-        timings={"evaluation": 1.5, "start workers": 0.5},
+        timings=lambda: {"evaluation": 1.5, "start workers": 0.5},
         final=final,
     )
 
@@ -168,7 +168,7 @@ def test_a_later_verification_reaches_the_child(runs):
         front, points=tuple(dataclasses.replace(p, verified=False, recommended=False) for p in front.points)
     )
     for current in (before, front):
-        mirror(runs).sync(FakeTask(), space, example_trials(), current, timings={}, final=True)
+        mirror(runs).sync(FakeTask(), space, example_trials(), current, timings=dict, final=True)
     tags = children(runs)["t17"].data.tags
     assert (tags["verified"], tags["recommended"]) == ("true", "true")
 
@@ -203,12 +203,12 @@ def test_a_resumed_run_is_running_again(runs):
 
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
 def test_a_run_that_was_stopped_is_not_finished(runs, status):
-    mirror(runs).sync(FakeTask(), example_space(), example_trials(), None, timings={}, final=True, status=status)
+    mirror(runs).sync(FakeTask(), example_space(), example_trials(), None, timings=dict, final=True, status=status)
     assert client(runs).get_run(state(runs)["run_id"]).info.status == status
 
 
 def test_the_parent_run_began_when_the_run_did(runs):
-    mirror(runs).sync(FakeTask(), example_space(), [], None, timings={}, final=True, spent_s=3600.0)
+    mirror(runs).sync(FakeTask(), example_space(), [], None, timings=dict, final=True, spent_s=3600.0)
     info = client(runs).get_run(state(runs)["run_id"]).info
     assert 3_600_000 <= info.end_time - info.start_time < 3_700_000
 
@@ -227,7 +227,45 @@ def test_the_picks_come_first_and_without_clutter(runs):
     assert "pick/knee.latency_p99_ms" not in {
         name for name, _ in _mlflow._pick_metrics(dataclasses.replace(front, points=points), 1)
     }
-    assert _mlflow._picks(dataclasses.replace(front, picks={}), []) == ["No mixed point is recommended."]
+    assert _mlflow_page._picks(dataclasses.replace(front, picks={}), []) == ["No mixed point is recommended."]
+
+
+def test_the_page_says_where_the_time_went(runs):
+    seconds = {"evaluation": 40.0, "mirrors": 3.25, "table": 20.0}
+    mirror(runs).sync(
+        FakeTask(), example_space(), example_trials(), example_front(runs / "demo"), timings=lambda: seconds,
+        final=True, spent_s=80.0,
+    )  # fmt: skip
+    run = client(runs).get_run(state(runs)["run_id"])
+    wanted = (
+        "Where the time went (80 s): evaluation 40 s (50 %), table 20 s (25 %), mirrors 3.2 s (4 %), other 17 s (21 %)."
+    )
+    assert wanted in run.data.tags["mlflow.note.content"].splitlines()
+    assert run.data.metrics["seconds/mirrors"] == 3.25
+    assert _mlflow_page.times_line({}, 80.0) == ""
+
+
+def test_opened_ahead_it_has_no_run_yet(runs):
+    m = mirror(runs)
+    m.connect()
+    experiment = client(runs).get_experiment_by_name("digits")
+    assert client(runs).search_runs([experiment.experiment_id]) == []
+    sync(m, runs, 3)
+    assert len(client(runs).search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_child_that_a_kill_cut_short_gets_its_parameters(runs):
+    sync(mirror(runs), runs, final=True)
+    left = state(runs)
+    child = next(iter(left["children"].values()))
+    del child["digest"]
+    fresh = client(runs).create_run(left["experiment_id"], tags={"mlflow.parentRunId": left["run_id"]})
+    child["run_id"] = fresh.info.run_id
+    (runs / "demo" / "mlflow.json").write_text(json.dumps(left))
+    sync(mirror(runs), runs, final=True)
+    found = client(runs).get_run(fresh.info.run_id)
+    assert "mean w" in found.data.params
+    assert [f.path for f in client(runs).list_artifacts(fresh.info.run_id)] == ["config.json"]
 
 
 def test_a_deleted_experiment_is_restored(runs):
@@ -271,7 +309,7 @@ def test_two_processes_may_open_a_new_store_at_once(tmp_path):
     code = (
         "import sys; from pathlib import Path; import test_mlflow_mirror as t; r = Path(sys.argv[1]); "
         "t.MlflowMirror(f'sqlite:///{r}/mlflow.db', 'new', r / sys.argv[2], 'none')"
-        ".sync(t.FakeTask(), t.example_space(), [], None, timings={}, final=True)"
+        ".sync(t.FakeTask(), t.example_space(), [], None, timings=dict, final=True)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
     started = [

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from paredown.compressors import LayerSpec
 from paredown.search._space import Candidate, Group, SearchSpace
 from paredown.search._trial import Trial
-from paredown.search.mirrors import _optuna
+from paredown.search.mirrors import _journal, _optuna
 from paredown.search.mirrors._optuna import OptunaMirror
 from paredown.testing._problems import SyntheticProblem
 
@@ -80,6 +80,47 @@ def test_only_what_is_new_is_added(tmp_path: Path) -> None:
     again = mirror(path)
     assert [again.sync(trials(n)) for n in (7, 9)] == [0, 2]
     assert numbers(path) == list(range(9))
+
+
+def test_all_new_trials_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "optuna.log"
+    m = mirror(path)
+    m.sync(trials(2))
+    synced: list[int] = []
+    monkeypatch.setattr(_journal.os, "fsync", synced.append)
+    assert m.sync(trials(9)) == 7
+    assert len(synced) == 1
+    assert numbers(path) == list(range(9))
+
+
+def test_a_batch_that_goes_wrong_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "optuna.log"
+    m = mirror(path)
+    m.sync(trials(2))
+    before = path.read_bytes()
+    told, frozen = trials(6), m._frozen
+
+    def broken(trial: Trial) -> optuna.trial.FrozenTrial:
+        if trial.number == 4:
+            raise RuntimeError("as told")
+        return frozen(trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(m, "_frozen", broken)
+        with pytest.raises(RuntimeError, match="as told"):
+            m.sync(told)
+    assert path.read_bytes() == before
+    assert m.sync(told) == 4
+    assert numbers(path) == list(range(6))
+
+
+def test_what_others_add_between_two_turns_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.log"
+    m = mirror(path)
+    m.sync(trials(2))
+    read(path).add_trial(optuna.trial.create_trial(values=[0.5, 3.0], user_attrs={"note": "by hand"}))
+    assert [m.sync(trials(n)) for n in (3, 5)] == [1, 2]
+    assert [t.user_attrs.get("number") for t in read(path).get_trials()] == [0, 1, None, 2, 3, 4]
 
 
 def test_nothing_yet_is_an_empty_study(tmp_path: Path) -> None:

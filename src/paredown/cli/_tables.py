@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 COSTS = ("bytes", "latency_ms")
 """Costs that have columns of their own, with the ratio to the original's."""
 
+_WHOLE_FROM_S = 10.0
+"""Times from here on are shown in whole seconds."""
+
 _KIND_STYLE = {"original": "bold", "uniform": "yellow", "mixed": "cyan"}
 
 
@@ -177,10 +180,18 @@ def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 
 def _times(seconds: Mapping[str, float], spent: float | None) -> list[tuple[str, str]]:
-    """Where the time went, the most first, with the share of the whole where that is known."""
+    """Where the time went, the most first, with the share of the whole where that is known; what is charged to nothing
+    is `other`."""
+    ranked = sorted(seconds.items(), key=lambda item: -item[1])
+    if ranked and spent and (rest := spent - sum(seconds.values())) > 0:
+        ranked.append(("other", rest))
     return [
-        (f"time {name}", fmt.seconds(value) + (f"  {value / spent:.0%}" if spent else ""))
-        for name, value in sorted(seconds.items(), key=lambda item: -item[1])
+        (
+            f"time {name}",
+            (f"{value:.1f} s" if value < _WHOLE_FROM_S else fmt.seconds(value))
+            + (f"  {value / spent:.1%}" if spent else ""),
+        )
+        for name, value in ranked
     ]
 
 

@@ -1,0 +1,43 @@
+"""What the collector looks at while a search runs."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from paredown.search._heap import collector_off, settle, thawed_afterwards
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+def test_the_collector_is_back_afterwards() -> None:
+    with collector_off():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_one_that_was_off_stays_off() -> None:
+    gc.disable()
+    with collector_off():
+        pass
+    assert not gc.isenabled()
+
+
+def test_what_is_settled_is_the_collectors_again_afterwards() -> None:
+    gc.unfreeze()
+    with thawed_afterwards():
+        settle()
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_caller_froze_stays_frozen() -> None:
+    gc.freeze()
+    with thawed_afterwards():
+        settle()
+    assert gc.get_freeze_count() > 0

@@ -123,12 +123,10 @@ class Worker:
     def scores(self, levels: Sequence[int], n_samples: int) -> Scores:
         """Of the candidate on the first `n_samples` of the search split; the model is then as it was."""
         from ..evaluators import evaluate_split
-        from ._space import Candidate
 
         bench = self.bench
         self._rows = None  # its memory is not needed any more
-        assignment = bench.space.assignment(Candidate(levels=tuple(levels)))
-        with self._resident.apply(assignment, self.variants(assignment)):
+        with self.applied(levels):
             return evaluate_split(
                 bench.model, bench.split.take(n_samples), bench.metric, reference=bench.reference,
                 divergence=bench.divergence, batch_size=bench.batch_size,

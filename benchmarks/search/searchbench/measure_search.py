@@ -74,7 +74,7 @@ def _evaluations(task: Any, run: Run, work: Path) -> Iterator[float]:
             pool.wait(timeout_s=1.0)  # until a process is up
         for _ in range(N_TIMED // BLOCK + 1):
             jobs = [
-                Job(method="trial", args=(tuple(int(rng.integers(n)) for n in n_levels), len(prepared.bench.split)))
+                Job(method="race", args=(tuple(int(rng.integers(n)) for n in n_levels), "divergence", None, None))
                 for _ in range(BLOCK)
             ]
             began, n_done = time.perf_counter(), 0

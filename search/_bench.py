@@ -140,7 +140,7 @@ class Worker:
         applied: AbstractContextManager[nn.Module] = self._resident.apply(assignment, self.variants(assignment))
         return applied
 
-    def rows(self, group: int, levels: Sequence[int], n_samples: int) -> list[dict[str, Any]]:
+    def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.
 
         What was recorded for them stays in memory until the next candidate is scored.
@@ -149,7 +149,7 @@ class Worker:
 
         if self._rows is None:
             self._rows = Rows(self)
-        return self._rows.measure(group, levels, n_samples)
+        return self._rows.measure(group, levels, n_samples, framed)
 
     def estimate(self, n_samples: int, seed: int) -> dict[str, Any]:
         """A first guess of the whole table from gradients, on the first `n_samples` of the search split."""

@@ -123,12 +123,10 @@ class Worker:
     def scores(self, levels: Sequence[int], n_samples: int) -> Scores:
         """Of the candidate on the first `n_samples` of the search split; the model is then as it was."""
         from ..evaluators import evaluate_split
-        from ._space import Candidate
 
         bench = self.bench
         self._rows = None  # its memory is not needed any more
-        assignment = bench.space.assignment(Candidate(levels=tuple(levels)))
-        with self._resident.apply(assignment, self.variants(assignment)):
+        with self.applied(levels):
             return evaluate_split(
                 bench.model, bench.split.take(n_samples), bench.metric, reference=bench.reference,
                 divergence=bench.divergence, batch_size=bench.batch_size,
@@ -142,7 +140,7 @@ class Worker:
         applied: AbstractContextManager[nn.Module] = self._resident.apply(assignment, self.variants(assignment))
         return applied
 
-    def rows(self, group: int, levels: Sequence[int], n_samples: int) -> list[dict[str, Any]]:
+    def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.
 
         What was recorded for them stays in memory until the next candidate is scored.
@@ -151,7 +149,7 @@ class Worker:
 
         if self._rows is None:
             self._rows = Rows(self)
-        return self._rows.measure(group, levels, n_samples)
+        return self._rows.measure(group, levels, n_samples, framed)
 
     def estimate(self, n_samples: int, seed: int) -> dict[str, Any]:
         """A first guess of the whole table from gradients, on the first `n_samples` of the search split."""

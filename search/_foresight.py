@@ -22,6 +22,7 @@ from ._isotonic import Falling
 from ._space import SearchSpace
 from ._trial import Completed, Dominated, Trial
 from .searchers import Objective, SearchContext, SensitivityTable
+from .searchers._forecast import rank_correlation
 from .searchers._surrogate import Surrogate
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -58,7 +59,7 @@ class Trust:
     def of(cls, truth: FloatArray, foretold: FloatArray) -> Trust:
         power, spread = float(np.mean((truth - foretold) ** 2)), float(np.var(truth))
         share = min(1.0, max(0.0, 1.0 - power / spread)) if spread > 0 else 0.0
-        return cls(n=len(truth), error=math.sqrt(power), rank=spearman(truth, foretold), share=share)
+        return cls(n=len(truth), error=math.sqrt(power), rank=rank_correlation(truth, foretold), share=share)
 
     def to_dict(self) -> dict[str, float]:
         return {"n": self.n, "error": self.error, "rank": self.rank, "share": self.share}
@@ -183,17 +184,3 @@ class Foresight:
             foretold[out] = sign * curve(at[~out], found[~out])(at[out])
         self.trust[self._quality.name] = Trust.of(found, foretold)
         self._errors[self._quality.name] = (at, found - foretold)
-
-
-def spearman(one: FloatArray, other: FloatArray) -> float:
-    """Rank correlation, ties averaged; 0 where either is constant."""
-    x, y = _ranks(one), _ranks(other)
-    if float(np.std(x)) == 0.0 or float(np.std(y)) == 0.0:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2.0)[place.reshape(-1)], dtype=np.float64)

@@ -18,6 +18,7 @@ from ._points import limits_from, objectives_from
 from ._programme import Programme, Solution, solve
 from ._result import Limits, violation
 from ._run import Run
+from ._shifts import shifts_of
 from ._sitting import static_measurement
 from ._space import Candidate, SearchSpace
 from ._sweep import pad
@@ -207,7 +208,7 @@ def _table(run: Run, costs: Mapping[str, Any], fixed: Mapping[str, float]) -> tu
         costs={name: tuple(tuple(row) for row in rows) for name, rows in costs.items()},
         n_samples=run.task.search.table_samples,
     )  # fmt: skip
-    return table, sum(key not in state.row_facts for key in wanted)
+    return replace(table, shifts=shifts_of(state, space)), sum(key not in state.row_facts for key in wanted)
 
 
 def _is_maximised(run: Run) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IntegrityError
 from ._result import Limits, violation
 from ._trial import Completed
 
@@ -117,16 +115,3 @@ class Rivals:
 
 def _covers(one: Rival, other: Rival) -> bool:
     return one.loss <= other.loss and all(a <= b for a, b in zip(one.costs, other.costs, strict=True))
-
-
-def pack_losses(losses: Losses) -> str:
-    """As text for a line of the ledger: base64 of little-endian float32, 5.4 characters a sample."""
-    return base64.b64encode(np.ascontiguousarray(losses, dtype="<f4").tobytes()).decode("ascii")
-
-
-def unpack_losses(text: str) -> Losses:
-    """The inverse of `pack_losses`. Raises `IntegrityError`."""
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
-    except ValueError as error:
-        raise IntegrityError(f"the losses of a trial cannot be read ({error}); start a new run") from None

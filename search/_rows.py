@@ -7,17 +7,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..compressors import LayerSpec
+from ._packed import pack_values
 from ._space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluators import Inputs
-    from ..evaluators.sensitivity import Prefix, PrefixCache, Timeline
-    from ._bench import Worker
+    from ..evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
+    from ._bench import Bench, Worker
+
+T = TypeVar("T")
 
 MAX_BYTES = 256 << 20
 """Of recorded outputs that a worker keeps at a time."""
@@ -33,6 +39,7 @@ class Row:
     n       samples that it was measured on; 0 if it failed, or if the ledger is an old one that does not say
     stderr  of the mean; None where it is not known
     passes  what it cost, in samples passed forward through the whole model
+    shift   of the outputs, packed (`_shifts`); None where it was not asked for
     """
 
     value: float | None
@@ -40,6 +47,7 @@ class Row:
     n: int = 0
     stderr: float | None = None
     passes: float = 0.0
+    shift: str | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Row:
@@ -76,17 +84,21 @@ class Rows:
     _timeline: Timeline | None = None
     _kept: dict[tuple[int, int], PrefixCache] = field(default_factory=dict)
     _kept_for: int = 0
+    _frame: OutputFrame | None = None
 
-    def measure(self, group: int, levels: Sequence[int], n_samples: int) -> list[dict[str, Any]]:
+    def measure(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Mean divergence of each of these levels of one group on the first `n_samples` of the search split.
 
         For each level: value (None if it failed), reason, n, stderr (of the mean), and passes: what it cost, in samples
-        passed through the whole model. The first one also bears what was recorded for all.
+        passed through the whole model. The first one also bears what was recorded for all. With `framed` samples (no
+        more than `n_samples`) also shift: how it shifts the outputs in the frame of so many (`bench_frame`), packed.
         """
         bench = self.worker.bench
         split = bench.split.take(n_samples)
         plan = self._plan(group, levels[0], len(split)) if levels else _Plan()
+        frame = self._framed(framed)
         found: list[list[Tensor]] = [[] for _ in levels]
+        shifts: list[list[NDArray[np.float32]]] = [[] for _ in levels]
         reasons: list[str | None] = [None] * len(levels)
         passes = [0.0] * len(levels)
         at = 0
@@ -97,22 +109,32 @@ class Rows:
             for i, level in enumerate(levels):
                 if reasons[i] is None:
                     apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
-                    found[i] += [] if apart is None else [apart]
+                    if apart is not None:
+                        found[i].append(apart[0])
+                        shifts[i] += [] if frame is None else [frame.shift(apart[1], at)]
                     passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
             at += len(original)
         if passes:
             passes[0] += plan.passes
-        return [_row(*row) for row in zip(found, reasons, passes, strict=True)]
+        return [_row(*row) for row in zip(found, shifts, reasons, passes, strict=True)]
+
+    def _framed(self, n: int) -> OutputFrame | None:
+        if n == 0:
+            return None
+        if self._frame is None or self._frame.n != n:
+            self._frame = bench_frame(self.worker.bench, n)
+        return self._frame
 
     def _apart(
         self, group: int, level: int, inputs: Inputs, original: Tensor, cache: PrefixCache | None
-    ) -> Tensor:  # fmt: skip
-        """Each sample's divergence in one batch."""
+    ) -> tuple[Tensor, Tensor]:
+        """Each sample's divergence in one batch, and the outputs."""
         from ..evaluators import divergence_per_sample
 
         bench = self.worker.bench
         outputs = self._run(group, level, inputs, cache)
-        return divergence_per_sample(outputs, original, bench.divergence, variance=bench.reference.variance)
+        apart = divergence_per_sample(outputs, original, bench.divergence, variance=bench.reference.variance)
+        return apart, outputs
 
     def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
         """The outputs with the group at this level (None: as in the base) and all others at the base."""
@@ -226,7 +248,16 @@ class Rows:
         return cache
 
 
-def _attempt(work: Callable[[], Tensor]) -> tuple[Tensor | None, str | None]:
+def bench_frame(bench: Bench, n: int) -> OutputFrame:
+    """The frame of the first n samples of the search split: the same in every process."""
+    from ..evaluators.sensitivity import OutputFrame
+
+    reference = bench.reference
+    kind: Literal["kl", "mse"] = "kl" if bench.divergence == "kl" else "mse"
+    return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
     """What it gives, or in a line what went wrong. A limit of time that runs out ends the whole job."""
     from ._bench import reason
 
@@ -238,7 +269,9 @@ def _attempt(work: Callable[[], Tensor]) -> tuple[Tensor | None, str | None]:
         return None, reason(exception)
 
 
-def _row(found: Sequence[Tensor], reason: str | None, passes: float) -> dict[str, Any]:
+def _row(
+    found: Sequence[Tensor], shifts: Sequence[NDArray[np.float32]], reason: str | None, passes: float
+) -> dict[str, Any]:
     import torch
 
     row: dict[str, Any] = {"value": None, "reason": reason, "n": 0, "stderr": None, "passes": round(passes, 3)}
@@ -249,7 +282,8 @@ def _row(found: Sequence[Tensor], reason: str | None, passes: float) -> dict[str
     if not math.isfinite(value):
         return row | {"reason": f"MetricError: the divergence from the original's outputs is {value}"}
     stderr = float(apart.std()) / math.sqrt(n) if n > 1 else None
-    return row | {"value": value, "n": n, "stderr": stderr}
+    shift = {"shift": pack_values(np.concatenate(shifts))} if shifts else {}
+    return row | {"value": value, "n": n, "stderr": stderr} | shift
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

@@ -11,9 +11,10 @@ from ..compressors import LayerSpec
 from ..errors import Interrupted
 from ..evaluators import Measurement, SequentialTest
 from ._bench import Job, Outcome
+from ._packed import pack_losses, unpack_losses
 from ._pool import Pool
 from ._prepare import Prepared, Static
-from ._race import Raced, Rivals, pack_losses, unpack_losses
+from ._race import Raced, Rivals
 from ._recorder import Recorder
 from ._space import Candidate
 from ._trial import Completed, Dominated, Failed, Kind, Trial

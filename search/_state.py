@@ -41,6 +41,7 @@ class State:
     """What the ledger says so far. `facts` is what was known before the first trial: space, objectives, costs, …
 
     rows, row_facts  of the sensitivity table: (group, level) -> divergence, None if it failed; and all that is known
+    frame            of the outputs, in which the rows' shifts were measured (`_shifts`); None in an old ledger
     estimate         the table's first guess ("values"), or why there is none ("reason")
     dropped          (group, level) that the searcher does without; None as long as that is not decided
     searcher         what the searcher said of itself at the end (`Reporting`); empty if it says nothing
@@ -50,6 +51,7 @@ class State:
     facts: dict[str, Any] = field(default_factory=dict)
     rows: dict[tuple[int, int], float | None] = field(default_factory=dict)
     row_facts: dict[tuple[int, int], Row] = field(default_factory=dict)
+    frame: dict[str, Any] | None = None
     estimate: dict[str, Any] | None = None
     dropped: tuple[tuple[int, int], ...] | None = None
     trials: list[Trial] = field(default_factory=list)
@@ -76,6 +78,8 @@ class State:
                 self.facts = dict(record)
             case "row":
                 self._add_row((record["group"], record["level"]), Row.from_record(record))
+            case "frame":
+                self.frame = dict(record)
             case "estimate":
                 self.estimate = {"values": record["values"], "reason": record["reason"]}
             case "dropped":

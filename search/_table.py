@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from ._bench import Job, Outcome
 from ._narrowed import dominated_levels, relevant_costs, unpromising_levels
-from ._rows import Row
+from ._rows import Row, base_levels, bench_frame
+from ._shifts import frame_record, shifts_of
 from ._sitting import Sitting
 from ._sweep import lower_hull, sweep
 from .searchers import SensitivityTable, uses_table
@@ -65,12 +67,14 @@ def measure_table(sitting: Sitting, evaluations: float | None = None) -> Sensiti
         passes = TABLE_SHARE * len(sitting.prepared.bench.split) * (evaluations or task.budget.trials)
         n_samples = _n_samples(task.search.table_samples, passes, len(wanted) - len(skipped))
         chosen = [key for key in wanted if key not in skipped]
-        _measure(sitting, _in_order(sitting, _without_row(sitting, chosen), guess), n_samples, len(chosen))
+        if missing:
+            _note_frame(sitting, n_samples)
+        _measure_missing(sitting, chosen, guess, n_samples)
         table = _assemble(sitting, wanted, guess, n_samples)
         if skipped:
             skipped &= _unpromising(sitting, table.divergence, UNPROMISING_STILL)
             chosen = [key for key in wanted if key not in skipped]
-            _measure(sitting, _in_order(sitting, _without_row(sitting, chosen), guess), n_samples, len(chosen))
+            _measure_missing(sitting, chosen, guess, n_samples)
             table = _assemble(sitting, wanted, guess, n_samples)
         if missing := _without_row(sitting, chosen):
             if guess is None:
@@ -87,6 +91,32 @@ def measure_table(sitting: Sitting, evaluations: float | None = None) -> Sensiti
         levels = sorted({*dropped, *skipped})
         sitting.recorder.append({"type": "dropped", "levels": [list(key) for key in levels]})
     return table
+
+
+def _note_frame(sitting: Sitting, n_samples: int) -> None:
+    """Which outputs the rows' shifts are looked at in. It stays what it is when a run goes on."""
+    if sitting.state.frame is None:
+        sitting.recorder.append(frame_record(bench_frame(sitting.prepared.bench, n_samples)))
+
+
+def _measure_missing(sitting: Sitting, keys: Sequence[Key], guess: Guess | None, n_samples: int) -> None:
+    """Where no group can be left alone, the base's own level is the same row in every group: it is measured once."""
+    at_base = [key for key in keys if key in _base_keys(sitting)]
+    rows, missing = sitting.state.rows, _without_row(sitting, keys)
+    done = next((key for key in at_base if key in rows), None)
+    first = at_base[0] if at_base and done is None else None
+    work = [key for key in missing if key not in at_base or key == first]
+    _measure(sitting, _in_order(sitting, work, guess), n_samples, len(keys))
+    source = done if done is not None else first
+    if source is None or source not in rows:
+        return
+    row = replace(sitting.state.row_facts[source], passes=0.0)
+    for g, level in _without_row(sitting, at_base):
+        sitting.recorder.append({"type": "row", "group": g, "level": level, **asdict(row)})
+
+
+def _base_keys(sitting: Sitting) -> set[Key]:
+    return {key for key in enumerate(base_levels(sitting.prepared.space)) if key in set(_wanted(sitting))}
 
 
 def _without_row(sitting: Sitting, keys: Iterable[Key]) -> list[Key]:
@@ -109,9 +139,10 @@ def _n_samples(most: int, passes: float, n_rows: int) -> int:
 
 def _assemble(sitting: Sitting, wanted: Sequence[Key], guess: Guess | None, n_samples: int) -> SensitivityTable:
     n_levels = [len(group.levels) for group in sitting.prepared.space.groups]
-    return assemble(
+    table = assemble(
         wanted, sitting.state.row_facts, n_levels, guess, costs=sitting.costs, fixed=sitting.fixed, n_samples=n_samples
     )
+    return replace(table, shifts=shifts_of(sitting.state, sitting.prepared.space))
 
 
 def assemble(
@@ -250,7 +281,9 @@ def _measure(sitting: Sitting, work: Work, n_samples: int, total: int) -> None:
 
 def _job(sitting: Sitting, g: int, levels: Sequence[int], n_samples: int) -> Job:
     limit = sitting.task.budget.trial_timeout_s * len(levels)
-    return Job(method="rows", args=(g, list(levels), n_samples), token=(g, list(levels)), timeout_s=limit)
+    framed = sitting.state.frame["n"] if sitting.state.frame else 0
+    framed = framed if framed <= n_samples else 0
+    return Job(method="rows", args=(g, list(levels), n_samples, framed), token=(g, list(levels)), timeout_s=limit)
 
 
 def _record(sitting: Sitting, outcome: Outcome, total: int) -> None:

@@ -1,16 +1,19 @@
 """How much one layer's treatment alone changes the outputs: cheaper than a whole pass for each.
 
-`PrefixCache` answers from memory what ran before the layer; `fisher_table` guesses all of it from one backward pass.
+`PrefixCache` answers from memory what ran before the layer; `fisher_table` guesses all of it from one backward pass;
+an `OutputFrame` keeps in which direction it changes them.
 """
 
 from __future__ import annotations
 
 from ._calls import Timeline
 from ._fisher import FisherTable, fisher_table
+from ._frame import OutputFrame
 from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, recomputed_share
 
 __all__ = [
     "FisherTable",
+    "OutputFrame",
     "Prefix",
     "PrefixCache",
     "PrefixMismatchError",

@@ -2,10 +2,12 @@
 
 from ._base import Objective, Reporting, SearchContext, Searcher, SensitivityTable
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
+from ._superposition import OutputShifts
 
 __all__ = [
     "SEARCHERS",
     "Objective",
+    "OutputShifts",
     "Reporting",
     "SearchContext",
     "Searcher",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from .._space import Candidate, SearchSpace
 from .._trial import Completed, Dominated, Trial
+from ._superposition import OutputShifts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class SensitivityTable:
     n_samples   of most rows
     stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
     n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
+    shifts      in which direction each (group, level) pushes the outputs; None where that is not known
     """
 
     divergence: tuple[tuple[float, ...], ...]
@@ -43,6 +45,7 @@ class SensitivityTable:
     n_samples: int = 0
     stderr: tuple[tuple[float, ...], ...] = ()
     n: tuple[tuple[int, ...], ...] = ()
+    shifts: OutputShifts | None = field(default=None, compare=False, repr=False)
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
         rows = self.costs[name]

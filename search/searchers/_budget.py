@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InputError
 from .._front import spread
 from .._sweep import pad, padded, sweep_levels
 from ._base import SearchContext, SensitivityTable
@@ -84,6 +85,16 @@ class Budget:
         axes = [np.log(divergence + floor)]
         axes += [cost[self._groups, swept].sum(axis=1) for cost in self.costs[: self._n_objectives]]
         return [tuple(swept[i].tolist()) for i in spread(np.column_stack(axes), n)]
+
+    def seeds(self, seed_with_sweep: int | bool, usual: int) -> list[Levels]:
+        """`first` as a searcher's option asks for it: True is the usual number. Raises `InputError`."""
+        if not isinstance(seed_with_sweep, int) or seed_with_sweep < 0:
+            raise InputError(f"seed_with_sweep must be true, false or a number of points, got {seed_with_sweep!r}")
+        if seed_with_sweep and self._table is None:
+            raise InputError(
+                "seed_with_sweep needs the sensitivity table; let the task measure it, or leave the option out"
+            )
+        return self.first(usual if seed_with_sweep is True else int(seed_with_sweep))
 
 
 def lowered(levels: IndexArray, scores: FloatArray, cost: FloatArray, most: float) -> IndexArray:

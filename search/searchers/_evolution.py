@@ -122,15 +122,7 @@ class EvolutionSearcher:
         self._is_derived = False
 
     def ask(self, n: int) -> list[Candidate]:
-        candidates = []
-        for _ in range(n):
-            levels = self._propose()
-            if levels is None:
-                break
-            self._known.add(levels)
-            self._pending[levels] = None
-            candidates.append(Candidate(levels=levels))
-        return candidates
+        return self._known.asked(n, self._propose_and_await)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -237,6 +229,12 @@ class EvolutionSearcher:
         weights = np.repeat([1.0, ESTIMATE_WEIGHT], [len(rows), len(estimates)])
         self._surrogate.fit(levels, np.array(values, dtype=np.float64), weights)
         self._fit_due, self._is_derived = None, False
+
+    def _propose_and_await(self) -> Levels | None:
+        levels = self._propose()
+        if levels is not None:
+            self._pending[levels] = None
+        return levels
 
     def _propose(self) -> Levels | None:
         if self._known.exhausted:

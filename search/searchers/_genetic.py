@@ -69,12 +69,6 @@ class GeneticSearcher:
         _check_shares(crossover=crossover, **({} if mutation is None else {"mutation": mutation}))
         if survival not in ("crowding", "reference"):
             raise InputError(f"survival of searcher 'genetic' must be 'crowding' or 'reference', got {survival!r}")
-        if not isinstance(seed_with_sweep, int) or seed_with_sweep < 0:
-            raise InputError(f"seed_with_sweep must be true, false or a number of points, got {seed_with_sweep!r}")
-        if seed_with_sweep and context.table is None:
-            raise InputError(
-                "seed_with_sweep needs the sensitivity table; let the task measure it, or leave the option out"
-            )
         self._context = context
         self._population, self._tournament, self._survival = population, tournament, survival
         self._elites = population if elites is None else min(elites, population)
@@ -82,7 +76,7 @@ class GeneticSearcher:
         self._mutation = 1.0 / len(context.space) if mutation is None else mutation
         self._n_levels = np.array(context.space.n_levels, dtype=np.int64)
         self._budget = Budget(context)
-        self._first = self._budget.first(population if seed_with_sweep is True else int(seed_with_sweep))
+        self._first = self._budget.seeds(seed_with_sweep, population)
         self._reset()
 
     def _reset(self) -> None:
@@ -93,14 +87,7 @@ class GeneticSearcher:
         self._closed = 0  # so many results have been through a survival
 
     def ask(self, n: int) -> list[Candidate]:
-        candidates = []
-        for _ in range(n):
-            levels = self._propose()
-            if levels is None:
-                break
-            self._known.add(levels)
-            candidates.append(Candidate(levels=levels))
-        return candidates
+        return self._known.asked(n, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:

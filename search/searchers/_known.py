@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -39,6 +39,14 @@ class KnownCandidates:
     def update(self, many: Iterable[Levels]) -> None:
         for levels in many:
             self.add(levels)
+
+    def asked(self, n: int, propose: Callable[[], Levels | None]) -> list[Candidate]:
+        """Up to n proposals, each known before the next is made; fewer where `propose` has no more."""
+        candidates: list[Candidate] = []
+        while len(candidates) < n and (levels := propose()) is not None:
+            self.add(levels)
+            candidates.append(Candidate(levels=levels))
+        return candidates
 
     def rng(self, seed: int) -> np.random.Generator:
         """The generator for the next proposal: a function of the seed and of how much is known.

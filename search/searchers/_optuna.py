@@ -76,17 +76,11 @@ class OptunaSearcher:
         params: Mapping[str, Any] | None = None,
         seed_with_sweep: int | bool = False,
     ) -> None:
-        if not isinstance(seed_with_sweep, int) or seed_with_sweep < 0:
-            raise InputError(f"seed_with_sweep must be true, false or a number of points, got {seed_with_sweep!r}")
         self._context = context
         self._class = _sampler_class(sampler)
         self._params = dict(params or {})
         self._fresh_sampler(0)  # refuses wrong arguments now and not at the first proposal
-        if seed_with_sweep and context.table is None:
-            raise InputError(
-                "seed_with_sweep needs the sensitivity table; let the task measure it, or leave the option out"
-            )
-        self._first = Budget(context).first(16 if seed_with_sweep is True else int(seed_with_sweep))
+        self._first = Budget(context).seeds(seed_with_sweep, 16)
         self._reset()
 
     def _reset(self) -> None:

@@ -73,14 +73,7 @@ class PolicySearcher:
         self._policy.weights = self._policy.first_weights()
 
     def ask(self, n: int) -> list[Candidate]:
-        candidates = []
-        for _ in range(n):
-            levels = self._propose()
-            if levels is None:
-                break
-            self._known.add(levels)
-            candidates.append(Candidate(levels=levels))
-        return candidates
+        return self._known.asked(n, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:

@@ -20,14 +20,7 @@ class RandomSearcher:
         self._known = KnownCandidates(context.space)
 
     def ask(self, n: int) -> list[Candidate]:
-        candidates = []
-        for _ in range(n):
-            levels = self._known.random_new(self._known.rng(self._context.seed))
-            if levels is None:
-                break
-            self._known.add(levels)
-            candidates.append(Candidate(levels=levels))
-        return candidates
+        return self._known.asked(n, lambda: self._known.random_new(self._known.rng(self._context.seed)))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:

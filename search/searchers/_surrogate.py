@@ -4,8 +4,11 @@ The table says what each layer does alone; together they do not simply add up. W
 S = Σ_g t[g, l_g], the log of the true divergence is modelled as log S plus a correction that is linear in
 
     1, log S, (log S)²           the whole saturates, or compounds
+    log (P / S)                  P is the divergence by superposition (`_superposition`), which knows which layers push
+                                 the outputs the same way; where the table has the shifts
     w_g = t[g, l_g] / S          to first order, the effect of multiplying layer g's scores by a coefficient
     w_g · [l_g = l]              the same, for one level of the layer (where the space is small enough)
+    c_g                          layer g's share of P, negative if it pushes against the others (likewise)
 
     √w_g · √w_h                  errors of two layers that point the same way, or against each other: |a + b|² has 2 a·b
 
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 
 from .._sweep import pad
 from ._base import Objective, SearchContext
+from ._superposition import Superposition
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Pairing: TypeAlias = Literal["none", "near", "all"]
@@ -36,6 +40,8 @@ MAX_LEVEL_FEATURES = 1200
 RIDGES = (0.003, 0.03, 0.3, 3.0)
 PAIRS: tuple[tuple[float, Pairing], ...] = ((0.0, "none"), (0.3, "near"), (3.0, "near"), (0.3, "all"), (3.0, "all"))
 """Weights of the pairs beside the linear features, and which, that leave-one-out chooses from; of equals the first."""
+PUSH = 0.5
+"""Weight of the shares by superposition beside the other linear features."""
 NEAR = 2
 """Groups so far apart in the model's order are neighbours."""
 
@@ -64,7 +70,11 @@ class Surrogate:
                     self._costs[j] = objective.key(1.0) * _finite(pad(context.table.costs[objective.name]))
                     self._fixed[j] = objective.key(context.table.fixed.get(objective.name, 0.0))
         self._floor = 0.0 if self._scores is None else 1e-3 * float(np.median(self._scores)) or 1e-12
-        self._centre = 0.0
+        self._centre, self._lead = 0.0, 0.0
+        shifts = None if context.table is None else context.table.shifts
+        self._superposition = (
+            None if context.table is None or shifts is None else Superposition(shifts, context.table.divergence)
+        )
         self._log: dict[
             int, tuple[float, float]
         ] = {}  # metric -> (offset, shift): judged by log(value - offset + shift)
@@ -123,6 +133,8 @@ class Surrogate:
         targets = self.scale(values)
         if self._scores is not None:
             self._centre = float(np.mean(self._log_sum(levels)))
+        if self._superposition is not None:
+            self._lead = float(np.mean(self._superposed(levels)[0]))
         self._models = {}
         for j in range(self._n):
             there = ~np.isnan(values[:, j])
@@ -191,8 +203,20 @@ class Surrogate:
             whole = own.sum(axis=1) + self._floor
             guess, shares = np.log(whole), own / whole[:, None]
             x, roots = (guess - self._centre) / 3.0, np.sqrt(shares)
-        head = np.column_stack([x, x**2, x**3, shares])
-        return guess, np.concatenate([head, self._one_hot(levels, shares)], axis=1) if self._by_level else head, roots
+        features = [x[:, None], (x**2)[:, None], (x**3)[:, None], shares]
+        if self._by_level:
+            features.append(self._one_hot(levels, shares))
+        if self._superposition is not None and j not in self._costs:
+            lead, parts = self._superposed(levels)
+            features += [(lead - self._lead)[:, None], PUSH * parts]
+        return guess, np.concatenate(features, axis=1), roots
+
+    def _superposed(self, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray]:
+        """log (P / S), shape (n,), and each group's share of P, (n, groups), or (n, 0) in a large space."""
+        if self._superposition is None:
+            raise RuntimeError("the table says nothing of the outputs' shifts")
+        found, parts = self._superposition(levels, shares=self._by_level)
+        return np.log(found + self._floor) - self._log_sum(levels), parts
 
     def _one_hot(self, levels: NDArray[np.integer], shares: FloatArray) -> FloatArray:
         out = np.zeros((len(levels), int(self.n_levels.sum())))

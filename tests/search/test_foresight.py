@@ -11,8 +11,9 @@ import pytest
 
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Objective
-from paredown.search._foresight import Foresight, spearman
+from paredown.search._foresight import Foresight
 from paredown.search._trial import Completed, Dominated, Trial
+from paredown.search.searchers._forecast import rank_correlation
 from paredown.testing import SyntheticProblem
 
 ACCURACY = Objective(name="accuracy", maximise=True)
@@ -142,4 +143,4 @@ def test_estimates_are_learnt_from_and_never_judged_by(problem: SyntheticProblem
     ],
 )
 def test_rank_correlation(one: list[float], other: list[float], rank: float) -> None:
-    assert spearman(np.array(one, dtype=float), np.array(other, dtype=float)) == pytest.approx(rank)
+    assert rank_correlation(np.array(one, dtype=float), np.array(other, dtype=float)) == pytest.approx(rank)

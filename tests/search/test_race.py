@@ -15,8 +15,9 @@ from paredown.search import Candidate, Completed, Dominated, Objective, Task, op
 from paredown.search import _race as race_module
 from paredown.search._bench import Worker
 from paredown.search._ledger import read
+from paredown.search._packed import pack_losses, unpack_losses
 from paredown.search._prepare import prepare
-from paredown.search._race import Rivals, pack_losses, unpack_losses
+from paredown.search._race import Rivals
 from paredown.search._select import select
 from paredown.search._trial import trial_from_record, trial_to_record
 

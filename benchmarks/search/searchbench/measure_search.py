@@ -73,8 +73,8 @@ def whole_search(
         },
         "search_over_evaluations": {
             **ratio, **common, "evaluation_s": one, "samples_ratio": _samples(status, samples, n_trials),
-            "note": f"store, table and baselines counted in; loading, starting and verification not; {len(blocks)} blocks "
-            f"of {block} full evaluations among the trials",
+            "note": "store, table and baselines counted in; loading, starting and verification not; "
+            f"{len(blocks)} blocks of {block} full evaluations among the trials",
         },
     }  # fmt: skip
 
@@ -119,9 +119,9 @@ class _Interleaved:
 
     def _evaluate(self) -> float:
         """Wall clock of a block."""
-        n_samples, n_levels = len(self._prepared.bench.split), self._prepared.space.n_levels
+        n_levels = self._prepared.space.n_levels
         jobs = [
-            Job(method="trial", args=(tuple(int(self._rng.integers(n)) for n in n_levels), n_samples))
+            Job(method="race", args=(tuple(int(self._rng.integers(n)) for n in n_levels), "divergence", None, None))
             for _ in range(self._block)
         ]
         began, n_done = time.perf_counter(), 0

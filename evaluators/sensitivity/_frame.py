@@ -1,0 +1,108 @@
+"""Which outputs are looked at closely, so that it can be said *in what direction* a change pushes them.
+
+A divergence says how far the outputs moved. Two layers whose errors push the same way do more harm together than the
+sum says, two that push against each other less; a frame keeps enough of the outputs to tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..quality import Divergence
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+MOST_VALUES = 1024
+"""Numbers that a frame keeps of all outputs."""
+MOST_BINS = 16
+"""Classes of one site that are told apart: of more, the likeliest, and all others together."""
+FLOOR = -30.0
+"""No log-probability counts as less: 10⁻¹³."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OutputFrame:
+    """Sites, spread evenly over the first samples and their positions, and what of each is looked at.
+
+    kind       "kl": log-probabilities of the classes; "mse": outputs over the reference's standard deviation
+    n          samples that it looks at: the first n of the split
+    sites      (n_sites,) where: sample * positions + position ("kl"), or the index into all outputs ("mse")
+    classes    (n_sites, bins - 1) the classes that are told apart; None: all of them ("kl"), or not a matter of classes
+    reference  (n_sites, bins) what the original says there; bins is 1 for "mse"
+    scale      what outputs are divided by ("mse")
+    """
+
+    kind: Divergence
+    n: int
+    sites: NDArray[np.int64]
+    classes: NDArray[np.int64] | None
+    reference: FloatArray
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES) -> OutputFrame:
+        """A frame of the original's outputs (n, …) on the first n samples of a split, of at most `most` values.
+
+        variance  of all outputs of the original on the split, as for the divergence "mse"
+        """
+        n = len(outputs)
+        if kind == "mse":
+            scale = float(np.sqrt(variance)) if variance > 0 else 1.0
+            sites = _spread(outputs.numel(), most)
+            kept = outputs.reshape(-1)[torch.from_numpy(sites)].double() / scale
+            return cls(kind=kind, n=n, sites=sites, classes=None, reference=_array(kept[:, None]), scale=scale)
+        rows = outputs.reshape(-1, outputs.shape[-1])
+        bins = min(rows.shape[1], MOST_BINS)
+        sites = _spread(len(rows), max(1, most // bins))
+        chosen = rows[torch.from_numpy(sites)].double()
+        classes = None if rows.shape[1] <= MOST_BINS else chosen.topk(bins - 1, dim=1).indices
+        found = _bins(chosen, classes)
+        return cls(
+            kind=kind, n=n, sites=sites, classes=None if classes is None else classes.numpy(), reference=_array(found)
+        )
+
+    def shift(self, outputs: Tensor, start: int = 0) -> FloatArray:
+        """What outputs (b, …) of the samples from `start` on differ by from the reference, at their sites in the frame:
+        (values,), in the order of the sites. Of log-probabilities up to a constant for each site."""
+        if self.kind == "mse":
+            size = outputs[0].numel() if len(outputs) else 1
+            mine = self._between(start * size, outputs.numel())
+            at = torch.from_numpy(self.sites[mine] - start * size)
+            found = outputs.reshape(-1)[at].double()[:, None] / self.scale
+        else:
+            rows = outputs.reshape(-1, outputs.shape[-1])
+            first = start * (len(rows) // len(outputs)) if len(outputs) else 0
+            mine = self._between(first, len(rows))
+            at = torch.from_numpy(self.sites[mine] - first)
+            classes = None if self.classes is None else torch.from_numpy(self.classes[mine])
+            found = _bins(rows[at].double(), classes)
+        return np.asarray((_array(found) - self.reference[mine]).reshape(-1))
+
+    def _between(self, first: int, count: int) -> slice:
+        low, high = np.searchsorted(self.sites, [first, first + count])
+        return slice(int(low), int(high))
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of 0 … n - 1, evenly, rising."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def _bins(logits: Tensor, classes: Tensor | None) -> Tensor:
+    """Log-probabilities (sites, bins): of all classes, or of the chosen ones and, last, of all others together."""
+    log_p = logits.log_softmax(dim=-1)
+    if classes is None:
+        return log_p.clamp_min(FLOOR)
+    told = log_p.gather(1, classes)
+    rest = log_p.scatter(1, classes, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([told, rest], dim=1).clamp_min(FLOOR)
+
+
+def _array(values: Tensor) -> FloatArray:
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,87 @@
+"""The commands that make artifacts and look whether they hold what they claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import _console as console
+from ._options import Json, OutFolder, RunFolder
+
+
+def export(
+    run: RunFolder,
+    out: OutFolder,
+    point: Annotated[
+        str,
+        typer.Option(metavar="POINT", help='ID, knee, smallest, fastest, best, or "accuracy>=0.98,latency_ms<=0.5".'),
+    ] = "knee",
+    format: Annotated[
+        str, typer.Option(help="paredown, onnx, openvino, pt2, config, or the format of a runtime of yours.")
+    ] = "paredown",
+    as_json: Json = False,
+) -> None:
+    """Write a point as an artifact; prints its path."""
+    from ..search import export_point
+
+    path = export_point(run, point, format, out)
+    _show_path(path, {"point": point, "format": format}, as_json)
+    if format != "config":
+        console.say(f"check it: paredown verify {path}")
+
+
+def apply(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A config: exported, or written by hand.", show_default=False)
+    ],
+    task: Annotated[
+        Path, typer.Option(metavar="TASK.toml", help="The task that names the model and data.", show_default=False)
+    ],
+    out: OutFolder,
+    as_json: Json = False,
+) -> None:
+    """Make an artifact from a config, without a search; prints its path."""
+    from ..search import apply_config
+
+    path = apply_config(config, task, out)
+    _show_path(path, {}, as_json)
+    console.say(f"check it: paredown verify {path}")
+
+
+def verify(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="Folder that export or apply wrote.", show_default=False)
+    ],
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TASK.toml", help="Default: the task that the artifact was made from.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Load an artifact in a fresh process, measure quality and latency again, and compare with what it claims.
+
+    Exit code 0: it holds what it claims; 1: it does not; 2: it is damaged, or no artifact.
+    """
+    from ..search import verify_artifact
+
+    result = verify_artifact(artifact, task=task)
+    if as_json:
+        console.show_json(result)
+    else:
+        from ._tables import rows_table
+
+        console.show(rows_table(result["checks"]))
+    console.say("holds what it claims" if result["ok"] else "does NOT hold what it claims")
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+def _show_path(path: Path, more: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        console.show_json({"path": str(path), **more})
+    else:
+        print(path)

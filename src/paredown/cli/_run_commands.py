@@ -1,0 +1,142 @@
+"""The commands that read a run: how far it is, what it found, and what it would find within other limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from . import _console as console
+from ._options import Json, RunFolder
+
+if TYPE_CHECKING:
+    from ..search import Front, Resolution
+
+_FAILURES_SHOWN = 5
+
+
+def status(run: RunFolder, as_json: Json = False) -> None:
+    """What a run is doing, what it has spent, and the front so far."""
+    from ..search import open_run
+
+    opened = open_run(run)
+    facts = opened.status()
+    if as_json:
+        console.show_json(facts)
+        return
+    from ._tables import facts_table, front_table, rows_table
+
+    failures = facts.pop("failures", [])
+    console.show(facts_table(facts))
+    if failures:
+        console.show(rows_table(failures[-_FAILURES_SHOWN:]))
+    if len(failures) > _FAILURES_SHOWN:
+        console.say(f"and {len(failures) - _FAILURES_SHOWN} earlier ones: paredown status {run} --json")
+    front = opened.front()
+    if front.points:
+        console.show(front_table(front))
+
+
+def front(
+    run: RunFolder,
+    everything: Annotated[bool, typer.Option("--all", help="Every completed trial and every metric.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The points, beside the original and the uniform baselines."""
+    from ..search import open_run
+
+    show_front(open_run(run).front(all=everything), as_json, everything=everything)
+
+
+def explain(
+    run: RunFolder,
+    point: Annotated[
+        str, typer.Argument(metavar="POINT", help="As for export; any trial's id too.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is."""
+    from ..search import open_run
+
+    opened = open_run(run)
+    point_id = point if re.fullmatch(r"t\d+", point) else opened.front().pick(point).id
+    layers = opened.explain(point_id)
+    if as_json:
+        console.show_json({"point": point_id, "layers": layers})
+        return
+    from ._tables import layers_table
+
+    console.show(layers_table(layers))
+    console.say("sensitivity: divergence of the outputs with this layer alone at its level; weight error: ‖W-Ŵ‖²/‖W‖²")
+
+
+def resolve(
+    run: RunFolder,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIMIT",
+            help='"bytes<=100000", "bytes<=25%" of the original, "accuracy>=0.98,latency_ms<=0.5"; may be repeated. '
+            "Default: the run's own.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="Another device: its hardware profile.", show_default=False),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="COST", help="Every budget of a cost: bytes, macs, bops, latency_ms.", show_default=False),
+    ] = None,
+    points: Annotated[int, typer.Option(min=2, help="Budgets of a sweep.")] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.json", help="Write the config, for `paredown apply`.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The best candidate within other limits, or for another device: in seconds, foreseen from the run's trials.
+
+    Nothing is evaluated; the best evaluated trial within the same limits stands beside it.
+    """
+    from ..search import resolve as resolve_run
+
+    if out is not None and sweep is not None:
+        raise InputError("--out writes one config, and --sweep finds many; give the limits of one of them instead")
+    found = resolve_run(run, limits=limit, profile=profile, sweep=sweep, points=points)
+    if out is not None:
+        from ..search._ledger import write_atomic
+
+        write_atomic(out, json.dumps(dict(found.points[0].config), indent=2) + "\n")
+    _show_resolution(found, as_json)
+    if out is not None:
+        console.say(f"next: paredown apply {out} --task TASK.toml --out DIR")
+
+
+def show_front(front: Front, as_json: bool, *, everything: bool = False) -> None:
+    if as_json:
+        console.show_json(front.to_dict())
+        return
+    if not front.points:
+        raise InputError(f"{front.run} has no points yet; `paredown status {front.run}` says how far it is")
+    from ._tables import front_remarks, front_table
+
+    console.show(front_table(front, everything=everything))
+    for remark in front_remarks(front):
+        console.say(remark)
+
+
+def _show_resolution(found: Resolution, as_json: bool) -> None:
+    if as_json:
+        console.show_json(found.to_dict())
+        return
+    from ._resolution import remarks, resolution_table
+
+    console.show(resolution_table(found))
+    for remark in remarks(found):
+        console.say(remark)

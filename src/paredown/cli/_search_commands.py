@@ -1,0 +1,133 @@
+"""The commands that search: a new run, and one that goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import Interrupted, LimitsNotMet
+from . import _console as console
+from ._options import Json, RayAddress, RunFolder, Workers
+from ._run_commands import show_front
+from ._signals import terminated_as_interrupted
+
+if TYPE_CHECKING:
+    from ..search import Front
+
+
+class Children(StrEnum):
+    pareto = "pareto"
+    all = "all"
+    none = "none"
+
+
+def search(
+    task: Annotated[
+        Path | None,
+        typer.Argument(metavar="TASK.toml", help="Default: the embedded handwritten digits.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the run. Default: runs/NAME-DATE.", show_default=False),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Mixed candidates to try.", show_default=False)] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to spend: 90s, 30m, 2h.", show_default=False)] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    searcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="evolution, random, tpe, nsga2 or a sampler's import path.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice comes from it.", show_default=False)] = None,
+    mlflow_children: Annotated[
+        Children | None, typer.Option(help="Which points get an MLflow run of their own.", show_default=False)
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o", metavar="TABLE.KEY=VALUE", help="Change a key of the task; may be repeated.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search a model and print the verified front.
+
+    Stop it at any time (Ctrl-C, a kill): `paredown resume RUN` goes on. MLflow, Ray and OpenVINO send no telemetry.
+    """
+    from ..search import Task
+    from ..search import search as run_search
+    from ..search._run import new_run_path
+
+    chosen = [
+        _setting("budget.trials", trials),
+        _setting("budget.time", budget),
+        _setting("search.searcher", searcher),
+        _setting("search.seed", seed),
+        _setting("mlflow.children", mlflow_children),
+    ]
+    settings = [setting for setting in chosen if setting is not None] + (override or [])
+    loaded = Task.load(_default_task() if task is None else task)
+    if settings:
+        loaded = loaded.with_overrides(settings)
+    run = new_run_path(loaded) if out is None else out
+    with _working(run, as_json) as progress:
+        front = run_search(loaded, out=run, workers=workers, ray_address=ray_address, progress=progress)
+    _finish(front, run, as_json)
+
+
+def resume(run: RunFolder, workers: Workers = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
+    """Go on with a run that was stopped or killed; needs nothing but its folder."""
+    from ..search import resume as resume_search
+
+    with _working(run, as_json) as progress:
+        front = resume_search(run, workers=workers, ray_address=ray_address, progress=progress)
+    _finish(front, run, as_json)
+
+
+def _default_task() -> Path:
+    from ..digits import TASK_PATH
+
+    console.say("no task given: searching the embedded handwritten digits")
+    return TASK_PATH
+
+
+def _setting(key: str, value: Any) -> str | None:
+    """An override in TOML's notation (a JSON string or integer is one); None where nothing was given."""
+    return None if value is None else f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+@contextmanager
+def _working(run: Path, as_json: bool) -> Iterator[Any]:
+    """The progress display; an interrupt says how to go on, and unmet limits still show the front."""
+    from ._progress import display
+
+    console.say(f"run: {run}")
+    try:
+        with terminated_as_interrupted(), display(f"paredown · {run}") as progress:
+            yield progress
+    except KeyboardInterrupt:
+        known = (run / "task.json").is_file()  # else it was stopped before there was anything to go on with
+        raise Interrupted(f"interrupted{f'; go on with: paredown resume {run}' if known else ''}") from None
+    except LimitsNotMet:
+        from ..search import open_run
+
+        reached = open_run(run).front()
+        if reached.points:
+            show_front(reached, as_json)
+        raise
+
+
+def _finish(front: Front, run: Path, as_json: bool) -> None:
+    show_front(front, as_json)
+    if "knee" in front.picks:
+        console.say(f"next: paredown explain {run} knee")
+        console.say(f"      paredown export {run} --point knee --format onnx --out DIR")
+    console.say(f"      paredown ui {run}")

@@ -115,10 +115,12 @@ class Worker:
         squared error of the weight."""
         from ..compressors import layer_bytes
 
-        layer = self.bench.anatomy[fqn]
-        made = [(spec, self.variant(fqn, spec)) for spec in specs]
-        _give_back_memory()
-        return [(layer_bytes(layer, spec, variant), variant.weight_error) for spec, variant in made]
+        layer, made = self.bench.anatomy[fqn], []
+        for spec in specs:
+            variant = self.variant(fqn, spec)
+            made.append((layer_bytes(layer, spec, variant), variant.weight_error))
+            _give_back_memory()
+        return made
 
     def scores(self, levels: Sequence[int], n_samples: int) -> Scores:
         """Of the candidate on the first `n_samples` of the search split; the model is then as it was."""

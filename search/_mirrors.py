@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .mirrors._optuna import OptunaMirror
 
 LEAST_PAUSE_S = 15.0
-SHARE = 200.0
+SHARE = 500.0
 _STATUS: dict[str, Status] = {"done": "FINISHED", "interrupted": "KILLED"}
 """How the ledger says that a run ended, in MLflow's words."""
 
 
 class Mirrors:
-    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and at most a two-hundredth of the
+    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and at most a five-hundredth of the
     time goes into it."""
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:

@@ -115,6 +115,7 @@ class MlflowMirror:
         status   how it ended; the parent run says RUNNING until then
         spent_s  what the run has taken so far
         """
+        began = time.monotonic()
         client = self._open(task, spent_s)
         run_id: str = self._state["run_id"]
         if self._children == "all" or (self._children == "pareto" and final):
@@ -124,6 +125,10 @@ class MlflowMirror:
             self._log_trials_table(client, run_id, trials, space)
         self._log_files(client, run_id)
         seconds = timings()
+        tags = {
+            **front_tags(front, seconds, spent_s + time.monotonic() - began),
+            **(_TABLE_TAG if trials else {}),
+        }
         metrics: dict[tuple[str, int], float] = {}  # in the order in which the run's page lists them
         if front is not None and front.points:
             metrics |= _pick_metrics(front, len(trials))
@@ -133,7 +138,7 @@ class MlflowMirror:
         passes = sum(t.samples for t in trials if not isinstance(t, Infeasible))
         metrics[("trial/samples", len(trials))] = float(passes)
         metrics |= {(f"seconds/{_key(name)}", len(trials)): spent for name, spent in seconds.items()}
-        self._log(run_id, metrics=metrics, tags={**front_tags(front, seconds, spent_s), **_TABLE_TAG})
+        self._log(run_id, metrics=metrics, tags=tags)
         self._state["n_trials"] = len(trials)
         self._save()
         if final:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MAX_NOTE = 8000
 """Letters that a tag, and so a run's description, may have."""
+_WORTH_NAMING_S = 0.05
 
 
 def front_tags(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> dict[str, str]:
@@ -55,14 +56,14 @@ def note(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> s
 
 
 def times_line(seconds: Mapping[str, float], spent_s: float) -> str:
-    """`Where the time went (29 s): verification 17 s (59 %), mirrors 4.1 s (14 %), …`, the most first; what nothing was
-    charged for is `other`. Empty as long as there is nothing to say."""
+    """`Where the time went (29 s): verification 17 s (59 %), mirrors 4.1 s (14 %), …`, the most first, without what
+    took hardly any; what nothing was charged for is `other`. Empty as long as there is nothing to say."""
     if not seconds or spent_s <= 0:
         return ""
-    ranked = sorted(seconds.items(), key=lambda item: -item[1])
-    if (rest := spent_s - sum(seconds.values())) > 0:
-        ranked.append(("other", rest))
-    parts = [f"{name} {s:.{1 if s < 10 else 0}f} s ({100 * s / spent_s:.0f} %)" for name, s in ranked]
+    ranked = [*sorted(seconds.items(), key=lambda item: -item[1]), ("other", spent_s - sum(seconds.values()))]
+    parts = [
+        f"{name} {s:.{1 if s < 10 else 0}f} s ({100 * s / spent_s:.0f} %)" for name, s in ranked if s >= _WORTH_NAMING_S
+    ]
     return f"Where the time went ({spent_s:.0f} s): {', '.join(parts)}."
 
 

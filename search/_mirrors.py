@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._bench import reason
+from ._heap import collector_off
 from ._ledger import write_atomic
 from ._run import Run
 
@@ -44,8 +45,12 @@ class Mirrors:
 
     def open(self) -> None:
         """What takes a while and needs no trial, for when there is nothing else to do. `sync` can do without."""
-        if self._run.task.mlflow.enabled:
-            self._try("MLflow run", lambda: self._mlflow_mirror().connect())
+        from . import _picture
+
+        with collector_off():
+            self._try("pages", _picture.load)
+            if self._run.task.mlflow.enabled:
+                self._try("MLflow run", lambda: self._mlflow_mirror().connect())
         self._next = time.monotonic() + LEAST_PAUSE_S
 
     def sync(self, *, final: bool) -> None:

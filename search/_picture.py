@@ -6,6 +6,7 @@ Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; every
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,12 @@ COLOURS: dict[Role, str] = {"original": "#000000", "uniform": "#E69F00", "recomm
 _MARKERS: dict[Role, str] = {"original": "*", "uniform": "s", "recommended": "o", "other": "o"}
 _SIZES: dict[Role, float] = {"original": 190, "uniform": 52, "recommended": 64, "other": 44}
 _PANEL_INCHES, _HEIGHT_INCHES, _DPI = 7.2, 5.4, 144
+
+
+def load() -> None:
+    """Imports matplotlib's drawing now and not when it is wanted: a quarter of a second."""
+    for module in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        importlib.import_module(module)
 
 
 def draw(front: Front, trials: Sequence[Trial], path: Path) -> Path:

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from .mirrors._mlflow import MlflowMirror, Status
     from .mirrors._optuna import OptunaMirror
 
-LEAST_PAUSE_S = 15.0
+LEAST_PAUSE_S, MOST_PAUSE_S = 15.0, 1800.0
 SHARE = 500.0
+"""A pause is so many times as long as the turn before it, within those bounds."""
+
 _STATUS: dict[str, Status] = {"done": "FINISHED", "interrupted": "KILLED"}
 """How the ledger says that a run ended, in MLflow's words."""
 
 
 class Mirrors:
-    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and at most a five-hundredth of the
-    time goes into it."""
+    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and so seldom that a five-hundredth
+    of the time goes into it (more where a turn takes longer than a few seconds: every half hour at least)."""
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:
         self._run, self._note = run, note
@@ -59,7 +61,8 @@ class Mirrors:
         self._began = time.monotonic()
         for name, work in (("pages", self._pages), ("Optuna study", self._study), ("MLflow run", self._track)):
             self._try(name, functools.partial(work, final))
-        self._next = time.monotonic() + max(LEAST_PAUSE_S, SHARE * (time.monotonic() - self._began))
+        pause = SHARE * (time.monotonic() - self._began)
+        self._next = time.monotonic() + min(max(LEAST_PAUSE_S, pause), MOST_PAUSE_S)
 
     def _try(self, name: str, work: Callable[[], None]) -> None:
         try:

@@ -28,13 +28,13 @@ def test_a_store_that_cannot_be_opened_is_noted_and_the_rest_is_written(
 
 
 def test_they_are_due_after_a_pause_that_grows_with_what_a_turn_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
+    now, turn_s = 100.0, 0.5
     monkeypatch.setattr(_mirrors.time, "monotonic", lambda: now)
 
     class Busy(Mirrors):
         def _pages(self, final: bool) -> None:
             nonlocal now
-            now += 0.5
+            now += turn_s
 
         _study = _track = lambda self, final: None  # type: ignore[assignment]
 
@@ -52,4 +52,8 @@ def test_they_are_due_after_a_pause_that_grows_with_what_a_turn_takes(monkeypatc
     now += _mirrors.SHARE * 0.5 - 1.0
     assert not mirrors.due
     now += 1.0
+    assert mirrors.due
+    turn_s = 120.0  # a server that does not answer, say
+    mirrors.sync(final=False)
+    now += _mirrors.MOST_PAUSE_S
     assert mirrors.due

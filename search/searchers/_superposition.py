@@ -56,6 +56,8 @@ class Superposition:
         self._bins, kept = bins, self._sites * bins
         self._is_kl = shifts.kind == "kl"
         self._reference = shifts.reference[: self._sites]
+        if self._is_kl:  # in a ledger it is rounded, and a sum of 1.00001 is as much as 8 bits do
+            self._reference = self._reference - np.log(np.exp(self._reference).sum(axis=1, keepdims=True))
         self._p = np.exp(self._reference)
         self._base = shifts.base[:kept]
         counts = [len(rows) for rows in shifts.rows]

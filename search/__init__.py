@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._run import Run, open_run
     from ._space import Candidate, Group, SearchSpace
     from ._task import Task, task_schema
-    from ._trial import Completed, Dominated, Failed, Infeasible, Trial
+    from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "._run": ("Run", "open_run"),
     "._space": ("Candidate", "Group", "SearchSpace"),
     "._task": ("Task", "task_schema"),
-    "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Trial"),
+    "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Screened", "Trial"),
     ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -51,6 +51,7 @@ __all__ = [
     "Progress",
     "Resolution",
     "Run",
+    "Screened",
     "SearchContext",
     "SearchSpace",
     "Searcher",

@@ -169,19 +169,29 @@ class Worker:
         """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""
         return judge(self.bench, self.scores(levels, n_samples))
 
+    def screen(self, levels: Sequence[int], n_samples: int) -> Raced:
+        """The same on the first samples of the search split."""
+        from ._heat import screen
+
+        self._rows = None  # its memory is not needed any more
+        with self.applied(levels):
+            return screen(self.bench, n_samples)
+
     def race(
-        self, levels: Sequence[int], quality: str | None, test: SequentialTest | None, rival: Losses | None
-    ) -> Raced:
+        self, levels: Sequence[int], quality: str | None, test: SequentialTest | None, rival: Losses | None,
+        screened: int = 0,
+    ) -> Raced:  # fmt: skip
         """The same on the whole search split, or as far as `test` thinks that the candidate may beat `rival`.
 
-        quality  "divergence" or the metric's name: whose losses are compared, and given back; None: neither
-        rival    losses of the whole split; None: nobody to beat
+        quality   "divergence" or the metric's name: whose losses are compared, and given back; None: neither
+        rival     losses of the whole split; None: nobody to beat
+        screened  so many first samples are judged by themselves too
         """
         from ._heat import run_heat
 
         self._rows = None  # its memory is not needed any more
         with self.applied(levels):
-            return run_heat(self.bench, quality, test, rival)
+            return run_heat(self.bench, quality, test, rival, screened)
 
 
 def _give_back_memory() -> None:

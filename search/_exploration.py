@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from ._bench import Job
 from ._narrowed import narrow
+from ._promotion import EVERY, Promotion, as_screened
 from ._result import misses, violation
 from ._sitting import Sitting, next_attempt
 from ._space import Candidate, SearchSpace
@@ -20,12 +22,17 @@ def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callab
     """Workers are kept busy while there is budget, and told of in any order. What was found before is told first.
 
     A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each
-    trial.
+    trial. Where the search split is large, candidates are screened on its first samples, and the searcher knows them
+    from these alone; those that are on the front then are seen on the whole split (`Promotion`), also when the time is
+    up: it was reckoned with.
     """
     exploration = _Exploration(sitting, table, after_each)
     while exploration.submit_some() or sitting.pool.busy or exploration.again:
         exploration.collect()
         sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
+    while exploration.promote_some() or sitting.pool.busy or exploration.again:
+        exploration.collect()
+        sitting.recorder.say("finalists", done=exploration.n_promoted, total=exploration.n_finalists)
     exploration.record_report()
     left = sitting.task.budget.trials - sitting.state.n_mixed
     if exploration.is_exhausted and left > 0:
@@ -44,12 +51,19 @@ class _Exploration:
             limits=sitting.recorder.limits,
         )  # fmt: skip
         self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
+        self.promotion = None
+        if sitting.n_screened:
+            self.promotion = Promotion(prepared.guide, sitting.costs, sitting.recorder.limits)
+            for trial in sitting.state.trials:
+                self.promotion.add(trial)
+        self.n_promoted, self.n_finalists = 0, 0
         self._tell([trial for trial in sitting.state.trials if _is_of(prepared.space, trial)])
         self.known = {trial.candidate for trial in sitting.state.trials}
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
         self.again: list[Job] = []
         self.is_exhausted = False
+        self._turn = 0
 
     def record_report(self) -> None:
         """How far the searcher's own model is to be trusted, where it says so."""
@@ -62,7 +76,10 @@ class _Exploration:
         while self.sitting.pool.idle and self.again:  # also when the time is up: these count as asked for
             self.sitting.pool.submit(self.again.pop())
             submitted = True
-        while self.sitting.pool.idle and self.left > 0 and not self.sitting.out_of_time:
+        while self.sitting.pool.idle and self.left > 0 and not self._is_time_up():
+            if self.promotion is not None and self._is_promotions_turn() and self._promote():
+                submitted = True
+                continue
             with self.sitting.recorder.watch.charge("searcher"):
                 candidate = self._ask()
             self.is_exhausted = candidate is None
@@ -73,6 +90,37 @@ class _Exploration:
             submitted = True
             self._submit(next(self.numbers), candidate)
         return submitted
+
+    def promote_some(self) -> bool:
+        """Give every worker one of those that are on the front by their first samples. Whether any was submitted."""
+        submitted = False
+        if self.promotion is None or self.sitting.stopping.is_set():
+            return False
+        self.n_finalists = self.n_finalists or len(self.promotion.due())
+        while self.sitting.pool.idle and (self.again or self.promotion.due()):
+            if self.again:
+                self.sitting.pool.submit(self.again.pop())
+            else:
+                self.n_promoted += self._promote()
+            submitted = True
+        return submitted
+
+    def _promote(self) -> bool:
+        trial = None if self.promotion is None else self.promotion.next()
+        if trial is None or self.promotion is None:
+            return False
+        self.promotion.asked(trial)
+        self._turn = self.sitting.state.n_mixed
+        self.sitting.pool.submit(self.sitting.trial_job(next(self.numbers), "mixed", trial.candidate))
+        return True
+
+    def _is_promotions_turn(self) -> bool:
+        return self.sitting.state.n_mixed - self._turn >= EVERY
+
+    def _is_time_up(self) -> bool:
+        """So that what is due can still be seen on the whole split."""
+        due = 0 if self.promotion is None else len(self.promotion.due())
+        return self.sitting.out_of_time or self.sitting.ends_within(due)
 
     def _ask(self) -> Candidate | None:
         for _ in range(_PATIENCE):
@@ -85,7 +133,10 @@ class _Exploration:
         return None
 
     def _tell(self, trials: Sequence[Trial]) -> None:
-        """What the searcher may know of: nothing that uses a level that was dropped from its space."""
+        """What the searcher may know of: nothing that uses a level that was dropped from its space, and only what the
+        first samples say where candidates are screened."""
+        if self.promotion is not None:
+            trials = [view for trial in trials if (view := as_screened(trial)) is not None]
         if told := self.narrowed.told(trials) if self.narrowed else trials:
             self.searcher.tell(told)
 
@@ -94,7 +145,9 @@ class _Exploration:
         metrics = self.sitting.static(candidate)
         limits = {name: bound for name, bound in self.sitting.recorder.limits.items() if name in metrics}
         if violation(metrics, limits) == 0.0:
-            self.sitting.pool.submit(self.sitting.trial_job(number, "mixed", candidate))
+            screened = self.promotion is not None
+            job = self.sitting.screen_job if screened else partial(self.sitting.trial_job, kind="mixed")
+            self.sitting.pool.submit(job(number, candidate=candidate))
             return
         reason = misses(metrics, limits)
         trial = Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics)
@@ -111,6 +164,8 @@ class _Exploration:
                 self._finish(self.sitting.record_trial(outcome))
 
     def _finish(self, trial: Trial) -> None:
+        if self.promotion is not None:
+            self.promotion.add(trial)
         with self.sitting.recorder.watch.charge("searcher"):
             self._tell([trial])
         self.after_each()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..evaluators import Measurement
 from ._isotonic import Falling
 from ._space import SearchSpace
-from ._trial import Completed, Dominated, Trial
+from ._trial import Completed, Dominated, Screened, Trial
 from .searchers import Objective, SearchContext, SensitivityTable
 from .searchers._forecast import rank_correlation
 from .searchers._surrogate import Surrogate
@@ -74,7 +74,7 @@ class Foresight:
     def __init__(
         self, space: SearchSpace, table: SensitivityTable, trials: Sequence[Trial], quality: Objective, seed: int
     ) -> None:
-        judged = [t for t in trials if isinstance(t, Completed | Dominated) and t.kind != "original"]
+        judged = [t for t in trials if isinstance(t, Completed | Dominated | Screened) and t.kind != "original"]
         usable = [t for t in judged if "divergence" in t.metrics][-MAX_TRIALS:]
         self._table, self._quality = table, quality
         self._context = SearchContext(space=space, objectives=(DIVERGENCE,), seed=seed, table=table, limits={})

@@ -12,7 +12,7 @@ from ..compressors import LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
-from ._prepare import Prepared, original_costs, static_costs
+from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting, static_measurement
 from ._space import Candidate
@@ -130,7 +130,9 @@ def evaluate_baselines(sitting: Sitting) -> None:
     if ("original", original) not in have:
         metrics = {name: static_measurement(name, value) for name, value in sitting.original_costs.items()}
         metrics |= sitting.prepared.quality
-        sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics))
+        n = sitting.n_screened
+        screen = original_quality(sitting.prepared.bench, n) if n else {}
+        sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics, screen=screen))
     _bind_limits(sitting)
     jobs = [
         sitting.trial_job(number, kind, candidate)

@@ -15,29 +15,53 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def run_heat(bench: Bench, quality: str | None, test: SequentialTest | None, rival: Losses | None) -> Raced:
+def screen(bench: Bench, n: int) -> Raced:
+    """Evaluate the bench's model, as it is now, on the first n samples of the search split. Raises `MetricError`."""
+    parts = evaluate_parts(
+        bench.model, bench.split.take(n), bench.metric, stops=(n,),
+        reference=bench.reference, divergence=bench.divergence, batch_size=bench.batch_size,
+    )  # fmt: skip
+    return Raced(metrics=judge(bench, _joined(list(parts))), samples=n)
+
+
+def run_heat(
+    bench: Bench, quality: str | None, test: SequentialTest | None, rival: Losses | None, screened: int = 0
+) -> Raced:
     """Evaluate the bench's model, as it is now, on the search split, in the parts between the looks of `test`.
+
+    screened  metrics on the first so many samples are told apart, as `screen` gives them; 0: they are not
 
     The parts are the same with a rival and without, so that a trial's figures do not depend on whom it met.
     Raises `MetricError`.
     """
     total = len(bench.split)
+    first: dict[str, Measurement] = {}
     against = None if rival is None else rival.astype(np.float64)
     seen: list[Scores] = []
     parts = evaluate_parts(
-        bench.model, bench.split, bench.metric, stops=(total,) if test is None else (*test.looks, total),
+        bench.model, bench.split, bench.metric, stops=_stops(test, total, screened),
         reference=bench.reference, divergence=bench.divergence, batch_size=bench.batch_size,
     )  # fmt: skip
     for part in parts:
         seen.append(part)
+        n = sum(len(one.metric) for one in seen)
+        if n == screened:
+            first = judge(bench, _joined(seen))
         if quality is None or test is None or against is None:
             continue
+        if n not in test.looks:
+            continue
         losses = _losses(bench, quality, seen)
-        if len(losses) < total and test.rejects(losses, against):
+        if test.rejects(losses, against):
             metrics = judge(bench, _joined(seen)) | {quality: _estimate(bench, quality, test, losses, against)}
             return Raced(metrics=metrics, samples=len(losses), dropped=True)
     whole = None if quality is None else _losses(bench, quality, seen).astype(np.float32)
-    return Raced(metrics=judge(bench, _joined(seen)), samples=total, losses=whole)
+    return Raced(metrics=judge(bench, _joined(seen)), samples=total, losses=whole, screen=first)
+
+
+def _stops(test: SequentialTest | None, total: int, screened: int) -> tuple[int, ...]:
+    stops = {total, *(() if test is None else test.looks), *((screened,) if screened else ())}
+    return tuple(sorted(stops))
 
 
 def _joined(seen: Sequence[Scores]) -> Scores:

@@ -102,7 +102,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     return Prepared(
         task=task,
         bench=bench,
-        quality=_original_quality(bench),
+        quality=original_quality(bench, len(search)),
         report=splits.report,
         calibration_inputs=splits.calibration.take(1).inputs,
         profile=load_profile(task.profile),
@@ -131,14 +131,15 @@ def _check_registered(task: Task) -> None:
     check_searcher(task.search.searcher, task.search.params)
 
 
-def _original_quality(bench: Bench) -> dict[str, Measurement]:
-    """From the reference outputs, which are at hand. A metric that cannot judge the original itself is refused here."""
+def original_quality(bench: Bench, n: int) -> dict[str, Measurement]:
+    """On the first n samples of the search split, from the reference outputs, which are at hand. A metric that cannot
+    judge the original itself is refused here."""
     import torch
 
     from ..evaluators import Scores, evaluate_outputs
 
     try:
-        scores = evaluate_outputs(bench.metric, bench.split, bench.reference.outputs, bench.reference)
+        scores = evaluate_outputs(bench.metric, bench.split.take(n), bench.reference.outputs[:n], bench.reference)
     except ParedownError:
         raise
     except Exception as error:  # the metric may be the user's own code

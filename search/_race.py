@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,16 +41,19 @@ class Rival:
 class Raced:
     """What a worker gives for a trial.
 
-    metrics  on the whole split; estimates where the candidate was dropped
+    metrics  on the whole split; estimates where the candidate was dropped; where it was to be screened, on the first
+             samples
     samples  sample passes that it took
     losses   (n_samples,), where all samples were seen and losses were asked for
     dropped  whether it was dropped on the way
+    screen   metrics on the first samples, where a candidate that sees all was to tell them apart
     """
 
     metrics: Mapping[str, Measurement]
     samples: int
     losses: Losses | None = None
     dropped: bool = False
+    screen: Mapping[str, Measurement] = field(default_factory=dict)
 
 
 class Rivals:

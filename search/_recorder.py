@@ -10,7 +10,7 @@ from ._points import front_hypervolume
 from ._progress import Listener, Progress, Stopwatch
 from ._result import Limits, violation
 from ._run import Run
-from ._trial import Completed, Dominated, Failed, Trial, trial_to_record
+from ._trial import Completed, Failed, Infeasible, Trial, trial_to_record
 from .searchers import Objective
 
 
@@ -88,7 +88,7 @@ class Recorder:
         budget, lefts = self.run.task.budget, []
         if budget.time is not None:
             lefts.append(max(0.0, budget.time - self.watch.spent_s))
-        timed = [t.seconds for t in self.state.trials if isinstance(t, (Completed, Dominated, Failed)) and t.seconds]
+        timed = [t.seconds for t in self.state.trials if not isinstance(t, Infeasible) and t.seconds]
         if phase in ("baselines", "table", "search") and timed:
             pace = sum(timed) / len(timed) / max(1, self.workers)
             lefts.append(pace * max(0, budget.trials - self.state.n_mixed))

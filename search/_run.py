@@ -14,7 +14,7 @@ from ..errors import InputError, IntegrityError, ParedownError
 from ._ledger import Ledger, read, write_atomic
 from ._space import Group, SearchSpace
 from ._state import State
-from ._trial import Completed, Dominated, Failed, Infeasible, Trial
+from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
 
 if TYPE_CHECKING:
     from ._result import Front
@@ -74,6 +74,7 @@ class Run:
                 "mixed": state.n_mixed,
                 "completed": sum(isinstance(t, Completed) for t in state.trials),
                 "dominated": sum(isinstance(t, Dominated) for t in state.trials),
+                "screened": sum(isinstance(t, Screened) for t in state.trials),
                 "infeasible": sum(isinstance(t, Infeasible) for t in state.trials),
                 "failed": sum(isinstance(t, Failed) for t in state.trials),
             },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ..compressors import LayerSpec
@@ -17,13 +18,18 @@ from ._prepare import Prepared, Static
 from ._race import Raced, Rivals
 from ._recorder import Recorder
 from ._space import Candidate
-from ._trial import Completed, Dominated, Failed, Kind, Trial
+from ._trial import Completed, Dominated, Failed, Kind, Screened, Trial
 
 if TYPE_CHECKING:
     from ._run import Run
     from ._state import State
     from ._task import Task
 
+SCREENED_FROM = 1024
+"""Search splits of so many samples and more are screened."""
+SCREENED_SHARE, LEAST_SCREENED = 1 / 16, 128
+"""Of the split, that a candidate is seen on first, and at least so many samples: with fewer the divergence of two
+neighbours on the front cannot be told apart."""
 MAX_ATTEMPTS = 2
 """Of a job whose worker died. Ray's own retries are off."""
 
@@ -68,6 +74,21 @@ class Sitting:
             or (budget.core_hours is not None and self.state.core_seconds >= 3600 * budget.core_hours)
         )
 
+    def ends_within(self, n: int) -> bool:
+        """Whether so many evaluations on the whole split take what is left of the time."""
+        budget = self.task.budget
+        timed = [t.seconds for t in self.state.trials if isinstance(t, Completed)]
+        if not n or not timed or (budget.time is None and budget.core_hours is None):
+            return False
+        seconds = n * median(timed)
+        if budget.time is not None and self.recorder.watch.spent_s + seconds / self.n_workers >= budget.time:
+            return True
+        return budget.core_hours is not None and self.state.core_seconds + seconds >= 3600 * budget.core_hours
+
+    @property
+    def n_workers(self) -> int:
+        return max(1, self.recorder.workers)
+
     def run_jobs(self, jobs: Sequence[Job], *, within_budget: bool = False) -> Iterator[Outcome]:
         """Every job's outcome, in any order; a job whose worker died gets another attempt.
 
@@ -101,13 +122,36 @@ class Sitting:
                     self._rivals.keep(trial, unpack_losses(self.state.losses[trial.number]))
         return self._rivals
 
+    @property
+    def n_screened(self) -> int:
+        """Samples that a proposed candidate is seen on before it is decided whether it is seen on all; 0: all at once.
+
+        Baselines are seen on all, but what they say on these is told apart.
+        """
+        total, asked = len(self.prepared.bench.split), self.task.search.screen
+        if asked is not None:
+            return asked if asked < total else 0
+        return max(LEAST_SCREENED, round(SCREENED_SHARE * total)) if total >= SCREENED_FROM else 0
+
+    def screen_job(self, number: int, candidate: Candidate) -> Job:
+        return Job(
+            method="screen", args=(candidate.levels, self.n_screened), token=(number, "mixed", candidate, None),
+            timeout_s=self.task.budget.trial_timeout_s,
+        )  # fmt: skip
+
     def trial_job(self, number: int, kind: Kind, candidate: Candidate) -> Job:
         """A baseline is seen to its end; what a searcher proposed has somebody to beat."""
         rivals = self.rivals
         rival = rivals.rival_of(self.static(candidate)) if kind == "mixed" else None
         return Job(
             method="race",
-            args=(candidate.levels, rivals.quality, rivals.test, None if rival is None else rival.losses),
+            args=(
+                candidate.levels,
+                rivals.quality,
+                rivals.test,
+                None if rival is None else rival.losses,
+                self.n_screened,
+            ),
             token=(number, kind, candidate, None if rival is None else rival.number),
             timeout_s=self.task.budget.trial_timeout_s,
         )
@@ -131,6 +175,11 @@ class Sitting:
             )  # fmt: skip
         raced: Raced = outcome.value
         metrics = {**raced.metrics, **self.static(candidate)}
+        if outcome.job.method == "screen":
+            return Screened(
+                number=number, candidate=candidate, kind=kind, metrics=metrics, samples=raced.samples,
+                seconds=outcome.seconds,
+            )  # fmt: skip
         if raced.dropped:
             total = len(self.prepared.bench.split)
             return Dominated(
@@ -146,6 +195,7 @@ class Sitting:
             seconds=outcome.seconds,
             samples=raced.samples,
             worker=outcome.worker,
+            screen=raced.screen,
         )
 
     def static(self, candidate: Candidate) -> dict[str, Measurement]:

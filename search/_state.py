@@ -117,7 +117,8 @@ class State:
 
     @property
     def n_mixed(self) -> int:
-        return sum(trial.kind == "mixed" for trial in self.trials)
+        """Candidates that were proposed: one that was screened and then seen on all samples has two trials."""
+        return len({trial.candidate for trial in self.trials if trial.kind == "mixed"})
 
     @property
     def samples(self) -> int:

@@ -233,6 +233,12 @@ class SearchSection(Section):
         ge=1,
         description="samples for the sensitivity table; fewer are used where it would cost over 20 % of the search",
     )
+    screen: Integer | None = Field(
+        default=None,
+        ge=0,
+        description="samples that a candidate is seen on first, before those that look best are seen on all; default a "
+        "sixteenth of a search split of 1024 and more, at least 128, and of a smaller one all; 0: all",
+    )
     race: Flag = Field(
         default=True,
         description="stop a trial as soon as it is clear, on a part of the samples, that another is no dearer and "

@@ -1,8 +1,8 @@
-"""What became of a candidate: four types, so that a failure or an estimate can never be mistaken for a result."""
+"""What became of a candidate: five types, so that a failure or an estimate can never be mistaken for a result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ class Completed:
     kind     "original" and "uniform" are the baselines; "mixed" is what a searcher proposed
     seconds  wall clock of the evaluation on its worker
     samples  sample passes that it took: samples that went through the whole model; 0 if an old ledger does not say
+    screen   the same metrics on the samples that every candidate is seen on first; empty where all see all at once
     """
 
     number: int
@@ -29,6 +30,7 @@ class Completed:
     seconds: float = 0.0
     samples: int = 0
     worker: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    screen: Mapping[str, Measurement] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
@@ -62,6 +64,34 @@ class Dominated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """Seen on the first samples of the search split. Those of them that look as if they belong on the front are seen
+    on all of it, which is a trial of its own.
+
+    It is never on the front, in a selection or in the hypervolume.
+
+    metrics  the costs, and the quality on these samples
+    samples  sample passes that it took
+    seconds  wall clock on its worker
+    """
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    metrics: Mapping[str, Measurement]
+    samples: int
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
+            raise ValueError(f"a screened trial has finite metrics only; {bad[0]} of trial {self.number} is not")
+
+    @property
+    def reason(self) -> str:
+        return f"seen on the first {self.samples} samples, and others looked more worth seeing on all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasible:
     """Known to break a limit before any forward pass (its bytes or MACs alone say so). `metrics` holds those."""
 
@@ -86,7 +116,7 @@ class Failed:
     attempts: int = 1
 
 
-Trial = Completed | Dominated | Infeasible | Failed
+Trial = Completed | Dominated | Screened | Infeasible | Failed
 
 
 def trial_to_record(trial: Trial) -> dict[str, Any]:
@@ -112,19 +142,24 @@ def trial_to_record(trial: Trial) -> dict[str, Any]:
     record |= {"seconds": trial.seconds, "samples": trial.samples}
     if isinstance(trial, Dominated):
         return record | {"reason": trial.reason, "beaten_by": trial.beaten_by}
+    if isinstance(trial, Screened):
+        return record
+    if trial.screen:
+        record["screen"] = {name: m.to_dict(samples=False) for name, m in trial.screen.items()}
     return record | {"worker": dict(trial.worker)}
 
 
 def trial_from_record(record: Mapping[str, Any]) -> Trial:
     """The inverse of `trial_to_record`."""
-    not_its_own = ("type", "status", "levels", "metrics", "losses", "spent_s")
+    not_its_own = ("type", "status", "levels", "losses", "spent_s")
     data = {key: value for key, value in record.items() if key not in not_its_own}
     data["candidate"] = Candidate(levels=tuple(record["levels"]))
-    if "metrics" in record:
-        data["metrics"] = {name: Measurement.from_dict(m) for name, m in record["metrics"].items()}
-    types: dict[str, type[Completed] | type[Dominated] | type[Infeasible] | type[Failed]] = {
+    for key in {"metrics", "screen"} & set(record):
+        data[key] = {name: Measurement.from_dict(m) for name, m in record[key].items()}
+    types: dict[str, Callable[..., Trial]] = {
         "completed": Completed,
         "dominated": Dominated,
+        "screened": Screened,
         "infeasible": Infeasible,
         "failed": Failed,
     }

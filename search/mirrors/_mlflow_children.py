@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...compressors import LayerSpec
 from .._config import config_of
 from .._space import SearchSpace
-from .._trial import Completed, Dominated, Trial
+from .._trial import Completed, Dominated, Screened, Trial
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
@@ -110,7 +110,7 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
             "pick": "",
             "note": reason,
         },
-        failed=not isinstance(trial, (Completed, Dominated)),
+        failed=not isinstance(trial, (Completed, Dominated, Screened)),
     )
 
 

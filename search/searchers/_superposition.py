@@ -19,8 +19,8 @@ SingleArray: TypeAlias = NDArray[np.float32]
 
 MOST_VALUES = 1 << 16
 """Groups times values that one candidate may cost: in larger spaces fewer sites are looked at."""
-BLOCK = 64
-"""Candidates that are worked on together."""
+BLOCK = 1 << 19
+"""Values that are gathered together, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,14 +55,15 @@ class Superposition:
         self._sites = min(n_sites, max(1, MOST_VALUES // (bins * max(1, len(shifts.rows)))))
         self._bins, kept = bins, self._sites * bins
         self._is_kl = shifts.kind == "kl"
-        self._reference = shifts.reference[: self._sites]
+        self._reference = shifts.reference[: self._sites].T
+        if self._is_kl:  # in a ledger it is rounded, and a sum of 1.00001 is as much as 8 bits do
+            self._reference = self._reference - np.log(np.exp(self._reference).sum(axis=0))
         self._p = np.exp(self._reference)
-        self._base = shifts.base[:kept]
+        self._base = self._by_bin(shifts.base[None, :kept])[0]
         counts = [len(rows) for rows in shifts.rows]
         self._offsets = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
-        self._rows = np.concatenate(
-            [_filled(rows[:, :kept], np.array(known)) for rows, known in zip(shifts.rows, divergence, strict=True)]
-        )
+        pairs = zip(shifts.rows, divergence, strict=True)
+        self._rows = self._by_bin(np.concatenate([_filled(rows[:, :kept], np.array(known)) for rows, known in pairs]))
         self._pushes = self._whitened(self._rows)
 
     def __call__(self, levels: NDArray[np.integer], *, shares: bool) -> tuple[FloatArray, FloatArray]:
@@ -72,36 +73,40 @@ class Superposition:
         at = self._offsets + levels
         found = np.empty(len(levels))
         parts = np.zeros((len(levels), levels.shape[1] if shares else 0))
-        for start in range(0, len(levels), BLOCK):
-            rows = at[start : start + BLOCK]
-            total = np.repeat(self._base[None, :], len(rows), axis=0)
-            for g in range(rows.shape[1]):
-                total += self._rows[rows[:, g]]
-            found[start : start + BLOCK] = self._divergence(total)
+        step = max(1, BLOCK // max(1, levels.shape[1] * self._rows.shape[1]))
+        ones = np.ones((1, levels.shape[1]), dtype=np.float32)
+        for start in range(0, len(levels), step):
+            rows = at[start : start + step]
+            total = (ones @ self._rows[rows])[:, 0] + self._base  # a product: ten times as fast as a sum
+            found[start : start + step] = self._divergence(total)
             if shares:
                 push = self._whitened(total)
-                power = np.maximum((push * push).sum(axis=1), 1e-30)
-                for g in range(rows.shape[1]):
-                    parts[start : start + BLOCK, g] = (self._pushes[rows[:, g]] * push).sum(axis=1) / power
+                power = np.maximum(np.einsum("nv,nv->n", push, push), 1e-30)
+                parts[start : start + step] = (self._pushes[rows] @ push[:, :, None])[:, :, 0] / power[:, None]
         return found, parts
 
+    def _by_bin(self, rows: SingleArray) -> SingleArray:
+        """(n, sites * bins) as (n, bins * sites): sums over a few bins are slow where these lie side by side."""
+        turned = rows.reshape(len(rows), self._sites, self._bins).transpose(0, 2, 1)
+        return np.ascontiguousarray(turned, dtype=np.float32).reshape(len(rows), -1)
+
     def _divergence(self, total: SingleArray) -> FloatArray:
-        """Of the summed shifts (n, sites * bins)."""
-        shifts = total.reshape(len(total), self._sites, self._bins)
+        """Of the summed shifts (n, bins * sites)."""
+        shifts = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
             return np.asarray(np.square(shifts, dtype=np.float64).mean(axis=(1, 2)))
         moved = self._reference + shifts
-        peak = moved.max(axis=2, keepdims=True)
-        log_sum = np.log(np.exp(moved - peak).sum(axis=2)) + peak[:, :, 0]
-        apart = log_sum - (self._p * shifts).sum(axis=2)  # the reference's own normaliser is 0
+        peak = moved.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(moved - peak).sum(axis=1)) + peak[:, 0]
+        apart = log_sum - (self._p * shifts).sum(axis=1)
         return np.asarray(np.maximum(apart.mean(axis=1), 0.0), dtype=np.float64)
 
     def _whitened(self, total: SingleArray) -> SingleArray:
         """Such that half the squared length is the divergence, to second order."""
-        shifts = total.reshape(len(total), self._sites, self._bins)
+        shifts = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
             return np.asarray(total)
-        mean = (self._p * shifts).sum(axis=2, keepdims=True)
+        mean = (self._p * shifts).sum(axis=1, keepdims=True)
         return np.asarray((np.sqrt(self._p) * (shifts - mean)).reshape(len(total), -1))
 
 

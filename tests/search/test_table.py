@@ -17,14 +17,17 @@ from paredown.search import SensitivityTable, Task, _table
 from paredown.search._bench import Worker
 from paredown.search._groundwork import build_store, evaluate_baselines
 from paredown.search._ledger import read
+from paredown.search._narrowed import narrow
 from paredown.search._pool import InProcess
 from paredown.search._prepare import prepare
 from paredown.search._recorder import Recorder
 from paredown.search._rows import Row, Rows, base_levels
 from paredown.search._run import create_run
+from paredown.search._shifts import shifts_of
 from paredown.search._sitting import Sitting
 from paredown.search._state import State
 from paredown.search._table import assemble, measure_table, unsure
+from paredown.search.searchers._superposition import Superposition
 
 MakeTask = Callable[..., Task]
 
@@ -269,3 +272,43 @@ def test_the_row_of_the_most_samples_stays_and_old_ledgers_are_read() -> None:
     state = State.replay([old, more, fewer, failed, {"type": "dropped", "levels": [[0, 2]]}])
     assert state.rows == {(0, 1): 2.0}
     assert state.dropped == ((0, 2),)
+
+
+def test_the_table_says_where_each_level_pushes_the_outputs(tiny_task: MakeTask, tmp_path: Path) -> None:
+    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+        table = measure_table(sitting)
+        assert table is not None
+        assert table.shifts is not None
+        assert sitting.state.frame is not None
+        assert sitting.state.frame["n"] == 32
+        worker, superposed = Worker(sitting.prepared.bench), Superposition(table.shifts, table.divergence)
+        for g, level in sitting.state.rows:  # the others are guesses
+            levels = list(base_levels(sitting.prepared.space))
+            levels[g] = level
+            of_frame = worker.rows(g, [level], 32)[0]["value"]  # the table's may be of 128 samples
+            assert superposed(np.array([levels]), shares=False)[0][0] == pytest.approx(of_frame, rel=0.02, abs=1e-5)
+        inner = narrow(sitting.prepared.space, table, [(0, 1), (2, 3)]).table.shifts
+        assert inner is not None
+        assert np.array_equal(inner.rows[0], np.delete(table.shifts.rows[0], 1, axis=0), equal_nan=True)
+    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:  # another day, from the ledger
+        again = measure_table(sitting)
+        assert again is not None
+        assert again.shifts is not None
+        assert all(
+            np.array_equal(a, b, equal_nan=True) for a, b in zip(again.shifts.rows, table.shifts.rows, strict=True)
+        )
+        sitting.state.frame = None  # a ledger that is older
+        assert shifts_of(sitting.state, sitting.prepared.space) is None
+
+
+def test_the_base_is_measured_once_where_no_group_is_left_alone(tiny_task: MakeTask, tmp_path: Path) -> None:
+    with _sitting(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as sitting:
+        table = measure_table(sitting)
+        assert table is not None
+        assert table.shifts is not None
+        assert len({row[0] for row in table.divergence}) == 1
+        assert table.shifts.base.any()
+        assert not any(rows[0].any() for rows in table.shifts.rows)
+    at_base = [record for record in _records(tmp_path, "row") if record["level"] == 0 and record["n"] == 32]
+    assert sum(record["passes"] > 0 for record in at_base) == 1
+    assert len(at_base) == len(table.divergence)

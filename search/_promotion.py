@@ -1,0 +1,111 @@
+"""Who is seen on the whole search split, of those that were seen on its first samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluators import Measurement
+from ._front import non_dominated
+from ._result import Limits, violation
+from ._trial import Completed, Dominated, Failed, Screened, Trial
+from .searchers import Objective
+from .searchers._gain import gain
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+EVERY = 25
+"""One candidate in so many is promoted while the search goes on, so that there is a front whenever it is stopped."""
+
+
+def as_screened(trial: Trial) -> Trial | None:
+    """The trial as a searcher is told of it where candidates are screened: with what it was on the first samples.
+
+    None of a trial on the whole split whose screening was told before, or that says nothing of the first samples.
+    """
+    if isinstance(trial, Screened):
+        return Completed(
+            number=trial.number, candidate=trial.candidate, kind=trial.kind, metrics=trial.metrics,
+            seconds=trial.seconds, samples=trial.samples,
+        )  # fmt: skip
+    if isinstance(trial, Completed):
+        if trial.kind == "mixed" or not trial.screen:
+            return None
+        return replace(trial, metrics={**trial.metrics, **trial.screen}, screen={})
+    return None if isinstance(trial, Dominated) else trial
+
+
+class Promotion:
+    """Keeps what was screened, and says who is next.
+
+    guide   what the search is led by; the quality comes first
+    static  names of the metrics that are known without running anything
+    """
+
+    def __init__(self, guide: Sequence[Objective], static: Iterable[str], limits: Limits) -> None:
+        self._guide, self._static, self._limits = tuple(guide), frozenset(static), limits
+        self._trials: list[Completed] = []
+        self._values = np.zeros((0, len(self._guide)))
+        self._seen: set[tuple[int, ...]] = set()  # on the whole split, or given up
+
+    def add(self, trial: Trial) -> None:
+        """Any trial, in any order. A screened one may be promoted, unless its candidate was seen on the whole split or
+        failed there."""
+        if isinstance(trial, Completed | Dominated) or (isinstance(trial, Failed) and trial.kind == "mixed"):
+            self._seen.add(trial.candidate.levels)
+        view = as_screened(trial)
+        if not isinstance(view, Completed) or trial.kind == "original" or self._breaks_a_limit(view):
+            return
+        self._trials.append(view)
+        row = [o.key(view.metrics[o.name].value) for o in self._guide]
+        self._values = np.concatenate([self._values, np.array([row])])
+
+    def asked(self, trial: Trial) -> None:
+        """It is being seen on the whole split."""
+        self._seen.add(trial.candidate.levels)
+
+    def due(self) -> list[Completed]:
+        """Those that are on the front as far as their first samples say, and were not seen on all."""
+        return [self._trials[i] for i in self._due()]
+
+    def next(self) -> Completed | None:
+        """Of those that are due the one that adds most to those that were seen on all."""
+        rows = self._due()
+        if not rows:
+            return None
+        known = [i for i, trial in enumerate(self._trials) if trial.candidate.levels in self._seen]
+        if not known:
+            return self._trials[rows[len(rows) // 2]]
+        values = self._scaled()
+        worth = gain(values[rows], values[known], np.zeros(values.shape[1]))
+        return self._trials[rows[int(worth.argmax())]]
+
+    def _due(self) -> list[int]:
+        front = np.flatnonzero(non_dominated(self._values)).tolist() if len(self._values) else []
+        return [i for i in front if self._trials[i].candidate.levels not in self._seen]
+
+    def _scaled(self) -> FloatArray:
+        """A quality that spans magnitudes, as divergences do, by its logarithm."""
+        values = self._values.copy()
+        first = values[:, 0]
+        if (first > 0).all() and first.max() > 20 * first.min():
+            values[:, 0] = np.log(first)
+        return values
+
+    def _breaks_a_limit(self, trial: Completed) -> bool:
+        """Surely: of what was measured on few samples the better end of the interval counts."""
+        return violation({name: self._at_best(name, m) for name, m in trial.metrics.items()}, self._limits) > 0.0
+
+    def _at_best(self, name: str, measurement: Measurement) -> Measurement:
+        low, high = self._limits.get(name, (None, None))
+        if name in self._static or measurement.low is None or measurement.high is None:
+            return measurement
+        if low is not None and high is None:
+            return replace(measurement, value=measurement.high)
+        if high is not None and low is None:
+            return replace(measurement, value=measurement.low)
+        return measurement

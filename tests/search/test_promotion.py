@@ -1,0 +1,214 @@
+"""Candidates are screened on the first samples, and what is on the front there is seen on the whole split."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paredown.evaluators import Measurement
+from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search import _promotion as module
+from paredown.search._bench import Worker
+from paredown.search._exploration import explore
+from paredown.search._groundwork import build_store, evaluate_baselines
+from paredown.search._points import limits_from
+from paredown.search._pool import InProcess
+from paredown.search._prepare import prepare
+from paredown.search._promotion import Promotion, as_screened
+from paredown.search._recorder import Recorder
+from paredown.search._run import create_run
+from paredown.search._sitting import Sitting
+from paredown.search._space import Candidate
+from paredown.search._trial import trial_from_record, trial_to_record
+from paredown.search.searchers import Objective
+
+MakeTask = Callable[..., Task]
+GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
+SCREENED = ("search.screen=40", "search.searcher=random", "budget.trials=30")
+
+
+def _screened(number: int, divergence: float, n_bytes: float, **more: Measurement) -> Screened:
+    metrics = {"divergence": Measurement(value=divergence), "bytes": Measurement(value=n_bytes), **more}
+    return Screened(number=number, candidate=Candidate(levels=(number,)), kind="mixed", metrics=metrics, samples=40)
+
+
+def _promoted(trial: Screened) -> Completed:
+    return Completed(number=100 + trial.number, candidate=trial.candidate, kind="mixed", metrics=trial.metrics)
+
+
+def test_the_front_of_the_first_samples_is_due_and_nothing_else() -> None:
+    promotion = Promotion(GUIDE, ["bytes"], {})
+    assert promotion.next() is None
+    trials = [_screened(0, 1.0, 100), _screened(1, 0.1, 200), _screened(2, 0.5, 200), _screened(3, 0.01, 300)]
+    for trial in trials:
+        promotion.add(trial)
+    assert [t.number for t in promotion.due()] == [0, 1, 3]
+    promotion.asked(as_completed(trials[1]))
+    assert [t.number for t in promotion.due()] == [0, 3]
+    promotion.add(_promoted(trials[3]))
+    assert [t.number for t in promotion.due()] == [0]
+    promotion.add(
+        Dominated(
+            number=9, candidate=trials[0].candidate, kind="mixed", reason="", metrics=trials[0].metrics, beaten_by=3,
+            samples=80,
+        )
+    )  # fmt: skip
+    assert promotion.due() == []
+
+
+def as_completed(trial: Screened) -> Completed:
+    view = as_screened(trial)
+    assert isinstance(view, Completed)
+    return view
+
+
+def test_the_next_one_adds_most_to_those_seen_on_all() -> None:
+    promotion = Promotion(GUIDE, ["bytes"], {})
+    ends = [_screened(0, 1.0, 100), _screened(4, 0.01, 500)]
+    for trial in (*ends, _screened(1, 0.9, 110), _screened(2, 0.1, 300), _screened(3, 0.011, 490)):
+        promotion.add(trial)
+    for end in ends:
+        promotion.add(_promoted(end))
+    found = promotion.next()
+    assert found is not None
+    assert found.number == 2
+
+
+def test_what_surely_breaks_a_limit_is_not_due() -> None:
+    unsure = Measurement(value=0.85, low=0.80, high=0.92)
+    bad = Measurement(value=0.5, low=0.4, high=0.6)
+    promotion = Promotion(GUIDE, ["bytes"], {"accuracy": (0.9, None), "bytes": (None, 450.0)})
+    promotion.add(_screened(0, 1.0, 100, accuracy=unsure))
+    promotion.add(_screened(1, 0.5, 200, accuracy=bad))
+    promotion.add(_screened(2, 0.1, 500, accuracy=unsure))
+    assert [t.number for t in promotion.due()] == [0]
+
+
+def test_a_searcher_is_told_of_the_first_samples_alone() -> None:
+    first, whole = {"divergence": Measurement(value=2.0)}, {"divergence": Measurement(value=1.0)}
+    both = {**whole, "bytes": Measurement(value=7.0)}
+    baseline = Completed(number=0, candidate=Candidate(levels=(0,)), kind="uniform", metrics=both, screen=first)
+    told = as_screened(baseline)
+    assert isinstance(told, Completed)
+    assert {name: m.value for name, m in told.metrics.items()} == {"divergence": 2.0, "bytes": 7.0}
+    assert as_screened(replace(baseline, kind="mixed")) is None  # it was told when it was screened
+    failed = Failed(number=1, candidate=Candidate(levels=(1,)), kind="mixed", reason="x", seed=0)
+    assert as_screened(failed) is failed
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        _screened(3, 1.0, 5.0),
+        Completed(
+            number=0, candidate=Candidate(levels=(0,)), kind="uniform", metrics={"bytes": Measurement(value=1.0)},
+            screen={"bytes": Measurement(value=2.0)},
+        ),
+    ],
+)  # fmt: skip
+def test_both_survive_the_ledger(trial: Trial) -> None:
+    assert trial_from_record(trial_to_record(trial)) == trial
+
+
+def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
+    worker = Worker(prepare(tiny_task(), store=tmp_path / "store").bench)
+    levels = [1] * len(worker.bench.space)
+    screened = worker.screen(levels, 40)
+    assert screened.samples == 40
+    assert screened.metrics == worker.trial(levels, 40)
+    whole = worker.race(levels, "divergence", None, None, 40)
+    assert whole.metrics == pytest.approx(worker.race(levels, "divergence", None, None).metrics)
+    assert whole.screen["accuracy"] == screened.metrics["accuracy"]
+    assert whole.screen["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
+
+
+def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
+    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+    run = open_run(tmp_path / "run")
+    screened = [t for t in run.trials if isinstance(t, Screened)]
+    seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, Screened)]
+    assert len(screened) == run.state.n_mixed == 30
+    assert {t.samples for t in screened} == {40}
+    assert 0 < len(seen) < 30
+    assert {t.candidate for t in seen} <= {t.candidate for t in screened}
+    assert len({t.number for t in run.trials}) == len(run.trials)
+    for trial in run.trials:
+        if isinstance(trial, Completed):
+            assert trial.metrics["divergence"].n == 160
+            assert trial.screen["divergence"].n == 40
+    status = run.status()["trials"]
+    assert (status["mixed"], status["screened"]) == (30, 30)
+    on_front = {p["id"] for p in run.front().to_dict()["points"] if p["kind"] == "mixed"}
+    assert on_front <= {f"t{t.number}" for t in seen}
+    before = run.trials
+    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+    assert open_run(tmp_path / "run").trials == before  # nothing is left to be done
+
+
+def test_the_same_seed_and_a_stop_in_between_give_the_same(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 6)
+    monkeypatch.setattr("paredown.search._exploration.EVERY", 6)
+    whole = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "whole", stop_after=None)
+    parts = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "parts", stop_after=9)
+    parts = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "parts", stop_after=None)
+    assert {t.candidate for t in parts if isinstance(t, Screened)} == {
+        t.candidate for t in whole if isinstance(t, Screened)
+    }
+    assert sum(isinstance(t, Completed) and t.kind == "mixed" for t in parts) > 0
+
+
+def _explored(task: Task, path: Path, *, stop_after: int | None) -> list[Trial]:
+    run, ledger = create_run(path / "run", task)
+    with ledger:
+        prepared = prepare(task, store=path / "store")
+        sitting = Sitting(
+            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
+            stopping=threading.Event(),
+        )  # fmt: skip
+        sitting.recorder.objectives = prepared.objectives
+        build_store(sitting)
+        evaluate_baselines(sitting)
+
+        def stop() -> None:
+            if stop_after is not None and sitting.state.n_mixed >= stop_after:
+                sitting.stopping.set()
+
+        explore(sitting, None, stop)
+        return list(sitting.state.trials)
+
+
+def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, tmp_path: Path) -> None:
+    search(
+        tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=2s"),
+        out=tmp_path / "run", workers=0,
+    )  # fmt: skip
+    run = open_run(tmp_path / "run")
+    promotion = Promotion(GUIDE, ["bytes"], limits_from(run.state.facts["limits"]))
+    for trial in run.trials:
+        promotion.add(trial)
+    assert sum(isinstance(t, Screened) for t in run.trials) > 20
+    assert promotion.due() == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "asked", "n"), [(160, None, 0), (4096, None, 256), (1024, None, 128), (160, 40, 40)]
+)
+def test_only_large_splits_are_screened_by_themselves(
+    tiny_task: MakeTask, tmp_path: Path, samples: int, asked: int | None, n: int
+) -> None:
+    given = [] if asked is None else [f"search.screen={asked}"]
+    task = tiny_task("model.args={}", f"data.args={{n={samples + 300}}}", f"data.search={samples}", *given)
+    run, ledger = create_run(tmp_path / "run", task)
+    with ledger:
+        prepared = prepare(task, store=tmp_path / "store")
+        sitting = Sitting(
+            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
+            stopping=threading.Event(),
+        )  # fmt: skip
+        assert sitting.n_screened == n

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import summarise
 from searchbench import goals
 from searchbench.intervals import summary
 from searchbench.play import OWN
 from searchbench.traces import Box, Trace
+
+from paredown.search._front import hypervolume, non_dominated
 
 BOX = Box(floor=1e-2, ceiling=1.0, cheapest=0.0, dearest=1000.0)
 GOOD, FAIR = (0.01, 500.0), (0.1, 500.0)  # volumes 0.5 and 0.25
@@ -92,3 +95,15 @@ def test_a_median_and_its_interval() -> None:
     found = summary([1.0, 2.0, 3.0, 4.0, 100.0])
     assert found["figure"] == 3.0
     assert 1.0 <= found["low"] <= 3.0 <= found["high"] <= 100.0
+
+
+def test_the_best_few_points_of_a_front() -> None:
+    points = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1], [0.6, 0.6], [0.5, 0.5], [1.0, 0.0]])
+    assert goals.best_subset(points, 1) == pytest.approx(0.25)
+    assert goals.best_subset(points, 2) == pytest.approx(0.29)
+    assert goals.best_subset(points, 3) == goals.best_subset(points, 9) == pytest.approx(0.33)
+    rng = np.random.default_rng(0)
+    cloud = rng.random((40, 2))
+    front = cloud[non_dominated(cloud)]
+    one = max(hypervolume(front[[i, j]], np.ones(2)) for i in range(len(front)) for j in range(len(front)))
+    assert goals.best_subset(cloud, 2) == pytest.approx(one)

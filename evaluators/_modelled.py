@@ -6,14 +6,15 @@ runs (`profile.lower`); the bytes come from the level of memory that holds them;
 work in; and on a device of many cores a layer with few tiles leaves most of them idle.
 
 It costs microseconds a layer. It is good for an order and for comparing candidates, not for milliseconds: what is no
-compressible layer (norms, softmax, attention's products, additions) is left out, caches are taken to be warm, and fusion
-is not known. Its error on a machine that was measured is in docs/hardware.md.
+compressible layer (norms, softmax, attention's products, additions) is left out, caches are taken to be warm, and what
+the runtime fuses is not known. docs/hardware.md says how far off that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
@@ -209,5 +210,5 @@ def _boundaries_ms(lowered: list[Lowered], profile: HardwareProfile) -> float:
     if profile.boundary_overhead_us is None or not lowered:
         return 0.0
     widths = [32, *(one.activation_bits for one in lowered), 32]
-    changes = sum(a != b for a, b in zip(widths, widths[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(widths))
     return changes * profile.boundary_overhead_us.value * 1e-3

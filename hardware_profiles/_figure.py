@@ -21,8 +21,8 @@ class Figure(Closed):
 
     value: float = Field(gt=0)
     kind: Literal["measured", "datasheet", "paper", "modelled"] = Field(
-        description="measured: by whoever wrote the profile; datasheet: the maker says so; paper: somebody has measured "
-        "and published it; modelled: an estimate, good for an order, and `source` says how it was made"
+        description="measured: by whoever wrote the profile; datasheet: the maker says so; paper: somebody has "
+        "measured and published it; modelled: an estimate, good for an order, and `source` says how it was made"
     )
     source: str = Field(min_length=1, description="who or what says so, so that it can be checked")
     date: Annotated[datetime.date, Field(strict=False)] = Field(

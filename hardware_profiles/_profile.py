@@ -226,4 +226,4 @@ class HardwareProfile(Closed):
         levels = ("l1", "l2", "l3", "l4", "memory")
         known = self.energy.pj_per_byte
         outwards = [*levels[levels.index(level) :], *reversed(levels)]
-        return next(known[name].value for name in outwards if name in known)  # type: ignore[index]
+        return next(known[name].value for name in outwards if name in known)

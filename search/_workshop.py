@@ -65,11 +65,13 @@ class Workshop:
     def measure(
         self, artifacts: Mapping[str, Path], *, runtime: str, folder: Path, watch: Watch | None = None
     ) -> dict[str, Loaded]:
+        """Outputs, and latencies where the device that the search is for is this machine."""
         task = self.prepared.task
         return measure_fresh(
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
             seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
+            latency=self.prepared.times_here,
         )  # fmt: skip
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:

@@ -181,7 +181,7 @@ def _without(*path: str | int) -> Callable[[dict[str, Any]], None]:
         (_set("kind", to="fpga"), "kind: .* got 'fpga'"),
         (
             _set("rates_gmac_s", "int8", "value", to=5e7),
-            r"rates_gmac_s.int8 of one core of a cpu: 5e\+07 cannot be: it must be at most 20000; is it really in 10⁹ multiply",
+            r"rates_gmac_s.int8 of one core of a cpu: 5e\+07 cannot be: it must be at most 20000; is it really in 10⁹",
         ),
         (
             _set("layer_overhead_us", "value", to=1e-9),

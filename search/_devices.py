@@ -73,6 +73,20 @@ class Device:
             found["memory_bytes"] = 0.0 if stays else sum(running_weight_bytes(part, given, self.profile).values())
         return found
 
+    def whole(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
+        """Of a whole candidate, the activations' memory included. A layer that is not named is left alone."""
+        from ..compressors import LayerSpec
+        from ..evaluators.memory._weights import other_weight_bytes
+
+        alike: dict[LayerSpec, list[str]] = {}
+        for fqn in anatomy.fqns:
+            alike.setdefault(assignment.get(fqn, LayerSpec()), []).append(fqn)
+        parts = [self.costs(anatomy, fqns, spec) for spec, fqns in alike.items()]
+        total = {name: sum(part[name] for part in parts) for name in parts[0]}
+        if "memory_bytes" in total and self.profile.storage_bytes is None:
+            total["memory_bytes"] += other_weight_bytes(anatomy)
+        return total | self.exact(anatomy, assignment)
+
     def rows(self, anatomy: Anatomy, space: SearchSpace) -> DeviceRows:
         """Raises `InputError` where the profile has no energies and they are wanted."""
         from ..compressors import LayerSpec
@@ -82,7 +96,6 @@ class Device:
         decided = {fqn for group in space.groups for fqn in group.layers}
         table = [[self.costs(anatomy, group.layers, spec) for spec in group.levels] for group in space.groups]
         fixed = self.costs(anatomy, [fqn for fqn in anatomy.fqns if fqn not in decided], neutral)
-        original = self.costs(anatomy, anatomy.fqns, neutral)
         if "memory_bytes" in self.names and self.profile.storage_bytes is None:
             fixed["memory_bytes"] += other_weight_bytes(anatomy)
         costs: dict[str, list[list[float]]] = {name: [[c[name] for c in row] for row in table] for name in fixed}
@@ -91,7 +104,7 @@ class Device:
         return DeviceRows(
             costs={name: tuple(tuple(row) for row in rows) for name, rows in costs.items()},
             fixed=fixed,
-            original={**original, **self.exact(anatomy, {})},
+            original=self.whole(anatomy, {}),
         )
 
     def exact(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:

@@ -231,8 +231,7 @@ def original_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], in
     total = _counted(anatomy, anatomy.fqns, LayerSpec(), stored)
     total["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
     for device, name in _named(prepared):
-        whole = device.costs(anatomy, anatomy.fqns, LayerSpec()) | device.exact(anatomy, {})
-        total |= {at(metric, name): value for metric, value in whole.items()}
+        total |= {at(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
     return total
 
 

@@ -161,6 +161,23 @@ def test_for_a_device_that_is_not_here_no_latency_is_measured(tmp_path: Path) ->
     assert [check["name"] for check in checked["checks"]] == ["files", "accuracy"]
 
 
+def test_energy_is_measured_where_a_counter_can_be_read(tmp_path: Path) -> None:
+    """The plugin stands in for a machine that has one; it is imported by the fresh process before anything else."""
+    (tmp_path / "counter.py").write_text(
+        "import time\nimport paredown.evaluators.energy as energy\n"
+        "class Counter:\n    name = 'clock'\n    def read_mj(self):\n        return 1e6 * time.perf_counter()\n"
+        "energy.counters_here = lambda: [Counter()]\n"
+    )
+    limits, plugins = {"energy_mj": {"max_ratio": 1.0}}, [str(tmp_path / "counter.py")]
+    front = search(task(limits=limits, plugins=plugins, budget={"trials": 1}), out=tmp_path / "run", workers=0)
+    measured = front.original.metrics["energy_mj"]
+    assert (measured.source, measured.unit) == ("measured", "mJ")
+    assert front.original.search_metrics["energy_mj"].source == "modelled"
+    elsewhere = open_run(tmp_path / "run").front(profile=PHONE).original.metrics
+    assert elsewhere["energy_mj"].source == "modelled"  # what this machine draws says nothing of a phone
+    assert not any(name.startswith(("latency_p", "speedup", "eager")) for name in elsewhere)
+
+
 X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
 
 

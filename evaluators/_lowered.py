@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from ..compressors import LayerInfo, LayerSpec
     from ..hardware_profiles import HardwareProfile, Lowered
 
+_BUILT_IN = "affine"
+"""The method whose codes are integers on an even grid; of another, its name is all that is known of its format."""
+
 
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:
     """What the profile's runtime really runs for this layer, treated so.
@@ -18,7 +21,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         layer.kind,
         weight_bits=spec.weight_bits,
         activation_bits=spec.activation_bits,
-        weight_format=spec.weight_method,
+        weight_format="int" if spec.weight_method == _BUILT_IN else spec.weight_method,
         sparsity=spec.sparsity,
         rank=spec.rank,
         depthwise=is_depthwise(layer),

@@ -23,7 +23,7 @@ Pattern = Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$", description="N:M,
 class Treatment:
     """What a layer is, and what was asked for it: all that a rule can look at.
 
-    weight_format  "affine" for integer codes on an even grid; else the format's or method's own name ("fp8_e4m3")
+    weight_format  "int" for integer codes on an even grid; else the format's own name ("fp8_e4m3")
     group_size     weights that share a scale along a row; 0: the whole row (or tensor) does
     pattern        "2:4" and the like; None: zeros stand anywhere
     depthwise      a convolution with as many groups as output channels
@@ -33,7 +33,7 @@ class Treatment:
     kind: str
     weight_bits: int = FLOAT_BITS
     activation_bits: int = FLOAT_BITS
-    weight_format: str = "affine"
+    weight_format: str = "int"
     group_size: int = 0
     sparsity: float = 0.0
     pattern: str | None = None
@@ -82,7 +82,7 @@ class Match(Closed):
     depthwise: bool | None = Field(default=None, description="whether each channel is convolved by itself")
     weight_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
     weight_formats: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
-        default=None, description="affine (integer codes on an even grid), or a format's own name"
+        default=None, description="int (codes on an even grid), or a format's own name"
     )
     activation_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
     group_sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] | None = Field(

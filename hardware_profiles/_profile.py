@@ -173,7 +173,7 @@ class HardwareProfile(Closed):
         *,
         weight_bits: int = FLOAT_BITS,
         activation_bits: int = FLOAT_BITS,
-        weight_format: str = "affine",
+        weight_format: str = "int",
         group_size: int = 0,
         sparsity: float = 0.0,
         pattern: str | None = None,

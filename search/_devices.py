@@ -194,9 +194,9 @@ def static_measurements(totals: Mapping[str, float], grid_g_per_kwh: float | Non
     return found
 
 
-def modelled_of(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
-    """Those that a profile says, which bear their mark wherever they go."""
-    return {name: m for name, m in metrics.items() if m.source == "modelled"}
+def not_measured(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """Those that a profile or a fitted model says, which bear their mark wherever they go."""
+    return {name: m for name, m in metrics.items() if m.source != "measured"}
 
 
 def is_here(profile: HardwareProfile, machine: Mapping[str, Any]) -> bool:

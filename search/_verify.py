@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ParedownError
 from ..evaluators import Measurement
 from ._bench import reason
-from ._devices import modelled_of
+from ._devices import not_measured
 from ._fresh import REFERENCE, Loaded
 from ._points import selection_of, selections_of
 from ._sitting import Sitting
@@ -114,7 +114,7 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         return
     write_artifact(
         folder, main=main, prepared=sitting.prepared, assignment=assignment,
-        claims={**modelled_of(trial.metrics), **metrics}, point=f"t{trial.number}",
+        claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))

@@ -129,6 +129,7 @@ def test_formats_and_groups_are_told_apart() -> None:
     eight = {"weight_bits": 8, "activation_bits": 8}
     assert hopper.lower("linear", **eight, weight_format="fp8_e4m3").rate == "fp8"
     assert ampere.lower("linear", **eight, weight_format="fp8_e4m3").rate == "int8"
+    assert hopper.lower("linear", weight_bits=16, activation_bits=16, weight_format="fp16").rate == "fp16"
     assert hopper.lower("linear", weight_bits=4, group_size=128).kernel == "INT4 weight-only GEMM"
     assert hopper.lower("linear", weight_bits=4).kernel == "TF32 tensor core"
 

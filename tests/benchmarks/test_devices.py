@@ -32,7 +32,7 @@ def test_all_devices_are_shipped_and_their_costs_modelled(found: dict[str, Any])
         for name, figure in (*device["original"].items(), *device["foreseen"].items()):
             if name in ("latency_ms", "energy_mj", "peak_activation_bytes"):
                 assert figure["source"] == "modelled"
-        assert device["foreseen"]["accuracy"]["source"] == "predicted"
+        assert device["foreseen"]["accuracy"]["source"] in ("predicted", "measured")  # it may be a trial
         assert device["pick"]["accuracy"]["source"] == "measured"
 
 

@@ -194,6 +194,10 @@ def static_measurements(totals: Mapping[str, float], grid_g_per_kwh: float | Non
     return found
 
 
+_ALSO_CALLED = {"arm64": "aarch64", "AMD64": "x86_64"}
+"""By macOS and Windows."""
+
+
 def not_measured(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
     """Those that a profile or a fitted model says, which bear their mark wherever they go."""
     return {name: m for name, m in metrics.items() if m.source != "measured"}
@@ -204,12 +208,25 @@ def is_here(profile: HardwareProfile, machine: Mapping[str, Any]) -> bool:
 
     machine  as `environment` gives it
     """
-    return profile.kind == "cpu" and profile.architecture in ("unknown", machine["architecture"])
+    name = machine["architecture"]
+    return profile.kind == "cpu" and profile.architecture in ("unknown", _ALSO_CALLED.get(name, name))
 
 
-def remarks_on(profile: HardwareProfile, runtime: str, machine: Mapping[str, Any]) -> list[str]:
-    """What a person should know of a profile that does not fit the machine or the runtime."""
-    if not is_here(profile, machine):
+def remarks_on(
+    profile: HardwareProfile, runtime: str, machine: Mapping[str, Any], *, by_default: bool = False
+) -> list[str]:
+    """What a person should know of a profile that does not fit the machine or the runtime.
+
+    by_default  nobody named it, so that it says nothing of where the model will run
+    """
+    here = is_here(profile, machine)
+    if by_default and not here:
+        line = (
+            f"the default profile {profile.name} is of {profile.architecture}, and this machine is "
+            f"{machine['architecture']}: what is modelled is another machine's; name a profile in [hardware]"
+        )
+        return [line]
+    if not here:
         line = (
             f"the device of the profile {profile.name} ({profile.device}, {profile.runtime}) is not here: its latency "
             f"stays modelled and is not measured; quality is verified on {runtime} here"

@@ -53,7 +53,8 @@ def build_store(sitting: Sitting) -> None:
             sitting.recorder.say("store", done=n, total=len(jobs))
     sitting.stop_if_asked()
     for device in prepared.devices:
-        for line in remarks_on(device.profile, sitting.task.hardware.runtime, environment()):
+        hardware = sitting.task.hardware
+        for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
             sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)

@@ -66,7 +66,7 @@ class Prepared:
         """Whether a latency measured on this machine is one of the device that the search is for."""
         from ._environment import environment
 
-        return is_here(self.profile, environment())
+        return self.task.hardware.profile is None or is_here(self.profile, environment())
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepared:

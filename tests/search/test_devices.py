@@ -190,6 +190,10 @@ def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
     assert remarks_on(load_profile("x86-64-amx-openvino"), "openvino", {**X86, "instruction_sets": []}) == []
     assert is_here(load_profile("x86-64-torch"), {**environment(), "architecture": "x86_64"})
     assert not is_here(load_profile("nvidia-h100-tensorrt"), X86)
+    mac = {"architecture": "arm64", "instruction_sets": []}
+    assert is_here(load_profile(PHONE), mac)
+    (line,) = remarks_on(load_profile("x86-64-torch"), "torch", mac, by_default=True)
+    assert "the default profile x86-64-torch is of x86_64, and this machine is arm64" in line
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,15 @@ class Device:
     ) -> None:
         """A guess at the peak as a sum: what it is with every group at its narrowest, and what each level adds to that
         alone. Two that add at different moments are counted twice."""
+        from ..evaluators import lowered_as
+
+        def width(layers: Sequence[str], spec: LayerSpec) -> int:
+            """As it runs: 8-bit activations of a layer whose weights stay in FP32 may run in FP32 too."""
+            return sum(lowered_as(anatomy[fqn], spec, self.profile).activation_bits for fqn in layers)
+
         narrow: dict[str, LayerSpec] = {}
         for group in space.groups:
-            least = min(group.levels, key=lambda spec: spec.activation_bits)
+            least = min(group.levels, key=lambda spec: width(group.layers, spec))
             narrow |= dict.fromkeys(group.layers, least)
         base = self.exact(anatomy, narrow)["peak_activation_bytes"]
         rows = []

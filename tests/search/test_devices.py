@@ -119,6 +119,38 @@ def test_a_front_can_be_asked_for_any_device(run: Run, tmp_path: Path) -> None:
         run.front(profile="h100")
 
 
+def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = run.front(profile=PHONE)
+    older = {key: value for key, value in run.state.facts.items() if key not in ("profiles", "activations")}
+    monkeypatch.setattr(run.state, "facts", older)
+    seen = run.front(profile=PHONE)
+    assert seen.original.metrics["latency_ms"] == there.original.metrics["latency_ms"]
+    assert "latency_ms" in run.front().original.metrics
+    monkeypatch.setattr(run.state, "facts", {key: value for key, value in older.items() if key != "anatomy"})
+    with pytest.raises(InputError, match="did not keep the model's anatomy"):
+        run.front(profile=PHONE)
+
+
+def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    names = ["accuracy", "energy_mj", "memory_bytes"]
+    asked = task(hardware={"runtime": "torch", "profile": PHONE}, objectives={"names": names})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    points = [p for p in front.points if p.on_front]
+    original = front.original.metrics
+    assert any(p.metrics["energy_mj"].value < original["energy_mj"].value for p in points)
+    assert any(p.metrics["memory_bytes"].value < original["memory_bytes"].value for p in points)
+    lightest = min(p.metrics["memory_bytes"].value for p in points)
+    limited = task(
+        hardware={"runtime": "torch", "profile": PHONE}, limits={"memory_bytes": {"max": lightest}},
+        budget={"trials": 10},
+    )  # fmt: skip
+    kept = search(limited, out=tmp_path / "limited", workers=0)
+    assert all(p.metrics["memory_bytes"].value <= lightest for p in kept.points if p.on_front)
+    with pytest.raises(TaskError, match=r"the least that this space can reach is .* modelled from the profile"):
+        search(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
+
+
 def test_resolve_answers_for_each_of_them(run: Run) -> None:
     original = run.front(profile=CHIP).original.metrics["energy_mj"].value
     found = resolve(run, limits="energy_mj<=60%", profile=CHIP)

@@ -146,8 +146,10 @@ def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.Mon
         budget={"trials": 10},
     )  # fmt: skip
     kept = search(limited, out=tmp_path / "limited", workers=0)
-    assert all(p.metrics["memory_bytes"].value <= lightest for p in kept.points if p.on_front)
-    with pytest.raises(TaskError, match=r"the least that this space can reach is .* modelled from the profile"):
+    within = [p.metrics["memory_bytes"].value for p in kept.points if p.on_front]
+    assert within
+    assert max(within) <= lightest
+    with pytest.raises(TaskError, match=r"the least that this space can reach is \d+ .modelled from the profile"):
         search(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
 
 

@@ -72,11 +72,13 @@ class Outlook:
         original = {name: m.value for name, m in first.metrics.items()}
         costs, fixed = _of_first(facts["costs"]), _of_first(facts["fixed"])
         device = None
-        if profile is not None or facts.get("activations") is not None:
-            device = OnDevice.of(run, facts["profile"] if profile is None else profile)
+        if profile is not None:
+            device = OnDevice.of(run, profile)
             costs |= device.rows.costs
             fixed |= device.rows.fixed
             original |= device.rows.original
+        elif facts.get("activations") is not None:  # the costs are the run's own, but the memory is no sum of them
+            device = OnDevice.of(run, facts["profile"])
         table, n_estimated = _table(run, costs, fixed)
         quality = Objective(name=facts["quality"], maximise=_is_maximised(run))
         notes = []

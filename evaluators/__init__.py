@@ -14,10 +14,12 @@ from ._measurement import Measurement, Source
 if TYPE_CHECKING:
     from ._costs import Cost, bops, macs
     from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
-    from ._modelled import ModelledLatency, modelled_latency_ms
+    from ._lowered import lowered_as
+    from ._modelled import LayerRoofline, ModelledLatency, modelled_latency_ms, roofline
     from ._preserved import preserved
     from ._run import ReferenceOutputs, run_batches, run_split
     from ._split import Inputs, Split
+    from .energy import ModelledEnergy, co2_g_per_million, measure_energy, modelled_energy_mj
     from .latency import (
         LatencySamples,
         Pinning,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         is_tie,
         pinned,
     )
+    from .memory import ActivationGraph, Peak, memory_bytes, peak_activations, trace_activations
     from .quality import (
         METRICS,
         Metric,
@@ -48,11 +51,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "._costs": ("Cost", "bops", "macs"),
     "._evaluate": ("Scores", "evaluate_outputs", "evaluate_parts", "evaluate_split"),
-    "._modelled": ("ModelledLatency", "modelled_latency_ms"),
+    "._lowered": ("lowered_as",),
+    "._modelled": ("LayerRoofline", "ModelledLatency", "modelled_latency_ms", "roofline"),
     "._preserved": ("preserved",),
     "._run": ("ReferenceOutputs", "run_batches", "run_split"),
     "._split": ("Inputs", "Split"),
     ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "is_tie", "pinned"),
+    ".energy": ("ModelledEnergy", "co2_g_per_million", "measure_energy", "modelled_energy_mj"),
+    ".memory": ("ActivationGraph", "Peak", "memory_bytes", "peak_activations", "trace_activations"),
     ".quality": (
         "METRICS",
         "Metric",
@@ -75,14 +81,18 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "METRICS",
+    "ActivationGraph",
     "Cost",
     "Inputs",
     "LatencySamples",
+    "LayerRoofline",
     "Measurement",
     "Metric",
     "MetricError",
+    "ModelledEnergy",
     "ModelledLatency",
     "PairedResult",
+    "Peak",
     "Pinning",
     "ReferenceOutputs",
     "Scores",
@@ -91,6 +101,7 @@ __all__ = [
     "Split",
     "aa_floor",
     "bops",
+    "co2_g_per_million",
     "default_looks",
     "divergence_per_sample",
     "evaluate_outputs",
@@ -101,17 +112,24 @@ __all__ = [
     "interleaved",
     "is_tie",
     "losses_of",
+    "lowered_as",
     "macs",
+    "measure_energy",
+    "memory_bytes",
     "metric_from_callable",
+    "modelled_energy_mj",
     "modelled_latency_ms",
     "paired_test",
+    "peak_activations",
     "pinned",
     "preserved",
     "register_metric",
     "resolve_divergence",
+    "roofline",
     "run_batches",
     "run_split",
     "summarise",
+    "trace_activations",
     "value_of_loss",
 ]
 

@@ -5,13 +5,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Kind = Literal["linear", "conv1d", "conv2d", "embedding"]
+from ._figure import Closed
+
+Kind = Literal[
+    "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention"
+]
 KINDS: tuple[str, ...] = get_args(Kind)
 FLOAT_BITS = 32
 
 Bits = Annotated[int, Field(ge=1, le=32)]
+Pattern = Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$", description="N:M, e.g. 2:4")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What a layer is, and what was asked for it: all that a rule can look at.
+
+    weight_format  "int" for integer codes on an even grid; else the format's own name ("fp8_e4m3")
+    group_size     weights that share a scale along a row; 0: the whole row (or tensor) does
+    pattern        "2:4" and the like; None: zeros stand anywhere
+    depthwise      a convolution with as many groups as output channels
+    channels       (out, in) of one group, where alignment matters; None: not known, and taken as aligned
+    """
+
+    kind: str
+    weight_bits: int = FLOAT_BITS
+    activation_bits: int = FLOAT_BITS
+    weight_format: str = "int"
+    group_size: int = 0
+    sparsity: float = 0.0
+    pattern: str | None = None
+    rank: float = 1.0
+    depthwise: bool = False
+    channels: tuple[int, int] | None = None
+
+    @property
+    def sparse(self) -> bool:
+        return self.sparsity > 0.0
+
+    @property
+    def low_rank(self) -> bool:
+        return self.rank < 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +60,8 @@ class Lowered:
     kernel    what runs, by the runtime's own name for it
     rate      key of the profile's `rates_gmac_s`
     native    whether this is what was asked for. False: a format narrower or sparser than what runs saves bytes at most
+    note      of the rule that decided: why
+    rule      its place in `lowering`
     """
 
     weight_bits: int
@@ -33,43 +71,63 @@ class Lowered:
     kernel: str
     rate: str
     native: bool
+    note: str = ""
+    rule: int = 0
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Match(_Closed):
+class Match(Closed):
     """Which layers a rule is about: those that fit every line that is given. A line that is left out fits all."""
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] | None = None
+    depthwise: bool | None = Field(default=None, description="whether each channel is convolved by itself")
     weight_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
+    weight_formats: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="int (codes on an even grid), or a format's own name"
+    )
     activation_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
+    group_sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="weights that share a scale along a row; 0: the whole row does"
+    )
     sparse: bool | None = Field(default=None, description="whether the layer has zeros (a sparsity above 0)")
+    min_sparsity: float | None = Field(default=None, ge=0, lt=1, description="zeros, at least this share")
+    patterns: Annotated[tuple[Pattern, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="N:M patterns of the zeros; a layer whose zeros stand anywhere does not fit"
+    )
     low_rank: bool | None = Field(default=None, description="whether the layer is factorized (a rank below 1)")
+    aligned: int | None = Field(default=None, ge=1, description="channels, out and in, are multiples of this")
 
-    def fits(self, kind: str, weight_bits: int, activation_bits: int, sparse: bool, low_rank: bool) -> bool:
+    def fits(self, asked: Treatment) -> bool:
         return (
-            (self.kinds is None or kind in self.kinds)
-            and (self.weight_bits is None or weight_bits in self.weight_bits)
-            and (self.activation_bits is None or activation_bits in self.activation_bits)
-            and (self.sparse is None or sparse == self.sparse)
-            and (self.low_rank is None or low_rank == self.low_rank)
+            (self.kinds is None or asked.kind in self.kinds)
+            and (self.depthwise is None or asked.depthwise == self.depthwise)
+            and (self.weight_bits is None or asked.weight_bits in self.weight_bits)
+            and (self.weight_formats is None or asked.weight_format in self.weight_formats)
+            and (self.activation_bits is None or asked.activation_bits in self.activation_bits)
+            and (self.group_sizes is None or asked.group_size in self.group_sizes)
+            and (self.sparse is None or asked.sparse == self.sparse)
+            and (self.min_sparsity is None or asked.sparsity >= self.min_sparsity)
+            and (self.patterns is None or asked.pattern in self.patterns)
+            and (self.low_rank is None or asked.low_rank == self.low_rank)
+            and (self.aligned is None or asked.channels is None or not any(c % self.aligned for c in asked.channels))
         )
 
 
-class RunsAs(_Closed):
+class RunsAs(Closed):
     """How the runtime runs them."""
 
     weight_bits: Bits
     activation_bits: Bits
-    sparse: bool = Field(default=False, description="whether zeros save work")
+    sparse: bool = Field(
+        default=False,
+        description="whether zeros save work. With an N:M pattern the rate is that of the sparse kernel, counted in "
+        "the multiply-accumulates that are left",
+    )
     low_rank: bool = Field(description="whether a factorized layer runs as two products")
     kernel: str = Field(min_length=1, description="the runtime's own name for what runs")
     rate: str = Field(min_length=1, description="key of rates_gmac_s")
 
 
-class Rule(_Closed):
+class Rule(Closed):
     """One line of the lowering. The first rule that fits decides."""
 
     when: Match = Match()
@@ -77,16 +135,18 @@ class Rule(_Closed):
     note: str = ""
 
 
-def apply_rule(rule: Rule, *, weight_bits: int, activation_bits: int, sparse: bool, low_rank: bool) -> Lowered:
+def apply_rule(rule: Rule, asked: Treatment, *, index: int = 0) -> Lowered:
     to = rule.runs_as
-    is_sparse, is_low_rank = sparse and to.sparse, low_rank and to.low_rank
-    asked = (weight_bits, activation_bits, sparse, low_rank)
+    sparse, low_rank = asked.sparse and to.sparse, asked.low_rank and to.low_rank
+    wanted = (asked.weight_bits, asked.activation_bits, asked.sparse, asked.low_rank)
     return Lowered(
         weight_bits=to.weight_bits,
         activation_bits=to.activation_bits,
-        sparse=is_sparse,
-        low_rank=is_low_rank,
+        sparse=sparse,
+        low_rank=low_rank,
         kernel=to.kernel,
         rate=to.rate,
-        native=asked == (to.weight_bits, to.activation_bits, is_sparse, is_low_rank),
+        native=wanted == (to.weight_bits, to.activation_bits, sparse, low_rank),
+        note=rule.note,
+        rule=index,
     )

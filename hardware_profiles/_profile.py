@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import InputError
+from ._device import Cache, Energy, Operator, Tile
 from ._explain import explain
-from ._lowering import FLOAT_BITS, KINDS, Lowered, Rule, _Closed, apply_rule
-
-SCHEMA_VERSION = 1
+from ._figure import BOUNDS, RATE_BOUNDS, Closed, DeviceKind, Figure, check
+from ._lowering import FLOAT_BITS, KINDS, Lowered, Pattern, Rule, Treatment, apply_rule
+from ._migrate import SCHEMA_VERSION, migrate
 
 
 class ProfileError(InputError):
     """A hardware profile cannot be found or read, or what it says is wrong."""
 
 
-class Figure(_Closed):
-    """A positive number, and where it is from. The unit is in the name of the field that holds it."""
-
-    value: float = Field(gt=0)
-    kind: Literal["measured", "datasheet", "modelled"] = Field(description="modelled: an estimate, good for an order")
-    source: str = Field(min_length=1, description="who or what says so, so that it can be checked")
-    date: Annotated[datetime.date, Field(strict=False)]
-
-
-class Energy(_Closed):
-    """Energy of one multiply-accumulate, by the same keys as `rates_gmac_s`, and of moving a byte from memory."""
-
-    pj_per_mac: dict[str, Figure]
-    pj_per_byte: Figure
-
-
-class HardwareProfile(_Closed):
+class HardwareProfile(Closed):
     """A device and a runtime on it.
 
-    rates_gmac_s       what one core reaches in good kernels, in 10⁹ multiply-accumulates a second, by number type
-    bandwidth_gb_s     what one core reads from memory, in 10⁹ bytes a second
-    layer_overhead_us  what one kernel costs beside its work: dispatch, threads, borders
-    lowering           what runs for which layers; the first rule that fits decides, and the last must fit every layer
+    Rates and bandwidths are those of *one core* of a cpu; of a gpu, npu or mcu the rates are those of one core too (a
+    streaming multiprocessor, a systolic array), and the bandwidths those of the whole device, whose cores always work
+    together.
+
+    rates_gmac_s          10⁹ multiply-accumulates a second, by number type: the peak, or, where the rate has no
+                          `efficiency`, what good kernels reach
+    efficiency            share of the peak that good kernels reach, by the same keys
+    scaling               what each further core adds, as a share of the first
+    bandwidth_gb_s        10⁹ bytes a second from main memory; `bandwidth_all_gb_s` is where more cores stop helping
+    layer_overhead_us     what one kernel costs beside its work: launch, dispatch, threads, borders
+    boundary_overhead_us  what a change of the number format between two layers costs: quantize, dequantize, layout
+    channels_multiple     kernels work on channels in such multiples; others are padded, and pruning should round to it
+    patterns              N:M sparsity that some rule turns into speed
+    lowering              what runs for which layers; the first rule that fits decides, and the last must fit every one
+    operators             a measured table, where somebody has measured one
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     device: str = Field(min_length=1)
+    kind: DeviceKind
+    architecture: str = Field(min_length=1, description="as `platform.machine()` says it: x86_64, aarch64; else a name")
     isa: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="instruction sets that the figures assume")
-    cores: int = Field(ge=1, description="cores that the figures are for")
+    cores: int = Field(ge=1, description="cores that can work on one model together")
+    numa_nodes: int = Field(default=1, ge=1)
     runtime: str = Field(min_length=1)
     note: str = ""
+    memory_bytes: Figure | None = Field(default=None, description="main memory (of a microcontroller: its RAM)")
+    storage_bytes: Figure | None = Field(default=None, description="where the model lies, if that is not main memory")
+    caches: Annotated[tuple[Cache, ...], Field(strict=False)] = ()
     rates_gmac_s: dict[str, Figure] = Field(min_length=1)
+    efficiency: dict[str, Figure] = Field(default_factory=dict)
+    scaling: Figure | None = None
+    tile: Tile | None = None
     bandwidth_gb_s: Figure
+    bandwidth_all_gb_s: Figure | None = None
     layer_overhead_us: Figure
+    boundary_overhead_us: Figure | None = None
+    channels_multiple: int = Field(default=1, ge=1)
+    patterns: Annotated[tuple[Pattern, ...], Field(strict=False)] = ()
     energy: Energy | None = None
     lowering: Annotated[tuple[Rule, ...], Field(min_length=1, strict=False)]
+    operators: Annotated[tuple[Operator, ...], Field(strict=False)] = ()
 
     @field_validator("lowering")
     @classmethod
@@ -65,26 +76,96 @@ class HardwareProfile(_Closed):
         return rules
 
     @model_validator(mode="after")
-    def _rates_are_known(self) -> Self:
+    def _keys_are_known(self) -> Self:
         known = ", ".join(self.rates_gmac_s)
         for index, rule in enumerate(self.lowering):
             if rule.runs_as.rate not in self.rates_gmac_s:
                 raise ValueError(f"lowering[{index}] runs at the rate {rule.runs_as.rate!r}, and the rates are {known}")
-        for rate in self.energy.pj_per_mac if self.energy else ():
-            if rate not in self.rates_gmac_s:
-                raise ValueError(f"energy.pj_per_mac has {rate!r}, and the rates are {known}")
+            if strange := [p for p in rule.when.patterns or () if p not in self.patterns]:
+                raise ValueError(
+                    f"lowering[{index}] is about the pattern {strange[0]}, and patterns are "
+                    f"{', '.join(self.patterns) or 'none'}; add it there"
+                )
+        for where, keys in (
+            ("energy.pj_per_mac", self.energy.pj_per_mac if self.energy else ()),
+            ("efficiency", self.efficiency),
+        ):
+            for rate in keys:
+                if rate not in self.rates_gmac_s:
+                    raise ValueError(f"{where} has {rate!r}, and the rates are {known}")
+        if self.energy is not None and (missing := sorted(self._rates_in_use() - set(self.energy.pj_per_mac))):
+            raise ValueError(f"energy.pj_per_mac lacks {missing[0]!r}, at which a rule of the lowering runs")
+        levels = [cache.level for cache in self.caches]
+        if levels != sorted(set(levels)):
+            raise ValueError(f"caches must go from the nearest level outwards, each once; got {', '.join(levels)}")
         return self
+
+    @model_validator(mode="after")
+    def _units_can_be(self) -> Self:
+        for rate, figure in self.rates_gmac_s.items():
+            check(
+                f"rates_gmac_s.{rate} of one core of a {self.kind}", figure.value, RATE_BOUNDS[self.kind],
+                "10⁹ multiply-accumulates a second, and not in operations",
+            )  # fmt: skip
+        for where, bound, value in self._bounded():
+            low, high, unit = BOUNDS[bound]
+            check(where, value, (low, high), unit)
+        return self
+
+    def _rates_in_use(self) -> set[str]:
+        return {rule.runs_as.rate for rule in self.lowering}
+
+    def _bounded(self) -> Iterator[tuple[str, str, float]]:
+        """(where, key of `BOUNDS`, value) of every figure but the rates."""
+        for name in (
+            "memory_bytes", "storage_bytes", "scaling", "bandwidth_gb_s", "bandwidth_all_gb_s", "layer_overhead_us",
+            "boundary_overhead_us",
+        ):  # fmt: skip
+            if (figure := getattr(self, name)) is not None:
+                yield name, name, figure.value
+        for rate, figure in self.efficiency.items():
+            yield f"efficiency.{rate}", "efficiency", figure.value
+        for cache in self.caches:
+            yield f"caches.{cache.level}.bytes", "caches.bytes", cache.bytes.value
+            if cache.bandwidth_gb_s is not None:
+                yield f"caches.{cache.level}.bandwidth_gb_s", "caches.bandwidth_gb_s", cache.bandwidth_gb_s.value
+        if self.energy is not None:
+            for key, figure in self.energy.pj_per_mac.items():
+                yield f"energy.pj_per_mac.{key}", "energy.pj_per_mac", figure.value
+            for level, figure in self.energy.pj_per_byte.items():
+                yield f"energy.pj_per_byte.{level}", "energy.pj_per_byte", figure.value
+            if self.energy.idle_w is not None:
+                yield "energy.idle_w", "energy.idle_w", self.energy.idle_w.value
+        for index, operator in enumerate(self.operators):
+            yield f"operators[{index}].ms", "operators.ms", operator.ms
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "the profile") -> HardwareProfile:
-        """Raises `ProfileError` that names the key, what was expected and, for an unknown one, the nearest known."""
+        """From JSON of this schema version, or of an older one (see `migrate`).
+
+        Raises `ProfileError` that names the key, what was expected and, for an unknown one, the nearest known.
+        """
+        version = data.get("schema_version")
+        if isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
+            raise ProfileError(
+                f"{source}: schema_version: must be one of {', '.join(map(str, range(1, SCHEMA_VERSION + 1)))}, got "
+                f"{version!r}; this paredown writes {SCHEMA_VERSION}"
+            )
         try:
-            return cls.model_validate(dict(data))
+            return cls.model_validate(migrate(data))
         except ValidationError as error:
             raise ProfileError(f"{source}: {explain(error, cls)}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_none=True)
+        """JSON-ready, without what was left out."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return {key: value for key, value in data.items() if value not in ({}, [], "") or key == "isa"}
+
+    def save(self, path: Path | str) -> Path:
+        """Write it as JSON, for `load_profile` to read; gives the path."""
+        path = Path(path)
+        path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
 
     def lower(
         self,
@@ -92,14 +173,57 @@ class HardwareProfile(_Closed):
         *,
         weight_bits: int = FLOAT_BITS,
         activation_bits: int = FLOAT_BITS,
+        weight_format: str = "int",
+        group_size: int = 0,
         sparsity: float = 0.0,
+        pattern: str | None = None,
         rank: float = 1.0,
+        depthwise: bool = False,
+        channels: tuple[int, int] | None = None,
     ) -> Lowered:
-        """What really runs where a layer of this kind is treated so. Raises `ProfileError` for an unknown kind."""
+        """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
+
+        Raises `ProfileError` for an unknown kind. What no rule speaks of is what the last one says.
+        """
         if kind not in KINDS:
             raise ProfileError(f"a layer's kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        sparse, low_rank = sparsity > 0.0, rank < 1.0
-        rule = next(r for r in self.lowering if r.when.fits(kind, weight_bits, activation_bits, sparse, low_rank))
-        return apply_rule(
-            rule, weight_bits=weight_bits, activation_bits=activation_bits, sparse=sparse, low_rank=low_rank
-        )
+        asked = Treatment(
+            kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
+            group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
+            channels=channels,
+        )  # fmt: skip
+        index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
+        return apply_rule(rule, asked, index=index)
+
+    def rate_gmac_s(self, rate: str, *, threads: int = 1) -> float:
+        """What `threads` cores of a cpu reach together, or all cores of another device, at this rate."""
+        reached = self.rates_gmac_s[rate].value * (self.efficiency[rate].value if rate in self.efficiency else 1.0)
+        n = self.cores_used(threads)
+        return reached * (1.0 + (n - 1) * (self.scaling.value if self.scaling else 1.0))
+
+    def cores_used(self, threads: int) -> int:
+        return min(threads, self.cores) if self.kind == "cpu" else self.cores
+
+    def level_of(self, n_bytes: float, *, threads: int = 1) -> tuple[str, float]:
+        """The nearest level that holds so many bytes, and its bandwidth in 10⁹ bytes a second for so many threads.
+
+        Only levels with a bandwidth count; what fits in none comes from memory.
+        """
+        n = self.cores_used(threads)
+        for cache in self.caches:
+            held = cache.bytes.value * max(1, n // cache.shared_by)
+            if cache.bandwidth_gb_s is not None and n_bytes <= held:
+                return cache.level, cache.bandwidth_gb_s.value * (n if self.kind == "cpu" else 1)
+        if self.kind != "cpu":
+            return "memory", self.bandwidth_gb_s.value
+        most = self.bandwidth_all_gb_s.value if self.bandwidth_all_gb_s else float("inf")
+        return "memory", max(self.bandwidth_gb_s.value, min(self.bandwidth_gb_s.value * n, most))
+
+    def pj_per_byte(self, level: str) -> float | None:
+        """Of a byte from this level, or from the next farther one that has a figure; None without energies."""
+        if self.energy is None:
+            return None
+        levels = ("l1", "l2", "l3", "l4", "memory")
+        known = self.energy.pj_per_byte
+        outwards = [*levels[levels.index(level) :], *reversed(levels)]
+        return next(known[name].value for name in outwards if name in known)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..compressors import FLOAT_BITS, Anatomy, LayerInfo, LayerSpec
 from ..errors import TaskError
+from ._devices import MODELLED
 from ._space import Candidate, Group, SearchSpace
 from ._task_rules import nearest
 
@@ -87,13 +88,13 @@ def check_reachable(task: Task, least: Mapping[str, float], most: Mapping[str, f
 
     Only for costs that are known without running anything. Raises `TaskError` naming the limit and the bound.
     """
-    for name, limit in task.limits.items():
+    for name, limit in task.cost_limits.items():
         original = most.get(name)
         top = limit.max
         if limit.max_ratio is not None and original is not None:
             top = limit.max_ratio * original if top is None else min(top, limit.max_ratio * original)
         if top is not None and name in least and least[name] > top:
-            by = f" (modelled from the profile {task.hardware.profile_name})" if name == "latency_ms" else ""
+            by = f" (modelled from the profile {task.hardware.profile_name})" if name in MODELLED else ""
             raise TaskError(
                 f"limits.{name}: at most {top:g} is asked for, and the least that this space can reach is "
                 f"{least[name]:g}{by}; raise the limit, or "
@@ -117,7 +118,7 @@ def bounds(
     Raises `TaskError` where a relative and an absolute limit exclude each other.
     """
     found: dict[str, tuple[float | None, float | None]] = {}
-    for name, limit in task.limits.items():
+    for name, limit in task.cost_limits.items():
         low, high = limit.min, limit.max
         if limit.max_drop is not None:
             if maximise:

@@ -23,6 +23,9 @@ COSTS = {
     "macs": "multiply-accumulates per sample",
     "bops": "bit operations per sample",
     "energy_mj": "energy per sample",
+    "ms_per_sample": "time per sample, in batches",
+    "peak_activation_bytes": "activations at their peak",
+    "memory_bytes": "memory while it runs",
 }
 """Metrics that say what a model costs, with the words for their axis; every other metric is about quality."""
 
@@ -39,7 +42,9 @@ LOG_FROM = 4.0
 LEAST_SPAN = 0.25
 """An axis of latencies spans at least this share of its middle, so that ties look like ties."""
 
-_UNITS: dict[str, tuple[float, str]] = {"bytes": (1e-3, "kB"), "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ")}
+_UNITS: dict[str, tuple[float, str]] = {
+    "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ"), "ms_per_sample": (1.0, "ms")
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +145,7 @@ def axis(front: Front, name: str) -> Axis:
 
 
 def _cost_unit(name: str, largest: float) -> tuple[float, str]:
-    if name == "bytes":
+    if name.endswith("bytes"):
         return (1e-6, "MB") if largest >= 20e6 else (1e-3, "kB")
     if name in ("macs", "bops"):
         return (1e-9, "G") if largest >= 20e9 else (1e-6, "M")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..compressors import Anatomy, LayerSpec
 from ..errors import ConfigError, SpecError
+from ..evaluators import Measurement
 
 SCHEMA_VERSION = 1
 
@@ -17,6 +18,12 @@ SCHEMA_VERSION = 1
 def config_of(assignment: Mapping[str, LayerSpec]) -> dict[str, Any]:
     """`{"schema_version": 1, "layers": {fqn: what differs from the neutral spec}}`."""
     return {"schema_version": SCHEMA_VERSION, "layers": {fqn: spec.to_dict() for fqn, spec in assignment.items()}}
+
+
+def with_claims(config: Mapping[str, Any], metrics: Mapping[str, Measurement]) -> dict[str, Any]:
+    """The config, and beside it what is known of it; each figure says whether it was measured or modelled. Whoever
+    applies the config reads the layers alone."""
+    return {**config, "claims": {name: m.to_dict(samples=False) for name, m in metrics.items()}}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -38,8 +45,8 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
     """
     from ..compressors import applicable
 
-    if unknown := sorted(set(config) - {"schema_version", "layers"}):
-        raise ConfigError(f"unknown key {unknown[0]!r} in the config; known are schema_version, layers")
+    if unknown := sorted(set(config) - {"schema_version", "layers", "claims"}):
+        raise ConfigError(f"unknown key {unknown[0]!r} in the config; known are schema_version, layers, claims")
     if config.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
             f"the config has schema version {config.get('schema_version')!r}; this paredown reads {SCHEMA_VERSION}"

@@ -52,6 +52,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "memory_bytes": _memory(),
+        "architecture": platform.machine(),
         "instruction_sets": [name for name in ISA if name in flags],
     }
 

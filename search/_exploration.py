@@ -9,7 +9,7 @@ from ._bench import Job
 from ._narrowed import narrow
 from ._promotion import EVERY, Promotion, as_screened
 from ._result import misses, violation
-from ._sitting import Sitting, next_attempt
+from ._sitting import Sitting, next_attempt, on_every_device
 from ._space import Candidate, SearchSpace
 from ._trial import Infeasible, Trial
 from .searchers import Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
@@ -53,7 +53,7 @@ class _Exploration:
         self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
         self.promotion = None
         if sitting.n_screened:
-            self.promotion = Promotion(prepared.guide, sitting.costs, sitting.recorder.limits)
+            self.promotion = Promotion(on_every_device(prepared), sitting.costs, sitting.recorder.limits)
             for trial in sitting.state.trials:
                 self.promotion.add(trial)
         self.n_promoted, self.n_finalists = 0, 0

@@ -44,6 +44,7 @@ class Loaded:
     latency_ms    raw samples at batch 1; empty if it was not timed
     reference_ms  the original in the same runtime, interleaved with the above
     eager_ms      the original in PyTorch eager, interleaved too; only beside the original
+    energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
     facts         process, threads, core, versions; `aa_floor` beside the original
     reason        why there is nothing, or None
     """
@@ -52,6 +53,7 @@ class Loaded:
     latency_ms: tuple[float, ...] = ()
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
+    energy_mj: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
@@ -68,6 +70,7 @@ def measure_fresh(
     plugins: Plugins | None = None,
     latency: bool = True,
     seconds: float = 1.0,
+    energy_batch: int = 0,
     watch: Watch | None = None,
 ) -> dict[str, Loaded]:
     """Load and run every artifact (id -> main file) in a process that has seen nothing of this one.
@@ -75,11 +78,13 @@ def measure_fresh(
     The artifact called "original", if there is one, is the reference for the latencies.
     `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
     `plugins` are imported there before anything else.
+    `energy_batch` is the number of samples in a call whose energy is measured where there is a counter; 0: not wanted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
     spec = {
         "runtime": runtime, "batch_size": batch_size, "threads": threads, "latency": latency, "seconds": seconds,
+        "energy_batch": energy_batch,
         "model_source": model_source, "plugins": plugins.to_dict() if plugins else None,
         "artifacts": {key: str(path) for key, path in artifacts.items()},
     }  # fmt: skip
@@ -105,7 +110,9 @@ def _read_result(folder: Path, key: str) -> Loaded:
     data: dict[str, Any] = json.loads((folder / f"{key}.json").read_text())
     outputs = load_file(folder / f"{key}.safetensors")["outputs"] if data["reason"] is None else None
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
-    return Loaded(outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], **times)
+    return Loaded(
+        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"), **times
+    )
 
 
 def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | None:
@@ -210,7 +217,22 @@ class _Child:
         found: dict[str, Any] = {"reason": None}
         if self.spec["latency"]:
             found |= self.time(key, session)
+            if self.spec["energy_batch"]:
+                found |= self.energy(session)
         return found
+
+    def energy(self, session: Any) -> dict[str, Any]:
+        """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""
+        from ..evaluators.energy import counters_here, measure_energy
+        from ..evaluators.latency import exclusive_slot
+
+        if not (counters := counters_here()):
+            return {}
+        batch = self.spec["energy_batch"]
+        inputs = self.split.take(batch).inputs
+        with exclusive_slot():
+            measured = measure_energy(lambda: session.run(inputs), counters, seconds=self.spec["seconds"], batch=batch)
+        return {"energy_mj": measured.to_dict(samples=False)}
 
     def time(self, key: str, session: Any) -> dict[str, Any]:
         """Batch 1, one pinned core, nobody else in the slot, interleaved with the original."""

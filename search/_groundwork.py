@@ -12,9 +12,11 @@ from ..compressors import LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
+from ._devices import remarks_on, static_measurements
+from ._environment import environment
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
-from ._sitting import Sitting, static_measurement
+from ._sitting import Sitting
 from ._space import Candidate
 from ._trial import Completed, Kind
 
@@ -50,9 +52,14 @@ def build_store(sitting: Sitting) -> None:
                 sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
             sitting.recorder.say("store", done=n, total=len(jobs))
     sitting.stop_if_asked()
+    for device in prepared.devices:
+        hardware = sitting.task.hardware
+        for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
+            sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
     least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
+    least.pop("memory_bytes", None)  # its rows are a guess and no bound
     check_reachable(sitting.task, least, sitting.original_costs)
     _write_facts(sitting, sizes, errors)
 
@@ -106,17 +113,17 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "weight_error": [[max(errors[f, s] for f in g.layers) for s in g.levels] for g in space.groups],
         "runs_as": [[_kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups],
         "profile": prepared.profile.name,
+        "profiles": [device.profile.name for device in prepared.devices],
+        "activations": graph.to_dict() if (graph := prepared.devices[0].graph) is not None else None,
         "unused": list(prepared.anatomy.unused),
         "anatomy": prepared.anatomy.to_dict(),
     }
 
 
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
-    lowered = prepared.profile.lower(
-        prepared.anatomy[fqn].kind, weight_bits=spec.weight_bits, activation_bits=spec.activation_bits,
-        sparsity=spec.sparsity, rank=spec.rank,
-    )  # fmt: skip
-    return lowered.kernel
+    from ..evaluators import lowered_as
+
+    return lowered_as(prepared.anatomy[fqn], spec, prepared.profile).kernel
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
@@ -128,7 +135,7 @@ def evaluate_baselines(sitting: Sitting) -> None:
     wanted += [("uniform", candidate) for _, candidate in uniform_settings(space)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
-        metrics = {name: static_measurement(name, value) for name, value in sitting.original_costs.items()}
+        metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)
         metrics |= sitting.prepared.quality
         n = sitting.n_screened
         screen = original_quality(sitting.prepared.bench, n) if n else {}

@@ -6,29 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, LimitsNotMet
 from ..evaluators import Measurement
+from ._devices import static_measurements
 from ._foresight import Foresight
 from ._knapsack import knapsack
+from ._on_device import OnDevice
 from ._points import limits_from, objectives_from
 from ._programme import Programme, Solution, solve
 from ._result import Limits, violation
 from ._run import Run
 from ._shifts import shifts_of
-from ._sitting import static_measurement
 from ._space import Candidate, SearchSpace
 from ._sweep import pad
 from ._table import assemble
 from ._trial import Completed
 from .searchers import Objective, SensitivityTable
-
-if TYPE_CHECKING:
-    from ..compressors import Anatomy, LayerSpec
-    from ..hardware_profiles import HardwareProfile
 
 BISECTIONS = 12
 """Halvings of the (logarithm of the) divergence that may be spent: to a thousandth and less of its range."""
@@ -43,6 +40,7 @@ class Outlook:
     limits    the run's own
     done      the completed trials, without the original
     profile   the device's name
+    device    where it is another than the run's first, or the memory has to be worked out for each candidate
     """
 
     run: Run
@@ -56,6 +54,7 @@ class Outlook:
     original_id: str
     done: tuple[Completed, ...]
     profile: str
+    device: OnDevice | None
     notes: tuple[str, ...]
     time_limit_s: float
 
@@ -72,9 +71,15 @@ class Outlook:
         if first is None:
             raise InputError(f"{run.path} has not evaluated its original yet; run `paredown resume {run.path}`")
         original = {name: m.value for name, m in first.metrics.items()}
-        costs, fixed, device = facts["costs"], dict(facts["fixed"]), facts["profile"]
+        costs, fixed = _of_first(facts["costs"]), _of_first(facts["fixed"])
+        device = None
         if profile is not None:
-            costs, fixed, original, device = _on_device(run, profile, costs, fixed, original)
+            device = OnDevice.of(run, profile)
+            costs |= device.rows.costs
+            fixed |= device.rows.fixed
+            original |= device.rows.original
+        elif facts.get("activations") is not None:  # the costs are the run's own, but the memory is no sum of them
+            device = OnDevice.of(run, facts["profile"])
         table, n_estimated = _table(run, costs, fixed)
         quality = Objective(name=facts["quality"], maximise=_is_maximised(run))
         notes = []
@@ -83,7 +88,8 @@ class Outlook:
         return cls(
             run=run, space=space, table=table, objectives=objectives_from(facts["objectives"]), quality=quality,
             foresight=Foresight(space, table, run.trials, quality, run.task.search.seed),
-            original=original, original_id=f"t{first.number}", limits=limits_from(facts["limits"]), profile=device,
+            original=original, original_id=f"t{first.number}", limits=limits_from(facts["limits"]),
+            profile=facts["profile"] if device is None else device.name, device=device,
             done=tuple(t for t in done if t.kind != "original"), notes=tuple(notes),
             time_limit_s=time_limit_s,
         )  # fmt: skip
@@ -194,7 +200,16 @@ class Outlook:
         return "; ".join(parts) + (" at best within the other limits" if others else " at best")
 
     def costs_of(self, candidate: Candidate) -> dict[str, Measurement]:
-        return {name: static_measurement(name, self.table.cost_of(name, candidate)) for name in self.table.costs}
+        """As a trial of this candidate would have them, on the outlook's device."""
+        totals = {name: self.table.cost_of(name, candidate) for name in self.table.costs}
+        if self.device is not None:
+            totals |= self.device.device.exact(self.device.anatomy, self.space.assignment(candidate))
+        return static_measurements(totals, self.run.task.hardware.grid_g_per_kwh)
+
+
+def _of_first(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the further devices of a task that names several: each of them has an outlook of its own."""
+    return {name: value for name, value in values.items() if "@" not in name}
 
 
 def _table(run: Run, costs: Mapping[str, Any], fixed: Mapping[str, float]) -> tuple[SensitivityTable, int]:
@@ -220,43 +235,3 @@ def _is_maximised(run: Run) -> bool:
     from ..evaluators import METRICS
 
     return METRICS[name].maximise if name in METRICS else True
-
-
-def _on_device(
-    run: Run, profile: str | Path, costs: Mapping[str, Any], fixed: Mapping[str, float], original: Mapping[str, float]
-) -> tuple[dict[str, Any], dict[str, float], dict[str, float], str]:
-    """Costs, fixed costs and the original's metrics with the latency of another device, and the device's name."""
-    from ..compressors import Anatomy
-    from ..hardware_profiles import load_profile
-
-    device = load_profile(profile)
-    stored = run.state.facts.get("anatomy")
-    if stored is None:
-        raise InputError(
-            f"{run.path} was made by a paredown that did not keep the model's anatomy, without which no latency can be "
-            f"modelled for {device.name}; `paredown resume {run.path}` adds it"
-        )
-    anatomy = Anatomy.from_dict(stored)
-    rows, rest, whole = latency_rows(anatomy, run.space, device)
-    return (
-        {**costs, "latency_ms": rows},
-        {**fixed, "latency_ms": rest},
-        {**original, "latency_ms": whole},
-        device.name,
-    )
-
-
-def latency_rows(
-    anatomy: Anatomy, space: SearchSpace, profile: HardwareProfile
-) -> tuple[tuple[tuple[float, ...], ...], float, float]:
-    """Modelled milliseconds: per group and level; of the layers that nobody decides; of the original."""
-    from ..evaluators import modelled_latency_ms
-
-    def shared(fqns: Sequence[str], spec: LayerSpec | None) -> float:
-        part = replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())
-        assignment = {} if spec is None else dict.fromkeys(fqns, spec)
-        return modelled_latency_ms(part, assignment, profile).total_ms
-
-    rows = tuple(tuple(shared(group.layers, spec) for spec in group.levels) for group in space.groups)
-    decided = {fqn for group in space.groups for fqn in group.layers}
-    return rows, shared([f for f in anatomy.fqns if f not in decided], None), shared(anatomy.fqns, None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._config import config_of
 from ._front import hypervolume, knee, non_dominated
+from ._on_device import OnDevice, without_machine
 from ._result import Front, Limits, Point, misses, violation
 from ._select import Selection, select, vectors
 from ._space import SearchSpace
@@ -30,27 +32,41 @@ def limits_from(data: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[f
     return {name: (low, high) for name, (low, high) in data.items()}
 
 
-def selection_of(run: Run) -> Selection:
+def selection_of(run: Run, device: OnDevice | None = None) -> Selection:
+    """What becomes a point, on the run's first device or on another."""
     facts = run.state.facts
-    return select(
-        run.trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(facts["limits"])
+    trials, limits = (
+        (run.trials, facts["limits"]) if device is None else (device.trials(run.trials), device.limits(run))
     )
+    return select(trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(limits))
 
 
-def front_of(run: Run, *, everything: bool = False) -> Front:
-    """Points, picks and what is recommended. Without a single trial, an empty front."""
+def selections_of(run: Run) -> list[Selection]:
+    """On each of the run's devices, the first before the others."""
+    further = run.state.facts.get("profiles", [])[1:]
+    return [selection_of(run), *(selection_of(run, OnDevice.of(run, name)) for name in further)]
+
+
+def front_of(run: Run, *, everything: bool = False, profile: str | Path | None = None) -> Front:
+    """Points, picks and what is recommended. Without a single trial, an empty front.
+
+    profile  another device: the same trials with its costs. Nothing is evaluated, and no latency is a measured one
+    """
     facts = run.state.facts
     if not facts:
         return Front(points=(), picks={}, objectives=(), limits={}, run=run.path)
-    objectives, limits = objectives_from(facts["objectives"]), limits_from(facts["limits"])
-    chosen = selection_of(run)
+    device = None if profile is None or profile == facts["profile"] else OnDevice.of(run, profile)
+    trials = run.trials if device is None else device.trials(run.trials)
+    objectives = objectives_from(facts["objectives"])
+    limits = limits_from(facts["limits"] if device is None else device.limits(run))
+    chosen = selection_of(run, device)
     confirmed = _confirmed(run, chosen)
     members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
     if everything:
         known = {trial.number for trial in members}
-        members += [t for t in run.trials if isinstance(t, Completed) and t.number not in known]
+        members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
     space = run.space
-    points = [_point(run, space, trial, chosen, confirmed, limits) for trial in members]
+    points = [_point(run, space, trial, chosen, confirmed, limits, elsewhere=device is not None) for trial in members]
     cost = objectives[-1]
     points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
     return Front(
@@ -59,8 +75,9 @@ def front_of(run: Run, *, everything: bool = False) -> Front:
         objectives=objectives,
         limits=limits,
         run=run.path,
-        hypervolume=front_hypervolume(run.trials, objectives, limits),
-        nearest=nearest(run.trials, limits),
+        profile=facts["profile"] if device is None else device.name,
+        hypervolume=front_hypervolume(trials, objectives, limits),
+        nearest=nearest(trials, limits),
     )
 
 
@@ -105,10 +122,14 @@ def _point(
     chosen: Selection,
     confirmed: Mapping[int, str | None],
     limits: Limits,
+    *,
+    elsewhere: bool,
 ) -> Point:
     found = run.state.verified.get(trial.number)
     verified = found is not None and found.reason is None
-    metrics = {**trial.metrics, **found.metrics} if found is not None and verified else dict(trial.metrics)
+    metrics = dict(trial.metrics)
+    if found is not None and verified:
+        metrics |= without_machine(found.metrics) if elsewhere else found.metrics
     note = ""
     recommended = False
     if trial.kind == "mixed" and trial.number in confirmed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ParedownError, TaskError
 from ._bench import Bench, judge, reason
+from ._devices import Device, at, devices_of, is_here
 from ._space import SearchSpace
 from .searchers import Objective
 
@@ -32,6 +33,7 @@ class Prepared:
     objectives  what the task asks for, the quality first
     guide       what the searcher is told: the same, with the divergence for the quality unless the task says otherwise
     quality     the original's, on the search split
+    devices     one for each profile that the task names; the search is led by the first
     model_source  how a fresh process builds the model; None if the model was handed over as an object
     """
 
@@ -40,7 +42,7 @@ class Prepared:
     quality: Mapping[str, Measurement]
     report: Split
     calibration_inputs: Any
-    profile: HardwareProfile
+    devices: tuple[Device, ...]
     objectives: tuple[Objective, ...]
     guide: tuple[Objective, ...]
     modules: Sequence[ModuleType]
@@ -55,6 +57,17 @@ class Prepared:
     def space(self) -> SearchSpace:
         return self.bench.space
 
+    @property
+    def profile(self) -> HardwareProfile:
+        return self.devices[0].profile
+
+    @property
+    def times_here(self) -> bool:
+        """Whether a latency measured on this machine is one of the device that the search is for."""
+        from ._environment import environment
+
+        return self.task.hardware.profile is None or is_here(self.profile, environment())
+
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepared:
     """Import the plugins, load, trace, calibrate, and run the original once over the search split.
@@ -63,7 +76,6 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     """
     from ..compressors import Anatomy, calibrate, model_digest
     from ..evaluators import ReferenceOutputs, resolve_divergence
-    from ..hardware_profiles import load_profile
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
@@ -98,20 +110,43 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
-    guide = tuple(Objective(name="divergence") if guided and o.name == metric.name else o for o in objectives)
+    guide = tuple(_led_by(o, metric.name, guided) for o in objectives)
     return Prepared(
         task=task,
         bench=bench,
         quality=original_quality(bench, len(search)),
         report=splits.report,
         calibration_inputs=splits.calibration.take(1).inputs,
-        profile=load_profile(task.profile),
+        devices=_devices(task, bench),
         objectives=objectives,
         guide=guide,
         modules=user_modules(task),
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=model_digest(model),
     )
+
+
+def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:
+    """Raises `InputError` for a profile that cannot be used, or a model whose memory cannot be foreseen."""
+    from ..evaluators import trace_activations
+    from ..hardware_profiles import load_profile
+    from ._devices import MEMORY, wanted
+
+    profiles = [load_profile(name) for name in task.profiles]
+    names = [profile.name for profile in profiles]
+    if len(set(names)) < len(names):
+        raise TaskError(f"hardware.profile: two of the profiles are named alike ({', '.join(names)}); rename one")
+    graph = None
+    if any(name in MEMORY for name in wanted(task)):
+        graph = trace_activations(bench.model, bench.split.take(1).inputs, bench.anatomy)
+    return devices_of(task, profiles, graph)
+
+
+def _led_by(objective: Objective, metric: str, guided: bool) -> Objective:
+    """What the search minimises for an objective."""
+    if objective.name == "throughput":
+        return Objective(name="ms_per_sample")
+    return Objective(name="divergence") if guided and objective.name == metric else objective
 
 
 def _in_random_order(split: Split, n: int | None, seed: int) -> Split:
@@ -154,53 +189,66 @@ def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...
     if not quality:
         raise TaskError(f"[objectives] names must have {metric!r} or 'divergence' among them, got {', '.join(names)}")
     ordered = [*quality, *(name for name in names if name not in quality)]
-    return tuple(Objective(name=name, maximise=maximise and name == metric) for name in ordered)
+    return tuple(
+        Objective(name=name, maximise=(maximise and name == metric) or name == "throughput") for name in ordered
+    )
 
 
-COSTS = ("bytes", "macs", "bops", "latency_ms")
+COSTS = ("bytes", "macs", "bops", "latency_ms", "energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes")
+"""What `static_costs` may give."""
+
+_COUNTED = ("bytes", "macs", "bops")
 
 
 def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
     """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is
-    chosen.
+    chosen. The costs on a device that is not the first bear its name.
 
     stored  (fqn, spec) -> that layer's share of the stored file, in bytes
     """
     from ..compressors import LayerSpec, fixed_bytes
 
     anatomy, space = prepared.anatomy, prepared.space
-    costs: dict[str, list[tuple[float, ...]]] = {name: [] for name in COSTS}
-    for group in space.groups:
-        rows = [_group_costs(prepared, group.layers, spec, stored) for spec in group.levels]
-        for name in COSTS:
-            costs[name].append(tuple(row[name] for row in rows))
+    costs: dict[str, tuple[tuple[float, ...], ...]] = {}
+    counted = [[_counted(anatomy, group.layers, spec, stored) for spec in group.levels] for group in space.groups]
+    for name in _COUNTED:
+        costs[name] = tuple(tuple(level[name] for level in row) for row in counted)
     decided = {fqn for group in space.groups for fqn in group.layers}
     free = tuple(fqn for fqn in anatomy.fqns if fqn not in decided)
-    fixed = _group_costs(prepared, free, LayerSpec(), stored)
+    fixed = _counted(anatomy, free, LayerSpec(), stored)
     fixed["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
-    return {name: tuple(rows) for name, rows in costs.items()}, fixed
+    for device, suffix in _named(prepared):
+        rows = device.rows(anatomy, space)
+        costs |= {at(metric, suffix): values for metric, values in rows.costs.items()}
+        fixed |= {at(metric, suffix): value for metric, value in rows.fixed.items()}
+    return costs, fixed
 
 
 def original_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
     """The same of the model as it came."""
     from ..compressors import LayerSpec, fixed_bytes
 
-    total = _group_costs(prepared, prepared.anatomy.fqns, LayerSpec(), stored)
-    total["bytes"] += fixed_bytes(prepared.bench.model, prepared.anatomy)
+    anatomy = prepared.anatomy
+    total = _counted(anatomy, anatomy.fqns, LayerSpec(), stored)
+    total["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
+    for device, name in _named(prepared):
+        total |= {at(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
     return total
 
 
-def _group_costs(
-    prepared: Prepared, fqns: Sequence[str], spec: LayerSpec, stored: Mapping[tuple[str, LayerSpec], int]
-) -> dict[str, float]:
-    from ..evaluators import bops, macs, modelled_latency_ms
+def _named(prepared: Prepared) -> list[tuple[Device, str | None]]:
+    return [(device, device.profile.name if n else None) for n, device in enumerate(prepared.devices)]
 
-    anatomy = prepared.anatomy
+
+def _counted(
+    anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec, stored: Mapping[tuple[str, LayerSpec], int]
+) -> dict[str, float]:
+    from ..evaluators import bops, macs
+
     part = replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())
     assignment = dict.fromkeys(fqns, spec)
     return {
         "bytes": float(sum(stored[fqn, spec] for fqn in fqns)),
         "macs": float(macs(part, assignment).total),
         "bops": float(bops(part, assignment).total),
-        "latency_ms": modelled_latency_ms(part, assignment, prepared.profile).total_ms,
     }

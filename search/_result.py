@@ -76,6 +76,7 @@ class Front:
     picks        name -> point id; a name without a point is absent
     hypervolume  of the front on the search split, against the original's corner
     run          the folder of the run, where everything else is
+    profile      name of the hardware profile whose costs are shown
     """
 
     points: tuple[Point, ...]
@@ -85,6 +86,7 @@ class Front:
     run: Path
     hypervolume: float | None = None
     nearest: str | None = field(default=None)
+    profile: str = ""
 
     def __getitem__(self, point_id: str) -> Point:
         for point in self.points:
@@ -158,6 +160,7 @@ class Front:
             "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
             "hypervolume": self.hypervolume,
             "run": str(self.run),
+            "profile": self.profile,
         }
 
 

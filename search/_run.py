@@ -44,11 +44,14 @@ class Run:
             raise InputError(f"{self.path} has not got as far as its first trial; run `paredown resume {self.path}`")
         return self.state.facts
 
-    def front(self, all: bool = False) -> Front:
-        """The front so far; with `all`, every completed trial as a point."""
+    def front(self, all: bool = False, *, profile: str | Path | None = None) -> Front:
+        """The front so far; with `all`, every completed trial as a point.
+
+        profile  another device, by the name of one of the task's profiles, or by name or path of any
+        """
         from ._points import front_of
 
-        return front_of(self, everything=all)
+        return front_of(self, everything=all, profile=profile)
 
     def status(self) -> dict[str, Any]:
         """What it is doing, what is spent, how the trials went, and the picks so far."""

@@ -12,6 +12,7 @@ from ..compressors import LayerSpec
 from ..errors import Interrupted
 from ..evaluators import Measurement, SequentialTest
 from ._bench import Job, Outcome
+from ._devices import MODELLED, at, static_measurements
 from ._packed import pack_losses, unpack_losses
 from ._pool import Pool
 from ._prepare import Prepared, Static
@@ -19,6 +20,7 @@ from ._race import Raced, Rivals
 from ._recorder import Recorder
 from ._space import Candidate
 from ._trial import Completed, Dominated, Failed, Kind, Screened, Trial
+from .searchers import Objective
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -115,8 +117,9 @@ class Sitting:
         """Whom candidates have to beat. Only when the costs and the limits are known."""
         if self._rivals is None:
             self._rivals = Rivals(
-                self.prepared.guide, list(self.costs), self.recorder.limits, _sequential_test(self.task, self.prepared)
-            )
+                on_every_device(self.prepared), list(self.costs), self.recorder.limits,
+                _sequential_test(self.task, self.prepared),
+            )  # fmt: skip
             for trial in self.state.trials:
                 if isinstance(trial, Completed) and trial.number in self.state.losses:
                     self._rivals.keep(trial, unpack_losses(self.state.losses[trial.number]))
@@ -199,17 +202,29 @@ class Sitting:
         )
 
     def static(self, candidate: Candidate) -> dict[str, Measurement]:
-        """Bytes, MACs, BOPs and the modelled latency: sums over the groups, no forward pass."""
-        return {
-            name: static_measurement(
-                name, self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
-            )
+        """Bytes, MACs, BOPs and what is modelled on each device: sums over the groups, no forward pass."""
+        totals = {
+            name: self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
             for name, rows in self.costs.items()
         }
+        prepared = self.prepared
+        if prepared.devices[0].graph is not None:
+            assignment = prepared.space.assignment(candidate)
+            for n, device in enumerate(prepared.devices):
+                found = device.exact(prepared.anatomy, assignment)
+                totals |= {at(name, device.profile.name if n else None): value for name, value in found.items()}
+        return static_measurements(totals, self.task.hardware.grid_g_per_kwh)
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""
         return {} if trial.kind == "original" else self.prepared.space.assignment(trial.candidate)
+
+
+def on_every_device(prepared: Prepared) -> list[Objective]:
+    """The guide, and its costs on the further devices: who is beaten on one of them may still be wanted on another."""
+    others = [device.profile.name for device in prepared.devices[1:]]
+    modelled = [o.name for o in prepared.guide if o.name in MODELLED]
+    return [*prepared.guide, *(Objective(name=at(name, device)) for device in others for name in modelled)]
 
 
 def _sequential_test(task: Task, prepared: Prepared) -> SequentialTest | None:
@@ -232,11 +247,3 @@ def next_attempt(outcome: Outcome) -> Job | None:
     if not outcome.fatal or outcome.job.attempt >= MAX_ATTEMPTS:
         return None
     return replace(outcome.job, attempt=outcome.job.attempt + 1)
-
-
-_UNITS = {"bytes": "B", "macs": "MAC", "bops": "BOP", "latency_ms": "ms"}
-
-
-def static_measurement(name: str, value: float) -> Measurement:
-    """A cost that needs no forward pass. Bytes, MACs and BOPs are counted; the latency is modelled from the profile."""
-    return Measurement(value=value, unit=_UNITS[name], source="modelled" if name == "latency_ms" else "measured")

@@ -16,9 +16,11 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from ..errors import TaskError
 from ._task_code import is_file_reference
 from ._task_file import explain, merge_overrides, read_toml
-from ._task_rules import check_limit, check_names
+from ._task_rules import check_limit, check_names, check_throughput, per_sample
 from ._task_sections import (
     COSTS,
+    MORE_COSTS,
+    THROUGHPUT,
     BudgetSection,
     DataSection,
     HardwareSection,
@@ -72,8 +74,10 @@ class Task(Section):
                 "a cost alone is best at nothing"
             )
         check_names(tuple(self.limits), known=known, where="limits")
+        if THROUGHPUT in self.limits:
+            check_throughput(self.limits[THROUGHPUT], others=tuple(self.limits))
         for name, limit in self.limits.items():
-            check_limit(name, limit.model_dump(), metric=self.metric_name, costs=COSTS)
+            check_limit(name, limit.model_dump(), metric=self.metric_name, costs=(*COSTS, *MORE_COSTS))
         return self
 
     @classmethod
@@ -142,7 +146,7 @@ class Task(Section):
     @property
     def known_metrics(self) -> tuple[str, ...]:
         """What objectives and limits may name."""
-        return tuple(dict.fromkeys((self.metric_name, "divergence", *COSTS)))
+        return tuple(dict.fromkeys((self.metric_name, "divergence", *COSTS, *MORE_COSTS, THROUGHPUT)))
 
     def objective_names(self, metric: str | None = None) -> tuple[str, ...]:
         """What the task asks for, or by default the metric (under this name, if it is given) and bytes."""
@@ -151,8 +155,20 @@ class Task(Section):
     @property
     def profile(self) -> str:
         """The hardware profile as `load_profile` takes it: a name, or an absolute path if there is such a file."""
-        name = self.hardware.profile_name
-        return str(self.path(name)) if self.path(name).is_file() else name
+        return self.profiles[0]
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """All of them, likewise. The first leads the search."""
+        return tuple(str(self.path(n)) if self.path(n).is_file() else n for n in self.hardware.profile_names)
+
+    @property
+    def cost_limits(self) -> dict[str, Limit]:
+        """The limits, with what less is better for: a throughput of at least 500 is 2 ms a sample at most."""
+        return {
+            ("ms_per_sample" if name == THROUGHPUT else name): per_sample(limit) if name == THROUGHPUT else limit
+            for name, limit in self.limits.items()
+        }
 
     def code_references(self) -> dict[str, str]:
         """Key -> reference, for each piece of the user's code that the task names by file."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._task_sections import Limit
 
 _RANGES = {
     "accuracy": (0.0, 1.0),
@@ -60,3 +64,19 @@ def _percent(name: str, low: float | None) -> str:
         if name == "accuracy" and low is not None and 1 < low <= 100
         else ""
     )
+
+
+def check_throughput(limit: Limit, *, others: tuple[str, ...]) -> None:
+    """Raises `ValueError` for a limit that says nothing of a rate."""
+    if limit.max_ratio is not None or limit.max_drop is not None:
+        raise ValueError("limits.throughput: takes min (samples a second, at least), and no ratio or drop")
+    if any(bound is not None and bound <= 0 for bound in (limit.min, limit.max)):
+        raise ValueError("limits.throughput: must be more than zero samples a second")
+    if "ms_per_sample" in others:
+        raise ValueError("limits: throughput and ms_per_sample are one thing; limit one of them")
+
+
+def per_sample(limit: Limit) -> Limit:
+    """Milliseconds a sample from samples a second: what was least becomes most."""
+    low, high = limit.min, limit.max
+    return type(limit)(min=1000.0 / high if high else None, max=1000.0 / low if low else None)

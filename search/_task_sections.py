@@ -30,6 +30,12 @@ from ._task_values import (
 COSTS = ("bytes", "macs", "bops", "latency_ms")
 """What can be an objective or a limit beside the task's metric and "divergence"; less is better."""
 
+MORE_COSTS = ("energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes")
+"""Likewise; modelled, and reckoned only where an objective or a limit names them."""
+
+THROUGHPUT = "throughput"
+"""Samples a second at `hardware.batch`, more is better: inside the search it is 1000 / ms_per_sample."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
@@ -145,13 +151,37 @@ class HardwareSection(Section):
     runtime: Text = Field(
         default="onnxruntime", min_length=1, description="what runs the exported model: torch, onnxruntime, openvino"
     )
-    profile: Text | None = Field(default=None, description="name or path of a hardware profile; default x86-64-RUNTIME")
-    threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured")
+    profile: Text | tuple[Text, ...] | None = Field(
+        default=None,
+        description="name or path of a hardware profile; default x86-64-RUNTIME. Of a list, the search is led by the "
+        "first, and `paredown front --profile` shows the front of each",
+    )
+    threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured or modelled")
     latency_seconds: Number = Field(default=1.0, ge=0, description="how long each model is timed, at least")
+    batch: Integer = Field(default=1, ge=1, description="samples at once, for throughput, energy_mj and memory_bytes")
+    grid_g_per_kwh: Number | None = Field(
+        default=None, gt=0, description="grams of CO2 that your grid emits for a kilowatt-hour; default: not reckoned"
+    )
+
+    @model_validator(mode="after")
+    def _each_profile_once(self) -> Self:
+        names = self.profile_names
+        if not names:
+            raise ValueError("has an empty list of profiles; name one, or leave profile out")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names a profile twice among {', '.join(names)}; each once")
+        return self
+
+    @property
+    def profile_names(self) -> tuple[str, ...]:
+        """As written; the first leads the search."""
+        if isinstance(self.profile, tuple):
+            return self.profile
+        return (self.profile or f"x86-64-{self.runtime}",)
 
     @property
     def profile_name(self) -> str:
-        return self.profile or f"x86-64-{self.runtime}"
+        return self.profile_names[0]
 
 
 class OverrideSection(Section):
@@ -201,7 +231,8 @@ class ObjectivesSection(Section):
     names: tuple[Text, ...] | None = Field(
         default=None,
         min_length=1,
-        description=f"the metric, divergence, {', '.join(COSTS)}; default the metric and bytes",
+        description=f"the metric, divergence, {', '.join((*COSTS, *MORE_COSTS, THROUGHPUT))}; default the metric and "
+        "bytes",
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from ..errors import ParedownError
 from ..evaluators import Measurement
 from ._bench import reason
+from ._devices import not_measured
 from ._fresh import REFERENCE, Loaded
-from ._points import selection_of
+from ._points import selection_of, selections_of
 from ._sitting import Sitting
 from ._trial import Completed
 from ._workshop import Workshop, artifact_format, write_artifact
@@ -39,7 +40,9 @@ def verify_points(sitting: Sitting) -> None:
     chosen = selection_of(run)
     if chosen.original is None:
         return
-    members = [chosen.original, *chosen.uniform, *chosen.mixed]
+    members = [chosen.original]
+    for each in selections_of(run):  # a point may be wanted for one device alone
+        members += [trial for trial in (*each.uniform, *each.mixed) if trial not in members]
     # what failed in an earlier sitting gets another chance
     todo = [t for t in members if t.number not in state.verified or state.verified[t.number].reason is not None]
     if todo:
@@ -110,7 +113,8 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         sitting.recorder.append(_record(trial, {}, (), reason(exception)))
         return
     write_artifact(
-        folder, main=main, prepared=sitting.prepared, assignment=assignment, claims=metrics, point=f"t{trial.number}",
+        folder, main=main, prepared=sitting.prepared, assignment=assignment,
+        claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))
@@ -122,9 +126,12 @@ def _compare(sitting: Sitting) -> None:
 
     from ..evaluators import paired_test
 
-    state, chosen = sitting.state, selection_of(sitting.run)
-    for trial in chosen.mixed:
-        mine, rival = state.verified.get(trial.number), chosen.rivals.get(trial.number)
+    state = sitting.state
+    pairs = [
+        (trial, chosen.rivals.get(trial.number)) for chosen in selections_of(sitting.run) for trial in chosen.mixed
+    ]
+    for trial, rival in pairs:
+        mine = state.verified.get(trial.number)
         theirs = state.verified.get(rival.number) if rival is not None else None
         if (
             mine is None

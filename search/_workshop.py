@@ -65,11 +65,14 @@ class Workshop:
     def measure(
         self, artifacts: Mapping[str, Path], *, runtime: str, folder: Path, watch: Watch | None = None
     ) -> dict[str, Loaded]:
+        """Outputs, and latencies where the device that the search is for is this machine."""
         task = self.prepared.task
         return measure_fresh(
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
             seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
+            latency=self.prepared.times_here,
+            energy_batch=task.hardware.batch if "energy_mj" in self.prepared.devices[0].names else 0,
         )  # fmt: skip
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:
@@ -97,7 +100,8 @@ def judge_loaded(
 
 
 def _latencies(found: Loaded) -> dict[str, Measurement]:
-    """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime."""
+    """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime; the energy
+    where it was measured."""
     from ..evaluators import LatencySamples, Measurement
 
     if not found.latency_ms:
@@ -107,6 +111,8 @@ def _latencies(found: Loaded) -> dict[str, Measurement]:
     metrics = {"latency_ms": latency}
     for name, value in mine.percentiles().items():
         metrics[f"latency_{name}_ms"] = Measurement(value=value, unit="ms", n=len(mine))
+    if found.energy_mj is not None:
+        metrics["energy_mj"] = Measurement.from_dict(found.energy_mj)
     if found.reference_ms:
         theirs = LatencySamples(found.reference_ms).measurement()
         metrics["speedup"] = Measurement(value=theirs.value / latency.value, unit="x", n=len(mine))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...compressors import LayerSpec
 from .._config import config_of
 from .._space import SearchSpace
-from .._trial import Completed, Dominated, Screened, Trial
+from .._trial import Completed, Dominated, Failed, Screened, Trial
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
@@ -81,6 +81,7 @@ def _of_point(point: Point, front: Front) -> Child:
         "recommended": str(point.recommended).lower(),
         "pick": picks,
         "note": point.note,
+        "modelled": _modelled(point.metrics),
     }
     return Child(
         id=point.id,
@@ -109,9 +110,15 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
             "recommended": "false",
             "pick": "",
             "note": reason,
+            "modelled": "" if isinstance(trial, Failed) else _modelled(trial.metrics),
         },
         failed=not isinstance(trial, (Completed, Dominated, Screened)),
     )
+
+
+def _modelled(metrics: Mapping[str, Measurement]) -> str:
+    """The names of the metrics that a hardware profile says."""
+    return ", ".join(name for name, measured in metrics.items() if measured.source == "modelled")
 
 
 def _numbers(metrics: Mapping[str, Measurement]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ...evaluators import Measurement
     from .._result import Front
 
 MAX_NOTE = 8000
@@ -44,7 +45,7 @@ def note(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> s
     for p in front.points:
         if not (p.on_front or p.kind != "mixed"):
             continue
-        cells = [f"{p.metrics[name].value:.5g}" if name in p.metrics else "–" for name in names]
+        cells = [_figure(p.metrics[name]) if name in p.metrics else "–" for name in names]
         marked = ["yes" if p.verified else "no", "★" if p.recommended else "", marks[p.id], p.note.replace("|", "/")]
         lines.append(f"| {' | '.join([p.id, p.kind, *cells, *marked])} |")
     text = lines[0]
@@ -75,6 +76,11 @@ def _picks(front: Front, names: Sequence[str]) -> list[str]:
     lines = []
     for point in (front[point_id] for point_id in dict.fromkeys(front.picks.values())):
         picks = ", ".join(name for name, chosen in front.picks.items() if chosen == point.id)
-        figures = ", ".join(f"{name} {point.metrics[name].value:.5g}" for name in names if name in point.metrics)
+        figures = ", ".join(f"{name} {_figure(point.metrics[name])}" for name in names if name in point.metrics)
         lines.append(f"- **{picks}** {point.id}: {figures}")
     return lines
+
+
+def _figure(measured: Measurement) -> str:
+    """A number that was not measured says so."""
+    return f"{measured.value:.5g}" + ("" if measured.source == "measured" else f" ({measured.source})")

@@ -1,5 +1,6 @@
 """From arguments to exit codes: what each command prints, where, and how errors look. The search itself is faked."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,8 +20,8 @@ class FakeRun:
     def __init__(self, path):
         self.path = path
 
-    def front(self, all=False):
-        return example_front(self.path)
+    def front(self, all=False, *, profile=None):
+        return dataclasses.replace(example_front(self.path), profile=profile or "")
 
     def status(self):
         return {
@@ -307,6 +308,13 @@ def test_front_for_people(run_dir, capsys):
     assert "uniform w4 a8" in captured.out
     assert "within noise" in captured.out
     assert "accuracy ≥ 88.00 %" in captured.err
+
+
+def test_front_is_shown_as_another_device_sees_it(run_dir, capsys):
+    assert main(["front", str(run_dir), "--profile", "raspberry-pi-5-onnxruntime"]) == 0
+    assert "device: raspberry-pi-5-onnxruntime" in capsys.readouterr().err
+    assert main(["front", str(run_dir), "--profile", "raspberry-pi-5-onnxruntime", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == "raspberry-pi-5-onnxruntime"
 
 
 def test_front_for_programs(run_dir, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ def _data() -> dict[str, Any]:
     return load_profile(ORT).to_dict()
 
 
-def test_three_come_with_the_package() -> None:
-    assert list_profiles() == [ORT, "x86-64-openvino", "x86-64-torch"]
+def test_those_that_the_first_version_had_are_still_there() -> None:
+    assert {ORT, "x86-64-openvino", "x86-64-torch"} <= set(list_profiles())
+    assert len(list_profiles()) >= 14
 
 
 @pytest.mark.parametrize("name", list_profiles())
@@ -42,18 +43,30 @@ def test_each_is_what_its_file_is_named_and_round_trips(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", list_profiles())
-def test_each_marks_its_figures_as_modelled(name: str) -> None:
+def test_none_claims_to_have_been_measured(name: str) -> None:
+    """A measured profile is of one machine, and is made there."""
     profile = load_profile(name)
-    figures = [*profile.rates_gmac_s.values(), profile.bandwidth_gb_s, profile.layer_overhead_us]
-    assert {figure.kind for figure in figures} == {"modelled"}
+    figures = [*_figures(profile.model_dump())]
+    assert "measured" not in {figure["kind"] for figure in figures}
+    assert all(figure["source"].startswith("estimate") for figure in figures if figure["kind"] == "modelled")
     assert "Rough" in profile.note
+    assert not profile.operators
+
+
+def _figures(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict) and {"value", "source", "date"} <= set(value):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _figures(part)
 
 
 @pytest.mark.parametrize("name", list_profiles())
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_original_runs_as_it_is(name: str, kind: str) -> None:
     lowered = load_profile(name).lower(kind)
-    assert (lowered.weight_bits, lowered.activation_bits, lowered.rate) == (32, 32, "fp32")
+    assert (lowered.weight_bits, lowered.activation_bits) == (32, 32)
+    assert lowered.rate in ("fp32", "tf32", "host_fp32")
     assert lowered.native
 
 
@@ -79,7 +92,7 @@ def test_what_a_runtime_makes_of_a_layer(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", list_profiles())
 def test_an_embedding_runs_in_fp32(name: str) -> None:
     lowered = load_profile(name).lower("embedding", weight_bits=4, activation_bits=8)
-    assert (lowered.weight_bits, lowered.rate, lowered.native) == (32, "fp32", False)
+    assert (lowered.weight_bits, lowered.native) == (32, False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,6 +106,7 @@ def test_eager_pytorch_runs_everything_dense_in_fp32(kind: str) -> None:
         kernel=lowered.kernel,
         rate="fp32",
         native=False,
+        note=lowered.note,
     )
 
 
@@ -120,8 +134,8 @@ def test_the_first_rule_that_fits_decides() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ProfileError, match="must be one of linear, conv1d, conv2d, embedding, got 'lstm'"):
-        load_profile(ORT).lower("lstm")
+    with pytest.raises(ProfileError, match=r"must be one of linear, conv1d, .*, got 'lstn'"):
+        load_profile(ORT).lower("lstn")
 
 
 def _set(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:
@@ -161,7 +175,32 @@ def _without(*path: str | int) -> Callable[[dict[str, Any]], None]:
         (_without("bandwidth_gb_s", "source"), "the key 'bandwidth_gb_s.source' is missing"),
         (_set("bandwidth_gb_s", "source", to=""), "bandwidth_gb_s.source: "),
         (_set("bandwidth_gb_s", "date", to="yesterday"), "bandwidth_gb_s.date: .* got 'yesterday'"),
-        (_set("schema_version", to=2), "schema_version: input should be 1, got 2"),
+        (_set("schema_version", to=3), "schema_version: must be one of 1, 2, got 3; this paredown writes 2"),
+        (_set("schema_version", to=True), "schema_version: must be one of 1, 2, got True"),
+        (_without("schema_version"), "schema_version: must be one of 1, 2, got None"),
+        (_set("kind", to="fpga"), "kind: .* got 'fpga'"),
+        (
+            _set("rates_gmac_s", "int8", "value", to=5e7),
+            r"rates_gmac_s.int8 of one core of a cpu: 5e\+07 cannot be: it must be at most 20000; is it really in 10⁹",
+        ),
+        (
+            _set("layer_overhead_us", "value", to=1e-9),
+            "layer_overhead_us: 1e-09 cannot be: it must be at least 0.001; is it really in microseconds",
+        ),
+        (_set("bandwidth_gb_s", "value", to=12e9), r"bandwidth_gb_s: 1.2e\+10 cannot be"),
+        (_set("scaling", "value", to=16.0), "scaling: 16 cannot be: it must be at most 1"),
+        (_set("caches", 0, "bytes", "value", to=0.5), "caches.l1.bytes: 0.5 cannot be: .* bytes"),
+        (_set("energy", "pj_per_mac", "fp32", "value", to=1e9), "energy.pj_per_mac.fp32: .* picojoules"),
+        (
+            _set("caches", 0, "level", to="l3"),
+            "caches must go from the nearest level outwards, each once; got l3, l2, l3",
+        ),
+        (_without("energy", "pj_per_mac", "int8"), "energy.pj_per_mac lacks 'int8', at which a rule"),
+        (
+            _set("lowering", 0, "when", "patterns", to=["2:4"]),
+            r"lowering\[0\] is about the pattern 2:4, and patterns are none",
+        ),
+        (_set("lowering", 0, "when", "patterns", to=["half"]), r"lowering.*patterns.* got 'half'"),
         (_set("cores", to=0), "cores: .* got 0"),
         (_set("name", to="../x"), "name: .* got '../x'"),
         (_set("lowering", to=[]), "lowering: "),
@@ -176,7 +215,7 @@ def _without(*path: str | int) -> Callable[[dict[str, Any]], None]:
                 "energy",
                 to={
                     "pj_per_mac": {"int2": {"value": 1, "kind": "modelled", "source": "x", "date": "2026-01-01"}},
-                    "pj_per_byte": {"value": 1, "kind": "modelled", "source": "x", "date": "2026-01-01"},
+                    "pj_per_byte": {"l1": {"value": 1, "kind": "modelled", "source": "x", "date": "2026-01-01"}},
                 },
             ),
             "energy.pj_per_mac has 'int2'",
@@ -228,4 +267,4 @@ def test_the_schema_is_closed_and_describes_itself() -> None:
 
 def test_the_kinds_are_those_of_the_compressors() -> None:
     """The two folders know nothing of each other, so each has its list."""
-    assert KINDS == compressors.KINDS
+    assert set(compressors.KINDS) <= set(KINDS)

@@ -273,6 +273,20 @@ def test_a_child_that_a_kill_cut_short_gets_its_parameters(runs):
     assert [f.path for f in client(runs).list_artifacts(fresh.info.run_id)] == ["config.json"]
 
 
+def test_what_is_modelled_says_so_wherever_it_is_shown(runs):
+    front = example_front(runs / "demo")
+    modelled = dataclasses.replace(front["t17"].metrics["latency_ms"], value=1.2345, source="modelled")
+    metrics = {**front["t17"].metrics, "latency_ms": modelled}
+    points = tuple(dataclasses.replace(p, metrics=metrics) if p.id == "t17" else p for p in front.points)
+    front = dataclasses.replace(front, points=points)
+    note = _mlflow._note(front)
+    assert note.count("1.2345 (modelled)") == 2  # as a pick, and in the table
+    assert note.count("(modelled)") == 2  # the other points' latencies were measured
+    tags = {child.id: child.tags["modelled"] for child in children_of([], example_space(), front, everything=False)}
+    assert tags["t17"] == "latency_ms"
+    assert tags["t0"] == ""
+
+
 def test_a_deleted_experiment_is_restored(runs):
     sync(mirror(runs), runs, 12)
     client(runs).delete_experiment(state(runs)["experiment_id"])

@@ -44,12 +44,20 @@ def status(run: RunFolder, as_json: Json = False) -> None:
 def front(
     run: RunFolder,
     everything: Annotated[bool, typer.Option("--all", help="Every completed trial and every metric.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Another device, one of the task's or any: the same trials with its costs, modelled.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The points, beside the original and the uniform baselines."""
     from ..search import open_run
 
-    show_front(open_run(run).front(all=everything), as_json, everything=everything)
+    show_front(open_run(run).front(all=everything, profile=profile), as_json, everything=everything)
 
 
 def explain(

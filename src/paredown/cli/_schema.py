@@ -53,5 +53,10 @@ def config_schema() -> dict[str, Any]:
                 "description": "the layer's full name in the model -> what is done to it",
                 "additionalProperties": {"type": "object", "additionalProperties": False, "properties": fields},
             },
+            "claims": {
+                "type": "object",
+                "description": "metric -> measurement, as it was known when the config was exported; `source` says "
+                "measured, predicted or modelled. Not read when the config is applied",
+            },
         },
     }

@@ -105,6 +105,8 @@ def uniform_label(config: Mapping[str, Any]) -> str:
 def front_remarks(front: Front) -> list[str]:
     """Lines below the table: what the search wanted, and how to read the marks."""
     lines = ["objectives: " + ", ".join(f"{'max' if o.maximise else 'min'} {o.name}" for o in front.objectives)]
+    if front.profile:
+        lines[0] += f"; device: {front.profile}"
     bounds = [text for name, (low, high) in front.limits.items() if (text := bound(name, low, high))]
     if bounds:
         lines.append("limits: " + ", ".join(bounds))

@@ -1,0 +1,82 @@
+"""The memory that a model takes while it runs: weights in the width that runs, which is seldom the stored one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .._costs import factor_macs, specs_of
+from .._lowered import lowered_as
+from ._liveness import ActivationGraph, Peak, peak_activations
+
+if TYPE_CHECKING:
+    from ...compressors import Anatomy, LayerInfo, LayerSpec
+    from ...hardware_profiles import HardwareProfile
+
+_FLOAT_BYTES = 4
+
+
+def running_weight_bytes(
+    anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None, profile: HardwareProfile
+) -> dict[str, float]:
+    """fqn -> bytes of its weight in the runtime's memory. 3-bit weights that run as INT8 take a byte each there.
+
+    Of layers that share a tensor the first bears it. Zeros are counted like the rest.
+    """
+    specs = specs_of(anatomy, assignment)
+    found: dict[str, float] = {}
+    for layer in anatomy.layers:
+        lowered = lowered_as(layer, specs[layer.fqn], profile)
+        shared = any(other in found for other in layer.tied_to)
+        rank = specs[layer.fqn].rank if lowered.low_rank else 1.0
+        found[layer.fqn] = 0.0 if shared else layer.n_weights * _share(layer, rank) * lowered.weight_bits / 8
+    return found
+
+
+def _share(layer: LayerInfo, rank: float) -> float:
+    return sum(factor_macs(layer, rank)) / layer.macs if layer.macs else 1.0
+
+
+def activation_peak(
+    anatomy: Anatomy,
+    assignment: Mapping[str, LayerSpec] | None,
+    profile: HardwareProfile,
+    graph: ActivationGraph,
+    *,
+    batch: int = 1,
+) -> Peak:
+    """`peak_activations` in the widths that this runtime really runs."""
+    specs = specs_of(anatomy, assignment)
+    bits = {layer.fqn: lowered_as(layer, specs[layer.fqn], profile).activation_bits for layer in anatomy.layers}
+    return peak_activations(graph, lambda fqn: bits.get(fqn, 32), batch=batch)
+
+
+def other_weight_bytes(anatomy: Anatomy) -> float:
+    """Biases, norms and all other parameters, which stay in FP32."""
+    counted: set[str] = set()
+    n = 0
+    for layer in anatomy.layers:
+        if not counted & set(layer.tied_to):
+            n += layer.n_weights
+        counted.add(layer.fqn)
+    return float(max(0, anatomy.n_params - n) * _FLOAT_BYTES)
+
+
+def memory_bytes(
+    anatomy: Anatomy,
+    assignment: Mapping[str, LayerSpec] | None,
+    profile: HardwareProfile,
+    graph: ActivationGraph,
+    *,
+    batch: int = 1,
+) -> float:
+    """Main memory for one model at work: weights and the activations' peak.
+
+    On a device that has storage of its own (`storage_bytes`: the flash of a microcontroller) weights stay there, and
+    only the activations count.
+    """
+    peak = activation_peak(anatomy, assignment, profile, graph, batch=batch).bytes
+    if profile.storage_bytes is not None:
+        return float(peak)
+    weights = sum(running_weight_bytes(anatomy, assignment, profile).values())
+    return weights + other_weight_bytes(anatomy) + peak

@@ -1,0 +1,258 @@
+"""What candidates cost on devices, without an evaluation: rows of groups and levels, and the measurements of sums.
+
+A task may name several profiles. The costs on the first have plain names (`latency_ms`), those on another bear its name
+(`latency_ms@raspberry-pi-5-onnxruntime`): all of them are sums over the groups, and cost no forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..evaluators import Measurement
+from ._environment import ISA
+
+if TYPE_CHECKING:
+    from ..compressors import Anatomy, LayerSpec
+    from ..evaluators import ActivationGraph
+    from ..hardware_profiles import HardwareProfile
+    from ._space import SearchSpace
+    from ._task import Task
+
+Rows = tuple[tuple[float, ...], ...]
+
+MEMORY = ("peak_activation_bytes", "memory_bytes")
+MODELLED = ("latency_ms", "energy_mj", "ms_per_sample", *MEMORY)
+"""What depends on the device. The memory is no sum over groups: its rows are a guess, and `exact` puts it right."""
+
+_UNITS = {
+    "bytes": "B", "macs": "MAC", "bops": "BOP", "latency_ms": "ms", "energy_mj": "mJ", "ms_per_sample": "ms",
+    "peak_activation_bytes": "B", "memory_bytes": "B", "throughput": "samples/s", "co2_g_per_million": "g",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRows:
+    """By metric: per group and level; what is paid whatever is chosen; and all of the original."""
+
+    costs: Mapping[str, Rows]
+    fixed: Mapping[str, float]
+    original: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One profile, as a task looks at it.
+
+    names  the metrics of `MODELLED` that are wanted
+    graph  of the activations, where the memory is wanted
+    """
+
+    profile: HardwareProfile
+    names: tuple[str, ...] = ("latency_ms",)
+    batch: int = 1
+    threads: int = 1
+    graph: ActivationGraph | None = None
+
+    def costs(self, anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec) -> dict[str, float]:
+        """Of these layers, all treated so; without the activations' memory."""
+        from ..evaluators import modelled_energy_mj, modelled_latency_ms
+        from ..evaluators.memory import running_weight_bytes
+
+        part, given = _part(anatomy, fqns), dict.fromkeys(fqns, spec)
+        found = {"latency_ms": modelled_latency_ms(part, given, self.profile, threads=self.threads).total_ms}
+        if "ms_per_sample" in self.names:
+            batched = modelled_latency_ms(part, given, self.profile, batch=self.batch, threads=self.threads)
+            found["ms_per_sample"] = batched.total_ms / self.batch
+        if "energy_mj" in self.names:
+            energy = modelled_energy_mj(part, given, self.profile, batch=self.batch, threads=self.threads)
+            found["energy_mj"] = energy.total_mj
+        if "memory_bytes" in self.names:
+            stays = self.profile.storage_bytes is not None
+            found["memory_bytes"] = 0.0 if stays else sum(running_weight_bytes(part, given, self.profile).values())
+        return found
+
+    def whole(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
+        """Of a whole candidate, the activations' memory included. A layer that is not named is left alone."""
+        from ..compressors import LayerSpec
+        from ..evaluators.memory._weights import other_weight_bytes
+
+        alike: dict[LayerSpec, list[str]] = {}
+        for fqn in anatomy.fqns:
+            alike.setdefault(assignment.get(fqn, LayerSpec()), []).append(fqn)
+        parts = [self.costs(anatomy, fqns, spec) for spec, fqns in alike.items()]
+        total = {name: sum(part[name] for part in parts) for name in parts[0]}
+        if "memory_bytes" in total and self.profile.storage_bytes is None:
+            total["memory_bytes"] += other_weight_bytes(anatomy)
+        return total | self.exact(anatomy, assignment)
+
+    def rows(self, anatomy: Anatomy, space: SearchSpace) -> DeviceRows:
+        """Raises `InputError` where the profile has no energies and they are wanted."""
+        from ..compressors import LayerSpec
+        from ..evaluators.memory._weights import other_weight_bytes
+
+        neutral = LayerSpec()
+        decided = {fqn for group in space.groups for fqn in group.layers}
+        table = [[self.costs(anatomy, group.layers, spec) for spec in group.levels] for group in space.groups]
+        fixed = self.costs(anatomy, [fqn for fqn in anatomy.fqns if fqn not in decided], neutral)
+        if "memory_bytes" in self.names and self.profile.storage_bytes is None:
+            fixed["memory_bytes"] += other_weight_bytes(anatomy)
+        costs: dict[str, list[list[float]]] = {name: [[c[name] for c in row] for row in table] for name in fixed}
+        if self.graph is not None:
+            self._add_peaks(anatomy, space, costs, fixed)
+        return DeviceRows(
+            costs={name: tuple(tuple(row) for row in rows) for name, rows in costs.items()},
+            fixed=fixed,
+            original=self.whole(anatomy, {}),
+        )
+
+    def exact(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
+        """The memory that a whole candidate needs; empty where it is not wanted."""
+        if self.graph is None:
+            return {}
+        from ..evaluators.memory import memory_bytes
+        from ..evaluators.memory._weights import activation_peak
+
+        peak = activation_peak(anatomy, assignment, self.profile, self.graph, batch=self.batch).bytes
+        found = {"peak_activation_bytes": float(peak)}
+        if "memory_bytes" in self.names:
+            found["memory_bytes"] = memory_bytes(anatomy, assignment, self.profile, self.graph, batch=self.batch)
+        return found
+
+    def _add_peaks(
+        self, anatomy: Anatomy, space: SearchSpace, costs: dict[str, list[list[float]]], fixed: dict[str, float]
+    ) -> None:
+        """A guess at the peak as a sum: what it is with every group at its narrowest, and what each level adds to that
+        alone. Two that add at different moments are counted twice."""
+        from ..evaluators import lowered_as
+
+        def width(layers: Sequence[str], spec: LayerSpec) -> int:
+            """As it runs: 8-bit activations of a layer whose weights stay in FP32 may run in FP32 too."""
+            return sum(lowered_as(anatomy[fqn], spec, self.profile).activation_bits for fqn in layers)
+
+        narrow: dict[str, LayerSpec] = {}
+        for group in space.groups:
+            least = min(group.levels, key=lambda spec: width(group.layers, spec))
+            narrow |= dict.fromkeys(group.layers, least)
+        base = self.exact(anatomy, narrow)["peak_activation_bytes"]
+        rows = []
+        for group in space.groups:
+            added = []
+            for spec in group.levels:
+                alone = {**narrow, **dict.fromkeys(group.layers, spec)}
+                added.append(self.exact(anatomy, alone)["peak_activation_bytes"] - base)
+            rows.append(added)
+        costs["peak_activation_bytes"], fixed["peak_activation_bytes"] = rows, base
+        if "memory_bytes" in self.names:
+            fixed["memory_bytes"] += base
+            for row, added in zip(costs["memory_bytes"], rows, strict=True):
+                row[:] = [a + b for a, b in zip(row, added, strict=True)]
+
+
+def devices_of(task: Task, profiles: Sequence[HardwareProfile], graph: ActivationGraph | None) -> tuple[Device, ...]:
+    names, hardware = wanted(task), task.hardware
+    return tuple(
+        Device(profile=profile, names=names, batch=hardware.batch, threads=hardware.threads, graph=graph)
+        for profile in profiles
+    )
+
+
+def wanted(task: Task) -> tuple[str, ...]:
+    """The device's costs that the task asks for: the latency always."""
+    asked = {*task.objective_names(), *task.limits}
+    if "throughput" in asked:
+        asked.add("ms_per_sample")
+    if "memory_bytes" in asked:
+        asked.add("peak_activation_bytes")
+    return tuple(name for name in MODELLED if name == "latency_ms" or name in asked)
+
+
+def at(name: str, device: str | None) -> str:
+    """The metric's name for a device that is not the first."""
+    return name if device is None else f"{name}@{device}"
+
+
+def base_name(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def static_measurement(name: str, value: float) -> Measurement:
+    """A cost that needs no forward pass. Bytes, MACs and BOPs are counted; the rest is modelled from the profile."""
+    base = base_name(name)
+    counted = base in ("bytes", "macs", "bops")
+    return Measurement(value=value, unit=_UNITS[base], source="measured" if counted else "modelled")
+
+
+def static_measurements(totals: Mapping[str, float], grid_g_per_kwh: float | None) -> dict[str, Measurement]:
+    """All of them, with what follows from them: throughput from the time of a sample, carbon from energy."""
+    from ..evaluators import co2_g_per_million
+
+    found = {name: static_measurement(name, value) for name, value in totals.items()}
+    for name, value in totals.items():
+        base, _, device = name.partition("@")
+        if base == "ms_per_sample" and value > 0:
+            new = at("throughput", device or None)
+            found[new] = static_measurement(new, 1000.0 / value)
+        if base == "energy_mj" and grid_g_per_kwh is not None:
+            new = at("co2_g_per_million", device or None)
+            found[new] = static_measurement(new, co2_g_per_million(value, grid_g_per_kwh))
+    return found
+
+
+_ALSO_CALLED = {"arm64": "aarch64", "AMD64": "x86_64"}
+"""By macOS and Windows."""
+
+
+def not_measured(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """Those that a profile or a fitted model says, which bear their mark wherever they go."""
+    return {name: m for name, m in metrics.items() if m.source != "measured"}
+
+
+def is_here(profile: HardwareProfile, machine: Mapping[str, Any]) -> bool:
+    """Whether what runs on this machine says anything of the profile's device: a cpu of this architecture.
+
+    machine  as `environment` gives it
+    """
+    name = machine["architecture"]
+    return profile.kind == "cpu" and profile.architecture in ("unknown", _ALSO_CALLED.get(name, name))
+
+
+def remarks_on(
+    profile: HardwareProfile, runtime: str, machine: Mapping[str, Any], *, by_default: bool = False
+) -> list[str]:
+    """What a person should know of a profile that does not fit the machine or the runtime.
+
+    by_default  nobody named it, so that it says nothing of where the model will run
+    """
+    here = is_here(profile, machine)
+    if by_default and not here:
+        line = (
+            f"the default profile {profile.name} is of {profile.architecture}, and this machine is "
+            f"{machine['architecture']}: what is modelled is another machine's; name a profile in [hardware]"
+        )
+        return [line]
+    if not here:
+        line = (
+            f"the device of the profile {profile.name} ({profile.device}, {profile.runtime}) is not here: its latency "
+            f"stays modelled and is not measured; quality is verified on {runtime} here"
+        )
+        return [line]
+    lines = []
+    missing = [name for name in profile.isa if name in ISA and name not in machine["instruction_sets"]]
+    if missing and machine["instruction_sets"]:  # where none is known, nothing can be said
+        lines.append(
+            f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
+            "it is another machine's, and what is measured is this one's"
+        )
+    if profile.runtime != runtime:
+        lines.append(
+            f"the profile {profile.name} is of the runtime {profile.runtime}, and the task's is {runtime}: what is "
+            "modelled and what is measured are different things"
+        )
+    return lines
+
+
+def _part(anatomy: Anatomy, fqns: Sequence[str]) -> Anatomy:
+    """These layers alone, in a model that is as large as before (its weights share the caches)."""
+    return replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())

@@ -1,0 +1,284 @@
+"""Costs on devices: what is modelled and marked, several profiles in one run, devices that are not here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paredown.compressors import Anatomy
+from paredown.errors import InputError, TaskError
+from paredown.evaluators import modelled_energy_mj, modelled_latency_ms
+from paredown.hardware_profiles import load_profile
+from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
+from paredown.search._devices import Device, is_here, remarks_on, static_measurements, wanted
+from paredown.search._environment import environment
+
+TINY = Path(__file__).parent / "tiny"
+SERVER, PHONE, CHIP = "x86-64-onnxruntime", "arm-cortex-a76-phone", "arm-cortex-m7-cmsis-nn"
+
+
+def task(**sections: Any) -> Task:
+    data = {
+        "model": {"factory": "tiny.py:model"},
+        "data": {"factory": "tiny.py:data", "calibration": 40, "search": 160, "report": 200},
+        "space": {"weight_bits": [2, 4, 8, 32]},
+        "quality": {"max_loss": 1.0},
+        "hardware": {"runtime": "torch", "latency_seconds": 0.02},
+        "search": {"table_samples": 32},
+        "budget": {"trials": 20},
+        "mlflow": {"enabled": False},
+        **sections,
+    }
+    return Task.from_dict(data, base_dir=TINY)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One search for three devices, of which two are not here; not verified."""
+    asked = task(
+        hardware={"runtime": "torch", "profile": [SERVER, PHONE, CHIP], "batch": 8, "grid_g_per_kwh": 400.0},
+        objectives={"names": ["accuracy", "throughput", "bytes"]},
+        limits={"energy_mj": {"max_ratio": 1.0}, "memory_bytes": {"max_ratio": 1.0}, "throughput": {"min": 1.0}},
+    )
+    out = tmp_path_factory.mktemp("devices") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+        search(asked, out=out, workers=0)
+    return open_run(out)
+
+
+def mixed(run: Run) -> list[Completed]:
+    return [t for t in run.trials if isinstance(t, Completed) and t.kind != "original"]
+
+
+def test_every_trial_has_the_costs_of_every_device(run: Run) -> None:
+    assert run.state.facts["profiles"] == [SERVER, PHONE, CHIP]
+    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    for trial in mixed(run):
+        specs = run.space.assignment(trial.candidate)
+        for name, suffix in ((SERVER, ""), (PHONE, f"@{PHONE}"), (CHIP, f"@{CHIP}")):
+            profile = load_profile(name)
+            latency = modelled_latency_ms(anatomy, specs, profile)
+            batched = modelled_latency_ms(anatomy, specs, profile, batch=8)
+            energy = modelled_energy_mj(anatomy, specs, profile, batch=8)
+            assert trial.metrics[f"latency_ms{suffix}"].value == pytest.approx(latency.total_ms)
+            assert trial.metrics[f"ms_per_sample{suffix}"].value == pytest.approx(batched.total_ms / 8)
+            assert trial.metrics[f"throughput{suffix}"].value == pytest.approx(batched.throughput)
+            assert trial.metrics[f"energy_mj{suffix}"].value == pytest.approx(energy.total_mj)
+            assert trial.metrics[f"co2_g_per_million{suffix}"].value == pytest.approx(energy.total_mj / 3600 * 400)
+
+
+def test_all_of_it_is_marked_as_modelled(run: Run) -> None:
+    for point in run.front(all=True).points:
+        for name, metric in point.metrics.items():
+            quality = name in ("accuracy", "divergence", "bytes", "macs", "bops")
+            assert metric.source == ("measured" if quality else "modelled"), name
+    data = json.loads((run.path / "front.json").read_text())
+    assert data["points"][0]["metrics"]["throughput"]["source"] == "modelled"
+    page = (run.path / "front.html").read_text()
+    assert "(modelled)" in page
+
+
+def test_memory_is_that_of_the_whole_candidate(run: Run) -> None:
+    original = next(t for t in run.trials if t.kind == "original")
+    assert isinstance(original, Completed)
+    specs = {t.number: run.space.assignment(t.candidate).values() for t in mixed(run)}
+    narrow = [t for t in mixed(run) if all(s.activation_bits == 8 and s.weight_bits <= 8 for s in specs[t.number])]
+    assert narrow
+    for trial in narrow:
+        assert trial.metrics["peak_activation_bytes"].value < original.metrics["peak_activation_bytes"].value
+        assert trial.metrics[f"memory_bytes@{CHIP}"].value == trial.metrics[f"peak_activation_bytes@{CHIP}"].value
+    assert original.metrics["memory_bytes"].value > original.metrics["peak_activation_bytes"].value
+
+
+def test_the_same_trials_make_a_front_for_each_device(run: Run) -> None:
+    here, there = run.front(), run.front(profile=CHIP)
+    assert (here.profile, there.profile) == (SERVER, CHIP)
+    chip = {f"t{t.number}": t.metrics for t in mixed(run)}
+    for point in there.points:
+        if point.kind != "original":
+            assert point.metrics["latency_ms"].value == pytest.approx(chip[point.id][f"latency_ms@{CHIP}"].value)
+            assert point.metrics["accuracy"] == chip[point.id]["accuracy"]
+            assert not any("@" in name for name in point.metrics)
+    assert there.original.metrics["latency_ms"].value > here.original.metrics["latency_ms"].value
+    shares = there.limits["energy_mj"][1], here.limits["energy_mj"][1]
+    assert shares[0] == pytest.approx(there.original.metrics["energy_mj"].value)
+    assert shares[0] != shares[1]
+    assert run.front(profile=SERVER).to_dict() == here.to_dict()
+
+
+def test_a_front_can_be_asked_for_any_device(run: Run, tmp_path: Path) -> None:
+    front = run.front(profile="nvidia-h100-tensorrt")
+    assert front.original.metrics["latency_ms"].source == "modelled"
+    path = load_profile(PHONE).save(tmp_path / "copied.json")
+    assert run.front(profile=path).points == run.front(profile=PHONE).points
+    with pytest.raises(InputError, match="no hardware profile is named 'h100'"):
+        run.front(profile="h100")
+
+
+def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = run.front(profile=PHONE)
+    older = {key: value for key, value in run.state.facts.items() if key not in ("profiles", "activations")}
+    monkeypatch.setattr(run.state, "facts", older)
+    seen = run.front(profile=PHONE)
+    assert seen.original.metrics["latency_ms"] == there.original.metrics["latency_ms"]
+    assert "latency_ms" in run.front().original.metrics
+    monkeypatch.setattr(run.state, "facts", {key: value for key, value in older.items() if key != "anatomy"})
+    with pytest.raises(InputError, match="did not keep the model's anatomy"):
+        run.front(profile=PHONE)
+
+
+def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    names = ["accuracy", "energy_mj", "memory_bytes"]
+    asked = task(hardware={"runtime": "torch", "profile": PHONE}, objectives={"names": names})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    points = [p for p in front.points if p.on_front]
+    original = front.original.metrics
+    assert any(p.metrics["energy_mj"].value < original["energy_mj"].value for p in points)
+    assert any(p.metrics["memory_bytes"].value < original["memory_bytes"].value for p in points)
+    lightest = min(p.metrics["memory_bytes"].value for p in points)
+    limited = task(
+        hardware={"runtime": "torch", "profile": PHONE}, limits={"memory_bytes": {"max": lightest}},
+        budget={"trials": 10},
+    )  # fmt: skip
+    kept = search(limited, out=tmp_path / "limited", workers=0)
+    within = [p.metrics["memory_bytes"].value for p in kept.points if p.on_front]
+    assert within
+    assert max(within) <= lightest
+    with pytest.raises(TaskError, match=r"the least that this space can reach is \d+ .modelled from the profile"):
+        search(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
+
+
+def test_resolve_answers_for_each_of_them(run: Run) -> None:
+    original = run.front(profile=CHIP).original.metrics["energy_mj"].value
+    found = resolve(run, limits="energy_mj<=60%", profile=CHIP)
+    assert found.profile == CHIP
+    metrics = found.points[0].metrics
+    assert metrics["energy_mj"].value <= 0.6 * original
+    assert metrics["memory_bytes"].value == metrics["peak_activation_bytes"].value
+    with pytest.raises(
+        InputError, match="a limit is on one of bytes, macs, bops, latency_ms, ms_per_sample, energy_mj"
+    ):
+        resolve(run, limits="watts<=3")
+
+
+def test_what_a_person_is_told_of_them(run: Run) -> None:
+    notes = " ".join(run.state.notes)
+    assert f"the device of the profile {PHONE}" in notes
+    assert f"the profile {SERVER} is of the runtime onnxruntime, and the task's is torch" in notes
+
+
+def test_an_exported_config_says_what_was_modelled(run: Run, tmp_path: Path) -> None:
+    point = mixed(run)[-1]
+    out = export_point(run.path, f"t{point.number}", "config", tmp_path / "config")
+    claims = json.loads((out / "config.json").read_text())["claims"]
+    assert claims["latency_ms"]["source"] == "modelled"
+    assert claims["accuracy"]["source"] == "measured"
+
+
+def test_for_a_device_that_is_not_here_no_latency_is_measured(tmp_path: Path) -> None:
+    asked = task(hardware={"runtime": "torch", "profile": CHIP}, budget={"trials": 2})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    point = next(p for p in front.points if p.verified and p.kind != "original")
+    assert point.metrics["accuracy"].split == "report"  # quality was verified all the same
+    assert point.metrics["latency_ms"].source == "modelled"
+    assert "speedup" not in point.metrics
+    artifact = tmp_path / "run" / "verified" / point.id
+    checked = verify_artifact(artifact)
+    assert checked["ok"]
+    assert checked["claims"]["latency_ms"]["source"] == "modelled"
+    assert "latency_ms" not in checked["measured"]
+    assert [check["name"] for check in checked["checks"]] == ["files", "accuracy"]
+
+
+def test_energy_is_measured_where_a_counter_can_be_read(tmp_path: Path) -> None:
+    """The plugin stands in for a machine that has one; it is imported by the fresh process before anything else."""
+    (tmp_path / "counter.py").write_text(
+        "import time\nimport paredown.evaluators.energy as energy\n"
+        "class Counter:\n    name = 'clock'\n    def read_mj(self):\n        return 1e6 * time.perf_counter()\n"
+        "energy.counters_here = lambda: [Counter()]\n"
+    )
+    limits, plugins = {"energy_mj": {"max_ratio": 1.0}}, [str(tmp_path / "counter.py")]
+    front = search(task(limits=limits, plugins=plugins, budget={"trials": 1}), out=tmp_path / "run", workers=0)
+    measured = front.original.metrics["energy_mj"]
+    assert (measured.source, measured.unit) == ("measured", "mJ")
+    assert front.original.search_metrics["energy_mj"].source == "modelled"
+    elsewhere = open_run(tmp_path / "run").front(profile=PHONE).original.metrics
+    assert elsewhere["energy_mj"].source == "modelled"  # what this machine draws says nothing of a phone
+    assert not any(name.startswith(("latency_p", "speedup", "eager")) for name in elsewhere)
+
+
+X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
+
+
+def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
+    assert remarks_on(load_profile("x86-64-avx2-openvino"), "openvino", X86) == []
+    (line,) = remarks_on(load_profile("x86-64-amx-openvino"), "openvino", X86)
+    assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU has not" in line
+    (line,) = remarks_on(load_profile(PHONE), "torch", X86)
+    assert "is not here: its latency stays modelled" in line
+    assert remarks_on(load_profile("x86-64-amx-openvino"), "openvino", {**X86, "instruction_sets": []}) == []
+    assert is_here(load_profile("x86-64-torch"), {**environment(), "architecture": "x86_64"})
+    assert not is_here(load_profile("nvidia-h100-tensorrt"), X86)
+    mac = {"architecture": "arm64", "instruction_sets": []}
+    assert is_here(load_profile(PHONE), mac)
+    (line,) = remarks_on(load_profile("x86-64-torch"), "torch", mac, by_default=True)
+    assert "the default profile x86-64-torch is of x86_64, and this machine is arm64" in line
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"hardware": {"profile": []}}, "has an empty list of profiles"),
+        ({"hardware": {"profile": [PHONE, PHONE]}}, "names a profile twice"),
+        ({"hardware": {"batch": 0}}, "batch"),
+        ({"hardware": {"grid_g_per_kwh": 0}}, "grid_g_per_kwh"),
+        ({"limits": {"throughput": {"max_ratio": 2.0}}}, "throughput: takes min"),
+        ({"limits": {"throughput": {"min": 0.0}}}, "must be more than zero samples a second"),
+        ({"limits": {"throughput": {"min": 5.0}, "ms_per_sample": {"max": 5.0}}}, "are one thing"),
+        ({"limits": {"energy_mj": {"max": 0.0}}}, "no model costs nothing"),
+        ({"objectives": {"names": ["accuracy", "energy"]}}, "did you mean 'energy_mj'"),
+    ],
+)
+def test_what_cannot_be_asked_for(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        task(**sections)
+
+
+def test_a_throughput_is_a_time_a_sample_inside() -> None:
+    limits = task(limits={"throughput": {"min": 500.0}}).cost_limits
+    assert (limits["ms_per_sample"].max, limits["ms_per_sample"].min) == (2.0, None)
+    assert wanted(task(limits={"throughput": {"min": 500.0}})) == ("latency_ms", "ms_per_sample")
+    assert wanted(task()) == ("latency_ms",)
+    found = static_measurements({"ms_per_sample": 2.0, "ms_per_sample@x": 4.0}, None)
+    assert (found["throughput"].value, found["throughput@x"].value) == (500.0, 250.0)
+
+
+def test_two_profiles_of_one_name_are_refused(tmp_path: Path) -> None:
+    copied = load_profile(PHONE).save(tmp_path / "copied.json")
+    with pytest.raises(TaskError, match="two of the profiles are named alike"):
+        search(task(hardware={"runtime": "torch", "profile": [PHONE, str(copied)]}), out=tmp_path / "run", workers=0)
+
+
+def test_energy_without_energies_is_refused_before_anything_is_searched(tmp_path: Path) -> None:
+    data = load_profile("x86-64-torch").to_dict()
+    del data["energy"]
+    (tmp_path / "bare.json").write_text(json.dumps(data | {"name": "bare"}))
+    hardware = {"runtime": "torch", "profile": str(tmp_path / "bare.json")}
+    with pytest.raises(InputError, match="bare has no energies"):
+        search(task(hardware=hardware, limits={"energy_mj": {"max": 1.0}}), out=tmp_path / "run", workers=0)
+
+
+def test_rows_and_the_whole_agree(run: Run) -> None:
+    anatomy, space = Anatomy.from_dict(run.state.facts["anatomy"]), run.space
+    device = Device(profile=load_profile(PHONE), names=("latency_ms", "energy_mj"), batch=4, threads=2)
+    rows = device.rows(anatomy, space)
+    for trial in mixed(run)[:5]:
+        whole = device.whole(anatomy, space.assignment(trial.candidate))
+        for name, values in rows.costs.items():
+            summed = rows.fixed[name] + sum(row[i] for row, i in zip(values, trial.candidate.levels, strict=True))
+            assert summed == pytest.approx(whole[name])

@@ -7,10 +7,29 @@ interleaved at random (`interleaved`), ranked by the 10th percentile, with diffe
 
 from __future__ import annotations
 
+from ._compare import Comparison, Verdict, compare
 from ._floor import TIE, aa_floor, is_tie
 from ._interleaved import interleaved
+from ._machine import caches_bytes, cpu_model, instruction_sets, machine_facts, numa_node
 from ._pinned import Pinning, pinned
 from ._samples import LatencySamples
 from ._slot import exclusive_slot
 
-__all__ = ["TIE", "LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "is_tie", "pinned"]
+__all__ = [
+    "TIE",
+    "Comparison",
+    "LatencySamples",
+    "Pinning",
+    "Verdict",
+    "aa_floor",
+    "caches_bytes",
+    "compare",
+    "cpu_model",
+    "exclusive_slot",
+    "instruction_sets",
+    "interleaved",
+    "is_tie",
+    "machine_facts",
+    "numa_node",
+    "pinned",
+]

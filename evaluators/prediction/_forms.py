@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,6 +38,18 @@ class Form:
         rank = f"r{self.kept_rank}" if self.kept_rank else ""
         return f"{rank}{'a8' if self.rounded else ''}" or "fp32"
 
+    @classmethod
+    def from_label(cls, label: str) -> Form:
+        """The inverse of `label`. Raises `ValueError`."""
+        if label == "fp32":
+            return cls()
+        if label == "int8":
+            return cls(integer=True, rounded=True)
+        match = re.fullmatch(r"(?:r([1-9][0-9]*))?(a8)?", label)
+        if not label or match is None:
+            raise ValueError(f"a layer's form must be like fp32, int8, a8, r12 or r12a8, got {label!r}")
+        return cls(rounded=match[2] is not None, kept_rank=int(match[1] or 0))
+
 
 PLAIN = Form()
 
@@ -53,9 +66,7 @@ def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
         from ...compressors.lowrank import kept_rank
 
         kept = kept_rank(spec.rank, layer.matrix_shape)
-    return Form(
-        integer=rounded and not kept and spec.weight_bits != FLOAT_BITS, rounded=rounded, kept_rank=kept
-    )
+    return Form(integer=rounded and not kept and spec.weight_bits != FLOAT_BITS, rounded=rounded, kept_rank=kept)
 
 
 def forms_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, Form]:

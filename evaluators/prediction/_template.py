@@ -52,9 +52,7 @@ class Template:
     _stand_ins: dict[tuple[str, Form], Lowered] = field(default_factory=dict)
 
     @classmethod
-    def trace(
-        cls, model: nn.Module, anatomy: Anatomy, calibration: Calibration, example_inputs: Inputs
-    ) -> Template:
+    def trace(cls, model: nn.Module, anatomy: Anatomy, calibration: Calibration, example_inputs: Inputs) -> Template:
         """Raises `ExportError` where the model, or a layer of it, cannot be written as ONNX."""
         from ...compressors import LayerSpec
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_QUIET = ("QuantizeLinear", "DequantizeLinear", "BatchNormalization", "Pad", "Transpose", "Reshape", "Unsqueeze", "Slice")
+_QUIET = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "BatchNormalization",
+    "Pad",
+    "Transpose",
+    "Reshape",
+    "Unsqueeze",
+    "Slice",
+)
 """Operators that do not tell one kind of neighbourhood from another: fused, or next to no work."""
 
 
@@ -31,9 +40,7 @@ class Wiring:
     tensors: tuple[tuple[str, ...], ...] = ()
 
 
-def wiring_of(
-    graph: ir.Graph, opened: Mapping[str, str], numbers: Mapping[str, int], step: float
-) -> Wiring:
+def wiring_of(graph: ir.Graph, opened: Mapping[str, str], numbers: Mapping[str, int], step: float) -> Wiring:
     """Of a traced graph in which each layer's weight is an input and each layer has a quantizer.
 
     opened   fqn -> name of the input that stands for its weight

@@ -64,7 +64,7 @@ def measure(
     rng = np.random.default_rng(seed)
     counts = [len(offer) for offer in offers]
     start = clock()
-    tried: dict[Forms, None] = {}
+    tried: dict[Forms, None] = {layout.forms({}): None}  # the original is what the others are timed against
     found: list[MeasuredModel] = []
     refused: list[str] = []
 
@@ -74,7 +74,7 @@ def measure(
     def time_one(levels: Sequence[int]) -> None:
         by_fqn = forms_at(levels)
         forms = layout.forms(by_fqn)
-        if forms in tried or all(form.is_plain for form in forms):
+        if forms in tried:
             return
         tried[forms] = None
         try:
@@ -108,7 +108,7 @@ def measure(
             if not is_over():
                 time_one(pool[index])
     if len(found) < LEAST_MODELS:
-        why = refused[-1] if refused else f"the space has only {len(tried)} that differ in what runs"
+        why = refused[-1] if refused else f"the space has only {len(tried) - 1} that differ in what runs"
         raise ParedownError(
             f"latency cannot be predicted: {LEAST_MODELS} models must be measured, and {len(found)} were: {why}; "
             'set [hardware] latency = "modelled"'

@@ -12,6 +12,7 @@ from ..compressors import LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
+from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting, static_measurement
@@ -52,8 +53,9 @@ def build_store(sitting: Sitting) -> None:
     sitting.stop_if_asked()
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
+    take_latency_table(sitting)
     least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
-    check_reachable(sitting.task, least, sitting.original_costs)
+    check_reachable(sitting.task, least, sitting.original_costs, predicted=sitting.latency is not None)
     _write_facts(sitting, sizes, errors)
 
 
@@ -129,6 +131,8 @@ def evaluate_baselines(sitting: Sitting) -> None:
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = {name: static_measurement(name, value) for name, value in sitting.original_costs.items()}
+        if sitting.latency is not None:
+            metrics["latency_ms"] = sitting.latency.predict({})
         metrics |= sitting.prepared.quality
         sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics))
     _bind_limits(sitting)

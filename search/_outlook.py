@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, LimitsNotMet
-from ..evaluators import Measurement
+from ..evaluators import Measurement, Source
 from ._foresight import Foresight
 from ._knapsack import knapsack
 from ._points import limits_from, objectives_from
@@ -42,6 +42,7 @@ class Outlook:
     limits    the run's own
     done      the completed trials, without the original
     profile   the device's name
+    latency_source  how `latency_ms` is known
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Outlook:
     profile: str
     notes: tuple[str, ...]
     time_limit_s: float
+    latency_source: Source = "modelled"
 
     @classmethod
     def of(cls, run: Run, profile: str | Path | None, time_limit_s: float) -> Outlook:
@@ -85,6 +87,7 @@ class Outlook:
             original=original, original_id=f"t{first.number}", limits=limits_from(facts["limits"]), profile=device,
             done=tuple(t for t in done if t.kind != "original"), notes=tuple(notes),
             time_limit_s=time_limit_s,
+            latency_source=first.metrics["latency_ms"].source if profile is None else "modelled",
         )  # fmt: skip
 
     @property
@@ -193,7 +196,10 @@ class Outlook:
         return "; ".join(parts) + (" at best within the other limits" if others else " at best")
 
     def costs_of(self, candidate: Candidate) -> dict[str, Measurement]:
-        return {name: static_measurement(name, self.table.cost_of(name, candidate)) for name in self.table.costs}
+        found = {name: static_measurement(name, self.table.cost_of(name, candidate)) for name in self.table.costs}
+        if self.latency_source == "predicted":
+            found["latency_ms"] = replace(found["latency_ms"], source="predicted")
+        return found
 
 
 def _table(run: Run, costs: Mapping[str, Any], fixed: Mapping[str, float]) -> tuple[SensitivityTable, int]:

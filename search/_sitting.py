@@ -19,6 +19,7 @@ from ._space import Candidate
 from ._trial import Completed, Dominated, Failed, Kind, Trial
 
 if TYPE_CHECKING:
+    from ..evaluators.prediction import LatencyTable
     from ._run import Run
     from ._state import State
     from ._task import Task
@@ -32,6 +33,7 @@ class Sitting:
     """costs, fixed   metric -> per group, per level; and what is paid whatever is chosen (`static_costs`)
     original_costs  the same of the model as it came
     stopping        set by a signal
+    latency         where latencies are predicted from measurements: from what
     """
 
     run: Run
@@ -42,6 +44,7 @@ class Sitting:
     costs: Static = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     original_costs: Mapping[str, float] = field(default_factory=dict)
+    latency: LatencyTable | None = None
     _rivals: Rivals | None = None
 
     @property
@@ -148,13 +151,20 @@ class Sitting:
         )
 
     def static(self, candidate: Candidate) -> dict[str, Measurement]:
-        """Bytes, MACs, BOPs and the modelled latency: sums over the groups, no forward pass."""
-        return {
+        """Bytes, MACs, BOPs and the modelled latency: sums over the groups, no forward pass. A predicted latency is no
+        sum: it is that of the whole model."""
+        found = {
             name: static_measurement(
                 name, self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
             )
             for name, rows in self.costs.items()
         }
+        if self.latency is not None:
+            from ..evaluators.prediction import forms_of
+
+            forms = forms_of(self.prepared.anatomy, self.prepared.space.assignment(candidate))
+            found["latency_ms"] = self.latency.predict(forms)
+        return found
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""

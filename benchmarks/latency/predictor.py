@@ -1,10 +1,10 @@
 """How well latency is predicted on configurations that were never measured, beside operations, lone layers, a roofline.
 
-python benchmarks/latency/predictor.py --out runs/latency --configs 200              # 6 nets × runtimes, on a quiet machine
+python benchmarks/latency/predictor.py --out runs/latency --configs 200       # 6 nets × runtimes, on a quiet machine
 python benchmarks/latency/predictor.py --out runs/latency --configs 20 --models dscnn --runtimes openvino   # a look
 
 Every measured configuration is one line of OUT/NET-RUNTIME.jsonl, written when it is known: run again to go on. The
-summary is OUT/predictor.json. Reference and configuration are interleaved; every fourth configuration is exported, loaded
+summary is OUT/predictor.json. Reference and configuration are interleaved; every fourth configuration is built, loaded
 and measured a second time at the end, and how far the two lie apart is the noise floor.
 """
 
@@ -25,14 +25,14 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from latencybench import models, rivals  # noqa: E402
+from latencybench import models, rivals
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, model_digest  # noqa: E402
-from paredown.evaluators.latency import exclusive_slot, pinned  # noqa: E402
-from paredown.evaluators.prediction import Form, LatencyTable, draw, measure_table, offers_of  # noqa: E402
-from paredown.evaluators.prediction._bed import Bed  # noqa: E402
-from paredown.evaluators.prediction._campaign import last_cores  # noqa: E402
-from paredown.evaluators.prediction._template import Template  # noqa: E402
+from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, model_digest
+from paredown.evaluators.latency import exclusive_slot, pinned
+from paredown.evaluators.prediction import Form, LatencyTable, draw, measure_table, offers_of
+from paredown.evaluators.prediction._bed import Bed
+from paredown.evaluators.prediction._campaign import last_cores
+from paredown.evaluators.prediction._template import Template
 
 SPECS = (
     LayerSpec(),

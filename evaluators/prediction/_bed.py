@@ -50,7 +50,7 @@ class Bed:
         self._runtime, self._threads = runtime, threads
         self._rng = np.random.default_rng(seed)
         self._folder = tempfile.TemporaryDirectory(prefix="paredown-")
-        self.original = self.load({})
+        self.original: Session | None = None
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -62,8 +62,13 @@ class Bed:
         return get_runtime(self._runtime).load(path, threads=self._threads)
 
     def time(self, forms: Mapping[str, Form]) -> Timed:
-        """Longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent."""
-        session, original = self.load(forms), self.original
+        """Longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent.
+
+        The original is loaded anew each time: one load of a model differs from the next by 0.2 to 0.6 % (where its
+        weights lie in memory), which would be in every ratio alike if one session were the reference of all.
+        """
+        original = self.original = self.load({})
+        session = self.load(forms)
         return timed(lambda: session.run(self._one), lambda: original.run(self._one), rng=self._rng)
 
 

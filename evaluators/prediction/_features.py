@@ -1,8 +1,8 @@
 """What a model's forms are described by, so that its latency is a sum: layers, their neighbourhoods, and both by class.
 
-Layers of one kind and shape are a *class*: what one of them gains, the others gain about as much. So each effect is there
-twice, for the class and for the layer's own deviation from it, and the fit finds how much of either there is. A network
-of twelve equal blocks is then known from few models.
+Layers of one kind and shape are a *class*: what one of them gains, the others gain about as much. So each effect is
+there twice, for the class and for the layer's own deviation from it, and the fit finds how much of either there is. A
+network of twelve equal blocks is then known from few models.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Forms: TypeAlias = tuple[Form, ...]
 """One form a layer, in the order of `Layout.layers`."""
 
 BLOCKS = ("kind", "work", "class", "layer", "edge", "edge_own", "tensor")
-"""Groups of features that share one prior scale: forms over all layers, arithmetic, forms by class, by layer, quantizers
-saved between neighbours by class, by pair, and quantizers shared by the readers of one tensor."""
+"""Groups of features that share one prior scale: forms over all layers, arithmetic, forms by class, by layer,
+quantizers saved between neighbours by class, by pair, and quantizers shared by the readers of one tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Gaussian-process regression of relative latency with a prior scale for each block of features.
 
 The same as Bayesian ridge regression (MacKay 1992) with several ridges, seen from the data's side: few models, many
-features. The scales maximise the marginal likelihood (Rasmussen & Williams 2006, eq. 5.8 and 5.9). A smooth remainder, an
-RBF over how much of the model has which kind of form, takes what is no sum (caches, mostly).
+features. The scales maximise the marginal likelihood (Rasmussen & Williams 2006, eq. 5.8 and 5.9). A smooth remainder,
+an RBF over how much of the model has which kind of form, takes what is no sum (caches, mostly).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def fit(
     parts = _kernels(blocks, blocks)
     found = dict(scales) if scales is not None else _most_likely(parts, y, seen)
     kernel, noise = _total(parts, found, y, seen)
-    factor = np.linalg.cholesky(kernel)
+    factor: FloatArray = np.linalg.cholesky(kernel).astype(np.float64)
     return Fitted(
         encoder=encoder,
         scales=found,
@@ -115,7 +115,7 @@ def _most_likely(parts: Mapping[str, FloatArray], y: FloatArray, seen: FloatArra
         scales = dict(zip(names, np.exp(logs), strict=True))
         kernel, _ = _total(parts, scales, y, seen)
         try:
-            factor = np.linalg.cholesky(kernel)
+            factor: FloatArray = np.linalg.cholesky(kernel).astype(np.float64)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros(len(logs))
         inverse = _inverse(factor)
@@ -139,7 +139,7 @@ def _total(
 
 
 def _kernels(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """(n, m) for each block, and the smooth remainder; zero beside the original itself, whose ratio is 1 for certain."""
+    """(n, m) for each block, and the smooth remainder; zero beside the original, whose ratio is 1 for sure."""
     parts = {block: a[block] @ b[block].T for block in BLOCKS}
     x, z = a["kind"], b["kind"]
     cross, left, right = _rbf(x, z), _rbf(x, np.zeros_like(z[:1])), _rbf(np.zeros_like(x[:1]), z)

@@ -1,9 +1,10 @@
 """A model traced once, from which any assignment's graph is edited in milliseconds: for the clock, not for the answer.
 
-`torch.export` and the ONNX exporter take 2 to 15 seconds a model. Here they run once, with every layer's weight left open
-and a quantizer before every layer; a form is then put in layer by layer with the exporter's own `fill_weights`. The graph
-runs the same kernels as the real export of the same forms (a test compares what the runtimes say they ran). Its weights
-are stand-ins: the originals, rounded to int8 or split into factors that are not the best ones, which costs no less time.
+`torch.export` and the ONNX exporter take 2 to 15 seconds a model. Here they run once, with every layer's weight left
+open and a quantizer before every layer; a form is then put in layer by layer with the exporter's own `fill_weights`.
+The graph runs the same kernels as the real export of the same forms (a test compares what the runtimes say they ran). Its
+weights are stand-ins: the originals, rounded to int8 or split into factors that are not the best ones, which costs no
+less time.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Template:
 
         spec = LayerSpec(weight_bits=8, activation_bits=8)
         layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding"]
-        weights = {fqn: module_at(model, fqn).weight.detach().float().cpu() for fqn in layers}
+        weights = {fqn: _weight(model, fqn) for fqn in layers}
         ranges = {fqn: calibration.qparams(fqn, spec) for fqn in layers}
         marked = [
             Lowered(
@@ -116,6 +117,13 @@ class Template:
         return self._stand_ins[fqn, form]
 
 
+def _weight(model: nn.Module, fqn: str) -> Tensor:
+    weight = module_at(model, fqn).weight
+    if not isinstance(weight, torch.Tensor):
+        raise InputError(f"{fqn} must have a tensor named weight, but it is {type(weight).__name__}")
+    return weight.detach().float().cpu()
+
+
 def _stand_in(fqn: str, form: Form, weight: Tensor, activation: tuple[float, int]) -> Lowered:
     quantizer = activation if form.rounded else None
     if form.integer:
@@ -157,7 +165,7 @@ def _set_quantizer(
     layer: Lowered,
     guards: dict[tuple[int, float, int], ir.Value] | None,
 ) -> None:
-    """Its own scale and zero point instead of the mark; or it goes. `guards`: the clips that stand already, to share."""
+    """Its own scale and zero point instead of the mark; or it goes. `guards`: clips that stand already, to share."""
     import onnx_ir as ir
 
     source, out = quantize.inputs[0], dequantize.outputs[0]

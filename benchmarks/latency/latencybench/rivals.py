@@ -1,7 +1,7 @@
 """What else could foresee a model's latency: operations counted, a table of lone layers, a roofline.
 
-Each gives the latency relative to the FP32 original. `fitted`: the same, with a line through the models that the predictor
-was fitted to, which is more than such methods are given elsewhere.
+Each gives the latency relative to the FP32 original. `fitted`: the same, with a line through the models that the
+predictor was fitted to, which is more than such methods are given elsewhere.
 """
 
 from __future__ import annotations

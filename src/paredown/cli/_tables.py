@@ -46,6 +46,8 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
         if any(name in p.metrics for p in points):
             cells[column] = lambda p, name=name: _cell(p, name)  # type: ignore[misc]
             cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
+    if any("latency_predicted_ms" in p.metrics for p in points):
+        cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms").removesuffix(" predicted")
     cells["verified"] = lambda p: "yes" if p.verified else "no"
     cells["recommended"] = lambda p: "★" if p.recommended else ""
     if front.picks:

@@ -8,17 +8,25 @@ interleaved at random (`interleaved`), ranked by the 10th percentile, with diffe
 from __future__ import annotations
 
 from ._compare import Comparison, Verdict, compare
+from ._figures import KernelFigure, MachineFigure, MachineFigures
 from ._floor import TIE, aa_floor, is_tie
 from ._interleaved import interleaved
 from ._machine import caches_bytes, cpu_model, instruction_sets, machine_facts, numa_node
+from ._micro import measure_machine
+from ._micro_graphs import STANDARD, LayerShape
 from ._pinned import Pinning, pinned
 from ._samples import LatencySamples
 from ._slot import exclusive_slot
 
 __all__ = [
+    "STANDARD",
     "TIE",
     "Comparison",
+    "KernelFigure",
     "LatencySamples",
+    "LayerShape",
+    "MachineFigure",
+    "MachineFigures",
     "Pinning",
     "Verdict",
     "aa_floor",
@@ -30,6 +38,7 @@ __all__ = [
     "interleaved",
     "is_tie",
     "machine_facts",
+    "measure_machine",
     "numa_node",
     "pinned",
 ]

@@ -2,7 +2,7 @@
 
 `torch.export` and the ONNX exporter take 2 to 15 seconds a model. Here they run once, with every layer's weight left
 open and a quantizer before every layer; a form is then put in layer by layer with the exporter's own `fill_weights`.
-The graph runs the same kernels as the real export of the same forms (a test compares what the runtimes say they ran). Its
+The graph runs the same kernels as the real export of the same forms (a test compares what the runtimes ran). Its
 weights are stand-ins: the originals, rounded to int8 or split into factors that are not the best ones, which costs no
 less time.
 """

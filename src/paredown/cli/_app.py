@@ -15,6 +15,7 @@ import typer
 
 from ..errors import InputError, Interrupted, LimitsNotMet
 from . import _console as console
+from ._profile import add_to as add_profile
 from ._signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -359,6 +360,9 @@ def schema(kind: Annotated[Schema, typer.Argument(help="Of which file.", show_de
     from ._schema import schema_of
 
     console.show_json(schema_of(kind.value))
+
+
+add_profile(app)
 
 
 def _default_task() -> Path:

@@ -37,6 +37,7 @@ from paredown.evaluators.latency import (
     exclusive_slot,
     interleaved,
     is_tie,
+    last_cores,
     machine_facts,
     pinned,
 )

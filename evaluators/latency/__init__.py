@@ -12,15 +12,18 @@ from ._figures import KernelFigure, MachineFigure, MachineFigures
 from ._floor import TIE, aa_floor, is_tie
 from ._interleaved import interleaved
 from ._machine import caches_bytes, cpu_model, instruction_sets, machine_facts, numa_node
+from ._memory import peak_memory
 from ._micro import measure_machine
 from ._micro_graphs import STANDARD, LayerShape
-from ._pinned import Pinning, pinned
+from ._pinned import Pinning, last_cores, pinned
 from ._samples import LatencySamples
 from ._slot import exclusive_slot
+from ._throughput import BatchTimes, Throughput, throughput
 
 __all__ = [
     "STANDARD",
     "TIE",
+    "BatchTimes",
     "Comparison",
     "KernelFigure",
     "LatencySamples",
@@ -28,6 +31,7 @@ __all__ = [
     "MachineFigure",
     "MachineFigures",
     "Pinning",
+    "Throughput",
     "Verdict",
     "aa_floor",
     "caches_bytes",
@@ -37,8 +41,11 @@ __all__ = [
     "instruction_sets",
     "interleaved",
     "is_tie",
+    "last_cores",
     "machine_facts",
     "measure_machine",
     "numa_node",
+    "peak_memory",
     "pinned",
+    "throughput",
 ]

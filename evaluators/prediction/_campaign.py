@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ...errors import ParedownError
-from ..latency import LatencySamples, exclusive_slot, machine_facts, pinned
+from ..latency import LatencySamples, exclusive_slot, last_cores, machine_facts, pinned
 from ._bed import Bed, Timed
 from ._choice import draw, next_to_measure
 from ._features import Forms, Layout
@@ -186,10 +186,3 @@ def measure_table(
         seconds=round(time.monotonic() - start, 1),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-
-
-def last_cores(threads: int) -> list[int] | None:
-    """The last cores that this process may use, one a thread."""
-    import os
-
-    return sorted(os.sched_getaffinity(0))[-threads:] if hasattr(os, "sched_getaffinity") else None

@@ -41,7 +41,6 @@ from paredown.evaluators.latency import (
     machine_facts,
     pinned,
 )
-from paredown.evaluators.prediction._campaign import last_cores
 from paredown.evaluators.prediction._template import Template
 from paredown.evaluators.runtimes import get_runtime
 

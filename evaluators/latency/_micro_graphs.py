@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -76,7 +77,7 @@ def reason_against(shape: LayerShape, form: str) -> str | None:
 
 def graph_of(shape: LayerShape, form: str) -> bytes:
     """The serialised model: input `x` (1, *shape.input), a ReLU behind each layer, and for int8 a quantizer before each
-    and behind the last, which some runtimes need."""
+    and behind the last, which some runtimes need. `form`: of `FORMS`, or `r12` for two factors of rank 12."""
     builder = _Builder()
     rng = np.random.default_rng(0)
     value = "x"
@@ -107,21 +108,22 @@ def chain_of_tiny(n: int) -> bytes:
 
 def _layer(builder: _Builder, shape: LayerShape, form: str, value: str, weight: Array) -> str:
     rows = weight.reshape(len(weight), -1)
-    kept = max(1, min(rows.shape) // 4)
+    by_rank = re.fullmatch(r"r(\d+)", form)
+    kept = int(by_rank[1]) if by_rank else max(1, min(rows.shape) // 4)
     if shape.operator == "linear":
         if form == "int8":
             return builder.node("MatMul", [value, builder.int8(weight.T, axis=1)])
         if form == "w4":
             return builder.node("MatMul", [value, builder.int4(weight.T)])
-        if form == "rank25":
+        if form == "rank25" or by_rank:
             value = builder.node("MatMul", [value, builder.constant(rows[:kept].T)])
             return builder.node("MatMul", [value, builder.constant(rows[:, :kept].T)])
         return builder.node("MatMul", [value, builder.constant(weight.T)])
-    side, stride = shape.weight[2] // 2, shape.stride
-    facts: dict[str, Any] = {"pads": [side] * 4, "strides": [stride] * 2, "group": shape.groups}
+    sides, stride = [side // 2 for side in shape.weight[2:]], shape.stride
+    facts: dict[str, Any] = {"pads": [*sides, *sides], "strides": [stride] * 2, "group": shape.groups}
     if form == "int8":
         return builder.node("Conv", [value, builder.int8(weight, axis=0)], **facts)
-    if form == "rank25":
+    if form == "rank25" or by_rank:
         value = builder.node("Conv", [value, builder.constant(weight[:kept])], **facts)
         return builder.node("Conv", [value, builder.constant(rows[:, :kept].reshape(*rows[:, :kept].shape, 1, 1))])
     return builder.node("Conv", [value, builder.constant(weight)], **facts)

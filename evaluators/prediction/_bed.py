@@ -61,6 +61,12 @@ class Bed:
         self._template.write(forms, path, guarded=self._runtime == "onnxruntime")
         return get_runtime(self._runtime).load(path, threads=self._threads)
 
+    def original_ms(self) -> float:
+        """p10 of the original alone, roughly: of a fifth of a second."""
+        original = self.original = self.load({})
+        run = {"original": lambda: _call(lambda: original.run(self._one))}
+        return interleaved(run, min_seconds=0.2, max_seconds=MOST_S, rng=self._rng)["original"].percentile(10)
+
     def time(self, forms: Mapping[str, Form]) -> Timed:
         """Longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent.
 

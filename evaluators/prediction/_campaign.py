@@ -16,6 +16,7 @@ from ._choice import draw, next_to_measure
 from ._features import Forms, Layout
 from ._fit import fit
 from ._forms import Form, form_of
+from ._lone import with_lone_gains
 from ._table import LEAST_MODELS, LatencyTable, MeasuredModel
 from ._template import Template
 
@@ -165,8 +166,12 @@ def measure_table(
                     return bed.time(forms)
 
             try:
+                offers = offers_of(anatomy, groups)
+                layout = with_lone_gains(
+                    layout, anatomy, offers, runtime=runtime, threads=threads, original_ms=bed.original_ms()
+                )
                 found, scales = measure(
-                    layout, offers_of(anatomy, groups), timer, n_models=n_models,
+                    layout, offers, timer, n_models=n_models,
                     max_seconds=max(1.0, max_seconds - (time.monotonic() - start)), seed=seed, say=say,
                 )  # fmt: skip
                 facts = machine_facts(bed.original, threads=threads, cores=pinning.got)

@@ -8,7 +8,7 @@ network of twelve equal blocks is then known from few models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -24,20 +24,26 @@ FloatArray: TypeAlias = NDArray[np.float64]
 Forms: TypeAlias = tuple[Form, ...]
 """One form a layer, in the order of `Layout.layers`."""
 
-BLOCKS = ("kind", "work", "class", "layer", "edge", "edge_own", "tensor")
-"""Groups of features that share one prior scale: forms over all layers, arithmetic, forms by class, by layer,
-quantizers saved between neighbours by class, by pair, and quantizers shared by the readers of one tensor."""
+BLOCKS = ("lone", "kind", "work", "class", "layer", "edge", "edge_own", "tensor")
+"""Groups of features that share one prior scale: what layers gain alone, forms over all layers, arithmetic, forms by
+class, by layer, quantizers saved between neighbours by class, by pair, and quantizers shared by a tensor's readers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerClass:
-    """What layers must have in common to cost the same. share: about this layer's part of the original's latency."""
+    """What layers must have in common to cost the same.
+
+    share  about this layer's part of the original's latency
+    lone   form's label -> what such a layer takes more in it than in FP32 when it runs alone, as a share of the
+           original's latency; a form that was not measured so is not there
+    """
 
     fqn: str
     name: str
     share: float
     rows: int
     columns: int
+    lone: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,8 @@ def features_of(layout: Layout, forms: Forms) -> Features:
             continue
         label = form.label()
         family = f"{'r' if form.kept_rank else ''}{'a8' if form.rounded else ''}{'int' if form.integer else ''}"
+        if label in layer.lone:
+            add(layer.lone[label], "lone", "sum")
         add(layer.share, "kind", family)
         add(layer.share, "class", layer.name, label)
         add(layer.share, "layer", layer.fqn, label)

@@ -15,8 +15,8 @@ import numpy as np
 from ._features import BLOCKS, Encoder, FloatArray, Forms, Layout
 
 _SCALES: dict[str, tuple[float, float]] = {
-    "kind": (0.5, 1.0), "work": (0.5, 1.0), "class": (0.4, 1.0), "layer": (0.1, 1.0), "edge": (0.3, 1.0),
-    "edge_own": (0.1, 1.0), "tensor": (0.3, 1.0), "smooth": (0.01, 1.0), "noise": (0.01, 0.7),
+    "lone": (1.0, 0.5), "kind": (0.5, 1.0), "work": (0.5, 1.0), "class": (0.4, 1.0), "layer": (0.1, 1.0),
+    "edge": (0.3, 1.0), "edge_own": (0.1, 1.0), "tensor": (0.3, 1.0), "smooth": (0.01, 1.0), "noise": (0.01, 0.7),
 }  # fmt: skip
 """Prior median of each scale, and the standard deviation of its logarithm. noise: relative to the latency itself."""
 NAMES = tuple(_SCALES)

@@ -68,5 +68,5 @@ def test_a_session_takes_at_least_its_weights(tmp_path: Path) -> None:
         path.write_bytes(graph_of(shape, "fp32"))
         found[width] = peak_memory(path, "onnxruntime", torch.zeros(1, 1, width)).value
     assert found[2048] - found[64] > 0.9 * 4 * 2048**2
-    with pytest.raises(ParedownError, match="could not be measured: .*no such file"):
+    with pytest.raises(ParedownError, match=r"could not be measured: .*no such file"):
         peak_memory(tmp_path / "none.onnx", "onnxruntime", torch.zeros(1, 1, 64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._artifact import MANIFEST, read_artifact
@@ -33,7 +32,7 @@ def kernels_of(run: Run, number: int) -> tuple[dict[str, str], dict[str, str]]:
     return kernels, ran_otherwise(kernels, {fqn: form.integer for fqn, form in forms.items()})
 
 
-def add_kernels(run: Run, point: str, layers: list[dict[str, Any]]) -> Mapping[str, str]:
+def add_kernels(run: Run, point: str, layers: list[dict[str, Any]]) -> dict[str, str]:
     """Puts `ran` into the rows of `Run.explain`, where it is known; gives the layers that ran otherwise, and how."""
     kernels, wrong = kernels_of(run, int(point.removeprefix("t")))
     for row in layers:

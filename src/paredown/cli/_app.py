@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, Interrupted, LimitsNotMet
+from ..errors import InputError, Interrupted, LimitsNotMet, ParedownError
 from . import _console as console
 from ._profile import add_to as add_profile
 from ._signals import terminated_as_interrupted
@@ -195,9 +195,13 @@ def explain(
     opened = open_run(run)
     point_id = point if re.fullmatch(r"t\d+", point) else opened.front().pick(point).id
     layers = opened.explain(point_id)
-    otherwise = add_kernels(opened, point_id, layers)
+    try:
+        otherwise = add_kernels(opened, point_id, layers)
+    except ParedownError as error:  # the runtime may not be here, where a run is only looked at
+        otherwise = {}
+        console.say(f"which kernels ran is not known: {error}")
     if as_json:
-        console.show_json({"point": point_id, "layers": layers, "ran_otherwise": dict(otherwise)})
+        console.show_json({"point": point_id, "layers": layers, "ran_otherwise": otherwise})
         return
     from ._tables import layers_table
 

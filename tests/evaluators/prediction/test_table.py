@@ -75,7 +75,7 @@ def test_its_quality_is_of_models_left_out(table: LatencyTable) -> None:
         ({"runtime": None}, "the key 'runtime' is missing"),
         ({"schema_version": 7}, "schema_version must be 1, got 7"),
         ({"original_ms": 0.0}, "original_ms must be positive, got 0.0"),
-        ({"scales": {"noise": 1.0}}, "scales must be kind, work"),
+        ({"scales": {"noise": 1.0}}, "scales must be lone, kind"),
         ({"measured": []}, "at least 4 measured models are needed, got 0"),
         ({"layers": [{"fqn": "l0"}]}, "table: .*missing"),
     ],

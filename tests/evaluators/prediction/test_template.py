@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress, module_at
 from paredown.errors import InputError
-from paredown.evaluators.prediction import Form, form_of, forms_of
+from paredown.evaluators.prediction import Form, Layout, form_of, forms_of, offers_of
+from paredown.evaluators.prediction._lone import with_lone_gains
 from paredown.evaluators.prediction._template import Template
 from paredown.evaluators.runtimes import get_runtime
 from paredown.evaluators.runtimes._lowering import lower
@@ -156,3 +157,18 @@ def test_a_form_for_a_layer_that_is_not_there_is_refused(traced: tuple[nn.Module
         traced[3].build({"fc9": Form(rounded=True)}, guarded=False)
     with pytest.raises(InputError, match="has rank 5 at most, and 9 is to be kept"):
         traced[3].build({"head": Form(kept_rank=9)}, guarded=False)
+
+
+def test_lone_gains_are_of_every_form_that_is_on_offer(traced: tuple[nn.Module, Tensor, Anatomy, Template]) -> None:
+    pytest.importorskip("onnxruntime")
+    _, _, anatomy, template = traced
+    groups = [((layer.fqn,), [s for s in SPECS if applicable(s, layer) is None]) for layer in anatomy.layers]
+    layout = Layout.of(anatomy, template.layers, template.wiring)
+    found = with_lone_gains(
+        layout, anatomy, offers_of(anatomy, groups), runtime="onnxruntime", threads=1, original_ms=1.0
+    )
+    assert found.fqns == layout.fqns
+    for layer, offer in zip(found.layers, offers_of(anatomy, groups), strict=True):
+        forms = {forms[layer.fqn] for forms in offer}
+        assert set(layer.lone) == {form.label() for form in forms if form.integer or form.kept_rank}
+        assert all(abs(gain) < 1.0 for gain in layer.lone.values())  # microseconds, of an original of a millisecond

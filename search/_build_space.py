@@ -83,7 +83,9 @@ def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
     return [(label, candidate) for candidate, label in settings.items()]
 
 
-def check_reachable(task: Task, least: Mapping[str, float], most: Mapping[str, float]) -> None:
+def check_reachable(
+    task: Task, least: Mapping[str, float], most: Mapping[str, float], *, predicted: bool = False
+) -> None:
     """Refuse limits that no candidate can keep: `least` and `most` are the bounds of each cost over the whole space.
 
     Only for costs that are known without running anything. Raises `TaskError` naming the limit and the bound.
@@ -94,7 +96,12 @@ def check_reachable(task: Task, least: Mapping[str, float], most: Mapping[str, f
         if limit.max_ratio is not None and original is not None:
             top = limit.max_ratio * original if top is None else min(top, limit.max_ratio * original)
         if top is not None and name in least and least[name] > top:
-            by = f" (modelled from the profile {task.hardware.profile_name})" if name in MODELLED else ""
+            how = (
+                "predicted from measurements"
+                if predicted and name == "latency_ms"
+                else f"modelled from the profile {task.hardware.profile_name}"
+            )
+            by = f" ({how})" if name in MODELLED else ""
             raise TaskError(
                 f"limits.{name}: at most {top:g} is asked for, and the least that this space can reach is "
                 f"{least[name]:g}{by}; raise the limit, or "

@@ -14,6 +14,7 @@ from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._devices import remarks_on, static_measurements
 from ._environment import environment
+from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting
@@ -58,9 +59,10 @@ def build_store(sitting: Sitting) -> None:
             sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
+    take_latency_table(sitting)
     least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
     least.pop("memory_bytes", None)  # its rows are a guess and no bound
-    check_reachable(sitting.task, least, sitting.original_costs)
+    check_reachable(sitting.task, least, sitting.original_costs, predicted=sitting.latency is not None)
     _write_facts(sitting, sizes, errors)
 
 
@@ -136,6 +138,8 @@ def evaluate_baselines(sitting: Sitting) -> None:
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)
+        if sitting.latency is not None:
+            metrics["latency_ms"] = sitting.latency.predict({})
         metrics |= sitting.prepared.quality
         n = sitting.n_screened
         screen = original_quality(sitting.prepared.bench, n) if n else {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, LimitsNotMet
-from ..evaluators import Measurement
+from ..evaluators import Measurement, Source
 from ._devices import static_measurements
 from ._foresight import Foresight
 from ._knapsack import knapsack
@@ -41,6 +41,7 @@ class Outlook:
     done      the completed trials, without the original
     profile   the device's name
     device    where it is another than the run's first, or the memory has to be worked out for each candidate
+    latency_source  how `latency_ms` is known
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Outlook:
     device: OnDevice | None
     notes: tuple[str, ...]
     time_limit_s: float
+    latency_source: Source = "modelled"
 
     @classmethod
     def of(cls, run: Run, profile: str | Path | None, time_limit_s: float) -> Outlook:
@@ -92,6 +94,7 @@ class Outlook:
             profile=facts["profile"] if device is None else device.name, device=device,
             done=tuple(t for t in done if t.kind != "original"), notes=tuple(notes),
             time_limit_s=time_limit_s,
+            latency_source=first.metrics["latency_ms"].source if profile is None else "modelled",
         )  # fmt: skip
 
     @property
@@ -204,7 +207,10 @@ class Outlook:
         totals = {name: self.table.cost_of(name, candidate) for name in self.table.costs}
         if self.device is not None:
             totals |= self.device.device.exact(self.device.anatomy, self.space.assignment(candidate))
-        return static_measurements(totals, self.run.task.hardware.grid_g_per_kwh)
+        found = static_measurements(totals, self.run.task.hardware.grid_g_per_kwh)
+        if self.latency_source == "predicted":
+            found["latency_ms"] = replace(found["latency_ms"], source="predicted")
+        return found
 
 
 def _of_first(values: Mapping[str, Any]) -> dict[str, Any]:

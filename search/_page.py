@@ -94,6 +94,8 @@ def _table(front: Front) -> str:
         if name in known:
             columns[title] = lambda p, name=name: _value(p, name)  # type: ignore[misc]
             columns[times] = lambda p, name=name: _times(front, p, name)  # type: ignore[misc]
+    if "latency_predicted_ms" in known:
+        columns["predicted"] = lambda p: _value(p, "latency_predicted_ms")
     marks = {p.id: [name for name, chosen in front.picks.items() if chosen == p.id] for p in points}
     rows = []
     for p in points:

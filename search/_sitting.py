@@ -23,6 +23,7 @@ from ._trial import Completed, Dominated, Failed, Kind, Screened, Trial
 from .searchers import Objective
 
 if TYPE_CHECKING:
+    from ..evaluators.prediction import LatencyTable
     from ._run import Run
     from ._state import State
     from ._task import Task
@@ -41,6 +42,7 @@ class Sitting:
     """costs, fixed   metric -> per group, per level; and what is paid whatever is chosen (`static_costs`)
     original_costs  the same of the model as it came
     stopping        set by a signal
+    latency         where latencies are predicted from measurements: from what
     """
 
     run: Run
@@ -51,6 +53,7 @@ class Sitting:
     costs: Static = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     original_costs: Mapping[str, float] = field(default_factory=dict)
+    latency: LatencyTable | None = None
     _rivals: Rivals | None = None
 
     @property
@@ -202,7 +205,8 @@ class Sitting:
         )
 
     def static(self, candidate: Candidate) -> dict[str, Measurement]:
-        """Bytes, MACs, BOPs and what is modelled on each device: sums over the groups, no forward pass."""
+        """Bytes, MACs, BOPs and what is modelled on each device: sums over the groups, no forward pass. A predicted
+        latency is no sum: it is that of the whole model."""
         totals = {
             name: self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
             for name, rows in self.costs.items()
@@ -213,7 +217,14 @@ class Sitting:
             for n, device in enumerate(prepared.devices):
                 found = device.exact(prepared.anatomy, assignment)
                 totals |= {at(name, device.profile.name if n else None): value for name, value in found.items()}
-        return static_measurements(totals, self.task.hardware.grid_g_per_kwh)
+        metrics = static_measurements(totals, self.task.hardware.grid_g_per_kwh)
+        if self.latency is not None:
+            from ..evaluators.prediction import forms_of
+
+            metrics["latency_ms"] = self.latency.predict(
+                forms_of(prepared.anatomy, prepared.space.assignment(candidate))
+            )
+        return metrics
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""

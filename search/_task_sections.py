@@ -157,6 +157,14 @@ class HardwareSection(Section):
         "first, and `paredown front --profile` shows the front of each",
     )
     threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured or modelled")
+    latency: Literal["auto", "modelled", "measured"] = Field(
+        default="auto",
+        description="latency_ms of trials: modelled from the profile; measured: predicted from a few dozen models of "
+        "the space that are measured first (minutes); auto: predicted where a table is at hand, else modelled",
+    )
+    latency_table: Text | None = Field(
+        default=None, description="a table that `paredown profile --task` has measured on this machine, to predict from"
+    )
     latency_seconds: Number = Field(default=1.0, ge=0, description="how long each model is timed, at least")
     batch: Integer = Field(default=1, ge=1, description="samples at once, for throughput, energy_mj and memory_bytes")
     grid_g_per_kwh: Number | None = Field(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..compressors import LayerSpec
 from ..errors import ParedownError
 from ..evaluators import Measurement
 from ._bench import reason
@@ -107,6 +108,7 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
     assignment = sitting.assignment(trial)
     try:
         metrics, scores = shop.judge(found)
+        metrics |= _foreseen(sitting, assignment, found)
         metrics["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, folder.parent)), unit="B")
         metrics["file_bytes"] = Measurement(value=float(sum(f.stat().st_size for f in folder.iterdir())), unit="B")
     except Exception as exception:  # a metric of the user's may raise anything; the point is then not verified
@@ -118,6 +120,19 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))
+
+
+def _foreseen(sitting: Sitting, assignment: Mapping[str, LayerSpec], found: Loaded) -> dict[str, Measurement]:
+    """What the latency was predicted to be, beside what it is: of the original as it was timed just now, for machines
+    drift from one session to the next."""
+    from ..evaluators.latency import LatencySamples
+    from ..evaluators.prediction import forms_of
+
+    if sitting.latency is None or not found.reference_ms:
+        return {}
+    original_ms = LatencySamples(found.reference_ms).percentile(10)
+    forms = forms_of(sitting.prepared.anatomy, assignment)
+    return {"latency_predicted_ms": sitting.latency.predict(forms, original_ms=original_ms)}
 
 
 def _compare(sitting: Sitting) -> None:

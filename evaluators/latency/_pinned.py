@@ -48,6 +48,11 @@ def pinned(cores: int | Sequence[int] | None = None) -> Iterator[Pinning]:
         os.sched_setaffinity(0, before)
 
 
+def last_cores(n: int) -> list[int] | None:
+    """The last `n` cores that this process may use; None where the system does not say."""
+    return sorted(os.sched_getaffinity(0))[-n:] if sys.platform == "linux" else None
+
+
 def _as_tuple(cores: int | Sequence[int] | None) -> tuple[int, ...]:
     if cores is None:
         return ()

@@ -76,6 +76,10 @@ class OnnxRuntimeSession:
 
         return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
 
+    def reported_threads(self) -> int | None:
+        """Threads of a run, as the session's options say."""
+        return int(self._session.get_session_options().intra_op_num_threads)
+
     def _run(self, arrays: dict[str, Any]) -> Any:
         try:
             return self._session.run(None, arrays)[0]

@@ -95,6 +95,31 @@ class OpenVinoSession:
 
         return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
 
+    def reported_threads(self) -> int | None:
+        """Threads of a run, as the compiled model says; None before the first run."""
+        request = next(reversed(self._requests.values()), None)
+        return None if request is None else int(request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
+
+    def kernels(self) -> list[dict[str, str]]:
+        """What really runs, as the compiled model of the last run says: name, type, primitive and precision of each
+        node. Empty before the first run."""
+        request = next(reversed(self._requests.values()), None)
+        if request is None:
+            return []
+        found = []
+        for node in request.get_compiled_model().get_runtime_model().get_ordered_ops():
+            facts = {key: str(value.value) for key, value in node.get_rt_info().items()}
+            found.append(
+                {
+                    "name": node.get_friendly_name(),
+                    "type": facts.get("layerType", ""),
+                    "kernel": facts.get("primitiveType", ""),
+                    "precision": facts.get("runtimePrecision", ""),
+                    "original": facts.get("originalLayersNames", ""),
+                }
+            )
+        return found
+
     def _run(self, arrays: dict[str, Any]) -> Any:
         try:
             request = self._request(arrays)

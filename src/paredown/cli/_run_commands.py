@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, ParedownError
 from . import _console as console
 from ._options import Json, RunFolder
 
@@ -67,18 +67,26 @@ def explain(
     ],
     as_json: Json = False,
 ) -> None:
-    """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is."""
+    """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is, which kernel ran."""
     from ..search import open_run
+    from ..search._kernels import add_kernels
 
     opened = open_run(run)
     point_id = point if re.fullmatch(r"t\d+", point) else opened.front().pick(point).id
     layers = opened.explain(point_id)
+    try:
+        otherwise = add_kernels(opened, point_id, layers)
+    except ParedownError as error:  # the runtime may not be here, where a run is only looked at
+        otherwise = {}
+        console.say(f"which kernels ran is not known: {error}")
     if as_json:
-        console.show_json({"point": point_id, "layers": layers})
+        console.show_json({"point": point_id, "layers": layers, "ran_otherwise": otherwise})
         return
     from ._tables import layers_table
 
     console.show(layers_table(layers))
+    for fqn, what in otherwise.items():
+        console.say(f"{fqn} {what}")
     console.say("sensitivity: divergence of the outputs with this layer alone at its level; weight error: ‖W-Ŵ‖²/‖W‖²")
 
 

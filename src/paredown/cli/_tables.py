@@ -49,6 +49,8 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
         if any(name in p.metrics for p in points):
             cells[column] = lambda p, name=name: _cell(p, name)  # type: ignore[misc]
             cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
+    if any("latency_predicted_ms" in p.metrics for p in points):
+        cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms").removesuffix(" predicted")
     cells["verified"] = lambda p: "yes" if p.verified else "no"
     cells["recommended"] = lambda p: "★" if p.recommended else ""
     if front.picks:
@@ -129,6 +131,7 @@ def bound(name: str, low: float | None, high: float | None) -> str:
 _LAYER_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "layers": ("layer", lambda v: ", ".join(v)),
     "label": ("got", str),
+    "ran": ("ran in", str),
     "runs_as": ("runs as", lambda v: ", ".join(v) if isinstance(v, list) else str(v)),
     "weight_bytes": ("bytes", fmt.n_bytes),
     "bytes_saved": ("saves", fmt.n_bytes),
@@ -142,7 +145,7 @@ def layers_table(layers: Sequence[Mapping[str, Any]]) -> Table:
     """One row a group of layers: what it got, what it costs, what it saves, how sensitive it is."""
     keys = [key for key in _LAYER_COLUMNS if any(layer.get(key) is not None for layer in layers)]
     columns = [_LAYER_COLUMNS[key][0] for key in keys]
-    made = table(*columns, right=[column for column in columns if column not in ("layer", "got", "runs as")])
+    made = table(*columns, right=[column for column in columns if column not in ("layer", "got", "runs as", "ran in")])
     for layer in layers:
         made.add_row(*(_layer_cell(key, layer.get(key)) for key in keys))
     return made

@@ -1,0 +1,77 @@
+"""What a layer's treatment becomes on a CPU runtime: the few forms that its clock can tell apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...compressors import FLOAT_BITS, LayerSpec
+
+if TYPE_CHECKING:
+    from ...compressors import Anatomy, LayerInfo
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Form:
+    """How one layer really runs. It must say what `evaluators.runtimes._lowering.lower` does; a test compares them.
+
+    integer    int8 weights and uint8 activations in an integer kernel
+    rounded    the input goes through an 8-bit quantizer (always where `integer`)
+    kept_rank  of the two factors that take the weight's place; 0: one whole weight
+    """
+
+    integer: bool = False
+    rounded: bool = False
+    kept_rank: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the FP32 original's."""
+        return not (self.integer or self.rounded or self.kept_rank)
+
+    def label(self) -> str:
+        """`fp32`, `int8`, `a8`, `r12`, `r12a8`."""
+        if self.integer:
+            return "int8"
+        rank = f"r{self.kept_rank}" if self.kept_rank else ""
+        return f"{rank}{'a8' if self.rounded else ''}" or "fp32"
+
+    @classmethod
+    def from_label(cls, label: str) -> Form:
+        """The inverse of `label`. Raises `ValueError`."""
+        if label == "fp32":
+            return cls()
+        if label == "int8":
+            return cls(integer=True, rounded=True)
+        match = re.fullmatch(r"(?:r([1-9][0-9]*))?(a8)?", label)
+        if not label or match is None:
+            raise ValueError(f"a layer's form must be like fp32, int8, a8, r12 or r12a8, got {label!r}")
+        return cls(rounded=match[2] is not None, kept_rank=int(match[1] or 0))
+
+
+PLAIN = Form()
+
+
+def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
+    """Widths below 8 bits run as int8 where the input is quantized too; weights alone, and zeros, run as FP32.
+
+    An embedding runs as FP32, whatever is done to it.
+    """
+    if layer.kind == "embedding":
+        return PLAIN
+    rounded, kept = spec.changes_activation, 0
+    if spec.rank < 1.0:
+        from ...compressors.lowrank import kept_rank
+
+        kept = kept_rank(spec.rank, layer.matrix_shape)
+    return Form(integer=rounded and not kept and spec.weight_bits != FLOAT_BITS, rounded=rounded, kept_rank=kept)
+
+
+def forms_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, Form]:
+    """The form of every layer by fqn; layers that `assignment` does not name are plain."""
+    return {layer.fqn: form_of(layer, assignment.get(layer.fqn, _NEUTRAL)) for layer in anatomy.layers}
+
+
+_NEUTRAL = LayerSpec()

@@ -1,0 +1,160 @@
+"""`paredown profile`: what this machine and runtime can do, measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _console as console
+from . import _format as fmt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..evaluators.latency import MachineFigures
+    from ..evaluators.prediction import LatencyTable
+    from ..search import Task
+
+SLOWEST = 6
+"""Layers of a task's model that are measured alone: those with the most work."""
+
+
+def profile(
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="onnxruntime or openvino. Default: the task's, else what is installed.", show_default=False),
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TASK.toml",
+            help="Its model's layers too, and a table to predict its latencies from.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the figures; with --task the table too.", show_default=False),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: the task's, else 1.", show_default=False)] = None,
+    models: Annotated[int, typer.Option(min=4, help="With --task: whole models to measure.")] = 80,
+    minutes: Annotated[float, typer.Option(min=0.0, help="With --task: for measuring them, at most.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON document on stdout.")] = False,
+) -> None:
+    """Measure this machine: what really runs faster here, how fast, and how fast memory is. Minutes; leave it alone.
+
+    With --task also the table that [hardware] latency_table takes: it lies beside FILE, as FILE.latency.json.
+    """
+    from ..evaluators.latency import STANDARD, measure_machine
+    from ..search import Task
+
+    loaded = Task.load(task) if task is not None else None
+    chosen = runtime or (loaded.hardware.runtime if loaded else _installed())
+    if loaded is not None and chosen != loaded.hardware.runtime:
+        loaded = loaded.with_overrides([f"hardware.runtime={json.dumps(chosen)}"])
+    n_threads = threads or (loaded.hardware.threads if loaded else 1)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        prepared = _prepared(loaded, Path(folder)) if loaded is not None else None
+        shapes = [*STANDARD, *(_shapes_of(prepared) if prepared is not None else ())]
+        figures = measure_machine(chosen, threads=n_threads, shapes=shapes, say=lambda text: console.say(f"… {text}"))
+        table = _table(prepared, chosen, n_threads, models, 60.0 * minutes) if prepared is not None else None
+    document = figures.to_dict()
+    if out is not None:
+        from ..search._ledger import write_atomic
+
+        write_atomic(out, json.dumps(document, indent=1) + "\n")
+        if table is not None:
+            table.save(_table_path(out))
+    if as_json:
+        console.show_json(document)
+    _tell(figures, table, out)
+
+
+def _installed() -> str:
+    from ..errors import MissingExtra
+    from ..evaluators.runtimes import get_runtime
+
+    for name in ("openvino", "onnxruntime"):
+        if get_runtime(name).available() is None:
+            return name
+    raise MissingExtra("measuring a machine needs a runtime; get one with: pip install 'paredown[openvino]'")
+
+
+def _prepared(task: Task, folder: Path) -> Any:
+    from ..search._prepare import prepare
+
+    return prepare(task, store=folder / "store")
+
+
+def _shapes_of(prepared: Any) -> list[Any]:
+    """The layers with the most work, one of each shape."""
+    from ..evaluators.latency import LayerShape
+
+    found: dict[Any, Any] = {}
+    for layer in sorted(prepared.anatomy.layers, key=lambda layer: -layer.macs):
+        if layer.kind == "conv2d" and layer.weight_shape[2] == layer.weight_shape[3] and layer.weight_shape[2] % 2:
+            stride = max(1, round(layer.input_shape[-1] / layer.output_shape[-1]))
+            shape = LayerShape(
+                operator="conv2d", weight=layer.weight_shape, input=layer.input_shape, groups=layer.groups,
+                stride=stride,
+            )  # fmt: skip
+        elif layer.kind == "linear":
+            rows = 1
+            for side in layer.input_shape[:-1]:
+                rows *= side
+            shape = LayerShape(operator="linear", weight=layer.weight_shape, input=(rows, layer.weight_shape[1]))
+        else:
+            continue
+        found.setdefault((shape.operator, shape.weight, shape.input, shape.groups), shape)
+    return list(found.values())[:SLOWEST]
+
+
+def _table(prepared: Any, runtime: str, threads: int, models: int, seconds: float) -> LatencyTable:
+    from ..evaluators.prediction import measure_table
+
+    return measure_table(
+        prepared.bench.model, prepared.anatomy, prepared.bench.calibration, prepared.calibration_inputs,
+        [(group.layers, group.levels) for group in prepared.space.groups], runtime=runtime, threads=threads,
+        digest=prepared.model_digest, n_models=models, max_seconds=seconds,
+        say=lambda done, total: console.say(f"… model {done} of {total}") if done % 10 == 0 else None,
+    )  # fmt: skip
+
+
+def _table_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.latency.json")
+
+
+def _tell(figures: MachineFigures, table: LatencyTable | None, out: Path | None) -> None:
+    console.err().print(figures_table(figures))
+    for name, figure in (*figures.rates_gmac_s.items(), *figures.bandwidth_gb_s.items(), *figures.overhead_us.items()):
+        console.say(f"{name}: {fmt.significant(figure.value)} {figure.unit}")
+    faster = [form for form, is_native in figures.natively.items() if is_native]
+    console.say(f"{figures.cpu}, {figures.runtime} {figures.runtime_version}, {figures.runtime_threads} thread(s)")
+    console.say(f"runs faster than FP32 here, for some layer at least: {', '.join(faster) or 'nothing'}")
+    if table is not None:
+        quality = table.quality()
+        console.say(
+            f"{quality.n} models measured in {table.seconds:.0f} s, each foreseen from the others within "
+            f"{100 * quality.mape:.1f} % (worst {100 * quality.worst:.1f} %); the original: {table.original_ms:.4g} ms"
+        )
+        if out is not None:
+            console.say(f'next: [hardware] latency_table = "{_table_path(out)}"')
+
+
+def figures_table(figures: MachineFigures) -> Table:
+    """One row a layer and form: how long, how many times faster than FP32, and what ran."""
+    from ._tables import escape, table
+
+    made = table("layer", "form", "time", "faster", "rate", "ran", right=["time", "faster", "rate"])
+    for kernel in figures.kernels:
+        if kernel.ms is None:
+            continue
+        made.add_row(
+            escape(f"{kernel.operator} {kernel.shape}"), kernel.form, fmt.value("ms", kernel.ms, "ms"),
+            fmt.times(kernel.speedup), f"{fmt.significant(kernel.gmac_s or 0.0)} GMAC/s", escape(kernel.kernel),
+        )  # fmt: skip
+    return made

@@ -1,0 +1,128 @@
+"""What is said of the machine: read from files that say it, and figures that come back from JSON as they went."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paredown.errors import InputError
+from paredown.evaluators.latency import (
+    KernelFigure,
+    LayerShape,
+    MachineFigure,
+    MachineFigures,
+    caches_bytes,
+    cpu_model,
+    instruction_sets,
+    machine_facts,
+    measure_machine,
+    numa_node,
+)
+from paredown.evaluators.latency._micro_graphs import FORMS, graph_of, reason_against
+
+FIGURE = MachineFigure(value=2.5, unit="GB/s", source="measured", date="2026-01-01")
+KERNEL = KernelFigure(operator="linear", shape="1 x 8 -> 8", form="int8", ms=0.1, speedup=2.0, gmac_s=3.0, kernel="K")
+
+
+def figures() -> MachineFigures:
+    return MachineFigures(
+        cpu="a CPU", isa=("avx2",), cores=(1,), numa_nodes=(0,), caches_bytes={"L2": 1024}, runtime="openvino",
+        runtime_version="1", threads=1, runtime_threads=1, rates_gmac_s={"linear int8": FIGURE},
+        bandwidth_gb_s={"copy 16 kB": FIGURE}, overhead_us={}, kernels=(KERNEL,), natively={"int8": True}, seconds=1.0,
+        date="2026-01-01",
+    )  # fmt: skip
+
+
+def test_figures_come_back_from_json() -> None:
+    assert MachineFigures.from_dict(json.loads(json.dumps(figures().to_dict()))) == figures()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"speed": 1}, "unknown key 'speed'"),
+        ({"cpu": None}, "missing key 'cpu'"),
+        ({"schema_version": 2}, "schema_version must be 1, got 2"),
+        ({"kernels": [{"operator": "linear"}]}, "machine's figures: .*required"),
+    ],
+)
+def test_figures_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:
+    data = {key: value for key, value in {**figures().to_dict(), **change}.items() if value is not None}
+    with pytest.raises(InputError, match=message):
+        MachineFigures.from_dict(data)
+
+
+def test_the_machine_is_read_from_its_files(tmp_path: Path) -> None:
+    core = tmp_path / "cpu" / "cpu3"
+    (core / "node1").mkdir(parents=True)
+    for n, (level, kind, size) in enumerate((("1", "Data", "48K"), ("2", "Unified", "2M"))):
+        (core / "cache" / f"index{n}").mkdir(parents=True)
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (core / "cache" / f"index{n}" / name).write_text(f"{text}\n")
+    assert numa_node(3, tmp_path) == 1
+    assert numa_node(4, tmp_path) is None
+    assert caches_bytes(3, tmp_path) == {"L1d": 49152, "L2": 2097152}
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n")
+    assert cpu_model(tmp_path / "cpuinfo") == "Some CPU"
+    assert instruction_sets(tmp_path / "cpuinfo") == ["avx2", "avx512_vnni"]
+
+
+def test_threads_are_those_that_the_runtime_reports() -> None:
+    class OneThread:
+        def reported_threads(self) -> int:
+            return 1
+
+    facts = machine_facts(OneThread(), threads=4, cores=(0,))
+    assert (facts["threads"], facts["runtime_threads"]) == (4, 1)
+    assert "runtime_threads" not in machine_facts(threads=4)
+
+
+SHAPES = (
+    LayerShape(operator="linear", weight=(32, 32), input=(3, 32), n=2),
+    LayerShape(operator="conv2d", weight=(8, 8, 3, 3), input=(8, 6, 6), n=2),
+    LayerShape(operator="conv2d", weight=(8, 1, 3, 3), input=(8, 6, 6), groups=8),
+)
+
+
+def test_macs_by_hand() -> None:
+    assert [shape.macs for shape in SHAPES] == [3 * 32 * 32, 8 * 8 * 9 * 36, 8 * 9 * 36]
+
+
+def test_every_form_is_a_valid_graph_with_the_zeros_that_it_says() -> None:
+    onnx = pytest.importorskip("onnx")
+    for shape in SHAPES:
+        for form in FORMS:
+            if reason_against(shape, form) is None:
+                onnx.checker.check_model(onnx.load_from_string(graph_of(shape, form)))
+    model = onnx.load_from_string(graph_of(SHAPES[1], "2:4"))
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    assert ((weight.reshape(-1, 4) != 0).sum(axis=1) == 2).all()
+    model = onnx.load_from_string(graph_of(SHAPES[0], "zeros90"))
+    assert np.mean(onnx.numpy_helper.to_array(model.graph.initializer[0]) == 0) == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_machine_is_measured(runtime: str) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnx")
+    found = measure_machine(runtime, shapes=SHAPES, seconds=0.0)
+    assert found.runtime_threads == 1
+    by_form = {(k.shape, k.form): k for k in found.kernels}
+    assert len(by_form) == len(SHAPES) * len(FORMS)
+    linear = SHAPES[0].label
+    assert by_form[linear, "int8"].kernel != by_form[linear, "fp32"].kernel != ""
+    # an integer kernel ran, and of zeros no runtime here makes anything
+    assert any(mark in by_form[linear, "int8"].kernel for mark in ("I8", "QLinear", "Integer"))
+    assert by_form[linear, "zeros90"].kernel == by_form[linear, "fp32"].kernel
+    assert by_form[SHAPES[1].label, "w4"].ms is None
+    assert by_form[SHAPES[1].label, "w4"].note
+    assert all(figure.value > 0 for figure in (*found.rates_gmac_s.values(), *found.bandwidth_gb_s.values()))
+
+
+def test_a_runtime_that_reads_no_onnx_is_refused() -> None:
+    with pytest.raises(InputError, match="measured with openvino or onnxruntime, got 'torch'"):
+        measure_machine("torch")

@@ -279,7 +279,7 @@ def test_what_is_modelled_says_so_wherever_it_is_shown(runs):
     metrics = {**front["t17"].metrics, "latency_ms": modelled}
     points = tuple(dataclasses.replace(p, metrics=metrics) if p.id == "t17" else p for p in front.points)
     front = dataclasses.replace(front, points=points)
-    note = _mlflow._note(front)
+    note = _mlflow_page.note(front, {}, 0.0)
     assert note.count("1.2345 (modelled)") == 2  # as a pick, and in the table
     assert note.count("(modelled)") == 2  # the other points' latencies were measured
     tags = {child.id: child.tags["modelled"] for child in children_of([], example_space(), front, everything=False)}

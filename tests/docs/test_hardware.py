@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +46,17 @@ def test_every_key_and_every_profile_is_spoken_of() -> None:
     assert [key for key in HardwareProfile.model_fields if f"`{key}`" not in text] == []
     listed = text.replace(", `-openvino`", ", `x86-64-avx2-openvino`, `x86-64-amx-openvino`")
     assert [name for name in list_profiles() if f"`{name}`" not in listed] == []
+
+
+def test_the_kinds_of_the_figures_are_counted_as_they_are() -> None:
+    kinds = Counter(kind for name in list_profiles() for kind in _kinds(load_profile(name).model_dump()))
+    told = "Of their {} figures {} are `modelled`, {} `datasheet` and {} `paper`"
+    counts = (kinds.total(), kinds["modelled"], kinds["datasheet"], kinds["paper"])
+    assert told.format(*counts) in DOCS.read_text(encoding="utf-8")
+
+
+def _kinds(value: Any) -> list[str]:
+    if isinstance(value, dict) and {"value", "kind", "source"} <= set(value):
+        return [value["kind"]]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [kind for part in parts for kind in _kinds(part)]

@@ -48,8 +48,8 @@ def modelled_latency_ms(
     lowered = {
         layer.fqn: profile.lower(
             layer.kind,
-            weight_bits=specs[layer.fqn].weight_bits,
-            activation_bits=specs[layer.fqn].activation_bits,
+            weight_bits=specs[layer.fqn].kernel_bits[0],
+            activation_bits=specs[layer.fqn].kernel_bits[1],
             sparsity=specs[layer.fqn].sparsity,
             rank=specs[layer.fqn].rank,
         )

@@ -112,8 +112,9 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
 
 
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
+    weight_bits, activation_bits = spec.kernel_bits
     lowered = prepared.profile.lower(
-        prepared.anatomy[fqn].kind, weight_bits=spec.weight_bits, activation_bits=spec.activation_bits,
+        prepared.anatomy[fqn].kind, weight_bits=weight_bits, activation_bits=activation_bits,
         sparsity=spec.sparsity, rank=spec.rank,
     )  # fmt: skip
     return lowered.kernel

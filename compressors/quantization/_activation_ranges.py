@@ -16,6 +16,7 @@ from .._registry import ACTIVATION
 from ._ranges import entropy_clip
 
 _SHARE = 0.9999
+_BINS = 2048
 
 
 def activation_minmax(sample: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
@@ -40,7 +41,7 @@ def activation_entropy(sample: Tensor, low: float, high: float, bits: int) -> tu
     scaled = (sample.abs() / largest).clamp(max=1.0)
     if not bool((scaled > 0).any()):
         return low, high
-    clip = float(entropy_clip(scaled[None], n_levels)[0]) * largest
+    clip = float(entropy_clip(scaled[None], n_levels, _BINS)[0]) * largest
     return max(low, -clip), min(high, clip)
 
 

@@ -51,18 +51,18 @@ def _percentile(magnitudes: Tensor) -> Tensor:
     return torch.where(counts > 0, found, torch.ones_like(found))
 
 
-def entropy_clip(magnitudes: Tensor, n_levels: int) -> Tensor:
+def entropy_clip(magnitudes: Tensor, n_levels: int, bins: int = _BINS) -> Tensor:
     """(N, L) magnitudes -> (N,) the clip of least divergence between each row's histogram and its quantized form."""
     top = magnitudes.amax(dim=1, keepdim=True).clamp(min=1e-30)
-    place = (magnitudes / top * _BINS).long().clamp_(max=_BINS - 1)
-    histogram = torch.zeros(len(magnitudes), _BINS, dtype=torch.float64)
+    place = (magnitudes / top * bins).long().clamp_(max=bins - 1)
+    histogram = torch.zeros(len(magnitudes), bins, dtype=torch.float64)
     histogram.scatter_add_(1, place, (magnitudes > 0).double())
     best = top[:, 0].clone()
     least = torch.full_like(best, torch.inf, dtype=torch.float64)
-    for end in torch.linspace(min(_BINS, max(n_levels, _BINS // 10)), _BINS, _CLIPS).long().tolist():
+    for end in torch.linspace(min(bins, max(n_levels, bins // 20)), bins, _CLIPS).long().tolist():
         divergence = _divergence(histogram, end, n_levels)
         wins = divergence <= least
-        best = torch.where(wins, top[:, 0] * (end / _BINS), best)
+        best = torch.where(wins, top[:, 0] * (end / bins), best)
         least = torch.where(wins, divergence, least)
     return best
 

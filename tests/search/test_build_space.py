@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.compressors import Anatomy, LayerInfo, LayerSpec
+from paredown.compressors import Anatomy, LayerInfo, LayerSpec, methods
 from paredown.compressors._registry import REGISTRIES
 from paredown.errors import TaskError
 from paredown.search._build_space import bounds, build_space, check_reachable, estimate_bytes, uniform_settings

@@ -2,7 +2,8 @@
 
 OMP_NUM_THREADS=1 python benchmarks/quantization/run.py --out benchmarks/results/quantization.json
 
-Not a timing, so the machine need not be idle; deterministic. With one thread about a quarter of an hour.
+Not a timing, so the machine need not be idle; deterministic. With one thread about a quarter of an hour. A model that
+is in the file already is left as it is, so a run that was cut off goes on; delete the file to begin anew.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def main() -> None:
         "models": {},
         "goals": [],
     }
+    if arguments.out.is_file():
+        result["models"] = json.loads(arguments.out.read_text())["models"]
     for name in arguments.models:
+        if name in result["models"]:
+            continue
         result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
         result["goals"] = goals(result["models"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

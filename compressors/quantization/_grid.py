@@ -136,11 +136,14 @@ class Rounder:
     def codes(self, values: Tensor) -> Tensor:
         """int8 codes of the codewords nearest to `values`; exact for what `values` or `levels` has given."""
         scaled = values / self.scale
+        found: Tensor
         if self.grid.has_table:
-            return (torch.bucketize(scaled.contiguous(), self.middles) - self.half).to(torch.int8)
-        if self.zero is None:
-            return self.levels(scaled, None).to(torch.int8)
-        return (self.levels(scaled, self.zero) + self.zero - self.half).to(torch.int8)
+            found = torch.bucketize(scaled.contiguous(), self.middles) - self.half
+        elif self.zero is None:
+            found = self.levels(scaled, None)
+        else:
+            found = self.levels(scaled, self.zero) + self.zero - self.half
+        return found.to(torch.int8)
 
     def decode(self, codes: Tensor) -> Tensor:
         """float32 values of codes (R, C) int8."""

@@ -61,7 +61,7 @@ ACTIVATIONS: Ways = {
 }
 
 GROUPED = ("round to nearest", "affine", "gptq", "descent", "awq", "hqq", "int_asym gptq", "int_asym hqq")
-"""Once more with groups of 64, for models whose rows are longer than that."""
+"""Once more with groups of 64 at 4, 3 and 2 bits, for models whose rows are longer than that."""
 
 
 def settings(group_size: int = 0) -> dict[str, LayerSpec]:
@@ -69,7 +69,7 @@ def settings(group_size: int = 0) -> dict[str, LayerSpec]:
     from paredown.compressors import FORMAT_BITS
 
     found: dict[str, LayerSpec] = {}
-    for bits in (8, 6, 5, 4, 3, 2):
+    for bits in (4, 3, 2) if group_size else (8, 6, 5, 4, 3, 2):
         for name, way in {**ALWAYS, **(LOW if bits <= 4 else {})}.items():
             if bits not in FORMAT_BITS[way.get("weight_format", "int")] or (group_size and name not in GROUPED):
                 continue

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import SpecError
 from . import _registry
 from ._anatomy import LayerInfo
-from ._moments import LayerMoments
+from ._moments import LARGEST, LayerMoments
 from ._spec import FLOAT_BITS, LayerSpec
 from ._variant import FACTORS, WHOLE, Variant, decode
 from .lowrank import kept_rank
@@ -125,6 +125,11 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
         if layer.kind == "embedding":
             return None  # one-hot inputs: the identity
         by = spec.weight_method if spec.weight_format != "adaptive" else "adaptive"
+        if layer.groups * layer.matrix_shape[1] ** 2 > LARGEST:
+            raise SpecError(
+                f"{layer.fqn}: {by!r} needs the moments of the layer's inputs, and of {layer.matrix_shape[1]} inputs "
+                f"they are too large (at most {LARGEST} entries are kept); use a method such as 'affine' for this layer"
+            )
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the layer's inputs ({by!r} needs moments), and none were collected; "
             f"calibrate with moments=True on data in which the layer runs, or use a method such as 'affine'"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT = "paredown.moments"
+LARGEST = 2**27
+"""Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
 _PATCHES = 2**22
 """Numbers of patches that are unfolded together: the bound on what the pass needs beside the moments themselves."""
 
@@ -120,7 +122,9 @@ class MomentCollector:
 
     def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
         self._modules = {
-            layer.fqn: (layer, module_at(model, layer.fqn)) for layer in anatomy.layers if layer.kind != "embedding"
+            layer.fqn: (layer, module_at(model, layer.fqn))
+            for layer in anatomy.layers
+            if layer.kind != "embedding" and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
         }
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}

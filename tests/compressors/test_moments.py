@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, LayerSpec, Moments, VariantStore, calibrate
-from paredown.errors import InputError, IntegrityError
+from paredown.compressors import Anatomy, LayerSpec, Moments, VariantStore, calibrate, compress
+from paredown.errors import InputError, IntegrityError, SpecError
 from paredown.testing._models import AWKWARD
 
 
@@ -155,6 +155,21 @@ def test_dead_inputs_are_counted_and_nan_is_refused():
     x[3, 3] = float("nan")
     with pytest.raises(InputError, match="NaN or infinity"):
         collected(model, x)
+
+
+def test_of_very_wide_layers_none_are_collected(monkeypatch):
+    from paredown.compressors import _compress, _moments
+
+    for module in (_compress, _moments):
+        monkeypatch.setattr(module, "LARGEST", 30)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 2)).eval()
+    found = collected(model, normal(9, 6))
+    assert found.get("0") is None
+    assert found.get("1") is not None
+    layer = Anatomy.trace(model, normal(1, 6))["0"]
+    spec = LayerSpec(weight_bits=4, weight_method="gptq")
+    with pytest.raises(SpecError, match=r"0: 'gptq' needs the moments .* of 6 inputs they are too large"):
+        compress(model[0].weight, spec, layer)
 
 
 def test_a_variant_that_needs_none_is_found_again_by_whoever_has_some(tmp_path):

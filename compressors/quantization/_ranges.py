@@ -6,7 +6,8 @@ entropy     the clip at which the histogram of magnitudes is nearest, by Kullbac
             2017, "8-bit inference with TensorRT")
 We differ   entropy: 512 bins, 40 clips for each group; made for activations, and offered for comparison
 Cost        one pass; entropy: 40 passes over the histogram
-Did not help  minmax below 4 bits on the keyword nets and the language model; entropy on the few weights of a channel
+Did not help  against the least squared error ("affine") all three at 3 bits on the language model and at 4 on ResNet-8.
+            On ResNet-20 at 3 bits all three are better than it, and far behind "gptq"
 """
 
 from __future__ import annotations

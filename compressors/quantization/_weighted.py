@@ -6,8 +6,8 @@ awq       of 40 clips of each group the one of least error of the *output* (Lin 
 We differ AWQ's other half, scales for each input channel, is left out: they need neighbours to be folded into, or
           stored scales that weigh as much as a bit for each weight of these layers
 Cost      weighted: as "affine"; awq: 40 products with the moments, each group's own block of them alone
-Did not help  awq where the group is a whole row of a small layer: "gptq" is better at the same bytes; weighted on ResNet-8 at
-          4 bits, where it is behind "affine"
+Did not help  awq where the group is a whole row of a small layer: "gptq" is better at the same bytes; weighted on
+          ResNet-8 at 4 bits, where it is behind "affine"
 """
 
 from __future__ import annotations

@@ -37,11 +37,18 @@ def onnxruntime_static(subject: Subject) -> Tensor | str:
             return next(self._batches, None)
 
     with tempfile.TemporaryDirectory(prefix="quantbench-") as folder:
-        path = export_model(
-            "onnx", subject.model, {}, {}, None, subject.calibration[:2], Path(folder) / "fp32", runtime="onnxruntime"
-        )
         prepared, quantized = str(Path(folder) / "prepared.onnx"), str(Path(folder) / "int8.onnx")
         try:
+            path = export_model(
+                "onnx",
+                subject.model,
+                {},
+                {},
+                None,
+                subject.calibration[:2],
+                Path(folder) / "fp32",
+                runtime="onnxruntime",
+            )
             quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
             name = InferenceSession(prepared).get_inputs()[0].name
             quantize_static(

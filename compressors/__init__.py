@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, WEIGHT_BITS, LayerSpec
+from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
 
 if TYPE_CHECKING:
-    from ._calibration import ActivationRange, Calibration, calibrate
-    from ._compress import applicable, compress, decode
+    from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
+    from ._compress import applicable, compress, decode, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._moments import LayerMoments, Moments
     from ._registry import (
         methods,
         register_activation_method,
@@ -33,16 +34,20 @@ if TYPE_CHECKING:
 _LAZY = {
     "ActivationRange": "._calibration",
     "Calibration": "._calibration",
+    "activation_quantizer": "._calibration",
     "calibrate": "._calibration",
     "applicable": "._compress",
     "compress": "._compress",
     "decode": "._compress",
+    "needs_moments": "._compress",
     "model_digest": "._digest",
     "tensor_digest": "._digest",
     "Inputs": "._forward",
     "forward": "._forward",
     "module_at": "._forward",
     "preserved": "._forward",
+    "LayerMoments": "._moments",
+    "Moments": "._moments",
     "methods": "._registry",
     "register_activation_method": "._registry",
     "register_rank_method": "._registry",
@@ -63,6 +68,7 @@ _LAZY = {
 __all__ = [
     "ACTIVATION_BITS",
     "FLOAT_BITS",
+    "FORMAT_BITS",
     "KINDS",
     "WEIGHT_BITS",
     "ActivationQuantizer",
@@ -72,21 +78,26 @@ __all__ = [
     "CompressedModel",
     "Inputs",
     "LayerInfo",
+    "LayerMoments",
     "LayerSpec",
+    "Moments",
     "Variant",
     "VariantStore",
+    "activation_quantizer",
     "applicable",
     "calibrate",
     "compress",
     "decode",
     "describe_file",
     "fixed_bytes",
+    "formats",
     "forward",
     "layer_bytes",
     "load_model",
     "methods",
     "model_digest",
     "module_at",
+    "needs_moments",
     "preserved",
     "register_activation_method",
     "register_rank_method",

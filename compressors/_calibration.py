@@ -1,11 +1,12 @@
-"""The ranges of the activations that enter each layer, from a pass over real data."""
+"""What enters each layer, from one pass over real data: ranges for its activations and, where asked, its moments."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,11 @@ from ..errors import ConfigError, InputError
 from . import quantization  # noqa: F401  (registers the built-in activation method)
 from ._anatomy import Anatomy
 from ._forward import forward, module_at, preserved
+from ._moments import MomentCollector, Moments
 from ._registry import ACTIVATION
 from ._spec import LayerSpec
-from .quantization._activation import affine_qparams
+from .quantization import ActivationQuantizer, DynamicQuantizer
+from .quantization._activation import affine_qparams, symmetric_qparams
 
 SCHEMA_VERSION = 1
 _SAMPLE = 32768
@@ -37,21 +40,24 @@ class ActivationRange:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= 0.0 <= self.high):
             raise ConfigError(f"an activation range must be finite and hold zero, got [{self.low}, {self.high}]")
 
-    def qparams(self, bits: int) -> tuple[float, int]:
-        """(scale, zero_point) of the unsigned affine grid; the scale is exactly a float32. Empty range: (1.0, 0)."""
-        return affine_qparams(self.low, self.high, bits)
+    def qparams(self, bits: int, *, symmetric: bool = False) -> tuple[float, int]:
+        """(scale, zero_point) of the unsigned grid; the scale is exactly a float32. Empty range: scale 1."""
+        return (symmetric_qparams if symmetric else affine_qparams)(self.low, self.high, bits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """fqn -> range of the layer's input. Layers with integer inputs (embeddings) have none.
 
-    ranges  by the method "affine"; other registered methods have theirs in `others`, method -> fqn -> range
-    digest  sha256 over the ranges: it identifies the calibration
+    ranges   by the method "affine" at 8 bits; other methods and widths have theirs in `others`, under the method's name
+             ("percentile") or, at another width, name@bits ("affine@4") -> fqn -> range
+    moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
+    digest   sha256 over the ranges: it identifies the calibration of the activations
     """
 
     ranges: Mapping[str, ActivationRange]
     others: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
+    moments: Moments | None = None
 
     @property
     def digest(self) -> str:
@@ -60,13 +66,15 @@ class Calibration:
     def qparams(self, fqn: str, spec: LayerSpec) -> tuple[float, int]:
         """(scale, zero_point) for the layer's input under `spec`. Raises `ConfigError` if it was not calibrated."""
         method = spec.activation_method
-        ranges = self.ranges if method == "affine" else self.others.get(method, {})
+        key = _key(method, spec.activation_bits)
+        ranges = self.ranges if key == "affine" else self.others.get(key, {})
         if fqn not in ranges:
             raise ConfigError(
                 f"{fqn} is to have {spec.activation_bits}-bit activations by {method!r}, but the calibration holds no "
-                f"such range; calibrate with a batch in which the layer runs on floating-point inputs"
+                f"such range; calibrate with bits={spec.activation_bits} among its widths, and with a batch in which "
+                f"the layer runs on floating-point inputs"
             )
-        return ranges[fqn].qparams(spec.activation_bits)
+        return ranges[fqn].qparams(spec.activation_bits, symmetric=spec.activation_scheme == "symmetric")
 
     def to_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "ranges": _ranges_to_dict(self.ranges)}
@@ -97,20 +105,42 @@ def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpe
     return calibration.qparams(fqn, spec)
 
 
-def calibrate(model: nn.Module, batches: Iterable[object], anatomy: Anatomy) -> Calibration:
-    """Run `model` on every batch (see `forward`) and choose a range for the input of each layer.
+def activation_quantizer(
+    calibration: Calibration | None, fqn: str, spec: LayerSpec
+) -> ActivationQuantizer | DynamicQuantizer:
+    """The forward pre-hook of a layer with `changes_activation`. Raises as `activation_qparams`."""
+    if not spec.needs_range:
+        return DynamicQuantizer(spec.activation_bits)
+    return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)
+
+
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[object],
+    anatomy: Anatomy,
+    *,
+    bits: Sequence[int] = (_BITS,),
+    moments: bool = False,
+) -> Calibration:
+    """Run `model` on every batch (see `forward`), once, and choose ranges for the input of each layer.
 
     Streaming: of each layer the extremes of all values are kept, and a sample spread evenly over them, at most
     32768 values. The model is left as it was. Raises `InputError` if there is no batch, or if a layer's input holds
     NaN or infinity.
+
+    bits     widths to choose ranges for, 8 always among them; by every registered method
+    moments  collect the inputs' second moments too, which methods such as "gptq" need (see `_moments.py`)
     """
+    collector = MomentCollector(model, anatomy) if moments else None
     watchers = {layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding"}
     n_batches = 0
     handles = []
     try:
         for fqn, watcher in watchers.items():
             handles.append(module_at(model, fqn).register_forward_pre_hook(watcher, with_kwargs=True))
-        with preserved(model):
+        with preserved(model), ExitStack() as stack:
+            if collector is not None:
+                stack.enter_context(collector.watching())
             for inputs in batches:
                 forward(model, inputs)
                 n_batches += 1
@@ -120,10 +150,19 @@ def calibrate(model: nn.Module, batches: Iterable[object], anatomy: Anatomy) -> 
     if n_batches == 0:
         raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
     by_method = {
-        name: {fqn: watcher.range(name) for fqn, watcher in watchers.items() if watcher.n > 0}
+        _key(name, width): {fqn: watcher.range(name, width) for fqn, watcher in watchers.items() if watcher.n > 0}
+        for width in dict.fromkeys((_BITS, *bits))
         for name in ACTIVATION.names
     }
-    return Calibration(ranges=by_method.pop("affine"), others=by_method)
+    return Calibration(
+        ranges=by_method.pop("affine"),
+        others=by_method,
+        moments=None if collector is None else collector.result(anatomy),
+    )
+
+
+def _key(method: str, bits: int) -> str:
+    return method if bits == _BITS else f"{method}@{bits}"
 
 
 class _Watcher:
@@ -155,8 +194,8 @@ class _Watcher:
             self.sample = self.sample[::2].clone()
             self.stride *= 2
 
-    def range(self, method: str) -> ActivationRange:
-        low, high = ACTIVATION[method](self.sample, self.low, self.high, _BITS)
+    def range(self, method: str, bits: int) -> ActivationRange:
+        low, high = ACTIVATION[method](self.sample, self.low, self.high, bits)
         return ActivationRange(low=min(0.0, float(low)), high=max(0.0, float(high)), n=self.n)
 
 

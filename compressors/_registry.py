@@ -4,7 +4,10 @@ A `LayerSpec` says *what* is done; a registered method says *how*. A method is a
 
 weight      (matrix, bits) -> (codes, scale): symmetric quantization of a weight
             matrix (out, n) float32; codes (out, n) int8 within `code_range(bits)`, 0 where the matrix is 0;
-            scale (out,) float32, positive. The quantized matrix is `codes * scale[:, None]`
+            scale (out,) float32, positive. The quantized matrix is `codes * scale[:, None]`. Where groups are asked
+            for, the rows that it gets are groups. Such a method is for the format "int".
+            A method that is registered with `formats` is (problem) -> coded instead, see `quantization/_problem.py`:
+            it is told of format, groups and dropped weights and, with `needs="moments"`, of the layer's inputs
 activation  (sample, low, high, bits) -> (low, high): where to clip an activation
             sample (n,) float32 of the values seen; low <= 0 <= high are the extremes of all of them
 sparsity    (matrix, share) -> mask (out, n) bool, True where a weight survives; exactly `round(share * numel)`
@@ -25,7 +28,8 @@ from torch import Tensor
 
 from ..errors import SpecError
 
-WeightMethod = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+WeightMethod = Callable[..., Any]
+"""(matrix, bits) -> (codes, scale), or (problem) -> coded."""
 ActivationMethod = Callable[[Tensor, float, float, int], tuple[float, float]]
 SparsityMethod = Callable[[Tensor, float], Tensor]
 RankMethod = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -37,6 +41,8 @@ M = TypeVar("M")
 class _Entry(Generic[M]):
     method: M
     version: str
+    formats: tuple[str, ...] | None = None
+    needs: str | None = None
 
 
 class Registry(Generic[M]):
@@ -46,14 +52,19 @@ class Registry(Generic[M]):
         self.kind = kind
         self._entries: dict[str, _Entry[M]] = {}
 
-    def register(self, name: str, method: M, *, version: str = "1") -> None:
+    def register(
+        self, name: str, method: M, *, version: str = "1", formats: tuple[str, ...] | None = None,
+        needs: str | None = None,
+    ) -> None:  # fmt: skip
         if not isinstance(name, str) or not name.isidentifier():
             raise SpecError(f"a {self.kind} method needs a name of letters, digits and _, got {name!r}")
         if not callable(method):
             raise SpecError(f"the {self.kind} method {name!r} must be a function, got {type(method).__name__}")
         if name in self._entries:
             raise SpecError(f"there is a {self.kind} method {name!r} already; give the new one another name")
-        self._entries[name] = _Entry(method, version)
+        if needs not in (None, "moments"):
+            raise SpecError(f"a {self.kind} method may need 'moments' (of the inputs) or nothing, got {needs!r}")
+        self._entries[name] = _Entry(method, version, formats, needs)
 
     def __getitem__(self, name: str) -> M:
         return self._entry(name).method
@@ -61,6 +72,14 @@ class Registry(Generic[M]):
     def version(self, name: str) -> str:
         """Part of the address of what the method has made; see `VariantStore`."""
         return self._entry(name).version
+
+    def formats(self, name: str) -> tuple[str, ...] | None:
+        """The weight formats that the method was registered with; None: it is of the simple kind, for "int"."""
+        return self._entry(name).formats
+
+    def needs(self, name: str) -> str | None:
+        """ "moments" where the method looks at the layer's inputs."""
+        return self._entry(name).needs
 
     def _entry(self, name: str) -> _Entry[M]:
         if name not in self._entries:
@@ -75,9 +94,9 @@ class Registry(Generic[M]):
         return tuple(self._entries)
 
     @contextmanager
-    def temporarily(self, name: str, method: M) -> Iterator[None]:
-        """For tests: the method is known inside the block only."""
-        self.register(name, method)
+    def temporarily(self, name: str, method: M, **how: Any) -> Iterator[None]:
+        """For tests: the method is known inside the block only. `how` as for `register`."""
+        self.register(name, method, **how)
         try:
             yield
         finally:
@@ -91,13 +110,18 @@ RANK: Registry[RankMethod] = Registry("rank")
 REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (WEIGHT, ACTIVATION, SPARSITY, RANK)}
 
 
-def register_weight_method(name: str, method: WeightMethod, *, version: str = "1") -> None:
+def register_weight_method(
+    name: str, method: WeightMethod, *, version: str = "1", formats: tuple[str, ...] | None = None,
+    needs: str | None = None,
+) -> None:  # fmt: skip
     """Make `method` known as `LayerSpec(weight_method=name)`; see this module's docstring for its protocol.
 
     Give another `version` when its results change, so that stored variants are made anew.
+    formats  names of weight formats, for a method that is handed a `WeightProblem`; None: (matrix, bits), for "int"
+    needs    "moments": calibration then collects the second moments of the layers' inputs
     Raises `SpecError` if the name is taken.
     """
-    WEIGHT.register(name, method, version=version)
+    WEIGHT.register(name, method, version=version, formats=formats, needs=needs)
 
 
 def register_activation_method(name: str, method: ActivationMethod, *, version: str = "1") -> None:

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from ._anatomy import Anatomy
-from ._calibration import Calibration, activation_qparams
+from ._calibration import Calibration, activation_quantizer
 from ._forward import module_at
 from ._layers import kind_of, weight_of
 from ._spec import LayerSpec
 from ._variant import Variant
-from .quantization import ActivationQuantizer
 
 
 class CompressedModel:
@@ -62,7 +61,7 @@ class CompressedModel:
             raise InputError("an assignment is applied to this model already; leave its block first")
         swaps = self._swaps(assignment, variants)
         quantizers = {
-            fqn: ActivationQuantizer(*activation_qparams(self.calibration, fqn, spec), spec.activation_bits)
+            fqn: activation_quantizer(self.calibration, fqn, spec)
             for fqn, spec in assignment.items()
             if spec.changes_activation
         }

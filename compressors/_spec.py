@@ -12,8 +12,31 @@ from ..errors import SpecError
 FLOAT_BITS = 32
 """The width that means "left in floating point"."""
 
-WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
-ACTIVATION_BITS = (8, FLOAT_BITS)
+WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
+ACTIVATION_BITS = (4, 6, 8, FLOAT_BITS)
+
+WHOLE_TENSOR = "tensor"
+"""The group size that means one scale for the whole weight."""
+
+SCALE_BITS = (16, 32)
+ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
+
+_NARROW = (2, 3, 4, 5, 6, 7, 8)
+FORMAT_BITS: dict[str, tuple[int, ...]] = {
+    "int": _NARROW,
+    "int_asym": _NARROW,
+    "palette": (2, 3, 4, 5, 6),
+    "nf4": (4,),
+    "pow2": (2, 3, 4, 5),
+    "log": (3, 4, 5),
+    "apot": (3, 4, 5),
+    "fp8_e4m3": (8,),
+    "fp8_e5m2": (8,),
+    "fp16": (16,),
+    "bf16": (16,),
+    "adaptive": (2, 3, 4, 5, 6),
+}
+"""Format of a weight -> the widths that it has (and 32, which leaves the weight alone, in every format)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +50,13 @@ class LayerSpec:
     sparsity  share of zeros in each stored factor, in [0, 1)
     *_method  a name in the registry of that kind (see `register`)
 
+    weight_format  what a code stands for, one of `FORMAT_BITS` (see `quantization/README.md`); the method chooses codes
+    group_size     how many weights of a row share a scale (the last group may be short); 0: a whole row, that is one
+                   scale for each output channel; "tensor": one scale for all. FP16 and BF16 have no scale
+    scale_bits     of the stored scales and tables: 32 or 16, floating point
+    activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
+                   that of each token (of a convolution: of each sample) when it runs, and needs no calibration
+
     Raises `SpecError` for a value outside these ranges.
     """
 
@@ -38,6 +68,10 @@ class LayerSpec:
     activation_method: str = "affine"
     sparsity_method: str = "magnitude"
     rank_method: str = "svd"
+    weight_format: str = "int"
+    group_size: int | str = 0
+    scale_bits: int = 32
+    activation_scheme: str = "affine"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -49,6 +83,16 @@ class LayerSpec:
         if not _is_number(self.rank) or not 0.0 < self.rank <= 1.0:
             raise SpecError(
                 f"rank must be in (0, 1], got {self.rank!r}; it is a share of the full rank, and 1.0 means whole"
+            )
+        _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
+        _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
+        _one_of("scale_bits", self.scale_bits, SCALE_BITS)
+        _check_group_size(self.group_size)
+        widths = FORMAT_BITS[self.weight_format]
+        if self.weight_bits not in (*widths, FLOAT_BITS):
+            raise SpecError(
+                f"weight_bits of the format {self.weight_format!r} must be {_either((*widths, FLOAT_BITS))}, "
+                f"got {self.weight_bits}; formats of {self.weight_bits} bits are {', '.join(formats(self.weight_bits))}"
             )
         object.__setattr__(self, "sparsity", float(self.sparsity))
         object.__setattr__(self, "rank", float(self.rank))
@@ -66,12 +110,34 @@ class LayerSpec:
         return self.activation_bits != FLOAT_BITS
 
     @property
+    def needs_range(self) -> bool:
+        """Whether the activation's range must have been calibrated."""
+        return self.changes_activation and self.activation_scheme != "dynamic"
+
+    @property
+    def is_plain_int(self) -> bool:
+        """Whether the weight is integers with one scale for each output channel (or for all), as int8 kernels want."""
+        return self.weight_bits <= 8 and self.weight_format == "int" and self.group_size in (0, WHOLE_TENSOR)
+
+    @property
+    def kernel_bits(self) -> tuple[int, int]:
+        """(weight, activation) bits as a runtime sees them: 32 for what no integer kernel takes, and 8 for a narrower
+        activation, which is clamped to fewer codes of an 8-bit one.
+        """
+        weight = self.weight_bits if self.is_plain_int else FLOAT_BITS
+        return weight, 8 if self.needs_range else FLOAT_BITS
+
+    @property
     def weight_only(self) -> LayerSpec:
         """The same treatment of the weight, the activation left alone: what a stored variant depends on."""
-        bits, method = _NEUTRAL.activation_bits, _NEUTRAL.activation_method
-        if (self.activation_bits, self.activation_method) == (bits, method):
+        if all(getattr(self, name) == getattr(_NEUTRAL, name) for name in _OF_ACTIVATION):
             return self  # each trial asks every layer, more than once
-        return dataclasses.replace(self, activation_bits=bits, activation_method=method)
+        return dataclasses.replace(self, **{name: getattr(_NEUTRAL, name) for name in _OF_ACTIVATION})
+
+    @property
+    def activation_only(self) -> LayerSpec:
+        """The same treatment of the activation, the weight left alone."""
+        return LayerSpec.from_dict({name: getattr(self, name) for name in _OF_ACTIVATION})
 
     def to_dict(self) -> dict[str, Any]:
         """Only what differs from the neutral spec, so that a config stays short and is easy to write by hand."""
@@ -94,24 +160,37 @@ class LayerSpec:
     def label(self) -> str:
         """A short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
 
-        A method that is not the built-in one is named too: `w4:mine a8`.
+        A method that is not the built-in one is named too: `w4:mine a8`; and so is a format that is not plain integers,
+        a group, and scales in FP16: `w3-nf4/64h:gptq a8`.
         """
         parts = []
         if self.weight_bits != FLOAT_BITS:
-            parts.append(f"w{self.weight_bits}" + self._by("weight_method"))
+            parts.append(f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method"))
         if self.activation_bits != FLOAT_BITS:
-            parts.append(f"a{self.activation_bits}" + self._by("activation_method"))
+            scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
+            parts.append(f"a{self.activation_bits}" + scheme + self._by("activation_method"))
         if self.sparsity:
             parts.append(f"s{100 * self.sparsity:g}" + self._by("sparsity_method"))
         if self.rank < 1.0:
             parts.append(f"r{100 * self.rank:g}" + self._by("rank_method"))
         return " ".join(parts) or "fp32"
 
+    def _stored_as(self) -> str:
+        format = "" if self.weight_format == "int" else f"-{self.weight_format}"
+        group = "" if self.group_size == 0 else f"/{self.group_size}"
+        return format + group + ("h" if self.scale_bits == 16 else "")
+
     def _by(self, key: str) -> str:
         method = getattr(self, key)
         return "" if method == _BUILT_IN[key] else f":{method}"
 
 
+def formats(bits: int) -> tuple[str, ...]:
+    """The formats that have this width."""
+    return tuple(name for name, widths in FORMAT_BITS.items() if bits in widths)
+
+
+_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme")
 _BUILT_IN = {field.name: field.default for field in dataclasses.fields(LayerSpec) if field.name.endswith("_method")}
 
 
@@ -121,8 +200,26 @@ def _is_number(value: object) -> bool:
 
 def _one_of(name: str, value: object, known: tuple[int, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value not in known:
-        *most, last = known
-        raise SpecError(f"{name} must be one of {', '.join(map(str, most))} or {last}, got {value!r}")
+        raise SpecError(f"{name} must be one of {_either(known)}, got {value!r}")
+
+
+def _named(name: str, value: object, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise SpecError(f"{name} must be one of {_either(known)}, got {value!r}")
+
+
+def _either(values: tuple[object, ...]) -> str:
+    *most, last = values
+    return f"{', '.join(map(str, most))} or {last}" if most else str(last)
+
+
+def _check_group_size(value: object) -> None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 8 <= value <= 4096)
+    if not is_count and value != WHOLE_TENSOR:
+        raise SpecError(
+            f"group_size must be 0 (a scale for each output channel), a number of weights from 8 to 4096, or "
+            f"{WHOLE_TENSOR!r} (one scale for all), got {value!r}"
+        )
 
 
 _NEUTRAL = LayerSpec()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ._spec import FLOAT_BITS, LayerSpec
 from .lowrank import kept_rank
-from .storage._parts import load_codes, load_values
+from .quantization._grid import CASTS
+from .storage._parts import load_coded, load_matrix, load_values
 
 FACTORS = ("u.", "v.")
 WHOLE = ("",)
@@ -40,15 +41,16 @@ class Variant:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def codes(self) -> tuple[Tensor, Tensor] | None:
-        """(codes int8 of the weight's shape, scale (out,) float32); None unless quantized and not factorized.
+        """(codes int8 of the weight's shape, scale (out,) float32); None unless the weight is whole and plain integers
+        (`LayerSpec.is_plain_int`).
 
         `codes * scale`, the scale along axis 0, is bit for bit `effective`.
         """
-        if self.spec.weight_bits == FLOAT_BITS or self.spec.rank < 1.0:
+        if not self.spec.is_plain_int or self.spec.rank < 1.0:
             return None
         shape = tuple(self.effective.shape)
-        codes, scale = load_codes(self.tensors, _matrix_shape(shape), self.spec.weight_bits)
-        return codes.reshape(shape), scale
+        coded, _ = load_coded(self.tensors, _matrix_shape(shape), self.spec)
+        return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight."""
@@ -91,8 +93,9 @@ def _factors(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tens
 def _matrix(spec: LayerSpec, shape: tuple[int, int], tensors: Mapping[str, Tensor]) -> Tensor:
     if spec.weight_bits == FLOAT_BITS:
         return load_values(tensors, shape)
-    codes, scale = load_codes(tensors, shape, spec.weight_bits)
-    return codes.to(torch.float32) * scale[:, None]
+    if spec.weight_format in CASTS:
+        return load_values(tensors, shape).to(torch.float32)
+    return load_matrix(tensors, shape, spec)
 
 
 def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,25 +8,38 @@ if TYPE_CHECKING:
     from ..compressors import LayerInfo, LayerSpec
     from ..hardware_profiles import HardwareProfile, Lowered
 
-_BUILT_IN = "affine"
-"""The method whose codes are integers on an even grid; of another, its name is all that is known of its format."""
-
 
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:
     """What the profile's runtime really runs for this layer, treated so.
 
-    Zeros that follow no pattern are told as a share only: a rule about 2:4 does not fit them.
+    Zeros that follow no pattern are told as a share only: a rule about 2:4 does not fit them. Weights that are no plain
+    integers (groups, palettes, …) run in floating point, unless the profile has a rule about their format or group.
     """
+    weight_bits, activation_bits = spec.kernel_bits
+    group_size = spec.group_size if isinstance(spec.group_size, int) else 0
+    if _speaks_of(profile, spec, group_size):
+        weight_bits = spec.weight_bits
     return profile.lower(
         layer.kind,
-        weight_bits=spec.weight_bits,
-        activation_bits=spec.activation_bits,
-        weight_format="int" if spec.weight_method == _BUILT_IN else spec.weight_method,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        weight_format=spec.weight_format,
+        group_size=group_size,
         sparsity=spec.sparsity,
         rank=spec.rank,
         depthwise=is_depthwise(layer),
         channels=channels_of(layer),
     )
+
+
+def _speaks_of(profile: HardwareProfile, spec: LayerSpec, group_size: int) -> bool:
+    """Whether one of the rules names this format or this group, or is about 16 bits where the format has these."""
+    rules = [rule.when for rule in profile.lowering]
+    if spec.weight_bits == 16:
+        return any(16 in (when.weight_bits or ()) for when in rules)
+    named = any(spec.weight_format in (when.weight_formats or ()) for when in rules if spec.weight_format != "int")
+    grouped = group_size > 0 and any(group_size in (when.group_sizes or ()) for when in rules)
+    return grouped if spec.weight_format == "int" else named
 
 
 def is_depthwise(layer: LayerInfo) -> bool:

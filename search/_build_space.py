@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from ..compressors import FLOAT_BITS, Anatomy, LayerInfo, LayerSpec
+from ..compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, formats
 from ..errors import TaskError
 from ._devices import MODELLED
 from ._space import Candidate, Group, SearchSpace
@@ -16,7 +17,7 @@ from ._task_rules import nearest
 
 if TYPE_CHECKING:
     from ._task import Task
-    from ._task_sections import SpaceSection
+    from ._task_sections import Section, SpaceSection
 
 Costs = Callable[[str, LayerSpec], int]
 """(fqn, spec) -> stored bytes of that layer."""
@@ -24,6 +25,13 @@ Costs = Callable[[str, LayerSpec], int]
 AXES = ("weight_bits", "activation_bits", "sparsity", "rank")
 METHODS = {axis: f"{axis.removesuffix('_bits')}_method" for axis in AXES}
 """Axis -> the key that names how its values are reached."""
+STORED = {
+    "weight_bits": ("weight_format", "group_size", "scale_bits"),
+    "activation_bits": ("activation_scheme",),
+}
+"""Axis -> further keys that say how its values are stored or found."""
+KEYS = {axis: (METHODS[axis], *STORED.get(axis, ())) for axis in AXES}
+"""Axis -> every key that means something only where the axis is not neutral."""
 _NEUTRAL = LayerSpec()
 _MAX_UNIFORM = 24
 
@@ -32,9 +40,9 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
     """The decision groups of this model under [space], in the order in which they run.
 
     A group is what shares a tensor, named by its first layer. Its levels are the combinations of the axes' values that
-    can be applied to every layer of it, each by each method of the axes that are active in it, the neutral level first
-    where it is allowed, then from the dearest to the cheapest by `costs` (default: `estimate_bytes`). Layers that are
-    left alone, or may only be neutral, are no part of the space.
+    can be applied to every layer of it, each by each method (and format, group, …) of the axes that are active in it,
+    the neutral level first where it is allowed, then from the dearest to the cheapest by `costs` (default:
+    `estimate_bytes`). Layers that are left alone, or may only be neutral, are no part of the space.
 
     Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer, a
     method that is not registered, nothing left to decide.
@@ -158,7 +166,14 @@ def estimate_bytes(layer: LayerInfo, spec: LayerSpec) -> int:
 
 def _matrix_bytes(rows: int, columns: int, spec: LayerSpec) -> int:
     n = rows * columns
-    scales = 4 * rows if spec.weight_bits != FLOAT_BITS else 0
+    scales = 0
+    if spec.weight_bits < 16:
+        size = spec.group_size
+        groups = ceil(columns / size) if isinstance(size, int) and size > 0 else 1
+        n_scales = 1 if size == "tensor" else rows * groups
+        scales = n_scales * spec.scale_bits // 8
+        scales += ceil(n_scales * spec.weight_bits / 8) if spec.weight_format == "int_asym" else 0
+        scales += 2**spec.weight_bits * spec.scale_bits // 8 if spec.weight_format == "palette" else 0
     dense = ceil(n * spec.weight_bits / 8)
     if spec.sparsity == 0.0:
         return dense + scales
@@ -196,7 +211,7 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
         values = getattr(section, axis)
         if values == type(section).model_fields[axis].default:
             continue
-        specs = [LayerSpec.from_dict({axis: value}) for value in values]
+        specs = [_of_axis(axis, value) for value in values]
         changing = [spec for spec in specs if not spec.is_neutral]
         reasons = [applicable(spec, layer) for spec in changing for layer in anatomy.layers]
         if reasons and all(reason is not None for reason in reasons):
@@ -226,6 +241,36 @@ def _check_methods(section: SpaceSection) -> None:
                     f"{where}.{key} = {list(names)} has nothing to do: no value of space.{axis} changes a layer; "
                     f"add some, or leave {key} out"
                 )
+    for where, table in tables:
+        _check_stored(where, table, section)
+
+
+def _check_stored(where: str, table: Section, section: SpaceSection) -> None:
+    """Each format must have one of the widths, each width a format, and some method must know the format."""
+    chosen = {
+        key: getattr(table, key) or getattr(section, key) for key in ("weight_bits", "weight_format", "weight_method")
+    }
+    widths = [bits for bits in chosen["weight_bits"] if bits != FLOAT_BITS]
+    for name in chosen["weight_format"]:
+        if widths and not set(widths) & set(FORMAT_BITS[name]):
+            raise TaskError(
+                f"{where}.weight_format: {name!r} has {', '.join(map(str, FORMAT_BITS[name]))} bits, and weight_bits "
+                f"offers {', '.join(map(str, widths))}; add one of the former, or leave {name!r} out"
+            )
+    for bits in widths:
+        if not any(bits in FORMAT_BITS[name] for name in chosen["weight_format"]):
+            having = ", ".join(name for name, known in FORMAT_BITS.items() if bits in known)
+            raise TaskError(
+                f"{where}.weight_bits: none of the formats {', '.join(chosen['weight_format'])} has {bits} bits; add "
+                f"one of {having} to weight_format, or leave {bits} out"
+            )
+
+
+def _of_axis(axis: str, value: Any) -> LayerSpec:
+    """That axis alone; a width in the first format that has it."""
+    if axis == "weight_bits" and value != FLOAT_BITS:
+        return LayerSpec(weight_bits=value, weight_format=formats(value)[0])
+    return LayerSpec.from_dict({axis: value})
 
 
 def _groups(anatomy: Anatomy) -> Iterable[tuple[str, ...]]:
@@ -257,7 +302,7 @@ def _offered(layer: LayerInfo, section: SpaceSection) -> list[LayerSpec]:
     """Every combination that can be applied to this layer. An axis of which no value fits it is left neutral there."""
     from ..compressors import applicable
 
-    keys = (*AXES, *METHODS.values())
+    keys = (*AXES, *(key for keys in KEYS.values() for key in keys))
     chosen = {key: getattr(section, key) for key in keys}
     for glob, override in section.overrides.items():
         if fnmatchcase(layer.fqn, glob):
@@ -265,18 +310,36 @@ def _offered(layer: LayerInfo, section: SpaceSection) -> list[LayerSpec]:
     fitting = {}
     for axis in AXES:
         values = chosen[axis]
-        usable = [value for value in values if applicable(LayerSpec.from_dict({axis: value}), layer) is None]
+        usable = [value for value in values if applicable(_of_axis(axis, value), layer) is None]
         fitting[axis] = usable or [getattr(_NEUTRAL, axis)]
-    specs = [LayerSpec.from_dict(dict(zip(AXES, values, strict=True))) for values in product(*fitting.values())]
-    fit = [spec for spec in specs if applicable(spec, layer) is None] or [_NEUTRAL]
-    return [treated for spec in fit for treated in _by_each_method(spec, chosen)]
+    fit: dict[LayerSpec, None] = {}
+    for values in product(*fitting.values()):
+        for spec in _by_each_method(dict(zip(AXES, values, strict=True)), chosen):
+            fit |= dict.fromkeys([s for s in (spec, _without_group(spec)) if applicable(s, layer) is None][:1])
+    return list(fit) or [_NEUTRAL]
 
 
-def _by_each_method(spec: LayerSpec, chosen: Mapping[str, Sequence[str]]) -> Iterable[LayerSpec]:
-    """`spec` by every combination of the methods of its active axes; an axis that is neutral in it has no method."""
-    active = [METHODS[axis] for axis in AXES if getattr(spec, axis) != getattr(_NEUTRAL, axis)]
+def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any]]) -> Iterable[LayerSpec]:
+    """These values of the axes by every combination of the keys of the active ones; a neutral axis has none.
+
+    Combinations that there are not (a width that the format lacks) are left out.
+    """
+    active = [key for axis in AXES if values[axis] != getattr(_NEUTRAL, axis) for key in KEYS[axis]]
     for names in product(*(chosen[key] for key in active)):
-        yield LayerSpec.from_dict({**spec.to_dict(), **dict(zip(active, names, strict=True))})
+        data = {**values, **dict(zip(active, names, strict=True))}
+        bits = data["weight_bits"]
+        if bits != FLOAT_BITS and bits not in FORMAT_BITS[data["weight_format"]]:
+            continue
+        if data.get("weight_format") in ("fp16", "bf16"):  # a cast has neither scales nor a choice of codes
+            data |= {"group_size": 0, "scale_bits": 32, "weight_method": chosen["weight_method"][0]}
+        if data.get("activation_scheme") == "dynamic":  # nothing to calibrate, so no choice of a range
+            data["activation_method"] = chosen["activation_method"][0]
+        yield LayerSpec.from_dict(data)
+
+
+def _without_group(spec: LayerSpec) -> LayerSpec:
+    """Where rows are no longer than the group, the group is the row."""
+    return dataclasses.replace(spec, group_size=0) if spec.group_size not in (0, "tensor") else spec
 
 
 def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
@@ -284,9 +347,10 @@ def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
     Total, so that the order never varies.
     """
     density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
-    methods = [getattr(spec, key) for key in METHODS.values()]
-    own = [name != getattr(_NEUTRAL, key) for key, name in zip(METHODS.values(), methods, strict=True)]
-    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *own, *methods)
+    keys = [key for axis in AXES for key in KEYS[axis]]
+    ways = [str(getattr(spec, key)) for key in keys]
+    own = [getattr(spec, key) != getattr(_NEUTRAL, key) for key in keys]
+    return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *own, *ways)
 
 
 def _nearest_level(group: Group, spec: LayerSpec) -> int:
@@ -311,7 +375,7 @@ def _values(spec: LayerSpec) -> tuple[float, ...]:
 
 
 def _n_methods_shared(one: LayerSpec, other: LayerSpec) -> int:
-    return sum(getattr(one, key) == getattr(other, key) for key in METHODS.values())
+    return sum(getattr(one, key) == getattr(other, key) for keys in KEYS.values() for key in keys)
 
 
 def _is_plain(spec: LayerSpec) -> bool:

@@ -63,7 +63,7 @@ def export_point(run: Path | str, point: str, format: str, out: Path | str, *, m
                 shutil.copy2(file, target)
         read_artifact(out)  # what was copied is what was measured
         return out
-    prepared = prepare(opened.task, store=store_path(opened.path), model=model)
+    prepared = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
     return _make(prepared, assignment, format, out, point=f"t{trial.number}")
 
 
@@ -90,7 +90,9 @@ def apply_config(
     _check_model(task, model, format)
     out = Path(out)
     _check_empty(out)
-    prepared = prepare(task, store=store_path(out), model=model)
+    prepared = prepare(
+        task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
+    )
     assignment = assignment_of(data, prepared.anatomy)
     return _make(prepared, assignment, format, _empty_folder(out), point="config")
 

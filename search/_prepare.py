@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..hardware_profiles import HardwareProfile
     from ._task import Task
 
+Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 Static = Mapping[str, tuple[tuple[float, ...], ...]]
 
 
@@ -69,12 +70,13 @@ class Prepared:
         return self.task.hardware.profile is None or is_here(self.profile, environment())
 
 
-def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepared:
+def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Prepared:
     """Import the plugins, load, trace, calibrate, and run the original once over the search split.
 
+    specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
     Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
     """
-    from ..compressors import Anatomy, calibrate, model_digest
+    from ..compressors import Anatomy, calibrate, model_digest, needs_moments
     from ..evaluators import ReferenceOutputs, resolve_divergence
     from ._build_space import build_space
     from ._data import load_task_data
@@ -92,14 +94,22 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None) -> Prepa
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
-    calibration = calibrate(model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy)
+    space = build_space(task, anatomy)
+    wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
+    calibration = calibrate(
+        model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
+        bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
+        moments=any(needs_moments(spec) for spec in wanted),
+    )  # fmt: skip
+    if calibration.moments is not None:
+        calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
     search = _in_random_order(splits.search, task.search.samples, task.data.seed)
     reference = ReferenceOutputs.compute(model, search, batch)
     bench = Bench(
         model=model,
         anatomy=anatomy,
         calibration=calibration,
-        space=build_space(task, anatomy),
+        space=space,
         split=search,
         reference=reference,
         metric=metric,

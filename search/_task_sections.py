@@ -9,21 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ._task_values import (
     ActivationBits,
     ActivationMethods,
+    ActivationSchemes,
     Arguments,
     Duration,
     Flag,
+    GroupSizes,
     Integer,
     MetricName,
     Number,
     RankMethods,
     Ranks,
     Reference,
+    ScaleBits,
     Seconds,
     Share,
     Sparsities,
     SparsityMethods,
     Text,
     WeightBits,
+    WeightFormats,
     WeightMethods,
 )
 
@@ -196,7 +200,7 @@ class OverrideSection(Section):
     """The axes of the layers that a glob matches; an axis that is left out stays as in [space]."""
 
     weight_bits: WeightBits | None = Field(default=None, description="widths of the weights; 32 is floating point")
-    activation_bits: ActivationBits | None = Field(default=None, description="widths of the layer's input: 8, 32")
+    activation_bits: ActivationBits | None = Field(default=None, description="widths of the layer's input: 4, 6, 8, 32")
     sparsity: Sparsities | None = Field(default=None, description="shares of zeros, in [0, 1)")
     rank: Ranks | None = Field(
         default=None, description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole"
@@ -205,6 +209,10 @@ class OverrideSection(Section):
     activation_method: ActivationMethods | None = Field(default=None, description="how activation ranges are chosen")
     sparsity_method: SparsityMethods | None = Field(default=None, description="how the weights that go are chosen")
     rank_method: RankMethods | None = Field(default=None, description="how weights are factorized")
+    weight_format: WeightFormats | None = Field(default=None, description="what the codes of weights stand for")
+    group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
+    scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
+    activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
 
 
 class SpaceSection(Section):
@@ -213,7 +221,7 @@ class SpaceSection(Section):
     weight_bits: WeightBits = Field(
         default=(2, 3, 4, 5, 6, 8, 32), description="widths of the weights; 32 is floating point"
     )
-    activation_bits: ActivationBits = Field(default=(8, 32), description="widths of each layer's input: 8, 32")
+    activation_bits: ActivationBits = Field(default=(8, 32), description="widths of each layer's input: 4, 6, 8, 32")
     sparsity: Sparsities = Field(default=(0.0,), description="shares of zeros, in [0, 1)")
     rank: Ranks = Field(default=(1.0,), description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole")
     weight_method: WeightMethods = Field(
@@ -226,6 +234,20 @@ class SpaceSection(Section):
         default=("magnitude",), description="how the weights that become zero are chosen"
     )
     rank_method: RankMethods = Field(default=("svd",), description="how weights of a lower rank are factorized")
+    weight_format: WeightFormats = Field(
+        default=("int",),
+        description="what the codes of weights stand for: int, int_asym, palette, nf4, pow2, log, apot, fp8_e4m3, "
+        "fp8_e5m2, fp16, bf16, or adaptive, which chooses; each at the widths that it has",
+    )
+    group_size: GroupSizes = Field(
+        default=(0,),
+        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, or 'tensor'",
+    )
+    scale_bits: ScaleBits = Field(default=(32,), description="of the stored scales and tables: 32, 16")
+    activation_scheme: ActivationSchemes = Field(
+        default=("affine",),
+        description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(
         default_factory=dict,

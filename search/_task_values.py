@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AllowInfNan, BeforeValidator, Strict, WithJsonSchema
 
-from ..compressors import LayerSpec
+from ..compressors import WEIGHT_BITS, LayerSpec
 from ..errors import SpecError
 from ._task_code import reference_to
 
@@ -88,7 +88,7 @@ def _axis(key: str) -> Callable[[object], object]:
             raise ValueError(f"must name at least one value, got an empty list; leave {key} out for the default")
         for position, value in enumerate(values):
             try:
-                LayerSpec.from_dict({key: value})
+                _check_value(key, value)
             except SpecError as error:
                 raise ValueError(f"holds a value that cannot be used: {error}") from error
             if value in values[:position]:
@@ -96,6 +96,13 @@ def _axis(key: str) -> Callable[[object], object]:
         return values
 
     return check
+
+
+def _check_value(key: str, value: Any) -> None:
+    """A width needs a format that has it, and a format a width: they are checked together when the space is built."""
+    if key == "weight_bits" and value in WEIGHT_BITS and not isinstance(value, bool | float):
+        return
+    LayerSpec.from_dict({key: value})
 
 
 def _plugins(values: object) -> object:
@@ -176,6 +183,10 @@ WeightBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("weight_bits")
 ActivationBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("activation_bits"))]
 Sparsities = Annotated[tuple[Number, ...], BeforeValidator(_axis("sparsity"))]
 Ranks = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank"))]
+WeightFormats = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_format"))]
+GroupSizes = Annotated[tuple[Integer | Text, ...], BeforeValidator(_axis("group_size"))]
+ScaleBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("scale_bits"))]
+ActivationSchemes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scheme"))]
 WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
 ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
 SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]

@@ -13,8 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._registry import WEIGHT
-
 _GRID = 80
 _POLISH = 6
 _BLOCK = 2**19
@@ -80,6 +78,3 @@ def _polish(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
         fitted = (codes * x).sum(dim=1) / energy.clamp(min=1.0)
         step = torch.where(fitted > 0, fitted, step)
     return step
-
-
-WEIGHT.register("affine", affine)

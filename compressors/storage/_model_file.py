@@ -23,7 +23,7 @@ from .._layers import weight_of
 from .._resident import check_names, variant_of
 from .._spec import LayerSpec
 from .._variant import Variant, decode
-from ..quantization import ActivationQuantizer
+from ..quantization import ActivationQuantizer, DynamicQuantizer
 from ._container import read_container, write_container
 from ._layout import FORMAT, SCHEMA_VERSION, Layout, static_modules
 from ._records import Reader, layer_record, weight_record
@@ -53,7 +53,7 @@ def save_model(
     ]
     for fqn in layout.layers:
         spec = assignment.get(fqn, LayerSpec())
-        qparams = activation_qparams(calibration, fqn, spec) if spec.changes_activation else None
+        qparams = activation_qparams(calibration, fqn, spec) if spec.needs_range else None
         records.append(layer_record(spec, qparams))
     state = model.state_dict()
     rest = b"".join(tensor_bytes(state[entry.name]) for entry in layout.rest)
@@ -193,8 +193,12 @@ def _install(module: nn.Module, spec: LayerSpec, qparams: tuple[float, int] | No
     earlier = _installed.pop(module, None)
     if earlier is not None:
         earlier.remove()
-    if qparams is not None:
-        quantizer = ActivationQuantizer(*qparams, spec.activation_bits)
+    if spec.changes_activation:
+        quantizer = (
+            DynamicQuantizer(spec.activation_bits)
+            if qparams is None
+            else ActivationQuantizer(*qparams, spec.activation_bits)
+        )
         _installed[module] = module.register_forward_pre_hook(quantizer, with_kwargs=True)
 
 

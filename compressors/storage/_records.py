@@ -4,11 +4,11 @@ A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
     spec      JSON with short keys; nothing where the weight is left alone
     1 byte    bit 0: the first stored matrix has a bitmap; bit 1: so has the second
-    matrices  bitmap, codes or values, scale; the lengths follow from the spec, the shape and the bitmap
+    matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the bitmap
 A layer:
     2 bytes   length of the spec, little endian
     spec      the activation's part of it
-    5 bytes   only with quantized activations: scale (float32) and zero point (uint8)
+    5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from ...errors import IntegrityError, SpecError
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
 from .._variant import part_shapes
+from ..quantization._grid import CASTS
 from ._packing import packed_bytes, unpack_bits
+from ._parts import NAMES, concrete_grid
 
 _SHORT = {
     "weight_bits": "w",
@@ -36,6 +39,10 @@ _SHORT = {
     "activation_method": "am",
     "sparsity_method": "sm",
     "rank_method": "rm",
+    "weight_format": "wf",
+    "group_size": "g",
+    "scale_bits": "sb",
+    "activation_scheme": "as",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
@@ -46,7 +53,7 @@ def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
     """`tensors` as in `Variant.tensors`."""
     prefixes = _prefixes(spec)
     flags = sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}bitmap" in tensors)
-    data = [tensors[prefix + name] for prefix in prefixes for name in _names(spec) if prefix + name in tensors]
+    data = [tensors[prefix + name] for prefix in prefixes for name in NAMES if prefix + name in tensors]
     return _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(tensor_bytes(tensor) for tensor in data)
 
 
@@ -56,15 +63,11 @@ def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
 
 
 def layer_record(spec: LayerSpec, qparams: tuple[float, int] | None) -> bytes:
-    return _spec_bytes(activation_only(spec)) + (_QPARAMS.pack(*qparams) if qparams is not None else b"")
+    return _spec_bytes(spec.activation_only) + (_QPARAMS.pack(*qparams) if qparams is not None else b"")
 
 
 def layer_record_bytes(spec: LayerSpec) -> int:
-    return len(_spec_bytes(activation_only(spec))) + (_QPARAMS.size if spec.changes_activation else 0)
-
-
-def activation_only(spec: LayerSpec) -> LayerSpec:
-    return LayerSpec(activation_bits=spec.activation_bits, activation_method=spec.activation_method)
+    return len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
 
 
 class Reader:
@@ -80,13 +83,13 @@ class Reader:
         flags = int(self._take(1)[0])
         tensors: dict[str, Tensor] = {}
         for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
-            part = self._part(part_shape, spec.weight_bits, dtype, has_bitmap=bool(flags >> i & 1))
+            part = self._part(part_shape, spec, dtype, has_bitmap=bool(flags >> i & 1))
             tensors |= {prefix + name: tensor for name, tensor in part.items()}
         return spec, tensors
 
     def layer(self) -> tuple[LayerSpec, tuple[float, int] | None]:
         spec = self._spec()
-        if not spec.changes_activation:
+        if not spec.needs_range:
             return spec, None
         scale, zero_point = _QPARAMS.unpack(bytes(self._take(_QPARAMS.size).tolist()))
         return spec, (scale, zero_point)
@@ -100,18 +103,32 @@ class Reader:
     def raw(self, n_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
         return self._take(n_bytes).view(dtype).reshape(shape)
 
-    def _part(self, shape: tuple[int, int], bits: int, dtype: torch.dtype, *, has_bitmap: bool) -> dict[str, Tensor]:
+    def _part(
+        self, shape: tuple[int, int], spec: LayerSpec, dtype: torch.dtype, *, has_bitmap: bool
+    ) -> dict[str, Tensor]:
         n = shape[0] * shape[1]
         part = {}
         n_stored = n
+        if spec.weight_bits != FLOAT_BITS and spec.weight_format == "adaptive":
+            part["format"] = self._take(1)
         if has_bitmap:
             part["bitmap"] = self._take(packed_bytes(n, 1))
             n_stored = int(unpack_bits(part["bitmap"], n).sum())
-        if bits == FLOAT_BITS:
+        if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
+            dtype = dtype if spec.weight_bits == FLOAT_BITS else CASTS[spec.weight_format]
             part["values"] = self.raw(n_stored * dtype.itemsize, dtype, (n_stored,))
-        else:
-            part["codes"] = self._take(packed_bytes(n_stored, bits))
-            part["scale"] = self.raw(4 * shape[0], torch.float32, (shape[0],))
+            return part
+        try:
+            grid = concrete_grid(spec, shape, part.get("format"))
+        except ValueError as error:
+            raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
+        part["codes"] = self._take(packed_bytes(n_stored, grid.bits))
+        n_scales = prod(grid.scale_shape(shape))
+        part["scale"] = self.raw(n_scales * grid.dtype.itemsize, grid.dtype, (n_scales,))
+        if grid.format == "int_asym":
+            part["zero"] = self._take(packed_bytes(n_scales, grid.bits))
+        if grid.format == "palette":
+            part["table"] = self.raw(2**grid.bits * grid.dtype.itemsize, grid.dtype, (2**grid.bits,))
         return part
 
     def _spec(self) -> LayerSpec:
@@ -139,7 +156,3 @@ def _spec_bytes(spec: LayerSpec) -> bytes:
 
 def _prefixes(spec: LayerSpec) -> tuple[str, ...]:
     return ("",) if spec.rank >= 1.0 else ("u.", "v.")
-
-
-def _names(spec: LayerSpec) -> tuple[str, ...]:
-    return ("bitmap", "values") if spec.weight_bits == FLOAT_BITS else ("bitmap", "codes", "scale")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...compressors import FLOAT_BITS, LayerSpec
+from ...compressors import LayerSpec
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerInfo
@@ -55,7 +55,8 @@ PLAIN = Form()
 
 
 def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
-    """Widths below 8 bits run as int8 where the input is quantized too; weights alone, and zeros, run as FP32.
+    """Plain integers of 8 bits and fewer run as int8 where the input is quantized too; other weights, weights alone,
+    and zeros run as FP32. A range that is taken as the model runs is timed as one that was calibrated.
 
     An embedding runs as FP32, whatever is done to it.
     """
@@ -66,7 +67,8 @@ def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
         from ...compressors.lowrank import kept_rank
 
         kept = kept_rank(spec.rank, layer.matrix_shape)
-    return Form(integer=rounded and not kept and spec.weight_bits != FLOAT_BITS, rounded=rounded, kept_rank=kept)
+    integer = spec.needs_range and spec.is_plain_int and not kept
+    return Form(integer=integer, rounded=rounded, kept_rank=kept)
 
 
 def forms_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, Form]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Calibration, LayerSpec, Variant, module_at
+from ...compressors.quantization import dynamic_quantize
 from ...errors import ConfigError
 from ._base import ExportError
 
@@ -26,6 +27,8 @@ class Lowered:
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
     activation  (scale, zero_point) of the input as uint8, or None
+    activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
+    dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
     """
 
     fqn: str
@@ -34,6 +37,8 @@ class Lowered:
     scales: Tensor | None = None
     factors: tuple[Tensor, Tensor] | None = None
     activation: tuple[float, int] | None = None
+    activation_bits: int = 8
+    dynamic: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -52,17 +57,21 @@ def lower(
 ) -> list[Lowered]:
     """What each layer that is not neutral becomes on a CPU runtime.
 
-    Weight at most 8 bits and activation 8 bits: int8 codes. Low rank: two factors, in FP32. Everything else, also
-    weight-only quantization and sparsity, is the dense FP32 effective weight: no CPU kernel here is faster with less.
+    Weight of plain integers (`LayerSpec.is_plain_int`) and activation with a calibrated range: int8 codes. Low rank:
+    two factors, in FP32. Everything else, also weight-only quantization, sparsity, groups, palettes and floating
+    formats, is the dense FP32 effective weight: no CPU kernel here is faster with less. A dynamic activation is
+    quantized in FP32 arithmetic too.
     Raises `ConfigError` where a variant or an activation's range is missing.
     """
     return [_lower_one(fqn, spec, variants, calibration) for fqn, spec in assignment.items() if not spec.is_neutral]
 
 
 def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calibration: Calibration | None) -> Lowered:
-    activation = _activation(fqn, spec, calibration) if spec.changes_activation else None
+    activation = _activation(fqn, spec, calibration) if spec.needs_range else None
+    dynamic = spec.changes_activation and not spec.needs_range
+    bits = min(spec.activation_bits, 8)
     if not spec.changes_weight:
-        return Lowered(fqn=fqn, activation=activation)
+        return Lowered(fqn=fqn, activation=activation, activation_bits=bits, dynamic=dynamic)
     if fqn not in variants:
         raise ConfigError(f"no compressed weight was given for {fqn}, whose spec is {spec.label()}")
     variant = variants[fqn]
@@ -74,8 +83,9 @@ def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calib
     coded = variant.codes() if activation is not None and factors is None else None
     codes, scales = coded if coded is not None else (None, None)
     return Lowered(
-        fqn=fqn, effective=variant.effective, codes=codes, scales=scales, factors=factors, activation=activation
-    )
+        fqn=fqn, effective=variant.effective, codes=codes, scales=scales, factors=factors, activation=activation,
+        activation_bits=bits, dynamic=dynamic,
+    )  # fmt: skip
 
 
 def _activation(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
@@ -107,8 +117,8 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
         module = module_at(ready, layer.fqn)
         if layer.is_structured:
             module.weight = nn.Parameter(_weight(ready, layer.fqn).detach().clone(), requires_grad=False)
-        if layer.activation is not None:
-            module.register_forward_pre_hook(_before(layer, activation_op), with_kwargs=True)
+        if layer.activation is not None or layer.dynamic:
+            module.register_forward_pre_hook(_before(module, layer, activation_op), with_kwargs=True)
     return ready
 
 
@@ -119,7 +129,11 @@ def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
     return weight
 
 
-def _before(layer: Lowered, activation_op: ActivationOp) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+def _before(
+    layer_module: nn.Module, layer: Lowered, activation_op: ActivationOp
+) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    by_sample = isinstance(layer_module, nn.Conv1d | nn.Conv2d)
+
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -128,9 +142,21 @@ def _before(layer: Lowered, activation_op: ActivationOp) -> Callable[..., tuple[
         return args, {**kwargs, "input": _applied(kwargs["input"])} if "input" in kwargs else kwargs
 
     def _applied(x: Tensor) -> Tensor:
-        return activation_op(x, layer) if x.is_floating_point() else x  # an embedding's indices are not quantized
+        if not x.is_floating_point():
+            return x  # an embedding's indices are not quantized
+        if layer.dynamic:
+            return dynamic_quantize(x, layer.activation_bits, by_sample)
+        return activation_op(clamped(x, layer), layer)
 
     return hook
+
+
+def clamped(x: Tensor, layer: Lowered) -> Tensor:
+    """`x` within what a narrower activation can be: a uint8 quantizer then uses its lowest 2^bits codes only."""
+    if layer.activation is None or layer.activation_bits == 8:
+        return x
+    scale, zero_point = layer.activation
+    return torch.clamp(x, min=-zero_point * scale, max=(2**layer.activation_bits - 1 - zero_point) * scale)
 
 
 def fake_quantize(x: Tensor, layer: Lowered) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...compressors import ActivationQuantizer, Calibration, LayerSpec, Variant, forward, module_at, preserved
+from ...compressors import Calibration, LayerSpec, Variant, activation_quantizer, forward, module_at, preserved
 from ...errors import InputError
 from .._split import Split
 from ..quality import MetricError
@@ -193,7 +193,7 @@ def _changed(
         if spec.changes_weight and weight is not None:
             weights = {"weight": variants(call.fqn, spec).effective.to(device=weight.device, dtype=weight.dtype)}
         if spec.changes_activation and calibration is not None:
-            quantizer = ActivationQuantizer(*calibration.qparams(call.fqn, spec), spec.activation_bits)
+            quantizer = activation_quantizer(calibration, call.fqn, spec)
             args, kwargs = quantizer(module, args, kwargs)
         yield call, functional_call(module, weights, args, kwargs)
 

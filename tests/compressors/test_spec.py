@@ -1,6 +1,5 @@
 """`LayerSpec` as a value: what it accepts, how it is written down."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -9,12 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.compressors import ACTIVATION_BITS, WEIGHT_BITS, LayerSpec
+from paredown.compressors import ACTIVATION_BITS, FORMAT_BITS, LayerSpec
 from paredown.errors import InputError, SpecError
 
+FORMATS = [(name, bits) for name, widths in FORMAT_BITS.items() for bits in (*widths, 32)]
+
+
+def _spec(stored, **rest):
+    return LayerSpec(weight_format=stored[0], weight_bits=stored[1], **rest)
+
+
 specs = st.builds(
-    LayerSpec,
-    weight_bits=st.sampled_from(WEIGHT_BITS),
+    _spec,
+    st.sampled_from(FORMATS),
+    group_size=st.sampled_from([0, 8, 64, "tensor"]),
+    scale_bits=st.sampled_from([16, 32]),
+    activation_scheme=st.sampled_from(["affine", "symmetric", "dynamic"]),
     activation_bits=st.sampled_from(ACTIVATION_BITS),
     sparsity=st.floats(0.0, 1.0, exclude_max=True),
     rank=st.floats(0.0, 1.0, exclude_min=True),
@@ -32,7 +41,9 @@ def test_weight_only_leaves_the_activation_alone(spec):
     alone = spec.weight_only
     assert not alone.changes_activation
     assert alone.changes_weight == spec.changes_weight
-    assert dataclasses.replace(alone, activation_bits=spec.activation_bits) == spec
+    both = {**alone.to_dict(), **spec.activation_only.to_dict()}
+    assert LayerSpec.from_dict(both) == spec
+    assert not spec.activation_only.changes_weight
 
 
 def test_the_default_is_neutral_and_writes_nothing():
@@ -48,10 +59,17 @@ def test_labels():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("weight_bits", 9, "weight_bits must be one of 2, 3, 4, 5, 6, 7, 8 or 32, got 9"),
+        ("weight_bits", 9, "weight_bits must be one of 2, 3, 4, 5, 6, 7, 8, 16 or 32, got 9"),
         ("weight_bits", True, "got True"),
         ("weight_bits", 4.0, "got 4.0"),
-        ("activation_bits", 4, "activation_bits must be one of 8 or 32, got 4"),
+        ("weight_bits", 16, "'int' must be 2, 3, 4, 5, 6, 7, 8 or 32, got 16; formats of 16 bits are fp16, bf16"),
+        ("activation_bits", 5, "activation_bits must be one of 4, 6, 8 or 32, got 5"),
+        ("weight_format", "int7", "weight_format must be one of int, int_asym, .* or adaptive, got 'int7'"),
+        ("group_size", 7, "a number of weights from 8 to 4096, or 'tensor'.* got 7"),
+        ("group_size", "row", "got 'row'"),
+        ("group_size", True, "got True"),
+        ("scale_bits", 8, "scale_bits must be one of 16 or 32, got 8"),
+        ("activation_scheme", "static", "must be one of affine, symmetric or dynamic, got 'static'"),
         ("sparsity", 1.0, r"sparsity must be in \[0, 1\), got 1.0"),
         ("sparsity", float("nan"), "got nan"),
         ("rank", 0.0, r"rank must be in \(0, 1\], got 0.0"),
@@ -95,6 +113,23 @@ def _environment():
     import paredown
 
     return {**os.environ, "PYTHONPATH": str(Path(paredown.__file__).parents[1])}
+
+
+def test_the_label_names_what_is_not_plain():
+    spec = LayerSpec(weight_bits=3, weight_format="palette", group_size=64, scale_bits=16, weight_method="gptq")
+    assert spec.label() == "w3-palette/64h:gptq"
+    assert LayerSpec(weight_bits=16, weight_format="bf16").label() == "w16-bf16"
+    assert LayerSpec(weight_bits=4, group_size="tensor", activation_bits=6).label() == "w4/tensor a6"
+    assert LayerSpec(activation_bits=8, activation_scheme="dynamic").label() == "a8-dynamic"
+
+
+def test_what_an_integer_kernel_sees():
+    assert LayerSpec(weight_bits=3, activation_bits=4).kernel_bits == (3, 8)
+    assert LayerSpec(weight_bits=3, group_size="tensor").kernel_bits == (3, 32)
+    assert LayerSpec(weight_bits=4, weight_format="nf4", activation_bits=8).kernel_bits == (32, 8)
+    assert LayerSpec(weight_bits=4, group_size=64).kernel_bits == (32, 32)
+    assert LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="dynamic").kernel_bits == (8, 32)
+    assert LayerSpec().kernel_bits == (32, 32)
 
 
 def test_the_label_names_a_method_that_is_not_built_in():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.compressors import Anatomy, LayerInfo, LayerSpec
+from paredown.compressors import Anatomy, LayerInfo, LayerSpec, methods
 from paredown.compressors._registry import REGISTRIES
 from paredown.errors import TaskError
 from paredown.search._build_space import bounds, build_space, check_reachable, estimate_bytes, uniform_settings
@@ -319,9 +319,10 @@ class TestMethods:
 
     @pytest.mark.parametrize("kind", ["weight", "activation", "sparsity", "rank"])
     def test_an_unknown_one_lists_the_known(self, kind: str) -> None:
-        built_in = getattr(LayerSpec(), f"{kind}_method")
         message = refused(CONV, **{f"{kind}_method": ["main"]})
-        known = f"there is no {kind} method 'main'; known are {built_in}, mine. One of your own is registered by a file"
+        listed = ", ".join(methods(kind))
+        assert {getattr(LayerSpec(), f"{kind}_method"), "mine"} <= set(methods(kind))
+        known = f"there is no {kind} method 'main'; known are {listed}. One of your own is registered by a file"
         assert message.startswith(f"space.{kind}_method: {known}")
         message = refused(CONV, overrides={"co*": {f"{kind}_method": ["main"]}})
         assert message.startswith(f'space.overrides."co*".{kind}_method: there is no {kind} method')

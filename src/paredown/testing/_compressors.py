@@ -14,13 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compressors import LayerInfo, LayerSpec, applicable, compress, decode
+from ..compressors import FORMAT_BITS, LayerInfo, LayerMoments, LayerSpec, applicable, compress, decode
 from ..compressors._registry import REGISTRIES
-from ..compressors.quantization import code_range
+from ..compressors.quantization import CASTS, Coded, Grid, WeightProblem, code_range, decoded
+from ..compressors.quantization._solve import broken_promise
 from ..compressors.sparsity import n_zeros
 from ..errors import InputError
 
 _BITS = (2, 3, 4, 5, 6, 7, 8)
+_ASKED: tuple[tuple[int | str, bool, bool], ...] = ((0, False, True), (8, True, True), ("tensor", False, False))
+"""Group size, whether half of the weights were dropped, whether the inputs are known."""
+_FULLY, _ENOUGH = ("int", "int_asym", "palette"), ((3, 5), (1, 1), (2, 31))
+"""Formats that are checked on every matrix, and shapes of the matrices for the others."""
 
 
 def check_compressor(kind: str, name: str) -> None:
@@ -34,7 +39,11 @@ def check_compressor(kind: str, name: str) -> None:
         raise InputError(f"there is no kind of method {kind!r}; known are {', '.join(_CHECKS)}")
     method = REGISTRIES[kind][name]
     for label, matrix in _matrices():
-        _CHECKS[kind](method, matrix, f"the {kind} method {name!r} on {label}")
+        where = f"the {kind} method {name!r} on {label}"
+        if kind == "weight" and REGISTRIES[kind].formats(name) is not None:
+            _check_formats(name, matrix, where)
+        else:
+            _CHECKS[kind](method, matrix, where)
     if kind != "activation":
         _check_stored(kind, name)
 
@@ -56,6 +65,68 @@ def _matrices() -> Iterator[tuple[str, Tensor]]:
     yield "tiny values", normal(3, 8) * 1e-20
     yield "huge values", normal(3, 8) * 1e20
     yield "an outlier", torch.cat([normal(2, 30), torch.full((2, 1), 100.0)], dim=1)
+
+
+def _check_formats(name: str, matrix: Tensor, where: str) -> None:
+    """A method that is handed a problem: every format and width that it has, with and without groups and zeros."""
+    method, formats = REGISTRIES["weight"][name], REGISTRIES["weight"].formats(name)
+    looks_at_inputs = REGISTRIES["weight"].needs(name) is not None
+    for format in formats or ():
+        if format not in _FULLY and matrix.shape not in _ENOUGH:
+            continue  # the tables differ in their numbers alone
+        widths = FORMAT_BITS[format] if format not in CASTS else ()
+        for i, bits in enumerate(dict.fromkeys((*widths[:1], *widths[-1:]))):
+            for group, sparse, seen in _ASKED if i == 0 else _ASKED[:1]:
+                spec = LayerSpec(weight_bits=bits, weight_format=format, group_size=group)
+                here = f"{where}, {spec.label()}"
+                problem = WeightProblem(
+                    matrix=matrix,
+                    grid=Grid.of(spec, matrix.shape[1]),
+                    mask=matrix.abs() >= matrix.abs().median() if sparse else None,
+                    moments=_some_moments(matrix.shape[1]) if seen else None,
+                )
+                twice = i == 0 and group == 0
+                _check_answer(problem, _solved(method, problem, here, twice=twice), here, looks_at_inputs)
+
+
+def _solved(method: Callable[..., Any], problem: WeightProblem, where: str, *, twice: bool) -> Coded:
+    before = [None if t is None else t.clone() for t in (problem.matrix, problem.mask, problem.moments)]
+    random_state = torch.random.get_rng_state()
+    coded = method(problem)
+    again = method(problem) if twice else coded
+    _expect(
+        torch.equal(random_state, torch.random.get_rng_state()), where, "must not draw from the global random state"
+    )
+    after = (problem.matrix, problem.mask, problem.moments)
+    same = all(
+        a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(before, after, strict=True)
+    )
+    _expect(same, where, "must leave its arguments alone")
+    _expect(torch.equal(coded.codes, again.codes), where, "must give the same when called again")
+    _expect(torch.equal(coded.params.scale, again.params.scale), where, "must give the same when called again")
+    found: Coded = coded
+    return found
+
+
+def _check_answer(problem: WeightProblem, coded: Coded, where: str, looks_at_inputs: bool) -> None:
+    wrong = broken_promise(problem, coded)
+    _expect(wrong is None, where, str(wrong))
+    values = decoded(coded)
+    again = problem.rounder(coded.params).values(values)
+    _expect(torch.equal(values, again), where, "what was rounded must not move when it is rounded again")
+    if problem.moments is None or looks_at_inputs:
+        energy = problem.output_error(torch.zeros_like(problem.matrix))
+        error = problem.output_error(values)
+        _expect(error <= energy * (1 + 1e-5), where, "the output's error exceeds that of dropping the whole weight")
+
+
+def _some_moments(n: int) -> Tensor:
+    """(1, n, n): correlated inputs, the last of them dead where there are several."""
+    x = torch.randn(4 * n, n, generator=torch.Generator().manual_seed(n))
+    x = x + x.mean(dim=1, keepdim=True) * 2.0
+    if n > 1:
+        x[:, -1] = 0.0
+    return (x.T @ x / len(x))[None]
 
 
 def _check_weight(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
@@ -141,12 +212,13 @@ def _check_stored(kind: str, name: str) -> None:
         "sparsity": {"sparsity": 0.5},
         "rank": {"rank": 0.25},
     }
+    moments = LayerMoments(second=_some_moments(54), digest="")
     others: list[dict[str, Any]] = [{}] + [setting for other, setting in settings.items() if other != kind]
     for other in others:
         spec = LayerSpec.from_dict({**settings[kind], **other, f"{kind}_method": name})
         where = f"the {kind} method {name!r} in {spec.label()}"
         _expect(applicable(spec, layer) is None, where, "must apply to a plain convolution")
-        variant = compress(weight, spec, layer)
+        variant = compress(weight, spec, layer, moments=moments)
         again = decode(spec, layer.weight_shape, variant.tensors)
         _expect(torch.equal(again, variant.effective), where, "what is stored must give the effective weight back")
         _expect(0.0 < variant.weight_error < 1.0, where, f"the relative error is {variant.weight_error:g}")

@@ -1,0 +1,1 @@
+"""Every method and format of quantization on the same models, data and seeds."""

@@ -1,0 +1,66 @@
+"""Quality of every method, format and width on the report split, beside FP32 and other quantizers.
+
+OMP_NUM_THREADS=1 python benchmarks/quantization/run.py --out benchmarks/results/quantization.json
+
+Not a timing, so the machine need not be idle; deterministic. With one thread about a quarter of an hour. A model that
+is in the file already is left as it is, so a run that was cut off goes on; delete the file to begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from quantbench.goals import goals
+from quantbench.measure import measure
+from quantbench.subjects import SUBJECTS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
+    parser.add_argument("--samples", type=int, help="of the report split; default all")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = {
+        "command": shlex.join(["python", "benchmarks/quantization/run.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__},
+        "models": {},
+        "goals": [],
+    }
+    if arguments.out.is_file():
+        result["models"] = json.loads(arguments.out.read_text())["models"]
+    for name in arguments.models:
+        if name in result["models"]:
+            continue
+        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
+        result["goals"] = goals(result["models"])
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")  # what is there is not lost if the next one fails
+    for goal in result["goals"]:
+        _say(f"{'kept' if goal['kept'] else 'MISSED':7} {goal['model']:12} {goal['goal']}: {goal['detail']}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    main()

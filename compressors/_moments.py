@@ -1,0 +1,220 @@
+"""What the inputs of each layer are like: their second moments, from one streaming pass.
+
+For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
+all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
+convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import ConfigError, InputError, IntegrityError
+from ._anatomy import Anatomy, LayerInfo
+from ._digest import tensor_digest
+from ._forward import module_at
+from .storage._container import verify_container, write_container
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = "paredown.moments"
+LARGEST = 2**27
+"""Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
+_PATCHES = 2**22
+"""Numbers of patches that are unfolded together: the bound on what the pass needs beside the moments themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerMoments:
+    """second (groups, n, n) float32: E[x x'] of the inputs that a row of the weight meets, n = in / groups * kernel."""
+
+    second: Tensor
+    digest: str
+
+    @property
+    def n_dead(self) -> int:
+        """Inputs that were zero throughout: what multiplies them does not matter."""
+        return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
+
+
+class Moments:
+    """fqn -> `LayerMoments`. Layers that share a weight share their moments, the sum of all that enter it.
+
+    In memory, or in a file that is mapped when it is first asked; only the file's name goes to other processes.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], path: Path | None = None) -> None:
+        self._tensors = dict(tensors)
+        self._aliases = dict(aliases)
+        self._found: dict[str, LayerMoments] = {}
+        self.path = path
+
+    def get(self, fqn: str) -> LayerMoments | None:
+        """None for a layer of which nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
+        name = self._aliases.get(fqn, fqn)
+        if name not in self._found:
+            if self.path is not None and not self._tensors:
+                self._tensors, self._aliases = _read(self.path)
+                name = self._aliases.get(fqn, fqn)
+            if name not in self._tensors:
+                return None
+            second = self._tensors[name]
+            self._found[name] = LayerMoments(second=second, digest=tensor_digest(second))
+        return self._found[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        if self.path is not None and not self._tensors:
+            self._tensors, self._aliases = _read(self.path)
+        return (*self._tensors, *self._aliases)
+
+    def save(self, folder: Path) -> Moments:
+        """The same, in `folder/<digest>.safetensors`: the name is what the content says."""
+        digest = hashlib.sha256()
+        for name, tensor in self._tensors.items():
+            digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
+        digest.update(repr(sorted(self._aliases.items())).encode())
+        path = Path(folder) / f"{digest.hexdigest()}.safetensors"
+        if not path.is_file():
+            metadata = {"format": FORMAT, **{f"alias:{name}": target for name, target in self._aliases.items()}}
+            write_container(path, metadata, self._tensors, align=64)
+        return Moments({}, {}, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.path is None:
+            return {"path": None, "tensors": self._tensors, "aliases": self._aliases}
+        return {"path": self.path, "tensors": {}, "aliases": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["tensors"], state["aliases"], state["path"])  # type: ignore[misc]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import safe_open
+
+    try:
+        _, header = verify_container(path)
+    except (IntegrityError, ConfigError) as error:
+        raise IntegrityError(f"{error} (the inputs' moments; calibrate again)") from error
+    metadata = header["__metadata__"]
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(f"{path} holds no moments of inputs; its format is {metadata.get('format')!r}")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in header if name != "__metadata__"}
+    return tensors, {k.removeprefix("alias:"): v for k, v in metadata.items() if k.startswith("alias:")}
+
+
+class MomentCollector:
+    """Watches the layers of a model while it runs; `result` gives the moments of all that was seen.
+
+    Memory: for each layer groups * n^2 doubles, however long it runs, and a bounded piece of patches.
+    """
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
+        self._modules = {
+            layer.fqn: (layer, module_at(model, layer.fqn))
+            for layer in anatomy.layers
+            if layer.kind != "embedding" and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+        }
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, every call of the layers is counted. The modules are afterwards as they were."""
+        with ExitStack() as stack:
+            for layer, module in self._modules.values():
+                stack.enter_context(self._watch(layer, module))
+            yield
+
+    @contextmanager
+    def _watch(self, layer: LayerInfo, module: nn.Module) -> Iterator[None]:
+        if not isinstance(module, nn.Conv1d | nn.Conv2d):
+
+            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                x = args[0] if args else kwargs.get("input")
+                if isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0:
+                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+
+            handle = module.register_forward_pre_hook(before, with_kwargs=True)
+            try:
+                yield
+            finally:
+                handle.remove()
+            return
+        # A subclass may pad in its own `forward`: what matters is what reaches the convolution itself.
+        original = module._conv_forward
+        had = "_conv_forward" in vars(module)
+
+        def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            for patches in _patches(x.detach(), module):
+                self._add(layer.fqn, patches)
+            output: Tensor = original(x, weight, bias)
+            return output
+
+        vars(module)["_conv_forward"] = forward
+        try:
+            yield
+        finally:
+            if had:
+                vars(module)["_conv_forward"] = original
+            else:
+                del vars(module)["_conv_forward"]
+
+    def _add(self, fqn: str, x: Tensor) -> None:
+        """x (groups, m, n): m more inputs."""
+        x = x.float()
+        product = (x.transpose(1, 2) @ x).double().cpu()
+        if not bool(torch.isfinite(product).all()):
+            raise InputError(
+                f"the input of {fqn} holds NaN, infinity or numbers whose squares overflow on the calibration data; "
+                f"check the data and the weights"
+            )
+        if fqn in self._sums:
+            self._sums[fqn] += product
+        else:
+            self._sums[fqn] = product
+        self._counts[fqn] = self._counts.get(fqn, 0) + x.shape[1]
+
+    def result(self, anatomy: Anatomy) -> Moments:
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        aliases: dict[str, str] = {}
+        for layer in anatomy.layers:
+            first = next(fqn for fqn in anatomy.fqns if fqn == layer.fqn or fqn in layer.tied_to)
+            if first != layer.fqn:
+                aliases[layer.fqn] = first
+            if layer.fqn in self._sums:
+                seen = self._sums[layer.fqn]
+                sums[first] = sums[first] + seen if first in sums else seen
+                counts[first] = counts.get(first, 0) + self._counts[layer.fqn]
+        means = {name: (total / counts[name]).float().contiguous() for name, total in sums.items()}
+        return Moments(means, aliases)
+
+
+def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d) -> Iterator[Tensor]:
+    """(groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them."""
+    batched = x.dim() == len(module.kernel_size) + 2
+    x = x if batched else x[None]
+    pad = list(module._reversed_padding_repeated_twice)
+    if any(pad):
+        x = functional.pad(x, pad, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    kernel, stride, dilation = tuple(module.kernel_size), tuple(module.stride), tuple(module.dilation)
+    if isinstance(module, nn.Conv1d):
+        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    size = max(1, _PATCHES // max(1, x[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])))
+    for part in x.split(size):
+        columns = functional.unfold(part.float(), kernel, dilation=dilation, stride=stride)
+        n, _, positions = columns.shape
+        grouped = columns.reshape(n, module.groups, -1, positions).permute(1, 0, 3, 2)
+        yield grouped.reshape(module.groups, n * positions, -1)

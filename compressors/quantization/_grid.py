@@ -1,0 +1,175 @@
+"""What a code stands for: `scale * (level - zero)`, where a level is the code itself or an entry of a table.
+
+A matrix (R, C) is cut into groups along its rows: (R, G) scales, G = ceil(C / group). One scale for the tensor is
+(1, 1). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in every format, which is what is packed:
+
+    int       the number itself (8 bits: from -127)
+    int_asym  the number above the lowest: level = code + 2^(b-1), with an integer zero point for each group
+    others    the index in the sorted table, less 2^(b-1)
+
+FP16 and BF16 have neither codes nor scales; they are no grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...errors import SpecError
+from .._spec import FORMAT_BITS, WHOLE_TENSOR, LayerSpec
+from ._affine import code_range
+from ._tables import fixed_table
+
+CASTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+TABLES = ("palette", "nf4", "pow2", "log", "apot", "fp8_e4m3", "fp8_e5m2")
+CONCRETE = tuple(name for name in FORMAT_BITS if name != "adaptive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The format, the width and who shares a scale; what `LayerSpec` says of it, for a matrix of known shape.
+
+    group  columns that share a scale, at most all of them; `per_tensor`: one scale for everything
+    """
+
+    format: str
+    bits: int
+    group: int
+    per_tensor: bool
+    half_scales: bool
+
+    @classmethod
+    def of(cls, spec: LayerSpec, n_columns: int) -> Grid:
+        size = spec.group_size
+        group = min(size, n_columns) if isinstance(size, int) and size > 0 else n_columns
+        return cls(
+            format=spec.weight_format,
+            bits=spec.weight_bits,
+            group=group,
+            per_tensor=size == WHOLE_TENSOR,
+            half_scales=spec.scale_bits == 16,
+        )
+
+    def as_format(self, format: str) -> Grid:
+        return replace(self, format=format)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stored scales and tables."""
+        return torch.float16 if self.half_scales else torch.float32
+
+    @property
+    def has_table(self) -> bool:
+        return self.format in TABLES
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        if self.format == "int":
+            return code_range(self.bits)
+        half = 2 ** (self.bits - 1)
+        if self.format in ("int_asym", "palette"):
+            return -half, half - 1
+        return -half, len(fixed_table(self.format, self.bits)) - half - 1
+
+    def scale_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return (1, 1) if self.per_tensor else (shape[0], -(-shape[1] // self.group))
+
+    def stored_scale(self, scale: Tensor) -> Tensor:
+        """`scale` as it will be read back, in float32. Raises `SpecError` where FP16 cannot hold it."""
+        if not self.half_scales:
+            return scale
+        largest = float(scale.max())
+        if largest > torch.finfo(torch.float16).max:
+            raise SpecError(f"scale_bits = 16 holds scales up to 65504, and {largest:.3g} is needed; use 32")
+        return scale.half().clamp(min=2.0**-24).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Params:
+    """What the codes of one matrix are multiplied with.
+
+    scale  (R, G) or (1, 1) float32, positive, exactly representable in the stored type
+    zero   of the same shape, integers as float32; only with int_asym
+    table  sorted float32; of a palette only
+    """
+
+    scale: Tensor
+    zero: Tensor | None = None
+    table: Tensor | None = None
+
+
+class Rounder:
+    """Nearest codewords under fixed parameters: for a whole matrix, or for one column after the other.
+
+    All arithmetic is float32 and elementwise, so a value is the same bits wherever and however often it is computed.
+    """
+
+    def __init__(self, grid: Grid, params: Params, shape: tuple[int, int]) -> None:
+        self.grid = grid
+        self.params = params
+        self.scale = _spread(params.scale, grid, shape)
+        self.zero = None if params.zero is None else _spread(params.zero, grid, shape)
+        self.half = 2 ** (grid.bits - 1)
+        self.low, self.high = grid.code_range
+        if grid.has_table:
+            table = params.table if grid.format == "palette" else fixed_table(grid.format, grid.bits)
+            if table is None:
+                raise SpecError("a palette needs its table")
+            self.table = table
+            self.middles = (table[1:].double() + table[:-1].double()).mul_(0.5).float()
+
+    def levels(self, scaled: Tensor, zero: Tensor | None) -> Tensor:
+        """Nearest level, less the zero point, of weights that were divided by their scale."""
+        if self.grid.has_table:
+            found: Tensor = self.table[torch.bucketize(scaled.contiguous(), self.middles)]
+            return found
+        if zero is None:
+            return scaled.round().clamp_(self.low, self.high)
+        return torch.minimum(torch.maximum(scaled.round(), -zero), 2 * self.half - 1 - zero)
+
+    def values(self, matrix: Tensor) -> Tensor:
+        """The nearest representable matrix."""
+        return self.levels(matrix / self.scale, self.zero) * self.scale
+
+    def codes(self, values: Tensor) -> Tensor:
+        """int8 codes of the codewords nearest to `values`; exact for what `values` or `levels` has given."""
+        scaled = values / self.scale
+        found: Tensor
+        if self.grid.has_table:
+            found = torch.bucketize(scaled.contiguous(), self.middles) - self.half
+        elif self.zero is None:
+            found = self.levels(scaled, None)
+        else:
+            found = self.levels(scaled, self.zero) + self.zero - self.half
+        return found.to(torch.int8)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """float32 values of codes (R, C) int8."""
+        levels: Tensor
+        if self.grid.has_table:
+            levels = self.table[(codes.to(torch.int64) + self.half).clamp_(max=len(self.table) - 1)]
+        elif self.zero is None:
+            levels = codes.to(torch.float32)
+        else:
+            levels = codes.to(torch.float32) + float(self.half) - self.zero
+        return levels * self.scale
+
+
+def _spread(values: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
+    """(R, G) to (R, C), or to (R, 1) where a row has one group; (1, 1) stays."""
+    if values.shape[1] == 1:
+        return values
+    return values.repeat_interleave(grid.group, dim=1)[:, : shape[1]].contiguous()
+
+
+def to_groups(matrix: Tensor, grid: Grid) -> Tensor:
+    """(R, C) to (R * G, group), zeros behind the last columns; the whole tensor as one row with `per_tensor`."""
+    if grid.per_tensor:
+        return matrix.reshape(1, -1)
+    rows, columns = matrix.shape
+    n_groups = -(-columns // grid.group)
+    if n_groups * grid.group != columns:
+        matrix = torch.nn.functional.pad(matrix, (0, n_groups * grid.group - columns))
+    return matrix.reshape(rows * n_groups, grid.group)

@@ -1,0 +1,89 @@
+"""What a method that knows formats is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._grid import Grid, Params, Rounder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WeightProblem:
+    """One matrix to be quantized.
+
+    matrix   (R, C) float32, before anything was dropped
+    grid     format, width, groups
+    mask     (R, C) bool, True where a weight survives; None: all do
+    moments  (groups, C, C) float32, the second moments of the inputs (`_moments.py`): of rows [i * R / groups,
+             (i + 1) * R / groups) the i-th. None: nothing is known of the inputs, all count the same
+    """
+
+    matrix: Tensor
+    grid: Grid
+    mask: Tensor | None = None
+    moments: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def target(self) -> Tensor:
+        """The matrix, with zeros where weights were dropped."""
+        return self.matrix if self.mask is None else torch.where(self.mask, self.matrix, 0.0)
+
+    @property
+    def hessian(self) -> Tensor:
+        """The moments, or the identity."""
+        return torch.eye(self.shape[1])[None] if self.moments is None else self.moments
+
+    @property
+    def importance(self) -> Tensor | None:
+        """(R, C): the mean square of the input that each weight is multiplied with. None where all are the same."""
+        if self.moments is None:
+            return None
+        diagonal = self.moments.diagonal(dim1=1, dim2=2)
+        if bool((diagonal == diagonal[:, :1]).all()) or not bool((diagonal > 0).any()):
+            return None
+        # a dead input must not make its weights free: where they share a group's range, they would set it
+        floor = diagonal.amax(dim=1, keepdim=True) * 1e-6
+        return torch.maximum(diagonal, floor).repeat_interleave(self.shape[0] // len(diagonal), dim=0)
+
+    def rounder(self, params: Params) -> Rounder:
+        return Rounder(self.grid, params, self.shape)
+
+    def output_error(self, values: Tensor) -> float:
+        """Mean squared error of the layer's output when its weights are `values` (R, C): trace(D H D')."""
+        h = self.hessian
+        d = (values.double() - self.matrix).reshape(len(h), -1, self.shape[1])
+        return float(((d @ h.double()) * d).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Coded:
+    """A quantized matrix: codes (R, C) int8 within `grid.code_range`, and what they are multiplied with.
+
+    grid  that of the problem, or one of its concrete formats where the problem's is "adaptive"
+    """
+
+    codes: Tensor
+    params: Params
+    grid: Grid
+
+
+def nearest(problem: WeightProblem, params: Params) -> Coded:
+    """Every weight to its nearest codeword."""
+    return coded(problem, params, problem.target)
+
+
+def coded(problem: WeightProblem, params: Params, values: Tensor) -> Coded:
+    return Coded(codes=problem.rounder(params).codes(values), params=params, grid=problem.grid)
+
+
+def decoded(coded: Coded) -> Tensor:
+    """(R, C) float32: what the codes stand for."""
+    shape = (coded.codes.shape[0], coded.codes.shape[1])
+    return Rounder(coded.grid, coded.params, shape).decode(coded.codes)

@@ -1,0 +1,98 @@
+"""A method at work on a problem, and what it gives held against what it promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...errors import SpecError
+from .._registry import WEIGHT
+from ._adaptive import best_format
+from ._affine import code_range
+from ._grid import Grid, Params, to_groups
+from ._problem import Coded, WeightProblem, decoded
+
+
+def knows(method: str, format: str) -> bool:
+    """Whether the method can be asked for this format. Raises `SpecError` for an unknown method."""
+    formats = WEIGHT.formats(method)
+    if formats is None:
+        return format == "int"
+    return format == "adaptive" or format in formats
+
+
+def solve(problem: WeightProblem, method: str, n_bytes: Callable[[Coded], int]) -> Coded:
+    """The matrix quantized by the registered `method`; `n_bytes` says what an answer takes when it is stored.
+
+    Raises `SpecError` for an answer that breaks the protocol.
+    """
+    formats = WEIGHT.formats(method)
+    if problem.grid.format == "adaptive":
+        return best_format(problem, lambda p: _checked(p, method), n_bytes, formats or ())
+    return _checked(problem, method) if formats is not None else _simple(problem, method)
+
+
+def _checked(problem: WeightProblem, method: str) -> Coded:
+    coded: Coded = WEIGHT[method](problem)
+    wrong = broken_promise(problem, coded)
+    if wrong is not None:
+        grid = problem.grid
+        raise SpecError(f"the weight method {method!r} at {grid.bits} bits ({grid.format}) {wrong}")
+    return coded
+
+
+def broken_promise(problem: WeightProblem, coded: Coded) -> str | None:
+    """What is wrong with an answer; None if nothing is."""
+    codes, scale = coded.codes, coded.params.scale
+    low, high = problem.grid.code_range
+    if codes.dtype != torch.int8 or codes.shape != problem.matrix.shape:
+        return f"must give int8 codes of shape {problem.shape}, got {codes.dtype} of {tuple(codes.shape)}"
+    if int(codes.min()) < low or int(codes.max()) > high:
+        return f"must give codes in [{low}, {high}], got some in [{int(codes.min())}, {int(codes.max())}]"
+    expected = problem.grid.scale_shape(problem.shape)
+    if scale.dtype != torch.float32 or tuple(scale.shape) != expected:
+        return f"must give float32 scales of shape {expected}, got {scale.dtype} of {tuple(scale.shape)}"
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        return "must give scales that are finite and positive"
+    if not torch.equal(problem.grid.stored_scale(scale), scale):
+        return "must give scales that FP16 can hold, which is what the spec asks for"
+    if problem.mask is not None and bool((decoded(coded)[~problem.mask] != 0).any()):
+        return "must leave zeros zero: a dropped weight came back"
+    return None
+
+
+def _simple(problem: WeightProblem, method: str) -> Coded:
+    """A method of (matrix, bits), handed the groups as rows."""
+    grid, target = problem.grid, problem.target
+    rows = to_groups(target, grid)
+    codes, scale = WEIGHT[method](rows, grid.bits)
+    wrong = _simple_wrong(codes, scale, rows, grid.bits)
+    if wrong is not None:
+        raise SpecError(f"the weight method {method!r} at {grid.bits} bits {wrong}")
+    params = Params(scale=grid.stored_scale(scale.reshape(grid.scale_shape(problem.shape))))
+    return Coded(codes=_from_groups(codes, grid, problem.shape), params=params, grid=grid)
+
+
+def _from_groups(rows: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
+    if grid.per_tensor:
+        return rows.reshape(shape)
+    return rows.reshape(shape[0], -1)[:, : shape[1]].contiguous()
+
+
+def _simple_wrong(codes: Tensor, scale: Tensor, matrix: Tensor, bits: int) -> str | None:
+    """What is wrong with the answer of a simple method; None if nothing is."""
+    rows = matrix.shape[0]
+    low, high = code_range(bits)
+    if codes.dtype != torch.int8 or codes.shape != matrix.shape:
+        return f"must give int8 codes of shape {tuple(matrix.shape)}, got {codes.dtype} of {tuple(codes.shape)}"
+    if scale.dtype != torch.float32 or tuple(scale.shape) != (rows,):
+        return f"must give a float32 scale of shape ({rows},), got {scale.dtype} of {tuple(scale.shape)}"
+    if int(codes.min()) < low or int(codes.max()) > high:
+        return f"must give codes in [{low}, {high}], got some in [{int(codes.min())}, {int(codes.max())}]"
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        return "must give scales that are finite and positive"
+    if bool((codes[matrix == 0] != 0).any()):
+        return "must leave zeros zero: a dropped weight came back"
+    return None

@@ -96,8 +96,8 @@ class _Exploration:
         submitted = False
         if self.promotion is None or self.sitting.stopping.is_set():
             return False
-        self.n_finalists = self.n_finalists or len(self.promotion.due())
-        while self.sitting.pool.idle and (self.again or self.promotion.due()):
+        self.n_finalists = self.n_finalists or self.promotion.n_due()
+        while self.sitting.pool.idle and (self.again or self.promotion.n_due()):
             if self.again:
                 self.sitting.pool.submit(self.again.pop())
             else:
@@ -119,7 +119,7 @@ class _Exploration:
 
     def _is_time_up(self) -> bool:
         """So that what is due can still be seen on the whole split."""
-        due = 0 if self.promotion is None else len(self.promotion.due())
+        due = 0 if self.promotion is None else self.promotion.n_due()
         return self.sitting.out_of_time or self.sitting.ends_within(due)
 
     def _ask(self) -> Candidate | None:

@@ -46,18 +46,21 @@ def test_the_front_of_the_first_samples_is_due_and_nothing_else() -> None:
     trials = [_screened(0, 1.0, 100), _screened(1, 0.1, 200), _screened(2, 0.5, 200), _screened(3, 0.01, 300)]
     for trial in trials:
         promotion.add(trial)
-    assert [t.number for t in promotion.due()] == [0, 1, 3]
+    assert promotion.n_due() == 3
     promotion.asked(as_completed(trials[1]))
-    assert [t.number for t in promotion.due()] == [0, 3]
+    assert promotion.n_due() == 2
     promotion.add(_promoted(trials[3]))
-    assert [t.number for t in promotion.due()] == [0]
+    assert promotion.n_due() == 1
+    found = promotion.next()
+    assert found is not None
+    assert found.number == 0
     promotion.add(
         Dominated(
             number=9, candidate=trials[0].candidate, kind="mixed", reason="", metrics=trials[0].metrics, beaten_by=3,
             samples=80,
         )
     )  # fmt: skip
-    assert promotion.due() == []
+    assert promotion.next() is None
 
 
 def as_completed(trial: Screened) -> Completed:
@@ -85,7 +88,24 @@ def test_what_surely_breaks_a_limit_is_not_due() -> None:
     promotion.add(_screened(0, 1.0, 100, accuracy=unsure))
     promotion.add(_screened(1, 0.5, 200, accuracy=bad))
     promotion.add(_screened(2, 0.1, 500, accuracy=unsure))
-    assert [t.number for t in promotion.due()] == [0]
+    assert promotion.n_due() == 1
+    found = promotion.next()
+    assert found is not None
+    assert found.number == 0
+
+
+def test_so_many_are_promoted_and_no_more() -> None:
+    promotion = Promotion(GUIDE, ["bytes"], {})
+    for i in range(120):  # all of them on the front
+        promotion.add(_screened(i, 1.0 / (i + 1), float(i)))
+    assert promotion.n_due() == 20
+    promoted = []
+    while (found := promotion.next()) is not None:
+        promoted.append(found.number)
+        promotion.asked(found)
+        promotion.add(replace(found, number=1000 + found.number, screen={}))
+    assert len(promoted) == len(set(promoted)) == 20
+    assert max(promoted) - min(promoted) > 100  # of all budgets
 
 
 def test_a_searcher_is_told_of_the_first_samples_alone() -> None:
@@ -193,7 +213,7 @@ def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, tmp_path: Path
     for trial in run.trials:
         promotion.add(trial)
     assert sum(isinstance(t, Screened) for t in run.trials) > 20
-    assert promotion.due() == []
+    assert promotion.n_due() == 0
 
 
 @pytest.mark.parametrize(

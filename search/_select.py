@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluators.latency import TIE
+from ._devices import base_name
 from ._front import non_dominated, spread
 from ._result import Limits, violation
 from ._trial import Completed, Trial
@@ -19,6 +21,7 @@ from .searchers import Objective
 
 MAX_VERIFIED = 12
 MAX_UNIFORM = 8
+_TIMES = ("latency_ms", "ms_per_sample", "throughput")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +92,14 @@ def _front_of(trials: Sequence[Completed], objectives: Sequence[Objective]) -> l
 
 
 def rival_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequence[Objective]) -> Completed | None:
-    """Of the uniform settings that cost no more in any objective but the first, the one of the best quality."""
+    """Of the uniform settings that cost no more in any objective but the first, the one of the best quality.
+
+    A time that is modelled or predicted costs no more if it cannot be told from the trial's: within `TIE`. Else a point
+    that is foreseen a thousandth faster than the best uniform setting would not have to beat it.
+    """
     quality, *costs = objectives
     mine = vectors([trial], costs)[0] if costs else np.zeros(0)
-    cheaper = [u for u in uniform if not costs or bool((vectors([u], costs)[0] <= mine).all())]
+    slack = np.array([TIE if base_name(o.name) in _TIMES else 0.0 for o in costs])
+    most = mine + slack * np.abs(mine)
+    cheaper = [u for u in uniform if not costs or bool((vectors([u], costs)[0] <= most).all())]
     return min(cheaper, key=lambda u: (quality.key(u.metrics[quality.name].value), u.number), default=None)

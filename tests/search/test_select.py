@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,16 @@ def test_the_json_has_the_keys_that_were_promised() -> None:
     assert {"points", "picks", "objectives", "limits"} <= set(data)
     assert {"id", "kind", "verified", "recommended", "metrics", "config"} <= set(data["points"][0])
     assert set(data["points"][0]["metrics"]["bytes"]) == {"value", "low", "high", "unit", "source", "split"}
+
+
+def test_a_time_that_cannot_be_told_apart_costs_no_more() -> None:
+    """Else a point that is foreseen a thousandth faster than the best uniform setting need not beat it."""
+    timed = (OBJECTIVES[0], Objective(name="latency_ms"))
+
+    def at(number: int, kind: Kind, accuracy: float, ms: float) -> Completed:
+        trial = _trial(number, kind, accuracy, 50, 0.1)
+        return replace(trial, metrics={**trial.metrics, "latency_ms": Measurement(value=ms, source="predicted")})
+
+    fast, good = at(7, "uniform", 0.6, 0.05), at(8, "uniform", 0.8, 0.1)
+    assert rival_of(at(9, "mixed", 0.79, 0.0985), [fast, good], timed) == good
+    assert rival_of(at(9, "mixed", 0.79, 0.09), [fast, good], timed) == fast

@@ -88,7 +88,7 @@ def measure_table(sitting: Sitting, evaluations: float | None = None) -> Sensiti
             table = _assemble(sitting, wanted, guess, n_samples)
     if state.dropped is None and not sitting.out_of_time:
         dropped = dominated_levels(sitting.prepared.space, table, _relevant(sitting), sitting.recorder.limits)
-        levels = sorted({*dropped, *skipped})
+        levels = sorted({*dropped, *_without_row(sitting, skipped)})
         sitting.recorder.append({"type": "dropped", "levels": [list(key) for key in levels]})
     return table
 
@@ -307,9 +307,9 @@ def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int, passes: f
     left = min(share, REFINE_TRIALS * split) - spent
     work: dict[int, list[int]] = {}
     for g, level in unsure(table, _relevant(sitting)):
-        row = rows[g, level]
+        row = rows.get((g, level), Row(value=None))  # a level that was not worth a row may turn out to be on the sweep
         # the first row of a group bore what was recorded for all of them
-        per_sample = min(r.passes / r.n for (h, _), r in rows.items() if h == g and r.n)
+        per_sample = min((r.passes / r.n for (h, _), r in rows.items() if h == g and r.n), default=1.0)
         cost = n * (per_sample + (0.0 if g in work else 1.0))
         if row.n < n and cost <= left:
             left -= cost

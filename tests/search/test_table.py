@@ -312,3 +312,15 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(tiny_task: MakeT
     at_base = [record for record in _records(tmp_path, "row") if record["level"] == 0 and record["n"] == 32]
     assert sum(record["passes"] > 0 for record in at_base) == 1
     assert len(at_base) == len(table.divergence)
+
+
+def test_a_skipped_level_that_the_sweep_wants_after_all_is_measured(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guess is scaled to what was measured since, and may then lie on the sweep."""
+    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+        monkeypatch.setattr(_table, "unsure", lambda table, costs: [(0, 1)])
+        monkeypatch.setattr(_table, "_unpromising", lambda sitting, guess, factor: {(0, 1)})
+        monkeypatch.setattr(_table, "REFINE_SHARE", 10.0)
+        assert measure_table(sitting) is not None
+        assert sitting.state.row_facts[0, 1].n == 128

@@ -21,6 +21,8 @@ from .searchers import Objective
 
 MAX_VERIFIED = 12
 MAX_UNIFORM = 8
+SAME = 0.01
+"""A uniform setting that costs no more than this share above a point has to be beaten by it too."""
 _TIMES = ("latency_ms", "ms_per_sample", "throughput")
 
 
@@ -94,12 +96,12 @@ def _front_of(trials: Sequence[Completed], objectives: Sequence[Objective]) -> l
 def rival_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequence[Objective]) -> Completed | None:
     """Of the uniform settings that cost no more in any objective but the first, the one of the best quality.
 
-    A time that is modelled or predicted costs no more if it cannot be told from the trial's: within `TIE`. Else a point
-    that is foreseen a thousandth faster than the best uniform setting would not have to beat it.
+    What costs a hair more counts as no dearer: within `SAME`, and a time within `TIE`, below which none can be told
+    apart. Else a point that is a thousandth cheaper than the best uniform setting would not have to beat it.
     """
     quality, *costs = objectives
     mine = vectors([trial], costs)[0] if costs else np.zeros(0)
-    slack = np.array([TIE if base_name(o.name) in _TIMES else 0.0 for o in costs])
+    slack = np.array([TIE if base_name(o.name) in _TIMES else SAME for o in costs])
     most = mine + slack * np.abs(mine)
     cheaper = [u for u in uniform if not costs or bool((vectors([u], costs)[0] <= most).all())]
     return min(cheaper, key=lambda u: (quality.key(u.metrics[quality.name].value), u.number), default=None)

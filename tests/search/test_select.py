@@ -68,6 +68,7 @@ def test_the_rival_is_the_best_that_costs_no_more() -> None:
     cheap, good = _trial(7, "uniform", 0.6, 10, 1.0), _trial(8, "uniform", 0.8, 30, 0.2)
     assert rival_of(_trial(9, "mixed", 0.9, 30, 0.1), [cheap, good], OBJECTIVES) == good
     assert rival_of(_trial(9, "mixed", 0.9, 29, 0.1), [cheap, good], OBJECTIVES) == cheap
+    assert rival_of(_trial(9, "mixed", 0.9, 29.8, 0.1), [cheap, good], OBJECTIVES) == good  # a hair cheaper
     assert rival_of(_trial(9, "mixed", 0.9, 9, 0.1), [cheap, good], OBJECTIVES) is None
 
 

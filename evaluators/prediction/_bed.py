@@ -70,8 +70,8 @@ class Bed:
     def time(self, forms: Mapping[str, Form]) -> Timed:
         """Longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent.
 
-        The original is loaded anew each time: one load of a model differs from the next by 0.2 to 0.6 % (where its
-        weights lie in memory), which would be in every ratio alike if one session were the reference of all.
+        The original is loaded anew each time: one load of a model was seen to differ from the next by 0.2 to 0.6 %
+        (CNNs), which would be in every ratio alike if one session were the reference of all.
         """
         original = self.original = self.load({})
         session = self.load(forms)

@@ -267,6 +267,7 @@ def value_of(point: Point, name: str) -> str:
     elif float(measured.value).is_integer() and measured.low is None:
         digits = ",.0f"
     text = f"{scale * measured.value:{digits}} {unit}".rstrip()
-    if measured.low is not None and measured.high is not None:
-        text += f" [{scale * measured.low:{digits}}, {scale * measured.high:{digits}}]"
+    bounds = measured.low, measured.high
+    if any(bound is not None for bound in bounds):
+        text += f" [{', '.join('?' if bound is None else f'{scale * bound:{digits}}' for bound in bounds)}]"
     return text if measured.source == "measured" else f"{text} ({measured.source})"

@@ -245,12 +245,48 @@ def remarks_on(
             f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
             "it is another machine's, and what is measured is this one's"
         )
+    if (line := _of_another_cpu(profile, machine)) is not None:
+        lines.append(line)
     if profile.runtime != runtime:
         lines.append(
             f"the profile {profile.name} is of the runtime {profile.runtime}, and the task's is {runtime}: what is "
             "modelled and what is measured are different things"
         )
     return lines
+
+
+def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> str | None:
+    """A profile that was measured says on which CPU. One with the same name may still be another (virtual machines tell
+    a vendor's and no more), which its instruction sets give away."""
+    if not profile.cpu:
+        return None
+    here, more = machine["processor"], set(machine["instruction_sets"]) - set(profile.isa)
+    if profile.cpu == here and not more:
+        return None
+    difference = f"this one is a {here}"
+    if profile.cpu == here:
+        difference = f"this one of that name also has {', '.join(sorted(more))}"
+    return (
+        f"the figures of the profile {profile.name} were measured on another CPU than this: on a {profile.cpu}, and "
+        f"{difference}; `paredown profile --runtime {profile.runtime} --out FILE` measures this one"
+    )
+
+
+FAR_OFF = 2.0
+"""A modelled latency that is wrong by more than this factor is told, where the profile claims to be measured here."""
+
+
+def remark_on_latency(profile: HardwareProfile, said: Measurement, took: Measurement) -> str | None:
+    """What a person should know where a profile that was measured does not foresee what the original took here."""
+    if not profile.cpu or said.source != "modelled" or took.source != "measured" or min(said.value, took.value) <= 0:
+        return None
+    if max(said.value / took.value, took.value / said.value) <= FAR_OFF:
+        return None
+    return (
+        f"the original took {took.value:.3g} ms, and the profile {profile.name} says {said.value:.3g} ms: either it "
+        "was not measured on this machine as it is now, or most of this model's time is not in layers that it knows; "
+        '[hardware] latency = "measured" predicts from the model itself'
+    )
 
 
 def _part(anatomy: Anatomy, fqns: Sequence[str]) -> Anatomy:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..evaluators import Split
+    from ..evaluators.latency import Pinning
     from ._plugins import Plugins
 
 REFERENCE = "original"
@@ -45,7 +46,7 @@ class Loaded:
     reference_ms  the original in the same runtime, interleaved with the above
     eager_ms      the original in PyTorch eager, interleaved too; only beside the original
     energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
-    facts         process, threads, core, versions; `aa_floor` beside the original
+    facts         process, threads, cores and their node, the machine's load; `aa_floor` beside the original
     reason        why there is nothing, or None
     """
 
@@ -182,7 +183,7 @@ def _read_inputs(folder: Path) -> Split:
 class _Child:
     """The child's own state: the split, and the reference session that stays loaded."""
 
-    def __init__(self, spec: Mapping[str, Any], folder: Path, cores: Sequence[int]) -> None:
+    def __init__(self, spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> None:
         import torch
 
         from ..evaluators.runtimes import get_runtime
@@ -191,7 +192,7 @@ class _Child:
         if spec["plugins"]:
             Plugins.from_dict(spec["plugins"]).load()
         torch.set_num_threads(spec["threads"])
-        self.spec, self.folder, self.cores = spec, folder, cores
+        self.spec, self.folder, self.pinning = spec, folder, pinning
         self.runtime = get_runtime(spec["runtime"])
         self.split = _read_inputs(folder)
         self.one = self.split.take(1).inputs
@@ -216,7 +217,7 @@ class _Child:
         save_file({"outputs": outputs.float().contiguous()}, self.folder / f"{key}.safetensors")
         found: dict[str, Any] = {"reason": None}
         if self.spec["latency"]:
-            found |= self.time(key, session)
+            found |= self.time(key, session, path)
             if self.spec["energy_batch"]:
                 found |= self.energy(session)
         return found
@@ -234,22 +235,24 @@ class _Child:
             measured = measure_energy(lambda: session.run(inputs), counters, seconds=self.spec["seconds"], batch=batch)
         return {"energy_mj": measured.to_dict(samples=False)}
 
-    def time(self, key: str, session: Any) -> dict[str, Any]:
-        """Batch 1, one pinned core, nobody else in the slot, interleaved with the original."""
+    def time(self, key: str, session: Any, path: Path) -> dict[str, Any]:
+        """Batch 1, pinned, nobody else in the slot, interleaved with the original."""
         import numpy as np
 
-        from ..evaluators.latency import aa_floor, exclusive_slot, interleaved
+        from ..evaluators.latency import aa_floor, exclusive_slot, interleaved, machine_facts
 
         # the reference is timed against itself: what its speed-up is off 1 is noise, and seen as such
         timers = {"latency_ms": lambda: session.run(self.one)}
         if (reference := self.reference) is not None:
             timers["reference_ms"] = lambda: reference.run(self.one)
         rng = np.random.default_rng(0)
-        facts: dict[str, Any] = {"pid": os.getpid(), "threads": self.spec["threads"], "pinned_cores": list(self.cores)}
+        facts = machine_facts(session, threads=self.spec["threads"], pinning=self.pinning)
+        facts |= {"pid": os.getpid(), "pinned_cores": facts.pop("cores")}
         with exclusive_slot():
             samples = interleaved(timers, min_rounds=60, min_seconds=self.spec["seconds"], rng=rng)
             if key == REFERENCE:
-                facts["aa_floor"] = aa_floor(timers["latency_ms"], rng=rng)
+                again = self.load(path)
+                facts["aa_floor"] = aa_floor(timers["latency_ms"], lambda: again.run(self.one), rng=rng)
                 if self.source:  # apart from the others: PyTorch empties the caches that they would find full
                     samples |= interleaved({"eager_ms": self.eager()}, min_seconds=self.spec["seconds"] / 2, rng=rng)
         return {name: list(s.ms) for name, s in samples.items()} | {"facts": facts}
@@ -269,23 +272,22 @@ class _Child:
 
 
 def main(argv: Sequence[str]) -> int:
-    from ..evaluators.latency import pinned
+    from ..evaluators.latency import last_cores, pinned
 
     path = Path(argv[0])
     spec = json.loads(path.read_text())
-    cores = sorted(os.sched_getaffinity(0))[-spec["threads"] :] if hasattr(os, "sched_getaffinity") else None
-    with pinned(cores) as pinning:  # before any runtime starts its threads
-        return _measure_all(spec, path.parent, pinning.got)
+    with pinned(last_cores(spec["threads"])) as pinning:  # before any runtime starts its threads
+        return _measure_all(spec, path.parent, pinning)
 
 
-def _measure_all(spec: Mapping[str, Any], folder: Path, cores: Sequence[int]) -> int:
+def _measure_all(spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> int:
     from ._bench import reason
 
     parent = os.getppid()
     child: _Child | None = None
     trouble = ""
     try:
-        child = _Child(spec, folder, cores)
+        child = _Child(spec, folder, pinning)
     except Exception as exception:  # without the original to compare with, none of them can be measured
         trouble = reason(exception)
     for key in spec["todo"]:

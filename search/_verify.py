@@ -15,7 +15,7 @@ from ..compressors import LayerSpec
 from ..errors import ParedownError
 from ..evaluators import Measurement
 from ._bench import reason
-from ._devices import not_measured
+from ._devices import not_measured, remark_on_latency
 from ._fresh import REFERENCE, Loaded
 from ._points import selection_of, selections_of
 from ._sitting import Sitting
@@ -55,6 +55,9 @@ def verify_points(sitting: Sitting) -> None:
             f"the original itself could not be verified on {sitting.task.hardware.runtime}: {original.reason}; "
             f"the trials are kept, and `paredown resume {run.path}` tries again"
         )
+    said, took = chosen.original.metrics.get("latency_ms"), original.metrics.get("latency_ms")
+    if said and took and (line := remark_on_latency(sitting.prepared.profile, said, took)):
+        sitting.recorder.note(line)
 
 
 def _measure(sitting: Sitting, original: Completed, todo: Sequence[Completed]) -> None:

@@ -100,22 +100,23 @@ def judge_loaded(
 
 
 def _latencies(found: Loaded) -> dict[str, Measurement]:
-    """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime; the energy
-    where it was measured."""
+    """p10 and the other percentiles with their intervals, and the speed-up over the original in the same runtime, as
+    `compare` finds it; the energy where it was measured."""
     from ..evaluators import LatencySamples, Measurement
+    from ..evaluators.latency import compare
 
     if not found.latency_ms:
         return {}
     mine = LatencySamples(found.latency_ms)
-    latency = mine.measurement()
-    metrics = {"latency_ms": latency}
-    for name, value in mine.percentiles().items():
-        metrics[f"latency_{name}_ms"] = Measurement(value=value, unit="ms", n=len(mine))
+    metrics = {"latency_ms": mine.measurement()}
+    metrics |= {f"latency_{name}_ms": percentile for name, percentile in mine.measurements().items()}
     if found.energy_mj is not None:
         metrics["energy_mj"] = Measurement.from_dict(found.energy_mj)
     if found.reference_ms:
-        theirs = LatencySamples(found.reference_ms).measurement()
-        metrics["speedup"] = Measurement(value=theirs.value / latency.value, unit="x", n=len(mine))
+        found_apart = compare(LatencySamples(found.reference_ms), mine)
+        metrics["speedup"] = Measurement(
+            value=found_apart.ratio, low=found_apart.low, high=found_apart.high, unit="x", n=len(mine)
+        )
     if found.eager_ms:
         metrics["eager_ms"] = LatencySamples(found.eager_ms).measurement()
     if "aa_floor" in found.facts:

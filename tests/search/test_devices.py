@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 
 from paredown.compressors import Anatomy
 from paredown.errors import InputError, TaskError
-from paredown.evaluators import modelled_energy_mj, modelled_latency_ms
-from paredown.hardware_profiles import load_profile
+from paredown.evaluators import Measurement, modelled_energy_mj, modelled_latency_ms
+from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
-from paredown.search._devices import Device, is_here, remarks_on, static_measurements, wanted
+from paredown.search._devices import Device, is_here, remark_on_latency, remarks_on, static_measurements, wanted
 from paredown.search._environment import environment
 
 TINY = Path(__file__).parent / "tiny"
@@ -228,6 +229,36 @@ def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
     assert is_here(load_profile(PHONE), mac)
     (line,) = remarks_on(load_profile("x86-64-torch"), "torch", mac, by_default=True)
     assert "the default profile x86-64-torch is of x86_64, and this machine is arm64" in line
+
+
+def test_a_profile_that_was_measured_on_another_cpu_is_remarked_on() -> None:
+    data = load_profile("x86-64-avx2-openvino").to_dict()
+    measured = HardwareProfile.from_dict({**data, "name": "mine", "isa": ["avx2"], "cpu": "EPYC"})
+    here = {**X86, "processor": "EPYC"}
+    assert remarks_on(measured, "openvino", here) == []
+    (line,) = remarks_on(measured, "openvino", {**here, "processor": "Xeon"})
+    assert "profile mine were measured on another CPU than this: on a EPYC, and this one is a Xeon" in line
+    (line,) = remarks_on(measured, "openvino", {**here, "instruction_sets": ["avx2", "avx512f"]})
+    assert "this one of that name also has avx512f" in line
+
+
+def test_a_measured_profile_that_does_not_foresee_the_original_is_remarked_on(tmp_path: Path) -> None:
+    """Its rates are a thousandth of what any machine reaches."""
+    data = load_profile("x86-64-torch").to_dict()
+    slow = {key: {**rate, "value": rate["value"] / 1e4} for key, rate in data["rates_gmac_s"].items()}
+    here = environment()
+    data |= {"name": "liar", "cpu": here["processor"], "isa": here["instruction_sets"], "rates_gmac_s": slow}
+    path = HardwareProfile.from_dict(data).save(tmp_path / "liar.json")
+    hardware = {"runtime": "torch", "profile": str(path), "latency_seconds": 0.02}
+    search(task(hardware=hardware, budget={"trials": 1}), out=tmp_path / "run", workers=0)
+    (note,) = [note for note in open_run(tmp_path / "run").state.notes if "the profile liar says" in note]
+    assert "either it was not measured on this machine" in note
+    said, took = (Measurement(value=x, unit="ms", source=s) for x, s in ((9.0, "modelled"), (1.0, "measured")))
+    liar = load_profile(path)
+    assert remark_on_latency(liar, said, took) is not None
+    assert remark_on_latency(liar, said, replace(took, value=5.0)) is None
+    assert remark_on_latency(liar, replace(said, source="predicted"), took) is None
+    assert remark_on_latency(load_profile("x86-64-torch"), said, took) is None  # it claims nothing of this machine
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Rows = tuple[tuple[float, ...], ...]
 
 MEMORY = ("peak_activation_bytes", "memory_bytes")
-MODELLED = ("latency_ms", "energy_mj", "ms_per_sample", *MEMORY)
+MODELLED = ("latency_ms", "energy_mj", "co2_g_per_million", "ms_per_sample", *MEMORY)
 """What depends on the device. The memory is no sum over groups: its rows are a guess, and `exact` puts it right."""
 
 _UNITS = {
@@ -45,8 +45,9 @@ class DeviceRows:
 class Device:
     """One profile, as a task looks at it.
 
-    names  the metrics of `MODELLED` that are wanted
-    graph  of the activations, where the memory is wanted
+    names           the metrics of `MODELLED` that are wanted
+    graph           of the activations, where the memory is wanted
+    grid_g_per_kwh  of the grid, where carbon is wanted
     """
 
     profile: HardwareProfile
@@ -54,10 +55,11 @@ class Device:
     batch: int = 1
     threads: int = 1
     graph: ActivationGraph | None = None
+    grid_g_per_kwh: float | None = None
 
     def costs(self, anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec) -> dict[str, float]:
         """Of these layers, all treated so; without the activations' memory."""
-        from ..evaluators import modelled_energy_mj, modelled_latency_ms
+        from ..evaluators import co2_g_per_million, modelled_energy_mj, modelled_latency_ms
         from ..evaluators.memory import running_weight_bytes
 
         part, given = _part(anatomy, fqns), dict.fromkeys(fqns, spec)
@@ -68,6 +70,8 @@ class Device:
         if "energy_mj" in self.names:
             energy = modelled_energy_mj(part, given, self.profile, batch=self.batch, threads=self.threads)
             found["energy_mj"] = energy.total_mj
+            if "co2_g_per_million" in self.names and self.grid_g_per_kwh is not None:
+                found["co2_g_per_million"] = co2_g_per_million(energy.total_mj, self.grid_g_per_kwh)
         if "memory_bytes" in self.names:
             stays = self.profile.storage_bytes is not None
             found["memory_bytes"] = 0.0 if stays else sum(running_weight_bytes(part, given, self.profile).values())
@@ -152,10 +156,11 @@ class Device:
 
 def devices_of(task: Task, profiles: Sequence[HardwareProfile], graph: ActivationGraph | None) -> tuple[Device, ...]:
     names, hardware = wanted(task), task.hardware
-    return tuple(
-        Device(profile=profile, names=names, batch=hardware.batch, threads=hardware.threads, graph=graph)
-        for profile in profiles
-    )
+    made = Device(
+        profile=profiles[0], names=names, batch=hardware.batch, threads=hardware.threads, graph=graph,
+        grid_g_per_kwh=hardware.grid_g_per_kwh,
+    )  # fmt: skip
+    return tuple(replace(made, profile=profile) for profile in profiles)
 
 
 def wanted(task: Task) -> tuple[str, ...]:
@@ -165,6 +170,8 @@ def wanted(task: Task) -> tuple[str, ...]:
         asked.add("ms_per_sample")
     if "memory_bytes" in asked:
         asked.add("peak_activation_bytes")
+    if "co2_g_per_million" in asked:
+        asked.add("energy_mj")
     return tuple(name for name in MODELLED if name == "latency_ms" or name in asked)
 
 

@@ -46,6 +46,7 @@ class Loaded:
     reference_ms  the original in the same runtime, interleaved with the above
     eager_ms      the original in PyTorch eager, interleaved too; only beside the original
     energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
+    capacity      samples a second as `capacity` finds them, name -> a `Measurement`'s dict, where they were wanted
     facts         process, threads, cores and their node, the machine's load; `aa_floor` beside the original
     reason        why there is nothing, or None
     """
@@ -55,6 +56,7 @@ class Loaded:
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
     energy_mj: Mapping[str, Any] | None = None
+    capacity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
@@ -72,6 +74,7 @@ def measure_fresh(
     latency: bool = True,
     seconds: float = 1.0,
     energy_batch: int = 0,
+    capacity: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Loaded]:
     """Load and run every artifact (id -> main file) in a process that has seen nothing of this one.
@@ -80,12 +83,13 @@ def measure_fresh(
     `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
     `plugins` are imported there before anything else.
     `energy_batch` is the number of samples in a call whose energy is measured where there is a counter; 0: not wanted.
+    `capacity` has the arguments of the function of that name, where samples a second are wanted and latency is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
     spec = {
         "runtime": runtime, "batch_size": batch_size, "threads": threads, "latency": latency, "seconds": seconds,
-        "energy_batch": energy_batch,
+        "energy_batch": energy_batch, "capacity": dict(capacity) if capacity is not None else None,
         "model_source": model_source, "plugins": plugins.to_dict() if plugins else None,
         "artifacts": {key: str(path) for key, path in artifacts.items()},
     }  # fmt: skip
@@ -112,8 +116,9 @@ def _read_result(folder: Path, key: str) -> Loaded:
     outputs = load_file(folder / f"{key}.safetensors")["outputs"] if data["reason"] is None else None
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
     return Loaded(
-        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"), **times
-    )
+        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
+        capacity=data.get("capacity", {}), **times,
+    )  # fmt: skip
 
 
 def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | None:
@@ -220,7 +225,17 @@ class _Child:
             found |= self.time(key, session, path)
             if self.spec["energy_batch"]:
                 found |= self.energy(session)
+            if self.spec["capacity"] is not None:
+                found["capacity"] = self.capacity(session)
         return found
+
+    def capacity(self, session: Any) -> dict[str, Any]:
+        from ..evaluators.latency import exclusive_slot
+        from ._capacity import capacity
+
+        with exclusive_slot():
+            found = capacity(session, self.split, **self.spec["capacity"])
+        return {name: measured.to_dict() for name, measured in found.items()}
 
     def energy(self, session: Any) -> dict[str, Any]:
         """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""

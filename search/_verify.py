@@ -112,6 +112,7 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
     try:
         metrics, scores = shop.judge(found)
         metrics |= _foreseen(sitting, assignment, found)
+        metrics |= _peak_memory(sitting, shop, main)
         metrics["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, folder.parent)), unit="B")
         metrics["file_bytes"] = Measurement(value=float(sum(f.stat().st_size for f in folder.iterdir())), unit="B")
     except Exception as exception:  # a metric of the user's may raise anything; the point is then not verified
@@ -123,6 +124,15 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))
+
+
+def _peak_memory(sitting: Sitting, shop: Workshop, main: Path) -> dict[str, Measurement]:
+    """A point is none the worse for it where the memory cannot be measured."""
+    try:
+        return shop.peak_memory(main)
+    except ParedownError as error:
+        sitting.recorder.note(str(error))
+        return {}
 
 
 def _foreseen(sitting: Sitting, assignment: Mapping[str, LayerSpec], found: Loaded) -> dict[str, Measurement]:

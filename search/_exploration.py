@@ -53,7 +53,9 @@ class _Exploration:
             if each not in wanted:  # where nothing depends on the device, one searcher serves all
                 wanted.append(each)
         searchers = [self._searcher(guide, limits, table) for guide, limits in wanted]
-        self.searcher = searchers[0] if len(searchers) == 1 else TakingTurns(searchers, turn=sitting.state.n_mixed)
+        self.searcher: Searcher = (
+            searchers[0] if len(searchers) == 1 else TakingTurns(searchers, turn=sitting.state.n_mixed)
+        )
         self.promotion = None
         if sitting.n_screened:
             self.promotion = Promotion(on_every_device(prepared), sitting.costs, self.limits)

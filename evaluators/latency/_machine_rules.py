@@ -18,8 +18,8 @@ from ._rates import CLASSES, LayerClass, rate_of
 if TYPE_CHECKING:
     from ...hardware_profiles import HardwareProfile
 
-_FLOAT = {"weight_bits": 32, "activation_bits": 32, "low_rank": True}
-_INT8 = {"weight_bits": 8, "activation_bits": 8, "low_rank": False}
+_FLOAT: dict[str, Any] = {"weight_bits": 32, "activation_bits": 32, "low_rank": True}
+_INT8: dict[str, Any] = {"weight_bits": 8, "activation_bits": 8, "low_rank": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,9 @@ def rules_of(figures: MachineFigures, base: HardwareProfile) -> tuple[list[dict[
     measured = [layers for layers in CLASSES if layers.of(figures.kernels, "fp32")]
     for layers in measured:
         plain = layers.of(figures.kernels, "fp32")
-        kinds = {"kinds": [layers.operator], **({"depthwise": layers.depthwise} if _is_conv(layers) else {})}
+        kinds: dict[str, Any] = {"kinds": [layers.operator]}
+        if _is_conv(layers):
+            kinds["depthwise"] = layers.depthwise
         tried = [(form, found) for form in _FORMS if (found := layers.of(figures.kernels, form.name))]
         unruled: dict[bool, list[str]] = {True: [], False: []}
         for form, found in tried:

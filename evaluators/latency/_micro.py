@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import InputError, ParedownError
 from ._compare import compare
 from ._figures import KernelFigure, MachineFigure, MachineFigures
-from ._interleaved import interleaved
+from ._interleaved import Timer, interleaved
 from ._machine import caches, instruction_sets, machine_facts, memory_bytes
 from ._micro_graphs import FORMS, STANDARD, LayerShape, chain_of_tiny, empty_graph, graph_of, reason_against
 from ._numa import numa_nodes
@@ -252,10 +252,10 @@ def _bandwidth(probe: _Probe) -> dict[str, MachineFigure]:
                 np.multiply(c, 3.0, out=a)
                 np.add(a, b, out=a)
 
-        timers = {
+        timers: dict[str, Timer] = {
             "copy": copy, "triad": triad,
-            "no copy": partial(copy, *little[:2], repeat),
-            "no triad": partial(triad, *little, repeat),
+            "no copy": partial(copy, little[0], little[1], repeat),
+            "no triad": partial(triad, little[0], little[1], little[2], repeat),
         }  # fmt: skip
         samples = interleaved(timers, min_rounds=20, min_seconds=0.1, max_seconds=2.0, rng=probe.rng)
         label = f"{size // 1024} kB" if size < 1 << 20 else f"{size >> 20} MB"

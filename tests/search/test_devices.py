@@ -16,6 +16,7 @@ from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
+from paredown.search._artifact import read_artifact
 from paredown.search._capacity import capacity
 from paredown.search._devices import Device, is_here, remark_on_latency, remarks_on, static_measurements, wanted
 from paredown.search._environment import environment
@@ -234,6 +235,14 @@ def test_throughput_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
     assert seen["throughput_per_s"].source == "measured"
     assert seen["best_batch"].value in (1, 2, 4, 8, 16, 32, 64)
     assert front.original.search_metrics["throughput"].source == "modelled"
+    speedup = seen["speedup"]  # of the original over itself
+    assert speedup.low is not None
+    assert speedup.high is not None
+    assert speedup.low <= speedup.value <= speedup.high
+    assert seen["latency_p50_ms"].low is not None
+    facts = read_artifact(tmp_path / "run" / "verified" / "t0").machine
+    assert {"pid", "threads", "pinned_cores", "numa_nodes", "memory_node", "load", "aa_floor"} <= set(facts)
+    assert facts["cores"] == environment()["cores"]  # of the machine, and not those that were pinned
     elsewhere = open_run(tmp_path / "run").front(profile=PHONE).original.metrics
     assert elsewhere["throughput"].source == "modelled"
     assert not {"throughput_per_s", "best_batch"} & set(elsewhere)

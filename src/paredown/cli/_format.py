@@ -36,8 +36,9 @@ def interval(name: str, low: float | None, high: float | None, unit: str = "") -
     known = [bound for bound in (low, high) if bound is not None]
     if not known or not all(math.isfinite(bound) for bound in known):
         return ""
-    scale = (lambda x: f"{100 * x:.2f}") if is_fraction(name, unit) else significant
-    return f"[{', '.join('?' if bound is None else scale(bound) for bound in (low, high))}]"
+    as_percent = is_fraction(name, unit)
+    shown = ("?" if x is None else f"{100 * x:.2f}" if as_percent else significant(x) for x in (low, high))
+    return f"[{', '.join(shown)}]"
 
 
 def measurement(name: str, measured: Measurement | None) -> str:

@@ -252,8 +252,7 @@ def remarks_on(
             f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
             "it is another machine's, and what is measured is this one's"
         )
-    if (line := _of_another_cpu(profile, machine)) is not None:
-        lines.append(line)
+    lines += _of_another_cpu(profile, machine)
     if profile.runtime != runtime:
         lines.append(
             f"the profile {profile.name} is of the runtime {profile.runtime}, and the task's is {runtime}: what is "
@@ -262,21 +261,22 @@ def remarks_on(
     return lines
 
 
-def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> str | None:
+def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> list[str]:
     """A profile that was measured says on which CPU. One with the same name may still be another (virtual machines tell
     a vendor's and no more), which its instruction sets give away."""
     if not profile.cpu:
-        return None
+        return []
     here, more = machine["processor"], set(machine["instruction_sets"]) - set(profile.isa)
     if profile.cpu == here and not more:
-        return None
+        return []
     difference = f"this one is a {here}"
     if profile.cpu == here:
         difference = f"this one of that name also has {', '.join(sorted(more))}"
-    return (
+    line = (
         f"the figures of the profile {profile.name} were measured on another CPU than this: on a {profile.cpu}, and "
         f"{difference}; `paredown profile --runtime {profile.runtime} --out FILE` measures this one"
     )
+    return [line]
 
 
 FAR_OFF = 2.0

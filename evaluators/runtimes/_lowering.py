@@ -29,6 +29,7 @@ class Lowered:
     activation  (scale, zero_point) of the input as uint8, or None
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
+    is_open     whoever exports writes the weight in a form of its own, which none of the above says
     """
 
     fqn: str
@@ -39,6 +40,7 @@ class Lowered:
     activation: tuple[float, int] | None = None
     activation_bits: int = 8
     dynamic: bool = False
+    is_open: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -47,7 +49,7 @@ class Lowered:
     @property
     def is_structured(self) -> bool:
         """Whether the weight is stored as something other than one dense FP32 tensor."""
-        return self.codes is not None or self.factors is not None
+        return self.codes is not None or self.factors is not None or self.is_open
 
 
 def lower(

@@ -17,11 +17,13 @@ from ...errors import InputError
 from ._base import ExportError
 
 
-def export_program(model: nn.Module, example_inputs: Inputs) -> torch.export.ExportedProgram:
+def export_program(
+    model: nn.Module, example_inputs: Inputs, *, free_batch: bool = True
+) -> torch.export.ExportedProgram:
     """The model as a program of PyTorch's ordinary operations. `model` is left as it is.
 
     Tried in this order: plain tracing; tracing of the bytecode (`strict`), which sees through a `len(x)`; then with the
-    batch fixed at one sample, and last at that of the example.
+    batch fixed at one sample, and last at that of the example. Without `free_batch` it is fixed at once.
     Raises `ExportError` with PyTorch's own words where none of these works.
     """
     handle = model.register_forward_hook(_only_output)
@@ -33,6 +35,8 @@ def export_program(model: nn.Module, example_inputs: Inputs) -> torch.export.Exp
             (with_batch(example_inputs, 1), False, False),
             (example_inputs, False, False),
         ):
+            if free and not free_batch:
+                continue
             try:
                 program = _export(model, inputs, free, strict)
             except InputError:

@@ -125,9 +125,7 @@ def verify_artifact(
         original = shop.export({}, artifact.format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": artifact.main_path.resolve()}
         elsewhere = is_for_elsewhere(artifact.format)
-        found = shop.measure(
-            artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh", is_reference=elsewhere
-        )
+        found = shop.measure(artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh", is_reference=elsewhere)
         if found["artifact"].reason is not None:
             raise ParedownError(f"{path} cannot be run: {found['artifact'].reason}")
         measured, _ = judge_loaded(prepared, shop.reference, found["artifact"])

@@ -317,7 +317,7 @@ class SearchSection(Section):
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
     plans: tuple[Literal["uniform", "sensitivity", "performance", "energy", "fp16-mse"], ...] = Field(
         default=(),
-        description="configs of `paredown plan` that are proposed first, within the limits on costs, else of 4 mean bits",
+        description="configs of `paredown plan` to propose first, within the limits on costs, else of 4 mean bits",
     )
 
 

@@ -139,10 +139,12 @@ def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences three things that the exporter says to everybody, and nothing else."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping torchvision::nms"
+    """Silences four things that the exporter says to everybody, and nothing else."""
+    # "torchvision is not installed. Skipping torchvision::nms"; and each constant that could not be folded
+    names = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # nn.LSTM and its like point at their own parameters anew whenever the tracer swaps these
@@ -151,7 +153,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        registration.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def first_line(error: BaseException | None) -> str:

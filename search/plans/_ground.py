@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import LimitsNotMet
+from ...errors import InputError
 from .._programme import FloatArray, Programme, Solution, solve
 from .._result import Limits
 from .._sweep import pad
@@ -84,10 +84,12 @@ class Ground:
 
 
 def mean_bits(space: SearchSpace, anatomy: Anatomy) -> FloatArray:
-    """Shape (groups, most levels): each level's share of the space's mean bits a weight. A shared weight counts once."""
+    """Shape (groups, most levels): each level's share of the mean bits a weight. A shared weight counts once."""
     sizes = [max(anatomy[fqn].n_weights for fqn in group.layers) for group in space.groups]
     total = float(sum(sizes))
-    rows = [[stored_bits(spec) * size / total for spec in g.levels] for g, size in zip(space.groups, sizes, strict=True)]
+    rows = [
+        [stored_bits(spec) * size / total for spec in g.levels] for g, size in zip(space.groups, sizes, strict=True)
+    ]
     return pad(rows)
 
 
@@ -110,7 +112,10 @@ def ground_of(sitting: Sitting, limits: Limits, bits: float | None, table: Sensi
     def measure() -> SensitivityTable:
         measured = measure_table(sitting)
         if measured is None:
-            raise LimitsNotMet("the sensitivity table could not be measured within the task's time; give it more")
+            raise InputError(
+                f"there is no sensitivity table: the searcher {sitting.task.search.searcher} uses none, or the time was "
+                "too short for it; take the searcher evolution, or the plan uniform or fp16-mse"
+            )
         return measured
 
     def energy() -> tuple[FloatArray, float]:

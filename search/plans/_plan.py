@@ -118,7 +118,7 @@ def _by_levels(
     from .._run import create_run
     from .._sitting import Sitting
 
-    task = task.with_overrides(['search.searcher="evolution"', "search.params={}"])  # one that uses a table
+    task = _with_a_table(task)
     run, ledger = create_run(folder, task)
     with ledger:
         prepared = prepare(task, store=store_path(folder), model=model)
@@ -136,9 +136,14 @@ def _by_levels(
             pool.close()
 
 
-def budget_of(
-    sitting: Sitting, bits: float | None, limits: str | Sequence[str] | None
-) -> tuple[Limits, float | None]:
+def _with_a_table(task: Task) -> Task:
+    """The same task with a searcher that asks for a sensitivity table."""
+    data = task.to_dict()
+    data["search"] = {**data.get("search", {}), "searcher": "evolution", "params": {}}
+    return type(task).from_dict(data, base_dir=task.base_dir)
+
+
+def budget_of(sitting: Sitting, bits: float | None, limits: str | Sequence[str] | None) -> tuple[Limits, float | None]:
     """What was asked for, in absolute figures: (limits, bits if it is these). See `plan` for the default."""
     original = {**sitting.original_costs, MEAN_BITS: 32.0}
     if limits:
@@ -186,9 +191,7 @@ def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
         prepared = prepare(task, store=Path(folder) / "store", model=model)
         assignment, errors = fp16_mse_assignment(prepared, task, threshold)
         metrics = _costs_of(prepared, assignment)
-    return Plan(
-        strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors
-    )
+    return Plan(strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors)
 
 
 def _costs_of(prepared: Prepared, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:

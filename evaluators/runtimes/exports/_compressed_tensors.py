@@ -100,7 +100,7 @@ def compressed_state(
         group["targets"].append(fqn)
         replaced[fqn] = _weight_tensors(variant, spec, scheme) | _input_tensors(fqn, spec, calibration)
         notes.written_as[fqn] = scheme["format"]
-    state = _plain_state(model, {fqn for fqn in replaced})
+    state = _plain_state(model, set(replaced))
     for fqn, tensors in replaced.items():
         state |= {f"{fqn}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
     targets = {fqn for group in groups.values() for fqn in group["targets"]}
@@ -135,7 +135,11 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
     if fqn in tied:
         return "its weight is tied to another layer's"
     if not spec.changes_weight or spec.weight_bits == 32:
-        return "it has no integer activations without integer weights" if spec.changes_activation else "it is not quantized"
+        return (
+            "it has no integer activations without integer weights"
+            if spec.changes_activation
+            else "it is not quantized"
+        )
     if spec.rank < 1.0:
         return "it has no factorized weights"
     if spec.weight_format not in ("int", "int_asym"):

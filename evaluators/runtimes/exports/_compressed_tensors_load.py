@@ -36,7 +36,7 @@ def load_compressed_tensors(path: Path, model: nn.Module) -> nn.Module:
             own = {
                 name.removeprefix(f"{fqn}."): tensors.pop(name)
                 for name in list(tensors)
-                if name.startswith(f"{fqn}.weight") or name.startswith(f"{fqn}.input_")
+                if name.startswith((f"{fqn}.weight", f"{fqn}.input_"))
             }
             try:
                 tensors[f"{fqn}.weight"] = decode_weight(own, group["weights"])

@@ -34,8 +34,8 @@ class Write(Protocol):
 class ExportFormat:
     """One format.
 
-    checked_by     the runtime that loads and runs it here, as a reference; its latency says nothing of the device. None:
-                   nothing here runs it, and the export is a file without claims
+    checked_by     the runtime that loads and runs it here, as a reference; its latency says nothing of the device.
+                   None: nothing here runs it, and the export is a file without claims
     needs_factory  the files hold weights only, and whoever loads them needs the model's architecture
     """
 

@@ -6,8 +6,9 @@ What it does   int8 weights per output channel and int8 activations per tensor, 
 Source         NVIDIA, "Explicit Quantization" (TensorRT 10 documentation) for the placement; onnx-tensorrt,
                docs/operators.md (TensorRT 10.15) for what the parser takes
 We differ      no Q/DQ is added where the search has quantized nothing, but for residuals (`_tensorrt_graph`)
-Not expressed  activations with a zero point (8 bits): the same range made symmetric, and noted. Weights in other formats
-               (palettes, zero points, short last groups, …): dense FP32, exact, and noted. Dynamic ranges: an error
+Not expressed  activations with a zero point (8 bits): the same range made symmetric, and noted. Weights in other
+               formats (palettes, zero points, short last groups, …): dense FP32, exact, and noted. Dynamic ranges: an
+               error
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .._base import ExportError, require
 from ._format import Notes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ....compressors import Calibration, Inputs, LayerSpec, Variant
     from .._lowering import Lowered
@@ -159,5 +160,3 @@ def _to_opset_21(model: object) -> None:
             "opset 21; give its linear layers weight_bits = 8 or activations of 8 bits"
         )
     model.graph.opset_imports[""] = 21
-
-

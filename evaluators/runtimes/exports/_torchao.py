@@ -1,7 +1,7 @@
 """torchao's per-layer config as JSON: a `FqnToConfig`, in the serialization of `torchao.core.config.config_to_dict`.
 
-What it does   says for each linear layer which of torchao's configs comes nearest; torchao then quantizes the *original*
-               weights by its own rounding, so the numbers are not those that were searched: measure again there
+What it does   says for each linear layer which of torchao's configs comes nearest; torchao then quantizes the
+               *original* weights by its own rounding, so the numbers are not those that were searched: measure again
 Source         torchao 0.18, `torchao/core/config.py` and `torchao/quantization/quant_api.py`; written without torchao
 We differ      layers that are left alone are named with null, so that no default reaches them
 Not expressed  sparsity, rank, widths' own methods (GPTQ, descent, …) and ranges, calibrated activations, palettes, FP8
@@ -37,7 +37,7 @@ def export_torchao(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes `out/torchao.json`. Raises `ExportError` listing each layer that torchao's configs cannot express, and why.
+    """Writes `out/torchao.json`. Raises `ExportError` listing each layer that torchao cannot express, and why.
 
     Read it with `config_from_dict(json.load(file))`, apply it with `torchao.quantization.quantize_(model, config,
     filter_fn=None)`.
@@ -74,8 +74,8 @@ def torchao_config(model: nn.Module, assignment: Mapping[str, LayerSpec], notes:
         raise ExportError(
             "torchao has no config for "
             + "; ".join(refused)
-            + ". Search with what it has ([space] weight_format 'int' or 'int_asym', activation_bits 32 or a dynamic 8, "
-            "no sparsity, no rank; for other layers [space] leave), or export to 'paredown', 'onnx' or 'pt2'"
+            + ". Search with what it has ([space] weight_format 'int' or 'int_asym', activation_bits 32 or a dynamic "
+            "8, no sparsity, no rank; for other layers [space] leave), or export to 'paredown', 'onnx' or 'pt2'"
         )
     return _encoded("FqnToConfig", 1, {"fqn_to_config": layers, "module_fqn_to_config": layers})
 
@@ -93,7 +93,9 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec) -> str | None:
     if spec.sparsity:
         return "its sparsity is N:M on the kernels' side, and these zeros stand anywhere"
     if spec.weight_format not in ("int", "int_asym") or not spec.changes_weight:
-        what = "weights left in floating point" if not spec.changes_weight else f"the weight format {spec.weight_format!r}"
+        what = (
+            "weights left in floating point" if not spec.changes_weight else f"the weight format {spec.weight_format!r}"
+        )
         return f"no config has {what}" + (" with activations in integers" if not spec.changes_weight else "")
     if spec.group_size == "tensor":
         return "integer weights have a scale for each output channel or group, not one for the tensor"

@@ -172,6 +172,11 @@ def test_arguments_that_do_not_go_together_are_named(arguments: Any, message: st
         paredown.plan(task(), **arguments)
 
 
+def test_a_searcher_without_a_table_gets_one_for_the_plan() -> None:
+    genetic = task(search={"table_samples": 32, "searcher": "genetic", "params": {"population": 4, "elites": 1}})
+    assert "divergence" in paredown.plan(genetic).metrics
+
+
 def test_what_cannot_be_kept_says_what_can() -> None:
     with pytest.raises(LimitsNotMet, match="bytes <= 10 is out of reach: the least that this space allows is"):
         paredown.plan(task(), limits="bytes<=10")
@@ -184,7 +189,11 @@ def test_a_search_evaluates_the_plans_first(tmp_path: Path) -> None:
     run = paredown.open_run(front.run)
     notes = list(run.state.notes)
     named = [note for note in notes if "is the plan" in note]
-    assert {word for note in named for word in note.replace(",", "").split()} >= {"uniform", "sensitivity", "performance"}
+    assert {word for note in named for word in note.replace(",", "").split()} >= {
+        "uniform",
+        "sensitivity",
+        "performance",
+    }
     assert "no plan fp16-mse: the space lacks its levels" in " ".join(notes)
     planned = paredown.plan(used, strategy="sensitivity").config["layers"]
     first = next(note for note in named if "sensitivity" in note)
@@ -192,5 +201,3 @@ def test_a_search_evaluates_the_plans_first(tmp_path: Path) -> None:
     assert isinstance(trial, Completed)
     assert {f: s.to_dict() for f, s in run.space.assignment(trial.candidate).items()} == planned
     assert run.state.n_mixed == 6, "plans are trials of the budget"
-
-

@@ -1,4 +1,4 @@
-"""What the tests of the exports share: a compressed model with what PyTorch computes, and a process for other libraries."""
+"""What the tests of the exports share: a compressed model and its outputs, and a process for other libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, forward, module_at
+from paredown.compressors import (
+    Anatomy,
+    CompressedModel,
+    LayerSpec,
+    applicable,
+    calibrate,
+    compress,
+    forward,
+    module_at,
+)
 
 Case = tuple[tuple[Any, ...], Tensor]
 

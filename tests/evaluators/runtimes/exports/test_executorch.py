@@ -20,9 +20,7 @@ from paredown.testing import AWKWARD
 W4A8 = LayerSpec(weight_bits=4, activation_bits=8)
 
 
-def test_it_says_how_to_get_it(
-    compressed: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_how_to_get_it(compressed: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     hidden: Callable[..., Any] = lambda name, *rest: None if name == "executorch" else found(name, *rest)
     monkeypatch.setattr("paredown.evaluators.runtimes._base.find_spec", hidden)

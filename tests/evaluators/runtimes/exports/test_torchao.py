@@ -80,6 +80,7 @@ quantize_(model, config, filter_fn=None)
 print([type(model[i].weight).__name__ for i in (0, 2, 4, 6)], tuple(model(torch.randn(2, 16)).shape))
 """
     found = elsewhere(("torchao",), code, path)
-    assert "['IntxUnpackedToInt8Tensor', 'IntxUnpackedToInt8Tensor', 'IntxUnpackedToInt8Tensor', 'Parameter'] (2, 16)" in (
-        found
+    assert (
+        "['IntxUnpackedToInt8Tensor', 'IntxUnpackedToInt8Tensor', 'IntxUnpackedToInt8Tensor', 'Parameter'] (2, 16)"
+        in (found)
     )

@@ -38,7 +38,7 @@ def fp16_mse_assignment(
             continue
         spec = int8 if applicable(int8, layer) is None else int8.weight_only
         weight = module_at(model, layer.fqn).weight
-        error = compress(weight.detach(), spec, layer).weight_error  # type: ignore[union-attr,operator]
+        error = compress(weight.detach(), spec, layer).weight_error  # type: ignore[operator]
         errors[layer.fqn] = error
         assignment[layer.fqn] = FP16 if error > threshold else spec
     return assignment, errors

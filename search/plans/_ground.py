@@ -113,8 +113,8 @@ def ground_of(sitting: Sitting, limits: Limits, bits: float | None, table: Sensi
         measured = measure_table(sitting)
         if measured is None:
             raise InputError(
-                f"there is no sensitivity table: the searcher {sitting.task.search.searcher} uses none, or the time was "
-                "too short for it; take the searcher evolution, or the plan uniform or fp16-mse"
+                f"there is no sensitivity table: the searcher {sitting.task.search.searcher} uses none, or the time "
+                "was too short for it; take the searcher evolution, or the plan uniform or fp16-mse"
             )
         return measured
 

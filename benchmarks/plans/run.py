@@ -114,7 +114,7 @@ def picture(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("accuracy on the report split, % (95 % interval); stored size beside it")
-    axes.margins(x=0.15)
+    axes.margins(x=0.25)
     figure.savefig(path, dpi=130)
 
 

@@ -69,7 +69,7 @@ def lower(
 
 
 def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calibration: Calibration | None) -> Lowered:
-    activation = _activation(fqn, spec, calibration) if spec.needs_range else None
+    activation = activation_qparams(fqn, spec, calibration) if spec.needs_range else None
     dynamic = spec.changes_activation and not spec.needs_range
     bits = min(spec.activation_bits, 8)
     if not spec.changes_weight:
@@ -90,7 +90,8 @@ def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calib
     )  # fmt: skip
 
 
-def _activation(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
+def activation_qparams(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
+    """(scale, zero_point) of a layer's input. Raises `ConfigError` where it was not calibrated."""
     if calibration is None:
         raise ConfigError(
             f"{fqn} gets {spec.activation_bits}-bit activations, but no calibration was given; calibrate the model, or "

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,19 +180,16 @@ def _scheme(spec: LayerSpec) -> dict[str, Any]:
 def _weight_tensors(variant: Variant, spec: LayerSpec, scheme: Mapping[str, Any]) -> dict[str, Tensor]:
     import torch
 
-    from ....compressors.storage._parts import load_coded
     from ._packed import pack_words
 
-    shape = tuple(variant.effective.shape)
-    coded, _ = load_coded(variant.tensors, (shape[0], prod(shape[1:])), spec.weight_only)
-    scale = coded.params.scale.expand(shape[0], -1)
-    half = 2 ** (spec.weight_bits - 1)
-    zero = None if coded.params.zero is None else (coded.params.zero - half).to(torch.int8).expand(shape[0], -1)
+    integers = variant.integers()
+    assert integers is not None, "other weights were left dense"
+    codes, scale, zero = integers
     if scheme["format"] == INTEGER:
-        found = {"weight": coded.codes, "weight_scale": scale}
+        found = {"weight": codes, "weight_scale": scale}
         return found | ({} if zero is None else {"weight_zero_point": zero})
-    packed = torch.from_numpy(pack_words(coded.codes.numpy(), spec.weight_bits))
-    found = {"weight_packed": packed, "weight_scale": scale, "weight_shape": torch.tensor(shape)}
+    packed = torch.from_numpy(pack_words(codes.numpy(), spec.weight_bits))
+    found = {"weight_packed": packed, "weight_scale": scale, "weight_shape": torch.tensor(variant.effective.shape)}
     if zero is not None:  # packed along the rows
         found["weight_zero_point"] = torch.from_numpy(pack_words(zero.T.contiguous().numpy(), spec.weight_bits)).T
     return found
@@ -202,11 +198,11 @@ def _weight_tensors(variant: Variant, spec: LayerSpec, scheme: Mapping[str, Any]
 def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> dict[str, Tensor]:
     import torch
 
-    from ....compressors._calibration import activation_qparams
+    from .._lowering import activation_qparams
 
     if not spec.needs_range:
         return {}
-    scale, zero_point = activation_qparams(calibration, fqn, spec)
+    scale, zero_point = activation_qparams(fqn, spec, calibration)
     found = {"input_scale": torch.tensor([scale])}
     if spec.activation_scheme != "symmetric":
         found["input_zero_point"] = torch.tensor([zero_point - 2 ** (spec.activation_bits - 1)], dtype=torch.int8)
@@ -214,10 +210,9 @@ def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -
 
 
 def _dense(variant: Variant, spec: LayerSpec) -> Tensor:
-    from ....compressors.quantization._grid import CASTS
-
+    """In its stored type, where that is a cast of the whole weight."""
     is_cast = spec.weight_bits == 16 and spec.rank >= 1.0
-    return variant.effective.to(CASTS[spec.weight_format]) if is_cast else variant.effective
+    return variant.effective.to(variant.tensors["values"].dtype) if is_cast else variant.effective
 
 
 def _plain_state(model: nn.Module, replaced: set[str]) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,26 +41,24 @@ class AloneWeight:
     def of(cls, fqn: str, spec: LayerSpec, variant: Variant, *, has_input_quantizer: bool) -> AloneWeight | None:
         """None where the weight has no such form: not a linear layer, codes with zero points or tables, low rank, a
         short last group, or groups of more than 4 bits (TensorRT's INT8 has no blocks)."""
-        from ....compressors.quantization._grid import CASTS
-        from ....compressors.storage._parts import load_coded
-
         shape = tuple(variant.effective.shape)
         if spec.rank < 1.0 or spec.weight_bits == 32:
             return None
-        if spec.weight_format in CASTS:
+        if spec.weight_bits == 16:
             return cls(fqn=fqn, values=_half(variant, spec), label=f"{spec.weight_format} weight, cast to FP32")
         if has_input_quantizer or spec.weight_format != "int" or len(shape) != 2:
             return None
-        coded, _ = load_coded(variant.tensors, (shape[0], prod(shape[1:])), spec)
-        scales = np.broadcast_to(coded.params.scale.numpy(), (shape[0], coded.params.scale.shape[1]))
-        block = coded.grid.group if scales.shape[1] > 1 else None
+        integers = variant.integers()
+        assert integers is not None
+        codes, scales, _ = integers
+        block = int(spec.group_size) if scales.shape[1] > 1 else None
         is_int4 = spec.weight_bits <= 4
         if block is not None and (not is_int4 or shape[1] % block):
             return None
         return cls(
             fqn=fqn,
-            values=coded.codes.numpy(),
-            scales=np.ascontiguousarray(scales, np.float32),
+            values=codes.numpy(),
+            scales=np.ascontiguousarray(scales.numpy(), np.float32),
             block=block,
             is_int4=is_int4,
             label=("INT4" if is_int4 else "int8") + (f" weight, blocks of {block}" if block else " weight per channel"),

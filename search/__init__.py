@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .._module import make_callable
 
 if TYPE_CHECKING:
+    from ._artifact import load
+    from ._check_artifact import verify_artifact
     from ._driver import resume, search
-    from ._export import apply_config, export_point, verify_artifact
+    from ._export import apply_config, export_point
     from ._progress import Progress
     from ._resolve import Resolution, resolve
     from ._result import Front, Point
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
+    "._artifact": ("load",),
+    "._check_artifact": ("verify_artifact",),
     "._driver": ("resume", "search"),
-    "._export": ("apply_config", "export_point", "verify_artifact"),
+    "._export": ("apply_config", "export_point"),
     "._progress": ("Progress",),
     "._resolve": ("Resolution", "resolve"),
     "._result": ("Front", "Point"),
@@ -60,6 +64,7 @@ __all__ = [
     "Trial",
     "apply_config",
     "export_point",
+    "load",
     "open_run",
     "register_searcher",
     "resolve",

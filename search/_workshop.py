@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from ._plugins import Plugins
 from ._prepare import Prepared
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..evaluators import ReferenceOutputs
     from ._task import Task
 
@@ -32,19 +35,32 @@ class Workshop:
         self.worker = Worker(prepared.bench)
         self.reference = ReferenceOutputs.compute(prepared.bench.model, prepared.report, prepared.bench.batch_size)
 
-    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path) -> Path:
-        """Write the model file(s) of this format into the (new) folder; gives the main one."""
+    @cached_property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """The digests of the splits, for manifests."""
+        return self.prepared.splits.facts()
+
+    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path, *, entropy: bool = False) -> Path:
+        """Write the model file(s) of this format into the (new) folder; gives the main one.
+
+        entropy  code the streams of the stored model; of the format "paredown" alone
+        """
+        from ..compressors import save_model
         from ..evaluators.runtimes import export_model
 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            return export_model(
+            main = export_model(
                 format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
                 self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
                 runtime=runtime_for(format, self.prepared.task),
             )  # fmt: skip
+            if entropy:
+                variants = self.worker.variants(assignment)
+                save_model(main, bench.model, assignment, variants, bench.calibration, entropy=True)
+            return main
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -79,6 +95,16 @@ class Workshop:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
         return judge_loaded(self.prepared, self.reference, found)
 
+    def expected(self, assignment: Mapping[str, LayerSpec]) -> Tensor:
+        """What PyTorch computes on the report split with these weights and quantizers: the artifact must agree."""
+        from ..compressors import CompressedModel
+        from ..evaluators import ReferenceOutputs
+
+        bench, variants = self.prepared.bench, self.worker.variants(assignment)
+        resident = CompressedModel(bench.model, bench.anatomy, bench.calibration)
+        with resident.apply(assignment, variants) as model:
+            return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+
 
 def judge_loaded(
     prepared: Prepared, reference: ReferenceOutputs, found: Loaded
@@ -96,10 +122,10 @@ def judge_loaded(
     scores = evaluate_outputs(bench.metric, split, outputs, reference)
     apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)
     metrics = judge(bench, Scores(metric=scores, divergence=apart), split=split.name)
-    return {**metrics, **_latencies(found)}, tuple(round(float(s), 6) for s in scores)
+    return {**metrics, **latencies(found)}, tuple(round(float(s), 6) for s in scores)
 
 
-def _latencies(found: Loaded) -> dict[str, Measurement]:
+def latencies(found: Loaded) -> dict[str, Measurement]:
     """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime; the energy
     where it was measured."""
     from ..evaluators import LatencySamples, Measurement
@@ -159,17 +185,19 @@ def write_artifact(
     folder: Path,
     *,
     main: Path,
-    prepared: Prepared,
+    shop: Workshop,
     assignment: Mapping[str, LayerSpec],
     claims: Mapping[str, Measurement],
     point: str,
     format: str,
     facts: Mapping[str, Any],
+    agreement: str = "",
+    entropy: bool = False,
 ) -> Artifact:
     """Config and manifest beside the model file(s) that are already there."""
     from .. import __version__
 
-    task = prepared.task
+    prepared, task = shop.prepared, shop.prepared.task
     artifact = Artifact(
         folder=folder,
         format=format,
@@ -180,7 +208,10 @@ def write_artifact(
         config=config_of(assignment),
         task=task.to_dict(),
         base_dir=task.base_dir,
+        data=shop.data,
         claims=claims,
+        agreement=agreement,
+        storage={"entropy": entropy},
         machine=_machine() | dict(facts),
     )
     write_manifest(artifact, version=__version__)

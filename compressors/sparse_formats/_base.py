@@ -57,11 +57,13 @@ class Pattern:
 
     @cached_property
     def per_row(self) -> Ints:
-        return np.count_nonzero(self.mask, axis=1)
+        counts: Ints = np.count_nonzero(self.mask, axis=1)
+        return counts
 
     @cached_property
     def per_column(self) -> Ints:
-        return np.count_nonzero(self.mask, axis=0)
+        counts: Ints = np.count_nonzero(self.mask, axis=0)
+        return counts
 
     @cached_property
     def transposed(self) -> Pattern:

@@ -29,7 +29,8 @@ class Bsr:
         """One for each shape of blocks, its pattern in the smallest format."""
         for rows, columns in _block_shapes(pattern.shape):
             grid = pattern.blocks(rows, columns)
-            inner = min((plan for f in self._inner for plan in f.plans(grid)), key=lambda plan: plan.n_bytes(4 * rows * columns))
+            ways = [plan for format in self._inner for plan in format.plans(grid)]
+            inner = min(ways, key=lambda plan: plan.index_bytes + plan.n_slots * rows * columns // 2)
             heights, widths = _sizes(rows, pattern.shape[0]), _sizes(columns, pattern.shape[1])
             n_slots = int(heights @ grid.mask.astype(np.int64) @ widths)
             if inner.n_slots > grid.n:
@@ -71,9 +72,7 @@ def _block_shapes(shape: Shape) -> list[tuple[int, int]]:
     n_rows, n_columns = shape
     shapes = [(1, n) for n in _WIDTHS] + [(n, 1) for n in _WIDTHS] + [(n, n) for n in (2, 4, 8, 16, 32)]
     shapes += [(1, n_columns), (n_rows, 1)]
-    fitting = [
-        (r, c) for r, c in shapes if r <= min(n_rows, 65535) and c <= min(n_columns, 65535) and (r, c) != (1, 1)
-    ]
+    fitting = [(r, c) for r, c in shapes if r <= min(n_rows, 65535) and c <= min(n_columns, 65535) and (r, c) != (1, 1)]
     return list(dict.fromkeys(fitting))
 
 

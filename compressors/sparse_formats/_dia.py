@@ -12,8 +12,8 @@ from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, he
 
 
 class Dia:
-    """Header: how many diagonals (4 bytes). Stream: of each, column - row + (R - 1), ascending. A diagonal's values come
-    from the top down, and only those inside the matrix.
+    """Header: how many diagonals (4 bytes). Stream: of each, column - row + (R - 1), ascending. The values of a
+    diagonal come from the top down, and only those inside the matrix.
     """
 
     name = "dia"

@@ -18,9 +18,9 @@ _LOG_M = (1, 2, 3, 4)
 
 
 class Nm:
-    """Header: N and log2(M), a byte each. Stream: the places in each group, ascending; where they take at most eight bits
-    together, as one number, the first place in the lowest bits. A group with fewer than N values holds zeros too, its
-    first; places behind the end of a row hold nothing.
+    """Header: N and log2(M), a byte each. Stream: the places in each group, ascending; where they take at most eight
+    bits together, as one number, the first place in the lowest bits. A group with fewer than N values holds zeros too,
+    its first; places behind the end of a row hold nothing.
     """
 
     name = "nm"

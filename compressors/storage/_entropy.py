@@ -119,7 +119,7 @@ def _n_lanes(n: int) -> int:
 def _normalized(counts: Ints) -> NDArray[np.int64]:
     """Frequencies of 4096 together, none of them 0, as near to the counts as whole numbers come."""
     exact = counts * (_TOTAL / int(counts.sum()))
-    frequencies = np.maximum(np.floor(exact), 1).astype(np.int64)
+    frequencies: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
     while (missing := _TOTAL - int(frequencies.sum())) != 0:
         # what one more (or one less) is worth to each symbol, in bits
         step = 1 if missing > 0 else -1

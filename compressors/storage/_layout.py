@@ -130,8 +130,8 @@ class Layout:
         name = max(sizes, key=lambda name: sizes[name], default="")
         if sizes and (sizes[name] > _MOST_ENTRIES or sum(sizes.values()) > _MOST_PER_BYTE * n_bytes):
             raise IntegrityError(
-                f"{name} is said to have {sizes[name]} entries, in a file of {n_bytes} bytes; without the model that it "
-                f"belongs to that is not believed. Load it with paredown.load(path, model_factory)"
+                f"{name} is said to have {sizes[name]} entries, in a file of {n_bytes} bytes; without the model that "
+                f"it belongs to that is not believed. Load it with paredown.load(path, model_factory)"
             )
 
     def metadata(self) -> dict[str, str]:

@@ -210,11 +210,10 @@ class _Content:
 
 
 def _stored_as(tensors: Mapping[str, Tensor]) -> list[str]:
-    """"dense", or the sparse format's name, of each stored matrix."""
+    """ "dense", or the sparse format's name, of each stored matrix."""
     prefixes = [name.removesuffix(kind) for name in tensors for kind in ("codes", "values") if name.endswith(kind)]
     return [
-        _NAME_OF[int(tensors[prefix + "layout"][0])] if prefix + "layout" in tensors else "dense"
-        for prefix in prefixes
+        _NAME_OF[int(tensors[prefix + "layout"][0])] if prefix + "layout" in tensors else "dense" for prefix in prefixes
     ]
 
 

@@ -48,13 +48,13 @@ def unpack_ints(packed: Bytes, bits: int, n: int) -> Ints:
         return np.zeros(n, dtype=kind)
     if bits in (8, 16, 32):
         return packed[: packed_bytes(n, bits)].view(f"<u{bits // 8}").astype(kind)
-    places = (1 << np.arange(bits)).astype(kind)
+    places: Ints = (1 << np.arange(bits)).astype(kind)
     step = packed_bytes(_BLOCK, bits)
     blocks = []
     for i, start in enumerate(range(0, packed_bytes(n, bits), step)):
         n_here = min(_BLOCK, n - i * _BLOCK)
         digits = np.unpackbits(packed[start : start + step], count=n_here * bits, bitorder="little")
-        blocks.append(digits.reshape(n_here, bits) @ places)
+        blocks.append(np.matmul(digits.reshape(n_here, bits), places, dtype=kind))
     return np.concatenate(blocks)
 
 

@@ -102,7 +102,7 @@ def concrete_grid(spec: LayerSpec, shape: tuple[int, int], format: Tensor | None
 
 
 def store_values(matrix: Tensor, *, entropy: bool = False) -> dict[str, Tensor]:
-    """The tensors of a matrix that is left in floating point. `entropy` as in `store_coded`; the values are not coded."""
+    """The tensors of a matrix that is left in floating point. `entropy` as in `store_coded`; values are not coded."""
     flat = matrix.reshape(-1)
     bits = 8 * flat.element_size()
     layout = _layout(matrix != 0, bits, np.zeros(0, dtype=np.uint8) if entropy else None)

@@ -224,7 +224,9 @@ def _recoded(part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec
         return store_coded(coded, spec, entropy=True)
     # entries without a code get that of zero, which only then may be stored with the others
     zero = Rounder(coded.grid, coded.params, shape).codes(torch.zeros(shape))
-    return store_coded(replace(coded, codes=torch.where(survives.reshape(shape), coded.codes, zero)), spec, entropy=True)
+    return store_coded(
+        replace(coded, codes=torch.where(survives.reshape(shape), coded.codes, zero)), spec, entropy=True
+    )
 
 
 def _marked(name: str, part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> bytes:

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from paredown.compressors import (
-    FORMAT_BITS,
     FLOAT_BITS,
+    FORMAT_BITS,
     Anatomy,
     LayerSpec,
     calibrate,
@@ -28,8 +28,7 @@ from paredown.compressors import (
     module_at,
     save_model,
 )
-from paredown.compressors import Variant
-from paredown.compressors.sparse_formats import SPARSE_FORMATS, Pattern, encode_as
+from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
 from paredown.testing._models import AWKWARD
 
 PAGE = Path(__file__).parents[2] / "docs" / "artifact.md"
@@ -143,9 +142,7 @@ def pattern_for(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("bits", [4, FLOAT_BITS])
 @pytest.mark.parametrize("name", SPARSE_FORMATS)
-def test_every_sparse_format(
-    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bits: int
-) -> None:
+def test_every_sparse_format(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bits: int) -> None:
     """The rule is made to choose this one format, so that all of them are written and read."""
     from paredown.compressors.storage import _parts
 

@@ -21,12 +21,15 @@ def export(
     format: Annotated[
         str, typer.Option(help="paredown, onnx, openvino, pt2, config, or the format of a runtime of yours.")
     ] = "paredown",
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Code the stored weights: fewer bytes, slower to load; paredown only.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a point as an artifact; prints its path."""
     from ..search import export_point
 
-    path = export_point(run, point, format, out)
+    path = export_point(run, point, format, out, entropy=entropy)
     _show_path(path, {"point": point, "format": format}, as_json)
     if format != "config":
         console.say(f"check it: paredown verify {path}")

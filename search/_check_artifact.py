@@ -132,7 +132,7 @@ def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder
 
 
 def _architecture(task: Task) -> dict[str, Any] | None:
-    """How a fresh process makes the architecture, without the original's weights; None where the task names no model."""
+    """How a fresh process makes the architecture, without the original's weights; None where no model is named."""
     data = task.to_dict()
     if not data.get("model"):
         return None

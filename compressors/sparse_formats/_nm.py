@@ -53,7 +53,8 @@ class Nm:
 
     def decode(self, source: Source, shape: Shape) -> Slots:
         n, log_m = source.number(1), source.number(1)
-        check_count(log_m, _LOG_M[-1], "bits of a place")
+        if log_m not in _LOG_M:
+            raise ValueError(f"groups of 2^{log_m}; known are 2, 4, 8 and 16")
         check_count(n, 1 << log_m, "values in a group")
         n_groups = shape[0] * -(-shape[1] >> log_m) if n else 0
         if n * log_m <= 8:

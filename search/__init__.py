@@ -15,6 +15,7 @@ from .._module import make_callable
 if TYPE_CHECKING:
     from ._artifact import load
     from ._check_artifact import verify_artifact
+    from ._diff import diff
     from ._driver import resume, search
     from ._export import apply_config, export_point
     from ._progress import Progress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "._artifact": ("load",),
     "._check_artifact": ("verify_artifact",),
+    "._diff": ("diff",),
     "._driver": ("resume", "search"),
     "._export": ("apply_config", "export_point"),
     "._progress": ("Progress",),
@@ -63,6 +65,7 @@ __all__ = [
     "Task",
     "Trial",
     "apply_config",
+    "diff",
     "export_point",
     "load",
     "open_run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -12,7 +12,6 @@ from paredown.compressors.sparse_formats import (
     PRODUCTS,
     SPARSE_FORMATS,
     ByteSource,
-    Encoded,
     Pattern,
     decode,
     encode,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ._artifact_commands import apply, export, verify
+from ._artifact_commands import apply, diff, export, verify
 from ._other_commands import doctor, schema, ui
 from ._profile import profile
 from ._run_commands import explain, front, resolve, status
@@ -44,5 +44,20 @@ def _root(
         raise typer.Exit(2)
 
 
-for _command in (search, resume, status, front, explain, export, apply, verify, resolve, profile, ui, doctor, schema):
+for _command in (
+    search,
+    resume,
+    status,
+    front,
+    explain,
+    export,
+    apply,
+    verify,
+    diff,
+    resolve,
+    profile,
+    ui,
+    doctor,
+    schema,
+):
     app.command()(_command)  # in the order in which the help lists them

@@ -83,6 +83,28 @@ def verify(
         raise typer.Exit(1)
 
 
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A config, or the folder of an artifact.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Layers that are the same, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show in what two configs or artifacts differ, layer by layer: what is done to it, bytes, and the weights."""
+    from ..search import diff as compare
+
+    found = compare(a, b)
+    if as_json:
+        console.show_json(found)
+    else:
+        from ._tables import diff_table
+
+        console.show(diff_table(found, everything=everything))
+    for note in found["notes"]:
+        console.say(note)
+    n = sum(not layer["same"] for layer in found["layers"])
+    console.say("no layer differs" if not n else f"{n} of {len(found['layers'])} layers differ")
+
+
 def _show_path(path: Path, more: dict[str, str], as_json: bool) -> None:
     if as_json:
         console.show_json({"path": str(path), **more})

@@ -41,15 +41,15 @@ def verify_artifact(
     `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
     Data, quality and bytes must be what was claimed; a latency that differs is reported and does not fail the check.
     The original model is compared with where it can be loaded; a check says so where it cannot.
-    Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model.
+    Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
+    the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
     """
     from ._data import load_task_data
     from ._driver import as_task
     from ._loading import load_task_metric
-    from ._task import Task
 
     artifact = read_artifact(Path(path))
-    used = Task.from_dict(artifact.task, base_dir=artifact.base_dir) if task is None else as_task(task)
+    used = _own_task(artifact) if task is None else as_task(task)
     if model is not None and artifact.format == "paredown":
         raise InputError(
             "the format 'paredown' holds weights only, and a fresh process cannot build a model that was handed in "
@@ -77,6 +77,35 @@ def verify_artifact(
         "measured": {name: m.to_dict(samples=False) for name, m in measured.items()},
         "checks": checks,
     }
+
+
+def _own_task(artifact: Artifact) -> Task:
+    """The task that the artifact was made from. Its factories are code, and an artifact may come from anybody: run are
+    files outside of it, where the task's author had them, and what comes with paredown. Raises `InputError` for code
+    that lies in the artifact, or is named by module (any function that is installed could be meant).
+    """
+    from ._task import Task
+    from ._task_code import is_file
+
+    task = Task.from_dict(artifact.task, base_dir=artifact.base_dir)
+    named = [task.model.factory if task.model else None, task.data.factory, task.quality.metric, *task.plugins]
+    files = [task.model.export if task.model else None]
+    for reference in filter(None, named):
+        source = reference.rpartition(":")[0] or (reference if reference in task.plugins else "")
+        if is_file(source):
+            files.append(source)
+        elif source and source.partition(".")[0] != "paredown":
+            raise InputError(
+                f"{artifact.folder} names code to be run, {reference!r}, and its word for that is not enough; give "
+                f"the task that you trust with --task"
+            )
+    for name in filter(None, files):
+        if task.path(name).resolve().is_relative_to(artifact.folder.resolve()):
+            raise InputError(
+                f"{artifact.folder} brings code of its own, {name!r}, and an artifact's code is not run; give the task "
+                f"that you trust with --task"
+            )
+    return task
 
 
 def _with_original(

@@ -47,8 +47,7 @@ def export_point(
 
     Raises `ParedownError` where the artifact does not run, or does not compute what PyTorch computes.
     """
-    if entropy and format != "paredown":
-        raise InputError(f"entropy coding is for the format 'paredown', which is ours; {format!r} is its runtime's own")
+    _check_entropy(entropy, format)
     opened = open_run(run)
     if format != "config":
         runtime_for(format, opened.task)
@@ -83,10 +82,12 @@ def apply_config(
     *,
     format: str | None = None,
     model: nn.Module | None = None,
+    entropy: bool = False,
 ) -> Path:
     """A config, exported or written by hand, to a measured artifact in the (new or empty) folder `out`; no search.
 
     format  default: that of the task's runtime
+    entropy as in `export_point`
     Raises `ConfigError` for a config of another model.
     """
     from ._driver import as_task
@@ -96,6 +97,7 @@ def apply_config(
     Plugins.of(task).load()
     format = format or artifact_format(task, given=model is not None)
     runtime_for(format, task)
+    _check_entropy(entropy, format)
     _check_model(task, model, format)
     out = Path(out)
     _check_empty(out)
@@ -103,7 +105,12 @@ def apply_config(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
     assignment = assignment_of(data, prepared.anatomy)
-    return _make(prepared, assignment, format, _empty_folder(out), point="config")
+    return _make(prepared, assignment, format, _empty_folder(out), point="config", entropy=entropy)
+
+
+def _check_entropy(entropy: bool, format: str) -> None:
+    if entropy and format != "paredown":
+        raise InputError(f"entropy coding is for the format 'paredown', which is ours; {format!r} is its runtime's own")
 
 
 def _is_wanted(folder: Path, format: str, entropy: bool) -> bool:

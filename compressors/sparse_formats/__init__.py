@@ -1,4 +1,4 @@
-"""Where a matrix has values: nine ways to store that, the rule that picks one, and products with what is stored."""
+"""Where a matrix has values: ten ways to store that, the rule that picks one, and products with what is stored."""
 
 from __future__ import annotations
 

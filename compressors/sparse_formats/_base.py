@@ -37,6 +37,7 @@ class Pattern:
         if mask.ndim != 2:
             raise ValueError(f"a pattern is a matrix (rows, columns), got shape {mask.shape}")
         self.mask = mask
+        self._blocks: dict[Shape, Pattern] = {}
 
     @property
     def shape(self) -> Shape:
@@ -76,6 +77,11 @@ class Pattern:
 
     def blocks(self, rows: int, columns: int) -> Pattern:
         """Which blocks of this shape hold a nonzero; those at the edges may be smaller."""
+        if (rows, columns) not in self._blocks:
+            self._blocks[rows, columns] = self._of_blocks(rows, columns)
+        return self._blocks[rows, columns]
+
+    def _of_blocks(self, rows: int, columns: int) -> Pattern:
         found = self.mask
         if columns > 1:
             found = np.logical_or.reduceat(found, np.arange(0, found.shape[1], columns), axis=1)

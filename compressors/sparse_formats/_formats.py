@@ -9,6 +9,7 @@ import numpy as np
 
 from ._base import Encoded, Format, Pattern, Plan, Shape, Slots, Source
 from ._bitmap import Bitmap
+from ._blockmap import Blockmap
 from ._bsr import Bsr
 from ._coo import Coo
 from ._csr import Csc, Csr
@@ -18,7 +19,7 @@ from ._gaps import Gaps
 from ._nm import Nm
 
 _PLAIN: tuple[Format, ...] = (Bitmap(), Coo(), Csr(), Csc(), Gaps())
-_ALL: tuple[Format, ...] = (*_PLAIN, Bsr(_PLAIN), Ell(), Dia(), Nm())
+_ALL: tuple[Format, ...] = (*_PLAIN, Bsr(_PLAIN), Ell(), Dia(), Nm(), Blockmap(_PLAIN))
 SPARSE_FORMATS = MappingProxyType({format.name: format for format in sorted(_ALL, key=lambda f: f.number)})
 """By name, in the order of the numbers that stand in files."""
 

@@ -143,6 +143,7 @@ _MADE: dict[str, Callable[[Matrix], Product]] = {
     "dia": _dia,
     "nm": _nm,
     "gaps": _pointers,
+    "blockmap": _pointers,
 }
 PRODUCTS = ("dense", *_MADE)
 """The names that `product` knows."""

@@ -58,6 +58,10 @@ def test_blocks_by_hand() -> None:
     found = encode(pattern, plan)
     assert list(found.header[:5]) == [5, 2, 0, 2, 0]
     assert found.slots.tolist() == [0, 1, 5, 6, 14]
+    inside = encode(pattern, next(p for p in SPARSE_FORMATS["blockmap"].plans(pattern) if p.choice[:2] == (2, 2)))
+    assert list(inside.header) == [10, *found.header[1:]]
+    assert [(values.tolist(), bits) for values, bits in inside.streams[1:]] == [([0b11011], 8)]
+    assert inside.slots.tolist() == [0, 1, 6, 14]
 
 
 def check(pattern: Pattern) -> None:
@@ -109,6 +113,7 @@ def test_the_rule_takes_the_smallest(mask: np.ndarray, bits: int) -> None:
         ("bitmap", np.random.default_rng(0).random((64, 128)) < 0.5),
         ("gaps", np.random.default_rng(0).random((64, 128)) < 0.1),
         ("bsr", made("blocks", (64, 128), 0.2) != 0),
+        ("blockmap", (made("blocks", (64, 128), 0.1) != 0) & (np.random.default_rng(0).random((64, 128)) < 0.4)),
         ("dia", np.eye(64, 128, k=1) + np.eye(64, 128, k=-2) > 0),
         ("nm", (np.arange(64 * 128).reshape(64, 128) * 7 // 4 % 4 == np.arange(128) % 4) & True),
         ("coo", np.arange(64 * 128).reshape(64, 128) % 4001 == 5),

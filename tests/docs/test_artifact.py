@@ -135,6 +135,8 @@ def pattern_for(name: str) -> torch.Tensor:
         mask = np.eye(48, 80, k=3) + np.eye(48, 80, k=-5) > 0
     elif name == "nm":
         mask = np.array([np.isin(np.arange(4), rng.choice(4, 1)) for _ in range(48 * 20)]).reshape(48, 80)
+    elif name == "blockmap":
+        mask = np.kron(rng.random((48, 10)) < 0.2, np.ones((1, 8))) * (rng.random((48, 80)) < 0.5) > 0
     elif name == "gaps":
         mask = rng.random((48, 80)) < 0.1
     return torch.from_numpy(mask)

@@ -1,8 +1,8 @@
 """Products with a sparse matrix in each format: matrix times vector, matrix times matrix.
 
-By scipy where it has the format (CSR, CSC, COO, BSR, DIA; CSR by torch for matrices); the others by gathering the entries of the right side that
-a format names, and summing them: in rows of one length (ELLPACK, N:M), or from pointer to pointer (bitmap, gaps). All
-of them compute in float32, single-threaded, and are checked against the dense product.
+By scipy where it has the format (CSR, CSC, COO, BSR, DIA; CSR by torch for matrices); the others by gathering the
+entries of the right side that a format names, and summing them: in rows of one length (ELLPACK, N:M), or from pointer
+to pointer (bitmap, gaps). All of them compute in float32, and are checked against the dense product.
 """
 
 from __future__ import annotations

@@ -75,6 +75,14 @@ class Pattern:
         """From each nonzero to the one before it; of the first from position -1."""
         return np.diff(self.flat, prepend=-1)
 
+    @cached_property
+    def is_clustered(self) -> bool:
+        """Whether neighbours in rows or columns are alike more often than scattered ones would be."""
+        rarer = min(self.density, 1.0 - self.density)
+        beside = [self.mask[:, 1:] & self.mask[:, :-1], self.mask[1:] & self.mask[:-1]]
+        covariances = [np.count_nonzero(both) / both.size - self.density**2 for both in beside if both.size]
+        return max(covariances, default=0.0) > 0.1 * rarer**2 + 0.005 * rarer
+
     def blocks(self, rows: int, columns: int) -> Pattern:
         """Which blocks of this shape hold a nonzero; those at the edges may be smaller."""
         if (rows, columns) not in self._blocks:

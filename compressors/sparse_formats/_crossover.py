@@ -160,7 +160,7 @@ def _sensible(name: str, weight: Matrix) -> bool:
     pattern = Pattern(weight != 0)
     if name == "dia":
         rows, columns = np.divmod(pattern.flat, weight.shape[1])
-        return len(np.unique(columns - rows)) * max(weight.shape) <= 4 * max(pattern.n, 1)
+        return bool(len(np.unique(columns - rows)) * max(weight.shape) <= 4 * max(pattern.n, 1))
     return name != "bsr" or best_block(weight) != (1, 1)
 
 

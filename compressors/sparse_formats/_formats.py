@@ -26,10 +26,16 @@ SPARSE_FORMATS = MappingProxyType({format.name: format for format in sorted(_ALL
 _BY_NUMBER = {format.number: format for format in _ALL}
 
 
+_LARGE = 2**16
+"""Entries beyond which blocks are not looked for where zeros are scattered: two dozen shapes take half the time."""
+
+
 def plans(pattern: Pattern) -> Iterator[Plan]:
-    """Every way to write the pattern down."""
+    """Every way to write the pattern down; of a large one without clusters of zeros not those in blocks."""
+    scattered = pattern.mask.size > _LARGE and not pattern.is_clustered
     for format in SPARSE_FORMATS.values():
-        yield from format.plans(pattern)
+        if not (scattered and isinstance(format, Bsr | Blockmap)):
+            yield from format.plans(pattern)
 
 
 def encode(pattern: Pattern, plan: Plan) -> Encoded:

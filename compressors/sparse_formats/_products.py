@@ -123,9 +123,11 @@ def _nm(weight: Matrix) -> Product:
 
 def _rows(values: Matrix, columns: NDArray[np.intp]) -> Product:
     def multiply(x: Matrix) -> Matrix:
+        found: Matrix
         if x.ndim == 1:
-            return np.einsum("rk,rk->r", values, x[columns])
-        found: Matrix = np.matmul(values[:, None, :], x[columns])[:, 0]
+            found = np.einsum("rk,rk->r", values, x[columns])
+        else:
+            found = np.matmul(values[:, None, :], x[columns])[:, 0]
         return found
 
     return multiply

@@ -5,7 +5,7 @@ python benchmarks/storage/run.py sizes --out benchmarks/results/storage/sizes.js
 taskset -c 1 python benchmarks/storage/run.py speed --out benchmarks/results/storage/speed.json
 taskset -c 1 python benchmarks/storage/run.py crossover --out benchmarks/results/storage/crossover.json
 
-`sizes` is no timing (seconds); the other two want an idle machine (half a minute, and three minutes).
+`sizes` is no timing (seconds); the other two want an idle machine (half a minute, and a minute or two).
 """
 
 from __future__ import annotations

@@ -219,3 +219,17 @@ class TestFastest:
         assert all(row["ms"] > 0 and row["speedup"] > 0 for row in document["products"])
         with pytest.raises(ValueError, match="no structure 'rings'"):
             made("rings", (2, 2), 0.5)
+
+
+def test_in_a_large_matrix_blocks_are_tried_where_zeros_keep_together() -> None:
+    rng = np.random.default_rng(5)
+    scattered = Pattern(rng.random((300, 300)) < 0.3)
+    clustered = Pattern(made("blocks", (300, 300), 0.1) != 0)
+    assert (scattered.is_clustered, clustered.is_clustered) == (False, True)
+    assert not {"bsr", "blockmap"} & {plan.name for plan in plans(scattered)}
+    blocks = [plan for name in ("bsr", "blockmap") for plan in SPARSE_FORMATS[name].plans(scattered)]
+    overlooked = min(plan.n_bytes(4) for plan in blocks)
+    assert min(plan.n_bytes(4) for plan in plans(scattered)) <= 1.01 * overlooked
+    found = smallest(clustered, 4)
+    assert found is not None
+    assert found.name == "bsr"

@@ -114,6 +114,13 @@ def test_models_that_share_and_leave_out(read: Any, tmp_path: Path, name: str) -
     same(read, path, saved(path, [LayerSpec(weight_bits=4)], entropy=False, name=name))
 
 
+@pytest.mark.parametrize("entropy", [False, True])
+def test_a_format_that_was_chosen_for_the_weight(read: Any, tmp_path: Path, entropy: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    adaptive = LayerSpec(weight_bits=3, weight_format="adaptive", scale_bits=16)
+    same(read, path, saved(path, [adaptive, LayerSpec()], entropy=entropy, name="keyword_inputs"))
+
+
 def pattern_for(name: str) -> torch.Tensor:
     """A mask (48, 80) that the sparse format of this name holds in the fewest bytes of all."""
     rng = np.random.default_rng(4)

@@ -7,7 +7,7 @@ and the task's data are, everything is checked that needs no original.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ def verify_artifact(
     from ._data import load_task_data
     from ._driver import as_task
     from ._loading import load_task_metric
+    from ._workshop import peak_memory_of
 
     artifact = read_artifact(Path(path))
     used = _own_task(artifact) if task is None else as_task(task)
@@ -61,7 +62,7 @@ def verify_artifact(
         folder = Path(name)
         whole, why = _with_original(artifact, used, model, folder)
         measured = whole if whole is not None else _alone(artifact, used, splits.report, metric, folder)
-        measured |= _capacity(artifact.main_path, artifact.runtime, used, splits.report)
+        measured |= peak_memory_of(artifact.main_path, artifact.runtime, splits.report, threads=used.hardware.threads)
     checks = [{"name": "files", "ok": True, "detail": "every file matches its checksum"}]
     checks += _data_checks(artifact, splits)
     checks += _claim_checks(artifact, measured, metric.name)
@@ -137,7 +138,7 @@ def _with_original(
     except (MissingExtra, ExportError) as error:
         return None, f"it cannot be exported here ({error})"
     artifacts = {REFERENCE: reference, "artifact": artifact.main_path.resolve()}
-    found = shop.measure(artifacts, runtime=artifact.runtime, folder=folder / "fresh")["artifact"]
+    found = shop.measure(artifacts, runtime=artifact.runtime, folder=folder / "fresh", throughput=True)["artifact"]
     _require_ran(artifact, found)
     return judge_loaded(prepared, shop.reference, found)[0], ""
 
@@ -151,9 +152,13 @@ def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder
         {"artifact": artifact.main_path.resolve()}, runtime=artifact.runtime, split=report,
         batch_size=task.data.batch_size, threads=task.hardware.threads, folder=folder / "fresh",
         model_source=_architecture(task), plugins=Plugins.of(task), seconds=task.hardware.latency_seconds,
+        capacity={
+            "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
+            "seconds": min(0.3, task.hardware.latency_seconds),
+        },
     )["artifact"]  # fmt: skip
     _require_ran(artifact, found)
-    measured = latencies(found)
+    measured = latencies(found, task.hardware.grid_g_per_kwh)
     if not metric.needs_reference and found.outputs is not None:
         scores = evaluate_outputs(metric, report, found.outputs)
         measured[metric.name] = summarise(scores, metric, report.name)
@@ -215,35 +220,3 @@ def _claim_checks(artifact: Artifact, measured: Mapping[str, Measurement], quali
         )
         checks.append({"name": "latency_ms", "ok": True, "detail": detail})
     return checks
-
-
-def _capacity(path: Path, runtime: str, task: Task, report: Split) -> dict[str, Measurement]:
-    """Peak memory of a session in a process of its own, and samples a second at the best batch; for a runtime that
-    loads the artifact without the user's code."""
-    import numpy as np
-
-    from ..evaluators.latency import exclusive_slot, last_cores, peak_memory, pinned, throughput
-    from ..evaluators.runtimes import get_runtime
-
-    if runtime not in ("onnxruntime", "openvino"):
-        return {}
-    threads = task.hardware.threads
-    found = {"peak_memory_bytes": peak_memory(path, runtime, report.take(1).inputs, threads=threads)}
-    with pinned(last_cores(threads)), exclusive_slot():
-        session = get_runtime(runtime).load(path, threads=threads)
-
-        def timer(batch: int) -> Callable[[], None]:
-            inputs = report.take(batch).inputs
-
-            def run() -> None:
-                session.run(inputs)
-
-            return run
-
-        batches = [b for b in (1, 2, 4, 8, 16, 32, 64) if b <= len(report)]
-        seconds = min(0.3, task.hardware.latency_seconds)
-        most = throughput(timer, batches=batches, seconds=seconds, rng=np.random.default_rng(0)).best
-    if most is not None:
-        found["throughput_per_s"] = Measurement(value=most.samples_per_s, unit="1/s", n=len(most.samples))
-        found["best_batch"] = Measurement(value=float(most.batch), n=len(most.samples))
-    return found

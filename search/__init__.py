@@ -12,8 +12,11 @@ from .._lazy import lazy_exports
 from .._module import make_callable
 
 if TYPE_CHECKING:
+    from ._artifact import load
+    from ._check_artifact import verify_artifact
+    from ._diff import diff
     from ._driver import resume, search
-    from ._export import apply_config, export_point, verify_artifact
+    from ._export import apply_config, export_point
     from ._progress import Progress
     from ._resolve import Resolution, resolve
     from ._result import Front, Point
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
+    "._artifact": ("load",),
+    "._check_artifact": ("verify_artifact",),
+    "._diff": ("diff",),
     "._driver": ("resume", "search"),
-    "._export": ("apply_config", "export_point", "verify_artifact"),
+    "._export": ("apply_config", "export_point"),
     "._progress": ("Progress",),
     "._resolve": ("Resolution", "resolve"),
     "._result": ("Front", "Point"),
@@ -61,7 +67,9 @@ __all__ = [
     "Task",
     "Trial",
     "apply_config",
+    "diff",
     "export_point",
+    "load",
     "open_run",
     "plan",
     "register_searcher",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..compressors import Anatomy, LayerSpec
     from ..evaluators import Measurement, Split
     from ..hardware_profiles import HardwareProfile
+    from ._data import Splits
     from ._task import Task
 
 Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
@@ -41,7 +42,7 @@ class Prepared:
     task: Task
     bench: Bench
     quality: Mapping[str, Measurement]
-    report: Split
+    splits: Splits
     calibration_inputs: Any
     devices: tuple[Device, ...]
     objectives: tuple[Objective, ...]
@@ -49,6 +50,10 @@ class Prepared:
     modules: Sequence[ModuleType]
     model_source: Mapping[str, Any] | None
     model_digest: str
+
+    @property
+    def report(self) -> Split:
+        return self.splits.report
 
     @property
     def anatomy(self) -> Anatomy:
@@ -125,7 +130,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         task=task,
         bench=bench,
         quality=original_quality(bench, len(search)),
-        report=splits.report,
+        splits=splits,
         calibration_inputs=splits.calibration.take(1).inputs,
         devices=_devices(task, bench),
         objectives=objectives,

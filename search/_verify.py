@@ -119,7 +119,7 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
         sitting.recorder.append(_record(trial, {}, (), reason(exception)))
         return
     write_artifact(
-        folder, main=main, prepared=sitting.prepared, assignment=assignment,
+        folder, main=main, shop=shop, assignment=assignment,
         claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from ._plugins import Plugins
 from ._prepare import Prepared
 
 if TYPE_CHECKING:
-    from ..evaluators import ReferenceOutputs
+    from torch import Tensor
+
+    from ..evaluators import ReferenceOutputs, Split
     from ._task import Task
 
 _THROUGHPUT_S = 0.3
@@ -36,19 +39,32 @@ class Workshop:
         self.worker = Worker(prepared.bench)
         self.reference = ReferenceOutputs.compute(prepared.bench.model, prepared.report, prepared.bench.batch_size)
 
-    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path) -> Path:
-        """Write the model file(s) of this format into the (new) folder; gives the main one."""
+    @cached_property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """The digests of the splits, for manifests."""
+        return self.prepared.splits.facts()
+
+    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path, *, entropy: bool = False) -> Path:
+        """Write the model file(s) of this format into the (new) folder; gives the main one.
+
+        entropy  code the streams of the stored model; of the format "paredown" alone
+        """
+        from ..compressors import save_model
         from ..evaluators.runtimes import export_model
 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            return export_model(
+            main = export_model(
                 format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
                 self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
                 runtime=runtime_for(format, self.prepared.task),
             )  # fmt: skip
+            if entropy:
+                variants = self.worker.variants(assignment)
+                save_model(main, bench.model, assignment, variants, bench.calibration, entropy=True)
+            return main
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -100,22 +116,32 @@ class Workshop:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
         return judge_loaded(self.prepared, self.reference, found)
 
+    def expected(self, assignment: Mapping[str, LayerSpec]) -> Tensor:
+        """What PyTorch computes on the report split with these weights and quantizers: the artifact must agree."""
+        from ..compressors import CompressedModel
+        from ..evaluators import ReferenceOutputs
+
+        bench, variants = self.prepared.bench, self.worker.variants(assignment)
+        resident = CompressedModel(bench.model, bench.anatomy, bench.calibration)
+        with resident.apply(assignment, variants) as model:
+            return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+
     def peak_memory(self, main: Path) -> dict[str, Measurement]:
         """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it
         cannot be measured."""
         if any(name in self.prepared.devices[0].names for name in MEMORY):
-            return peak_memory_of(main, self.prepared.task.hardware.runtime, self.prepared)
+            hardware = self.prepared.task.hardware
+            return peak_memory_of(main, hardware.runtime, self.prepared.report, threads=hardware.threads)
         return {}
 
 
-def peak_memory_of(main: Path, runtime: str, prepared: Prepared) -> dict[str, Measurement]:
+def peak_memory_of(main: Path, runtime: str, split: Split, *, threads: int) -> dict[str, Measurement]:
     """In a process of its own. Empty for a runtime whose sessions need the user's code."""
     from ..evaluators.latency import peak_memory
 
     if runtime not in ("onnxruntime", "openvino"):
         return {}
-    one = prepared.report.take(1).inputs
-    return {"peak_memory_bytes": peak_memory(main, runtime, one, threads=prepared.task.hardware.threads)}
+    return {"peak_memory_bytes": peak_memory(main, runtime, split.take(1).inputs, threads=threads)}
 
 
 def judge_loaded(
@@ -134,11 +160,11 @@ def judge_loaded(
     scores = evaluate_outputs(bench.metric, split, outputs, reference)
     apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)
     metrics = judge(bench, Scores(metric=scores, divergence=apart), split=split.name)
-    metrics |= _latencies(found, prepared.task.hardware.grid_g_per_kwh)
+    metrics |= latencies(found, prepared.task.hardware.grid_g_per_kwh)
     return metrics, tuple(round(float(s), 6) for s in scores)
 
 
-def _latencies(found: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
+def latencies(found: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
     """p10 and the other percentiles with their intervals, and the speed-up over the original in the same runtime, as
     `compare` finds it; energy and throughput where they were measured. Carbon stays modelled: no counter reads it."""
     from ..evaluators import LatencySamples, Measurement
@@ -190,6 +216,13 @@ def is_for_elsewhere(format: str) -> bool:
     return format in EXPORTS
 
 
+def needs_factory(format: str) -> bool:
+    """Whether the format holds weights only, so that a fresh process has to build the model."""
+    from ..evaluators.runtimes.exports import EXPORTS
+
+    return format == "paredown" or (format in EXPORTS and EXPORTS[format].needs_factory)
+
+
 def runtime_for(format: str, task: Task) -> str | None:
     """The runtime that writes and loads this format: the task's own if it is its format, else the first that has it.
 
@@ -214,17 +247,19 @@ def write_artifact(
     folder: Path,
     *,
     main: Path,
-    prepared: Prepared,
+    shop: Workshop,
     assignment: Mapping[str, LayerSpec],
     claims: Mapping[str, Measurement],
     point: str,
     format: str,
     facts: Mapping[str, Any],
+    agreement: str = "",
+    entropy: bool = False,
 ) -> Artifact:
     """Config and manifest beside the model file(s) that are already there."""
     from .. import __version__
 
-    task = prepared.task
+    prepared, task = shop.prepared, shop.prepared.task
     runtime = runtime_for(format, task)
     assert runtime is not None, "what nothing here can run has no claims"
     artifact = Artifact(
@@ -237,7 +272,10 @@ def write_artifact(
         config=config_of(assignment),
         task=task.to_dict(),
         base_dir=task.base_dir,
+        data=shop.data,
         claims=claims,
+        agreement=agreement,
+        storage={"entropy": entropy},
         machine=_machine() | dict(facts),
     )
     write_manifest(artifact, version=__version__)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ._artifact_commands import apply, export, verify
+from ._artifact_commands import apply, diff, export, verify
 from ._other_commands import doctor, schema, ui
 from ._plan import plan
 from ._profile import profile
@@ -46,6 +46,6 @@ def _root(
 
 
 for _command in (
-    search, resume, status, front, explain, export, apply, verify, resolve, plan, profile, ui, doctor, schema,
+    search, resume, status, front, explain, export, apply, verify, diff, resolve, plan, profile, ui, doctor, schema,
 ):  # fmt: skip
     app.command()(_command)  # in the order in which the help lists them

@@ -25,12 +25,15 @@ def export(
             "torchao-config, executorch; or the format of a runtime of yours."
         ),
     ] = "paredown",
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Code the stored weights: fewer bytes, slower to load; paredown only.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a point as an artifact; prints its path."""
     from ..search import export_point
 
-    path = export_point(run, point, format, out)
+    path = export_point(run, point, format, out, entropy=entropy)
     _show_path(path, {"point": point, "format": format}, as_json)
     _say_what_next(path, format)
 
@@ -102,6 +105,28 @@ def _say_what_next(path: Path, format: str | None) -> None:
     if export is not None:
         console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")
     console.say(f"check it: paredown verify {path}")
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A config, or the folder of an artifact.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Layers that are the same, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show in what two configs or artifacts differ, layer by layer: what is done to it, bytes, and the weights."""
+    from ..search import diff as compare
+
+    found = compare(a, b)
+    if as_json:
+        console.show_json(found)
+    else:
+        from ._tables import diff_table
+
+        console.show(diff_table(found, everything=everything))
+    for note in found["notes"]:
+        console.say(note)
+    n = sum(not layer["same"] for layer in found["layers"])
+    console.say("no layer differs" if not n else f"{n} of {len(found['layers'])} layers differ")
 
 
 def _show_path(path: Path, more: dict[str, str], as_json: bool) -> None:

@@ -221,6 +221,30 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return made
 
 
+def diff_table(found: Mapping[str, Any], *, everything: bool = False) -> Table:
+    """One row a layer that differs (or all), the claims below; columns that say nothing are left out."""
+    rows = [_diff_row(layer) for layer in found["layers"] if everything or not layer["same"]]
+    for name, values in found["claims"].items():
+        if everything or (values["a"] != values["b"] and not name.startswith("latency_p")):
+            rows.append({"layer": name, **{side: _plain(values[side]) for side in ("a", "b")}})
+    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if value)) or ["layer"]
+    made = table(*columns, right=[column for column in columns if column != "layer"])
+    for row in rows:
+        made.add_row(*(escape(row.get(column, "")) for column in columns))
+    return made
+
+
+def _diff_row(layer: Mapping[str, Any]) -> dict[str, str]:
+    row = {"layer": layer["layer"]}
+    for side in ("a", "b"):
+        one = layer[side]
+        row[side] = one["label"] if one else "not there"
+        row[f"{side} bytes"] = _plain(one["bytes"]) if one else ""
+        row[f"{side} stored"] = ", ".join(one["stored"] or ()) if one else ""
+    error = layer["weight_error"]
+    return {**row, "weight error": "" if error is None else f"{error:.2e}"}
+
+
 def _plain(value: Any) -> str:
     if value is None:
         return ""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
+from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, SPEC_VERSION, WEIGHT_BITS, LayerSpec, formats
 
 if TYPE_CHECKING:
     from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
@@ -70,6 +70,7 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "SPEC_VERSION",
     "WEIGHT_BITS",
     "ActivationQuantizer",
     "ActivationRange",

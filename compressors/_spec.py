@@ -15,6 +15,11 @@ FLOAT_BITS = 32
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 ACTIVATION_BITS = (4, 6, 8, FLOAT_BITS)
 
+SPEC_VERSION = 2
+"""Of what `LayerSpec.to_dict` leaves out. In version 1 an activation of which nothing was said had its range by least
+squared error ("affine"); since 2 it is the minimum and maximum ("minmax").
+"""
+
 WHOLE_TENSOR = "tensor"
 """The group size that means one scale for the whole weight."""
 
@@ -65,7 +70,7 @@ class LayerSpec:
     sparsity: float = 0.0
     rank: float = 1.0
     weight_method: str = "affine"
-    activation_method: str = "affine"
+    activation_method: str = "minmax"
     sparsity_method: str = "magnitude"
     rank_method: str = "svd"
     weight_format: str = "int"
@@ -148,13 +153,16 @@ class LayerSpec:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerSpec:
+    def from_dict(cls, data: Mapping[str, Any], *, version: int = SPEC_VERSION) -> LayerSpec:
+        """The inverse of `to_dict`; `version` is the `SPEC_VERSION` that `data` was written with."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in data.items():
             if key not in known:
                 raise SpecError(f"unknown key {key!r} in a layer's spec; known are {', '.join(known)}")
             if known[key].name.endswith("_method") and not isinstance(value, str):
                 raise SpecError(f"{key} must be the name of a method, got {value!r}")
+        if version < 2 and data.get("activation_bits", FLOAT_BITS) != FLOAT_BITS:
+            data = {"activation_method": "affine", **data}
         return cls(**data)
 
     def label(self) -> str:

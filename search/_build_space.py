@@ -333,7 +333,7 @@ def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any
         if data.get("weight_format") in ("fp16", "bf16"):  # a cast has neither scales nor a choice of codes
             data |= {"group_size": 0, "scale_bits": 32, "weight_method": chosen["weight_method"][0]}
         if data.get("activation_scheme") == "dynamic":  # nothing to calibrate, so no choice of a range
-            data["activation_method"] = chosen["activation_method"][0]
+            data["activation_method"] = _NEUTRAL.activation_method
         yield LayerSpec.from_dict(data)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compressors import LayerSpec
+from ..compressors import SPEC_VERSION, LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
@@ -105,6 +105,7 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "search_data": prepared.bench.split.digest,
         "report_data": prepared.report.digest,
         "space": space_to_dict(space),
+        "spec_version": SPEC_VERSION,
         "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
         "guide": [{"name": o.name, "maximise": o.maximise} for o in prepared.guide],
         "quality": prepared.bench.metric.name,

@@ -228,7 +228,9 @@ class SpaceSection(Section):
         default=("affine",), description="how weights are quantized: names of registered methods, each tried"
     )
     activation_method: ActivationMethods = Field(
-        default=("affine",), description="how the ranges of quantized activations are chosen"
+        default=("minmax",),
+        description="how the ranges of quantized activations are chosen: minmax, percentile, entropy, or affine (least "
+        "squared error)",
     )
     sparsity_method: SparsityMethods = Field(
         default=("magnitude",), description="how the weights that become zero are chosen"

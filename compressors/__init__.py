@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         register_sparsity_method,
         register_weight_method,
     )
+    from ._repair import Repairs, installed
     from ._resident import CompressedModel
     from ._store import VariantStore
     from ._variant import Variant
@@ -53,6 +54,8 @@ _LAZY = {
     "register_rank_method": "._registry",
     "register_sparsity_method": "._registry",
     "register_weight_method": "._registry",
+    "Repairs": "._repair",
+    "installed": "._repair",
     "CompressedModel": "._resident",
     "VariantStore": "._store",
     "Variant": "._variant",
@@ -82,6 +85,7 @@ __all__ = [
     "LayerMoments",
     "LayerSpec",
     "Moments",
+    "Repairs",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -93,6 +97,7 @@ __all__ = [
     "fixed_bytes",
     "formats",
     "forward",
+    "installed",
     "layer_bytes",
     "load_model",
     "methods",

@@ -122,6 +122,7 @@ def calibrate(
     *,
     bits: Sequence[int] = (_BITS,),
     moments: bool = False,
+    means: bool = False,
 ) -> Calibration:
     """Run `model` on every batch (see `forward`), once, and choose ranges for the input of each layer.
 
@@ -131,8 +132,9 @@ def calibrate(
 
     bits     widths to choose ranges for, 8 always among them; by every registered method
     moments  collect the inputs' second moments too, which methods such as "gptq" need (see `_moments.py`)
+    means    collect their means, which are cheap and come with the moments anyway
     """
-    collector = MomentCollector(model, anatomy) if moments else None
+    collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
     watchers = {layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding"}
     n_batches = 0
     handles = []

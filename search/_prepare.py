@@ -99,7 +99,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
-        moments=any(needs_moments(spec) for spec in wanted),
+        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
@@ -117,6 +117,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         store=store,
         batch_size=batch,
         plugins=plugins,
+        repair=task.repair,
+        repair_inputs=_repair_inputs(task, splits.calibration),
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
@@ -134,6 +136,18 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=model_digest(model),
     )
+
+
+def _repair_inputs(task: Task, calibration: Split) -> tuple[Any, ...]:
+    """A few samples where they only show how the layers are joined."""
+    import torch
+
+    repair = task.repair
+    if repair.batch_norm == "off" and not repair.bias:
+        return ()
+    n = min(2 if repair.batch_norm == "off" else repair.samples, len(calibration))
+    chosen = calibration.select(torch.linspace(0, len(calibration) - 1, n).long())  # data sets come sorted
+    return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
 
 
 def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:

@@ -29,6 +29,7 @@ from ._task_sections import (
     ModelSection,
     ObjectivesSection,
     QualitySection,
+    RepairSection,
     SearchSection,
     Section,
     SpaceSection,
@@ -49,6 +50,9 @@ class Task(Section):
     quality: QualitySection = Field(default_factory=QualitySection, description="what makes a model good")
     hardware: HardwareSection = Field(default_factory=HardwareSection, description="where the model will run")
     space: SpaceSection = Field(default_factory=SpaceSection, description="what may be done to each layer")
+    repair: RepairSection = Field(
+        default_factory=RepairSection, description="what is made good after compression, without training"
+    )
     objectives: ObjectivesSection = Field(
         default_factory=ObjectivesSection, description="what the front is spread over"
     )

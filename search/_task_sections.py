@@ -257,6 +257,21 @@ class SpaceSection(Section):
     )
 
 
+class RepairSection(Section):
+    """What is made good after compression, without training and without a byte more; of every candidate alike."""
+
+    bias: Flag = Field(
+        default=False,
+        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind it",
+    )
+    batch_norm: Literal["off", "finalists", "trials"] = Field(
+        default="off",
+        description="whether the running statistics of batch norms follow the compressed model's: of what is exported, "
+        "or of every trial too (a pass over `samples` each)",
+    )
+    samples: Integer = Field(default=256, ge=2, description="calibration samples for batch_norm, at most")
+
+
 class ObjectivesSection(Section):
     """What the front is spread over."""
 

@@ -40,11 +40,12 @@ class Workshop:
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            return export_model(
-                format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
-                self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
-                runtime=runtime_for(format, self.prepared.task),
-            )  # fmt: skip
+            with self.worker.repaired(assignment):
+                return export_model(
+                    format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
+                    self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
+                    runtime=runtime_for(format, self.prepared.task),
+                )  # fmt: skip
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -57,7 +58,8 @@ class Workshop:
         path = folder / "stored.safetensors"
         bench = self.prepared.bench
         try:
-            save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
+            with self.worker.repaired(assignment):
+                save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
             return path.stat().st_size
         finally:
             path.unlink(missing_ok=True)

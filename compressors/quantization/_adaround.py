@@ -7,9 +7,9 @@ We differ      the output's error is quadratic, so its gradient comes from the i
                kept; any format (the two codewords are neighbours in its table); scales as "gptq" has them. No ReLU behind the
                layer is looked at, and the inputs are those of the original model. A row that ends worse than GPTQ's, or than
                rounding to nearest, takes that
-Cost           600 products of the layer's error with the moments: all layers of ResNet-20 about twenty times "gptq"
-Did not help   see the README: "descent", which may move a weight by more than one codeword and needs a tenth of the time, is
-               as good or better on every model here
+Cost           600 products of the layer's error with the moments: five to twenty times "descent"
+Did not help   on small layers, where "descent", which may move a weight by more than one codeword, ends lower; on 576 inputs
+               at 3 and 4 bits adaround's output error is 5 % below it
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ._problem import Coded, WeightProblem, coded, nearest
 _ITERATIONS = 600
 _WARM = 0.2
 """Share of the iterations without a push."""
-_RATE = 0.02
-_PUSH = 0.05
+_RATE = 0.1
+_PUSH = 10.0
 _SOFTEST, _HARDEST = 20.0, 2.0
 _STRETCH = 1.1
 
@@ -77,16 +77,15 @@ def _learned(problem: WeightProblem, rounder: Rounder, hessian: Tensor) -> Tenso
         open_ = (wide > 0.0) & (wide < 1.0)
         part = wide.clamp(0.0, 1.0)
         slope = torch.where(open_, (2.0 * _STRETCH - 1.0) * logistic * (1.0 - logistic), 0.0)
-        error = (lower + gap * part - problem.matrix).reshape(groups, -1, shape[1])
-        if problem.mask is not None:
-            kept = (lower + gap * part).mul(problem.mask)
-            error = (kept - problem.matrix).reshape(groups, -1, shape[1])
+        values = lower + gap * part
+        values = values if problem.mask is None else values * problem.mask
+        error = (values - problem.matrix).reshape(groups, -1, shape[1])
         gradient = 2.0 * (error @ hessian).reshape(shape) * gap * (shape[1] / unit)
         progress = (step / _ITERATIONS - _WARM) / (1.0 - _WARM)
         if progress > 0:
             beta = _SOFTEST + (_HARDEST - _SOFTEST) * progress
             centred = 2.0 * part - 1.0
-            gradient -= _PUSH * shape[1] * 2.0 * beta * centred.abs().pow(beta - 1.0) * centred.sign() / shape[1]
+            gradient -= 2.0 * _PUSH * beta * centred.abs().pow(beta - 1.0) * centred.sign()
         gradient *= slope
         momentum.mul_(0.9).add_(gradient, alpha=0.1)
         power.mul_(0.999).addcmul_(gradient, gradient, value=0.001)

@@ -38,10 +38,12 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.weight_bits != FLOAT_BITS:
         if not knows(spec.weight_method, spec.weight_format):
             return f"the weight method {spec.weight_method!r} does not know the format {spec.weight_format!r}"
-        shared = isinstance(spec.group_size, int) and spec.group_size > 0
+        tall, wide = spec.block
         if spec.weight_format in CASTS and (spec.group_size, spec.scale_bits) != (0, 32):
             return f"{spec.weight_format} has no scales, so group_size and scale_bits say nothing of it"
-        if shared and spec.rank >= 1.0 and int(spec.group_size) >= layer.matrix_shape[1]:
+        if tall > 1 and spec.rank >= 1.0 and tall >= layer.matrix_shape[0] and wide >= layer.matrix_shape[1]:
+            return f"a block of {spec.group_size} is no less than the whole {layer.matrix_shape}: that is 'tensor'"
+        if tall == 1 and spec.rank >= 1.0 and 0 < layer.matrix_shape[1] <= wide:
             return (
                 f"group_size {spec.group_size} is no less than the {layer.matrix_shape[1]} weights of a row: "
                 f"that is group_size 0"

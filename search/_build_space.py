@@ -168,9 +168,8 @@ def _matrix_bytes(rows: int, columns: int, spec: LayerSpec) -> int:
     n = rows * columns
     scales = 0
     if spec.weight_bits < 16:
-        size = spec.group_size
-        groups = ceil(columns / size) if isinstance(size, int) and size > 0 else 1
-        n_scales = 1 if size == "tensor" else rows * groups
+        tall, size = spec.block
+        n_scales = 1 if spec.group_size == "tensor" else ceil(rows / tall) * (ceil(columns / size) if size else 1)
         scales = n_scales * spec.scale_bits // 8
         scales += ceil(n_scales * spec.weight_bits / 8) if spec.weight_format == "int_asym" else 0
         scales += 2**spec.weight_bits * spec.scale_bits // 8 if spec.weight_format == "palette" else 0

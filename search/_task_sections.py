@@ -243,7 +243,8 @@ class SpaceSection(Section):
     )
     group_size: GroupSizes = Field(
         default=(0,),
-        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, or 'tensor'",
+        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, 'tensor', or a "
+        "block of rows by weights, '32x32'",
     )
     scale_bits: ScaleBits = Field(default=(32,), description="of the stored scales and tables: 32, 16")
     activation_scheme: ActivationSchemes = Field(

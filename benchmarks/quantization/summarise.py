@@ -28,7 +28,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield "# Quantization without training: figures"
     yield ""
     yield f"`{result['command']}`, {result['date']}, {result['machine']['processor']}."
-    yield "Accuracy in %, or perplexity, on the report split; the stored model in kB. All layers alike."
+    yield "Accuracy in %, or perplexity, on the report part; the stored model in kB. All layers alike. What is called best was chosen by the divergence on the search part."
     yield ""
     yield "| | model | goal | |"
     yield "|---|---|---|---|"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._compress import applicable, compress, decode, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
     from ._registry import (
         methods,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from ._repair import Repairs, installed
     from ._resident import CompressedModel
+    from ._scaling import SCALINGS, scale_channels
     from ._store import VariantStore
     from ._variant import Variant
     from .quantization import ActivationQuantizer
@@ -47,6 +49,8 @@ _LAZY = {
     "forward": "._forward",
     "module_at": "._forward",
     "preserved": "._forward",
+    "Link": "._links",
+    "find_links": "._links",
     "LayerMoments": "._moments",
     "Moments": "._moments",
     "methods": "._registry",
@@ -57,6 +61,8 @@ _LAZY = {
     "Repairs": "._repair",
     "installed": "._repair",
     "CompressedModel": "._resident",
+    "SCALINGS": "._scaling",
+    "scale_channels": "._scaling",
     "VariantStore": "._store",
     "Variant": "._variant",
     "ActivationQuantizer": ".quantization",
@@ -73,6 +79,7 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "SCALINGS",
     "SPEC_VERSION",
     "WEIGHT_BITS",
     "ActivationQuantizer",
@@ -84,6 +91,7 @@ __all__ = [
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
+    "Link",
     "Moments",
     "Repairs",
     "Variant",
@@ -94,6 +102,7 @@ __all__ = [
     "compress",
     "decode",
     "describe_file",
+    "find_links",
     "fixed_bytes",
     "formats",
     "forward",
@@ -110,6 +119,7 @@ __all__ = [
     "register_sparsity_method",
     "register_weight_method",
     "save_model",
+    "scale_channels",
     "stored_bytes",
     "tensor_digest",
 ]

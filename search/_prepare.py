@@ -94,6 +94,9 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    digest = model_digest(model)
+    if task.prepare.scaling != "off":
+        model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
     calibration = calibrate(
@@ -134,8 +137,23 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         guide=guide,
         modules=user_modules(task),
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
-        model_digest=model_digest(model),
+        model_digest=digest,
     )
+
+
+def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
+    """A copy with other numbers and the same outputs."""
+    import copy
+
+    from ..compressors import calibrate, scale_channels
+
+    how, batch, ready = task.prepare.scaling, task.data.batch_size, copy.deepcopy(model)
+    batches = (inputs for inputs, _ in calibration.batches(batch))
+    moments = calibrate(ready, batches, anatomy, moments=True).moments if how == "awq" else None
+    scale_channels(
+        ready, calibration.take(2).inputs, how, anatomy=anatomy, moments=moments, bits=task.prepare.bits
+    )  # fmt: skip
+    return ready
 
 
 def _repair_inputs(task: Task, calibration: Split) -> tuple[Any, ...]:

@@ -258,6 +258,17 @@ class SpaceSection(Section):
     )
 
 
+class PrepareSection(Section):
+    """What is done to the model before anything is compressed; its outputs stay, but for float32's rounding."""
+
+    scaling: Literal["off", "equalize", "awq"] = Field(
+        default="off",
+        description="scale channels between layers: equalize makes the ranges of rows and of the next layer's columns alike "
+        "(where no norm stands between them), awq makes weights of large inputs larger",
+    )
+    bits: Integer = Field(default=4, ge=2, le=8, description="of the weights that awq has in mind")
+
+
 class RepairSection(Section):
     """What is made good after compression, without training and without a byte more; of every candidate alike."""
 

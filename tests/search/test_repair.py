@@ -39,7 +39,7 @@ def data() -> tuple[Tensor, Tensor]:
         return x, Net().eval()(x).argmax(1)
 
 
-def task(**repair: object) -> Task:
+def task(scaling: str = "off", **repair: object) -> Task:
     return Task.from_dict(
         {
             "model": {"factory": factory},
@@ -49,6 +49,7 @@ def task(**repair: object) -> Task:
             "search": {"table_samples": 16},
             "budget": {"trials": 6},
             "mlflow": {"enabled": False},
+            "prepare": {"scaling": scaling},
             "repair": repair,
         },
         base_dir=Path(__file__).parent,
@@ -108,3 +109,18 @@ def test_a_search_ends_in_verified_points_and_says_what_it_could_not_correct(tmp
     notes = open_run(tmp_path / "run").state.notes
     assert all(point.verified for point in front.points), [point.note for point in front.points]
     assert any("[repair] bias has no place in 1 of 3 layers" in note and "bare" in note for note in notes)
+
+
+@pytest.mark.parametrize("scaling", ["equalize", "awq"])
+def test_a_model_that_was_prepared_is_still_the_task_s_own(scaling: str, tmp_path: Path) -> None:
+    """Its channels are scaled, its outputs and the artifact's model are not other ones."""
+    plain, ready = (prepare(task(scaling=how), store=tmp_path / "store") for how in ("off", scaling))
+    assert ready.model_digest == plain.model_digest == model_digest(factory())
+    assert model_digest(ready.bench.model) != plain.model_digest
+    outputs = plain.bench.reference.outputs
+    assert torch.allclose(ready.bench.reference.outputs, outputs, rtol=1e-4, atol=1e-5)
+    assignment = ready.space.assignment(Candidate(levels=(0,) * len(ready.space)))
+    path, loaded = Workshop(ready).export(assignment, "paredown", tmp_path / "out"), factory().eval()
+    load_model(path, loaded)
+    with torch.no_grad(), Worker(ready.bench).applied((0,) * len(ready.space)):
+        assert torch.equal(ready.bench.model(ready.bench.split.inputs), loaded(ready.bench.split.inputs))

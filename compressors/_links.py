@@ -1,8 +1,8 @@
 """Where a channel's scale can be moved from one weight to the next without changing what the model computes.
 
-What is divided by s where a tensor is made (rows of a convolution's or a linear layer's weight and its bias, or the gain
-and bias of a norm) is multiplied back where it is used (columns of the next weights), if everything between them keeps
-factors: f(x / s) = f(x) / s. Found in the graph that `torch.export` makes of one forward pass.
+What is divided by s where a tensor is made (rows of a convolution's or a linear layer's weight and its bias, or the
+gain and bias of a norm) is multiplied back where it is used (columns of the next weights), if everything between them
+keeps factors: f(x / s) = f(x) / s. Found in the graph that `torch.export` makes of one forward pass.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _graph_of(model: nn.Module, inputs: object) -> tuple[Graph | None, Mapping[s
     try:
         with preserved(model), _quiet():
             program = torch.export.export(model, args, kwargs, strict=False)
-    except Exception:  # whatever stands in a model's forward may raise here; the model then has no links that we know of
+    except (
+        Exception
+    ):  # whatever stands in a model's forward may raise here; the model then has no links that we know of
         return None, {}
     return program.graph, program.graph_signature.inputs_to_parameters
 

@@ -136,9 +136,7 @@ class MomentCollector:
             layer.fqn: (layer, module_at(model, layer.fqn)) for layer in anatomy.layers if layer.kind != "embedding"
         }
         self._squared = {
-            layer.fqn
-            for layer in anatomy.layers
-            if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+            layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
         }
         self._totals: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}

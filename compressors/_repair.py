@@ -1,16 +1,18 @@
 """What a compressed model's own numbers can make good without training: biases, and the statistics of batch norms.
 
-What it does   bias: a layer whose weight became W + D gives other outputs on average, by D E[x]; that is taken off its bias,
-               or off the running mean of the batch norm behind it. batch norm: running statistics are moved by as much as
-               compression has moved the statistics of its inputs on calibration data
-Paper          bias: Nagel et al. 2019, "Data-Free Quantization", 4.2, with means from calibration (Nagel et al. 2021, 3.5).
-               Batch norm: Sun et al. 2019, "Hybrid 8-bit Training", B; Li et al. 2021, "PTQ of GANs", 4
-We differ      bias: from the original's means, so that each layer's part depends on its own variant alone and is worked out
-               once. Batch norm: not the statistics themselves are taken but their change, measured in the same way on the
-               same samples before and after; where nothing changed, nothing is touched, bit for bit
-Cost           no stored byte: the numbers were stored before. bias: a product with a vector for each variant. Batch norm: a
-               pass over the calibration samples for each model
-Did not help   a layer that has neither a bias nor a batch norm behind it has no place for the correction (`without_place`)
+What it does   bias: a layer whose weight became W + D gives other outputs on average, by D E[x]; that is taken off
+               its bias, or off the running mean of the batch norm behind it. batch norm: running statistics are moved
+               by as much as compression has moved the statistics of its inputs on calibration data
+Paper          bias: Nagel et al. 2019, "Data-Free Quantization", 4.2, with means from calibration (Nagel et al. 2021,
+               3.5). Batch norm: as Sun et al. 2019, "Hybrid 8-bit Floating Point Training and Inference", tune them
+               again
+We differ      bias: from the original's means, so that each layer's part depends on its own variant alone and is
+               worked out once. Batch norm: not the statistics themselves are taken but their change, measured in the
+               same way on the same samples before and after; where nothing changed, nothing is touched, bit for bit
+Cost           no stored byte: the numbers were stored before. bias: a product with a vector for each variant. Batch
+               norm: a pass over the calibration samples for each model
+Did not help   a layer that has neither a bias nor a batch norm behind it has no place for the correction
+               (`without_place`)
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from ._anatomy import Anatomy, LayerInfo
 from ._forward import forward, module_at, preserved
@@ -159,17 +162,15 @@ def _norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _norms_behind(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, str]:
-    """fqn of a layer that runs once -> prefix of the batch norm, which runs once too, that is handed its very output."""
+    """fqn of a layer that runs once -> prefix of the batch norm, run once too, that is handed its very output."""
     norms = _norms(model)
     outputs: dict[str, Tensor] = {}
     entered: dict[str, list[Tensor]] = {name: [] for name in norms}
-    handles = []
+    handles: list[RemovableHandle] = []
     try:
-        for layer in anatomy.layers:
-            if layer.n_calls == 1 and layer.kind != "embedding":
-                handles.append(module_at(model, layer.fqn).register_forward_hook(_keep(outputs, layer.fqn)))
-        for name, norm in norms.items():
-            handles.append(norm.register_forward_pre_hook(_note(entered[name])))
+        once = [layer.fqn for layer in anatomy.layers if layer.n_calls == 1 and layer.kind != "embedding"]
+        handles.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
+        handles.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())
         with preserved(model):
             forward(model, inputs)
     finally:
@@ -235,4 +236,3 @@ def _statistics(
         mean = first / n
         found[name] = (mean, (second / n - mean.square()).clamp(min=0.0))
     return found
-

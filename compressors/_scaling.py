@@ -1,13 +1,13 @@
-"""The same function in other numbers: channels rescaled between layers, so that what quantization shares a scale over is
-more alike. Before anything is compressed; the outputs change by float32's rounding alone.
+"""The same function in other numbers: channels rescaled between layers, so that what quantization shares a scale over
+is more alike. Before anything is compressed; the outputs change by float32's rounding alone.
 
-equalize   rows of a layer and columns of the next get the same range, s = sqrt(r1 / r2), in turn until they have (Nagel et
-           al. 2019, "Data-Free Quantization", 4.1)
-awq        channels with large inputs get larger weights, s = (rms of the input)^alpha, alpha the best of a grid for the
-           error of the next layers' outputs at `bits` (Lin et al. 2024, "AWQ", eq. 4 and 5)
-We differ  equalize: norms between layers are left out (their gain is not quantized; "awq" is for them). awq: the output's
-           error comes from the inputs' second moments; alpha = 0, nothing, is in the grid; any chain of operations that
-           keeps factors may stand between, and any number of layers behind
+equalize   rows of a layer and columns of the next get the same range, s = sqrt(r1 / r2), in turn until they have
+           (Nagel et al. 2019, "Data-Free Quantization", 4.1)
+awq        channels with large inputs get larger weights, s = (rms of the input)^alpha, alpha the best of a grid for
+           the error of the next layers' outputs at `bits` (Lin et al. 2024, "AWQ", eq. 4 and 5)
+We differ  equalize: norms between layers are left out (their gain is not quantized; "awq" is for them). awq: the
+           output's error comes from the inputs' second moments; alpha = 0, nothing, is in the grid; any chain of
+           operations that keeps factors may stand between, and any number of layers behind
 Cost       a trace (seconds), and for awq 11 roundings of each layer behind a link
 Did not help  equalize has nothing to do where norms stand between all layers, as in ResNets
 """

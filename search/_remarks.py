@@ -51,7 +51,5 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
     if not names:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [
-        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a "
-        f"batch norm behind them: {', '.join(names[:_SHOWN])}{more}"
-    ]
+    of_all = f"{len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a batch norm behind them"
+    return [f"[repair] bias has no place in {of_all}: {', '.join(names[:_SHOWN])}{more}"]

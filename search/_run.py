@@ -243,9 +243,10 @@ def space_from_dict(data: Sequence[Mapping[str, Any]], version: int) -> SearchSp
     return SearchSpace(
         groups=tuple(
             Group(
-                name=g["name"], layers=tuple(g["layers"]),
+                name=g["name"],
+                layers=tuple(g["layers"]),
                 levels=tuple(LayerSpec.from_dict(s, version=version) for s in g["levels"]),
-            )  # fmt: skip
+            )
             for g in data
         )
     )

@@ -263,8 +263,8 @@ class PrepareSection(Section):
 
     scaling: Literal["off", "equalize", "awq"] = Field(
         default="off",
-        description="scale channels between layers: equalize makes the ranges of rows and of the next layer's columns alike "
-        "(where no norm stands between them), awq makes weights of large inputs larger",
+        description="scale channels between layers: equalize makes the ranges of rows and of the next layer's columns "
+        "alike (where no norm stands between them), awq makes weights of large inputs larger",
     )
     bits: Integer = Field(default=4, ge=2, le=8, description="of the weights that awq has in mind")
 
@@ -274,7 +274,7 @@ class RepairSection(Section):
 
     bias: Flag = Field(
         default=False,
-        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind it",
+        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind",
     )
     batch_norm: Literal["off", "finalists", "trials"] = Field(
         default="off",

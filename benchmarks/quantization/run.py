@@ -3,9 +3,9 @@
 OMP_NUM_THREADS=1 python benchmarks/quantization/run.py --out benchmarks/results/quantization.json
 
 Not a timing, so the machine need not be idle; deterministic. With one thread about half an hour, a third of it the
-searches for mixed precision (`--trials`). A model that is in the file already is left as it is, so a run that was cut off
-goes on; delete the file to begin anew. Rivals that are not installed are looked for in the folder PAREDOWN_PEERS, and
-left out with the reason.
+searches for mixed precision (`--trials`). A model that is in the file already is left as it is, so a run that was cut
+off goes on; delete the file to begin anew. Rivals that are not installed are looked for in the folder PAREDOWN_PEERS,
+and left out with the reason.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """AdaRound: each weight up or down, whichever is better for the layer's output, learned for all of them together.
 
-What it does   a weight lies between two codewords; how far it goes towards the upper one is a soft variable, pulled by the
-               gradient of the output's error and pushed to 0 or 1 more and more
+What it does   a weight lies between two codewords; how far it goes towards the upper one is a soft variable, pulled
+               by the gradient of the output's error and pushed to 0 or 1 more and more
 Paper          Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization", eq. 21 to 24
-We differ      the output's error is quadratic, so its gradient comes from the inputs' second moments and no activation is
-               kept; any format (the two codewords are neighbours in its table); scales as "gptq" has them. No ReLU behind the
-               layer is looked at, and the inputs are those of the original model. A row that ends worse than GPTQ's, or than
-               rounding to nearest, takes that
+We differ      the output's error is quadratic, so its gradient comes from the inputs' second moments and no
+               activation is kept; any format (the two codewords are neighbours in its table); scales as "gptq" has
+               them. No ReLU behind the layer is looked at, and the inputs are those of the original model. A row that
+               ends worse than GPTQ's, or than rounding to nearest, takes that
 Cost           600 products of the layer's error with the moments: five to twenty times "descent"
-Did not help   on small layers, where "descent", which may move a weight by more than one codeword, ends lower; on 576 inputs
-               at 3 and 4 bits adaround's output error is 5 % below it
+Did not help   on small layers, where "descent", which may move a weight by more than one codeword, ends lower; on 576
+               inputs at 3 and 4 bits adaround's output error is 5 % below it
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a code stands for: `scale * (level - zero)`, where a level is the code itself or an entry of a table.
 
 A matrix (R, C) is cut into groups along its rows: (R, G) scales, G = ceil(C / group). One scale for the tensor is
-(1, 1), and of blocks of several rows there are (ceil(R / tall), G). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in every format, which is what is packed:
+(1, 1), and of blocks of several rows there are (ceil(R / tall), G). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in
+every format, which is what is packed:
 
     int       the number itself (8 bits: from -127)
     int_asym  the number above the lowest: level = code + 2^(b-1), with an integer zero point for each group

@@ -1,4 +1,4 @@
-"""Scales that belong to blocks of rows by columns: by hand, against the groups and tensors that they become, and stored."""
+"""Scales that belong to blocks of rows by columns: by hand, against the groups and tensors that they become, stored."""
 
 import pytest
 import torch

@@ -62,8 +62,8 @@ def _goals_of(model: str, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if "mixed" in data:
         row = data["mixed"]
         detail = (
-            f"{row['gain'] * unit:+.3f} [{row['low'] * unit:+.3f}, {row['high'] * unit:+.3f}] against {row['uniform']}, "
-            f"{row['bytes']} and {row['uniform_bytes']} B, divergence on the search part "
+            f"{row['gain'] * unit:+.3f} [{row['low'] * unit:+.3f}, {row['high'] * unit:+.3f}] against "
+            f"{row['uniform']}, {row['bytes']} and {row['uniform_bytes']} B, divergence on the search part "
             f"{row['search_divergence']:.4g} and {row['uniform_search_divergence']:.4g}"
         )
         yield goal("mixed precision at 4 mean bits beats the best uniform 4 bits", row["low"] > 0.0, detail)

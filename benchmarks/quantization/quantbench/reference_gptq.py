@@ -1,8 +1,8 @@
 """GPTQ as its paper has it, in the plainest way, to hold ours against: Frantar et al. 2023, "GPTQ", algorithm 1.
 
-Columns in their own order, a min-max grid with an integer zero point for each group, found when the group begins and from
-the weights as they are by then, damping of 0.01 of the mean of the diagonal. One column at a time, float64, no blocks.
-What is stored is what `int_asym` stores in groups with FP16 scales, so its bytes are those.
+Columns in their own order, a min-max grid with an integer zero point for each group, found when the group begins and
+from the weights as they are by then, damping of 0.01 of the mean of the diagonal. One column at a time, float64, no
+blocks. What is stored is what `int_asym` stores in groups with FP16 scales, so its bytes are those.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DAMPING = 0.01
 
 
 def reference_gptq(bench: Bench, *, bits: int, group: int) -> tuple[dict[str, Tensor], int]:
-    """(name of the weight -> its values, bytes of the stored model). Embeddings are rounded: their inputs are one-hot."""
+    """(name of the weight -> its values, bytes of the stored model). Embeddings are rounded: inputs are one-hot."""
     moments = bench.calibration.moments
     values: dict[str, Tensor] = {}
     for layer in bench.anatomy.layers:

@@ -64,7 +64,10 @@ ACTIVATIONS: Ways = {
 
 REPAIRS: dict[str, tuple[bool, bool]] = {" + bias": (True, False), " + bias, norms": (True, True)}
 """Suffix of a setting's name -> whether biases, and batch norms, are repaired."""
-REPAIRED = ("W8A8", *(f"W{bits} {way}" for bits in (4, 3, 2) for way in ("affine", "gptq", "descent", "palette descent")))
+REPAIRED = (
+    "W8A8",
+    *(f"W{bits} {way}" for bits in (4, 3, 2) for way in ("affine", "gptq", "descent", "palette descent")),
+)
 """Settings that are tried with each of these too, where the model has something to repair."""
 
 GROUPED = ("round to nearest", "affine", "gptq", "descent", "awq", "hqq", "int_asym gptq", "int_asym hqq")

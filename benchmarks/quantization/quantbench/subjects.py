@@ -34,7 +34,7 @@ N_SEARCH, N_SPOKEN = 1000, 120
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model, what it is calibrated on (a tensor of inputs), what settings are chosen on, and what they are reported on."""
+    """A model, what it is calibrated on (a tensor of inputs), what settings are chosen on, and reported on."""
 
     name: str
     model: nn.Module
@@ -62,9 +62,7 @@ def _images(standardised: bool, n_calibration: int = 512) -> dict[str, Any]:
 
 def resnet20() -> Subject:
     model = runpy.run_path(str(BENCHMARKS.parent / "examples" / "cifar10" / "resnet.py"))["trained_resnet20"]()
-    return Subject(
-        name="resnet20", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=True)
-    )
+    return Subject(name="resnet20", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=True))
 
 
 class _Same(nn.Conv2d):
@@ -109,9 +107,7 @@ class ResNet8(nn.Module):
 def resnet8() -> Subject:
     model = ResNet8()
     model.load_state_dict(load_file(sources.ASSETS / "cifar10" / "resnet8.safetensors"))
-    return Subject(
-        name="resnet8", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=False)
-    )
+    return Subject(name="resnet8", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=False))
 
 
 def _keywords(name: str, model: nn.Module, load: Callable[[], dict[str, tuple[Tensor, Tensor]]]) -> Subject:

@@ -214,11 +214,12 @@ def _passed(user: Node, node: Node, at: _At) -> _At | None:
         same = _rank(user) == _rank(node) and _size(user, at.axis) == _size(node, at.axis)
         return at if len(others) == 1 and same else None
     if op == "mean" and len(user.args) > 1 and user.args[0] is node:
-        axes = sorted(axis % _rank(node) for axis in user.args[1])  # type: ignore[union-attr, operator]
+        given: Any = user.args[1]
+        axes = [int(axis) % _rank(node) for axis in given]
         kept = len(user.args) > 2 and bool(user.args[2])
         if at.axis in axes:
             return None
-        return at if kept else replace_axis(at, at.axis - sum(axis < at.axis for axis in axes))
+        return at if kept else replace(at, axis=at.axis - sum(axis < at.axis for axis in axes))
     if op == "pad" and user.args[0] is node:
         pads: Any = user.args[1]
         constant = len(user.args) < 3 or user.args[2] == "constant"
@@ -230,10 +231,6 @@ def _passed(user: Node, node: Node, at: _At) -> _At | None:
             return _At(1, at.repeat * int(torch.tensor(before[2:]).prod()) if len(before) > 2 else at.repeat)
         return None
     return None
-
-
-def replace_axis(at: _At, axis: int) -> _At:
-    return replace(at, axis=axis)
 
 
 def _op(node: Node) -> str:

@@ -133,7 +133,9 @@ class MomentCollector:
 
     def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool = True) -> None:
         self._modules = {
-            layer.fqn: (layer, module_at(model, layer.fqn)) for layer in anatomy.layers if layer.kind != "embedding"
+            layer.fqn: (layer, module_at(model, layer.fqn))
+            for layer in anatomy.layers
+            if layer.kind != "embedding" and not layer.is_transposed
         }
         self._squared = {
             layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST

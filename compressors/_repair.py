@@ -143,7 +143,7 @@ def _places(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, _Pl
     behind = _norms_behind(model, anatomy, inputs)
     for layer, bias in zip(anatomy.layers, biases, strict=True):
         prefix = f"{layer.fqn}." if layer.fqn else ""
-        if layer.kind == "embedding":
+        if layer.kind == "embedding" or layer.is_transposed:
             continue
         if bias is not None and bias.is_floating_point() and keys.count(same_tensor(bias)) == 1:
             places[layer.fqn] = _Place(name=f"{prefix}bias", sign=1.0)

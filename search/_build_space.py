@@ -50,7 +50,8 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
     section = task.space
     if not anatomy.layers:
         raise TaskError(
-            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d and Embedding"
+            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d (transposed "
+            "ones too) and Embedding"
         )
     _check_globs(section, anatomy)
     _check_methods(section)

@@ -51,5 +51,7 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
     if not names:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    of_all = f"{len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a batch norm behind them"
-    return [f"[repair] bias has no place in {of_all}: {', '.join(names[:_SHOWN])}{more}"]
+    return [
+        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a batch "
+        + f"norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
+    ]

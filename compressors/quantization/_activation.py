@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._layers import CONVOLUTIONS
 from .._registry import ACTIVATION
 
 
@@ -124,7 +125,7 @@ class DynamicQuantizer:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        by_sample = isinstance(module, nn.Conv1d | nn.Conv2d)
+        by_sample = isinstance(module, CONVOLUTIONS)
         if args:
             return (dynamic_quantize(args[0], self.bits, by_sample), *args[1:]), kwargs
         if "input" in kwargs:

@@ -57,6 +57,7 @@ def mixed(bench: Bench, rows: Mapping[str, Any], uniform: str, trials: int) -> d
             "hardware": {"runtime": "torch"},
             "space": _space(spec),
             "objectives": {"names": ["divergence", "bytes"]},
+            "limits": {"bytes": {"max": rows[uniform]["bytes"]}},
             "search": {"seed": 0, "screen": 0},
             "budget": {"trials": trials},
             "mlflow": {"enabled": False},

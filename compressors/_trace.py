@@ -33,7 +33,8 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d "
-            f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the factory returns"
+            f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the "
+            f"factory returns"
         )
     seen = _watch(model, inputs, candidates)
     if not seen:

@@ -51,7 +51,8 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
     if not names:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [
-        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a batch "
-        + f"norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
-    ]
+    line = (
+        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a "
+    )
+    line += f"batch norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
+    return [line]

@@ -23,6 +23,9 @@ from quantbench.goals import goals
 from quantbench.measure import measure
 from quantbench.subjects import SUBJECTS
 
+SCHEMA_VERSION = 2
+"""Since 2 each row has its divergence on the search part."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,6 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = {
+        "schema_version": SCHEMA_VERSION,
         "command": shlex.join(["python", "benchmarks/quantization/run.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__},
@@ -41,7 +45,10 @@ def main() -> None:
         "goals": [],
     }
     if arguments.out.is_file():
-        result["models"] = json.loads(arguments.out.read_text())["models"]
+        known = json.loads(arguments.out.read_text())
+        if known.get("schema_version") != SCHEMA_VERSION:
+            parser.error(f"{arguments.out} was made by another version of this benchmark; delete it, or choose another")
+        result["models"] = known["models"]
     for name in arguments.models:
         if name in result["models"]:
             continue

@@ -64,12 +64,16 @@ def neighbours(rounder: Rounder, matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _learned(problem: WeightProblem, rounder: Rounder, hessian: Tensor) -> Tensor:
     groups, shape = len(hessian), problem.shape
     lower, upper = neighbours(rounder, problem.target)
-    gap = upper - lower
-    share = torch.where(gap > 0, (problem.target - lower) / gap.clamp(min=1e-30), 0.5).clamp(0.01, 0.99)
+    largest = problem.matrix.abs().amax(dim=1, keepdim=True)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    matrix, floor = problem.matrix / largest, lower / largest  # each row within [-1, 1]: no overflow in the squares
+    gap = upper / largest - floor
+    share = torch.where(gap > 0, (problem.target / largest - floor) / gap.clamp(min=1e-30), 0.5).clamp(0.01, 0.99)
     stretched = (share + (_STRETCH - 1.0)) / (2.0 * _STRETCH - 1.0)
     soft = torch.log(stretched / (1.0 - stretched))  # begins at the weight itself
     # each row's error in units of what rounding to nearest costs it, so that one push fits all layers
-    unit = _row_errors(problem, hessian, rounder.values(problem.target)).clamp(min=1e-30)[:, None]
+    plain = (rounder.values(problem.target) / largest - matrix).reshape(groups, -1, shape[1])
+    unit = ((plain @ hessian) * plain).sum(dim=2).reshape(-1, 1).clamp(min=1e-30)
     momentum, power = torch.zeros_like(soft), torch.zeros_like(soft)
     for step in range(1, _ITERATIONS + 1):
         logistic = torch.sigmoid(soft)
@@ -77,9 +81,9 @@ def _learned(problem: WeightProblem, rounder: Rounder, hessian: Tensor) -> Tenso
         open_ = (wide > 0.0) & (wide < 1.0)
         part = wide.clamp(0.0, 1.0)
         slope = torch.where(open_, (2.0 * _STRETCH - 1.0) * logistic * (1.0 - logistic), 0.0)
-        values = lower + gap * part
+        values = floor + gap * part
         values = values if problem.mask is None else values * problem.mask
-        error = (values - problem.matrix).reshape(groups, -1, shape[1])
+        error = (values - matrix).reshape(groups, -1, shape[1])
         gradient = 2.0 * (error @ hessian).reshape(shape) * gap * (shape[1] / unit)
         progress = (step / _ITERATIONS - _WARM) / (1.0 - _WARM)
         if progress > 0:
@@ -97,8 +101,8 @@ def _learned(problem: WeightProblem, rounder: Rounder, hessian: Tensor) -> Tenso
 
 
 def _row_errors(problem: WeightProblem, hessian: Tensor, values: Tensor) -> Tensor:
-    d = (values - problem.matrix).reshape(len(hessian), -1, problem.shape[1])
-    return ((d @ hessian) * d).sum(dim=2).reshape(-1)
+    d = (values.double() - problem.matrix.double()).reshape(len(hessian), -1, problem.shape[1])
+    return ((d @ hessian.double()) * d).sum(dim=2).reshape(-1)
 
 
 WEIGHT.register("adaround", adaround, formats=CONCRETE, needs="moments")

@@ -49,7 +49,7 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
     if unknown := sorted(set(config) - {"schema_version", "layers", "claims"}):
         raise ConfigError(f"unknown key {unknown[0]!r} in the config; known are schema_version, layers, claims")
     version = config.get("schema_version")
-    if version not in range(1, SCHEMA_VERSION + 1):
+    if not isinstance(version, int) or version not in range(1, SCHEMA_VERSION + 1):
         raise ConfigError(f"the config has schema version {version!r}; this paredown reads 1 to {SCHEMA_VERSION}")
     layers = config.get("layers")
     if not isinstance(layers, Mapping) or not all(isinstance(spec, Mapping) for spec in layers.values()):

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
+from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, SPEC_VERSION, WEIGHT_BITS, LayerSpec, formats
 
 if TYPE_CHECKING:
     from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
     from ._compress import applicable, compress, decode, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
     from ._registry import (
         methods,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
         register_sparsity_method,
         register_weight_method,
     )
+    from ._repair import Repairs, installed
     from ._resident import CompressedModel
+    from ._scaling import SCALINGS, scale_channels
     from ._store import VariantStore
     from ._variant import Variant
     from .quantization import ActivationQuantizer
@@ -46,6 +49,8 @@ _LAZY = {
     "forward": "._forward",
     "module_at": "._forward",
     "preserved": "._forward",
+    "Link": "._links",
+    "find_links": "._links",
     "LayerMoments": "._moments",
     "Moments": "._moments",
     "methods": "._registry",
@@ -53,7 +58,11 @@ _LAZY = {
     "register_rank_method": "._registry",
     "register_sparsity_method": "._registry",
     "register_weight_method": "._registry",
+    "Repairs": "._repair",
+    "installed": "._repair",
     "CompressedModel": "._resident",
+    "SCALINGS": "._scaling",
+    "scale_channels": "._scaling",
     "VariantStore": "._store",
     "Variant": "._variant",
     "ActivationQuantizer": ".quantization",
@@ -70,6 +79,8 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "SCALINGS",
+    "SPEC_VERSION",
     "WEIGHT_BITS",
     "ActivationQuantizer",
     "ActivationRange",
@@ -80,7 +91,9 @@ __all__ = [
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
+    "Link",
     "Moments",
+    "Repairs",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -89,9 +102,11 @@ __all__ = [
     "compress",
     "decode",
     "describe_file",
+    "find_links",
     "fixed_bytes",
     "formats",
     "forward",
+    "installed",
     "layer_bytes",
     "load_model",
     "methods",
@@ -104,6 +119,7 @@ __all__ = [
     "register_sparsity_method",
     "register_weight_method",
     "save_model",
+    "scale_channels",
     "stored_bytes",
     "tensor_digest",
 ]

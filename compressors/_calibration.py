@@ -23,9 +23,10 @@ from ._spec import LayerSpec
 from .quantization import ActivationQuantizer, DynamicQuantizer
 from .quantization._activation import affine_qparams, symmetric_qparams
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SAMPLE = 32768
 _BITS = 8
+_DEFAULT = LayerSpec().activation_method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ class ActivationRange:
 class Calibration:
     """fqn -> range of the layer's input. Layers with integer inputs (embeddings) have none.
 
-    ranges   by the method "affine" at 8 bits; other methods and widths have theirs in `others`, under the method's name
-             ("percentile") or, at another width, name@bits ("affine@4") -> fqn -> range
+    ranges   by the default method at 8 bits; other methods and widths have theirs in `others`, under the method's name
+             ("percentile") or, at another width, name@bits ("minmax@4") -> fqn -> range
     moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
     digest   sha256 over the ranges: it identifies the calibration of the activations
     """
@@ -67,7 +68,7 @@ class Calibration:
         """(scale, zero_point) for the layer's input under `spec`. Raises `ConfigError` if it was not calibrated."""
         method = spec.activation_method
         key = _key(method, spec.activation_bits)
-        ranges = self.ranges if key == "affine" else self.others.get(key, {})
+        ranges = self.ranges if key == _DEFAULT else self.others.get(key, {})
         if fqn not in ranges:
             raise ConfigError(
                 f"{fqn} is to have {spec.activation_bits}-bit activations by {method!r}, but the calibration holds no "
@@ -121,6 +122,7 @@ def calibrate(
     *,
     bits: Sequence[int] = (_BITS,),
     moments: bool = False,
+    means: bool = False,
 ) -> Calibration:
     """Run `model` on every batch (see `forward`), once, and choose ranges for the input of each layer.
 
@@ -130,8 +132,9 @@ def calibrate(
 
     bits     widths to choose ranges for, 8 always among them; by every registered method
     moments  collect the inputs' second moments too, which methods such as "gptq" need (see `_moments.py`)
+    means    collect their means, which are cheap and come with the moments anyway
     """
-    collector = MomentCollector(model, anatomy) if moments else None
+    collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
     watchers = {layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding"}
     n_batches = 0
     handles = []
@@ -155,7 +158,7 @@ def calibrate(
         for name in ACTIVATION.names
     }
     return Calibration(
-        ranges=by_method.pop("affine"),
+        ranges=by_method.pop(_DEFAULT),
         others=by_method,
         moments=None if collector is None else collector.result(anatomy),
     )

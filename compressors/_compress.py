@@ -29,6 +29,8 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.rank < 1.0:
         if layer.kind == "embedding":
             return "low rank is for linear layers and convolutions; this is an embedding"
+        if layer.is_transposed:
+            return "low rank is for plain convolutions; this one is transposed"
         if layer.groups != 1:
             return f"low rank needs a convolution of one group; this one has {layer.groups}"
         rows, columns = layer.matrix_shape
@@ -36,12 +38,16 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
         if rank * (rows + columns) >= rows * columns:
             return f"rank {rank} of a {rows} x {columns} matrix saves nothing: the factors are not smaller"
     if spec.weight_bits != FLOAT_BITS:
+        if layer.is_transposed and needs_moments(spec):
+            return f"{_looking(spec)!r} looks at the layer's inputs, which it cannot do for a transposed convolution"
         if not knows(spec.weight_method, spec.weight_format):
             return f"the weight method {spec.weight_method!r} does not know the format {spec.weight_format!r}"
-        shared = isinstance(spec.group_size, int) and spec.group_size > 0
+        tall, wide = spec.block
         if spec.weight_format in CASTS and (spec.group_size, spec.scale_bits) != (0, 32):
             return f"{spec.weight_format} has no scales, so group_size and scale_bits say nothing of it"
-        if shared and spec.rank >= 1.0 and int(spec.group_size) >= layer.matrix_shape[1]:
+        if tall > 1 and spec.rank >= 1.0 and tall >= layer.matrix_shape[0] and wide >= layer.matrix_shape[1]:
+            return f"a block of {spec.group_size} is no less than the whole {layer.matrix_shape}: that is 'tensor'"
+        if tall == 1 and spec.rank >= 1.0 and 0 < layer.matrix_shape[1] <= wide:
             return (
                 f"group_size {spec.group_size} is no less than the {layer.matrix_shape[1]} weights of a row: "
                 f"that is group_size 0"
@@ -58,6 +64,11 @@ def needs_moments(spec: LayerSpec) -> bool:
     if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
         return False
     return spec.weight_format == "adaptive" or _registry.WEIGHT.needs(spec.weight_method) == "moments"
+
+
+def _looking(spec: LayerSpec) -> str:
+    """What it is of a spec that needs moments."""
+    return spec.weight_method if spec.weight_format != "adaptive" else "adaptive"
 
 
 def compress(weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, moments: LayerMoments | None = None) -> Variant:
@@ -127,7 +138,7 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
     if moments is None:
         if layer.kind == "embedding":
             return None  # one-hot inputs: the identity
-        by = spec.weight_method if spec.weight_format != "adaptive" else "adaptive"
+        by = _looking(spec)
         if layer.groups * layer.matrix_shape[1] ** 2 > LARGEST:
             raise SpecError(
                 f"{layer.fqn}: {by!r} needs the moments of the layer's inputs, and of {layer.matrix_shape[1]} inputs "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,11 @@ FLOAT_BITS = 32
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 ACTIVATION_BITS = (4, 6, 8, FLOAT_BITS)
+
+SPEC_VERSION = 2
+"""Of what `LayerSpec.to_dict` leaves out. In version 1 an activation of which nothing was said had its range by least
+squared error ("affine"); since 2 it is the minimum and maximum ("minmax").
+"""
 
 WHOLE_TENSOR = "tensor"
 """The group size that means one scale for the whole weight."""
@@ -52,7 +58,8 @@ class LayerSpec:
 
     weight_format  what a code stands for, one of `FORMAT_BITS` (see `quantization/README.md`); the method chooses codes
     group_size     how many weights of a row share a scale (the last group may be short); 0: a whole row, that is one
-                   scale for each output channel; "tensor": one scale for all. FP16 and BF16 have no scale
+                   scale for each output channel; "tensor": one scale for all; "32x16": blocks of 32 rows (output
+                   channels) by 16 weights of each. FP16 and BF16 have no scale
     scale_bits     of the stored scales and tables: 32 or 16, floating point
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
@@ -65,7 +72,7 @@ class LayerSpec:
     sparsity: float = 0.0
     rank: float = 1.0
     weight_method: str = "affine"
-    activation_method: str = "affine"
+    activation_method: str = "minmax"
     sparsity_method: str = "magnitude"
     rank_method: str = "svd"
     weight_format: str = "int"
@@ -115,6 +122,13 @@ class LayerSpec:
         return self.changes_activation and self.activation_scheme != "dynamic"
 
     @property
+    def block(self) -> tuple[int, int]:
+        """(rows, columns) that share a scale, where `group_size` says so in numbers; 0 columns: all that there are."""
+        if isinstance(self.group_size, int):
+            return 1, self.group_size
+        return _block(self.group_size) or (1, 0)
+
+    @property
     def is_plain_int(self) -> bool:
         """Whether the weight is integers with one scale for each output channel (or for all), as int8 kernels want."""
         return self.weight_bits <= 8 and self.weight_format == "int" and self.group_size in (0, WHOLE_TENSOR)
@@ -148,13 +162,16 @@ class LayerSpec:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerSpec:
+    def from_dict(cls, data: Mapping[str, Any], *, version: int = SPEC_VERSION) -> LayerSpec:
+        """The inverse of `to_dict`; `version` is the `SPEC_VERSION` that `data` was written with."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in data.items():
             if key not in known:
                 raise SpecError(f"unknown key {key!r} in a layer's spec; known are {', '.join(known)}")
             if known[key].name.endswith("_method") and not isinstance(value, str):
                 raise SpecError(f"{key} must be the name of a method, got {value!r}")
+        if version < 2 and data.get("activation_bits", FLOAT_BITS) != FLOAT_BITS:
+            data = {"activation_method": "affine", **data}
         return cls(**data)
 
     def label(self) -> str:
@@ -215,11 +232,19 @@ def _either(values: tuple[object, ...]) -> str:
 
 def _check_group_size(value: object) -> None:
     is_count = isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 8 <= value <= 4096)
-    if not is_count and value != WHOLE_TENSOR:
+    block = _block(value) if isinstance(value, str) else None
+    is_block = block is not None and 2 <= block[0] <= 4096 and 1 <= block[1] <= 4096
+    if not is_count and not is_block and value != WHOLE_TENSOR:
         raise SpecError(
-            f"group_size must be 0 (a scale for each output channel), a number of weights from 8 to 4096, or "
-            f"{WHOLE_TENSOR!r} (one scale for all), got {value!r}"
+            f"group_size must be 0 (a scale for each output channel), a number of weights from 8 to 4096, a block such "
+            f"as '32x32' (2 rows and more, by weights of a row), or {WHOLE_TENSOR!r} (one scale for all), got {value!r}"
         )
+
+
+def _block(text: str) -> tuple[int, int] | None:
+    """(rows, columns) of "32x16"; None for what is not written so."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 _NEUTRAL = LayerSpec()

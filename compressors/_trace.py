@@ -21,6 +21,7 @@ class _Seen:
     """What the hook of one layer saw."""
 
     n_calls: int = 0
+    n_inputs: int = 0
     n_outputs: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
@@ -31,8 +32,9 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
     candidates = compressible(model)
     if not candidates:
         raise InputError(
-            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d and "
-            f"Embedding with a plain floating-point weight. Check the model that the factory returns"
+            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d "
+            f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the "
+            f"factory returns"
         )
     seen = _watch(model, inputs, candidates)
     if not seen:
@@ -64,6 +66,7 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
                 record.input_shape = tuple(first.shape[1:])
                 record.output_shape = tuple(output.shape[1:])
             record.n_calls += 1
+            record.n_inputs += first.numel()
             record.n_outputs += output.numel()
 
         return hook
@@ -81,11 +84,12 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
 
 def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int) -> LayerInfo:
     seen = all_seen[static.fqn]
-    per_output = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     return dataclasses.replace(
         static,
         n_calls=seen.n_calls,
-        macs=-(-seen.n_outputs * per_output // n_samples),
+        macs=-(-n_numbers * per_number // n_samples),
         input_shape=seen.input_shape,
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.

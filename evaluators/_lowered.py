@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..compressors import FLOAT_BITS
+
 if TYPE_CHECKING:
     from ..compressors import LayerInfo, LayerSpec
     from ..hardware_profiles import HardwareProfile, Lowered
@@ -12,10 +14,13 @@ if TYPE_CHECKING:
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:
     """What the profile's runtime really runs for this layer, treated so.
 
+    A transposed convolution runs in floating point, unless a rule names its kind: its scales belong to input channels.
     Zeros that follow no pattern are told as a share only: a rule about 2:4 does not fit them. Weights that are no plain
     integers (groups, palettes, …) run in floating point, unless the profile has a rule about their format or group.
     """
     weight_bits, activation_bits = spec.kernel_bits
+    if layer.is_transposed and not any(layer.kind in (rule.when.kinds or ()) for rule in profile.lowering):
+        weight_bits, activation_bits = FLOAT_BITS, FLOAT_BITS
     group_size = spec.group_size if isinstance(spec.group_size, int) else 0
     if _speaks_of(profile, spec, group_size):
         weight_bits = spec.weight_bits

@@ -9,8 +9,8 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,13 @@ from ..errors import ParedownError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compressors import Anatomy, Calibration, LayerSpec, Variant
+    from ..compressors import Anatomy, Calibration, LayerSpec, Repairs, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
     from ._plugins import Plugins
     from ._race import Losses, Raced
     from ._rows import Rows
     from ._space import SearchSpace
+    from ._task_sections import RepairSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class Bench:
 
     reference   what the original says on the search split
     divergence  "kl" or "mse"
+    repair      what is made good after compression
+    repair_inputs  calibration batches for it; empty where nothing is
     plugins     imported by whoever works at the bench, before anything else
     """
 
@@ -48,6 +51,8 @@ class Bench:
     store: Path
     batch_size: int
     plugins: Plugins
+    repair: RepairSection
+    repair_inputs: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,7 +64,8 @@ class Worker:
     _digests: dict[str, str] = field(default_factory=dict)
     _resident: Any = None
     _store: Any = None
-    _weights: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    _repairs: Repairs | None = None
+    _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _hooks: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
     _forwards: dict[nn.Module, Any] = field(default_factory=dict)
     _rows: Rows | None = None
@@ -71,7 +77,7 @@ class Worker:
         model = self.bench.model.eval()
         self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
-        self._weights = [(parameter, parameter.data) for parameter in model.parameters()]
+        self._weights = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
         self._hooks = {module: frozenset(module._forward_pre_hooks) for module in model.modules()}
         self._forwards = {module: vars(module).get("forward") for module in model.modules()}
 
@@ -81,8 +87,8 @@ class Worker:
 
         from ..compressors import CompressedModel
 
-        for parameter, data in self._weights:
-            parameter.data = data
+        for tensor, data in self._weights:
+            tensor.data = data
         for module, known in self._hooks.items():
             for key in [key for key in module._forward_pre_hooks if key not in known]:
                 del module._forward_pre_hooks[key]
@@ -92,6 +98,7 @@ class Worker:
             else:
                 vars(module)["forward"] = forward
         self._rows = None
+        self._repairs = None
         torch.set_grad_enabled(True)
         self._resident = CompressedModel(self.bench.model.eval(), self.bench.anatomy, self.bench.calibration)
 
@@ -138,13 +145,45 @@ class Worker:
                 divergence=bench.divergence, batch_size=bench.batch_size,
             )  # fmt: skip
 
-    def applied(self, levels: Sequence[int]) -> AbstractContextManager[nn.Module]:
-        """Inside, the model behaves as the candidate of these levels."""
+    @contextmanager
+    def applied(self, levels: Sequence[int], *, norms: bool = True) -> Iterator[nn.Module]:
+        """Inside, the model behaves as the candidate of these levels, repaired as far as trials are; `norms` False:
+        without a pass for the batch norms in any case."""
+        from ..compressors import installed
         from ._space import Candidate
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
-        applied: AbstractContextManager[nn.Module] = self._resident.apply(assignment, self.variants(assignment))
-        return applied
+        variants = self.variants(assignment)
+        values = self._repaired(assignment, variants, norms=norms and self.bench.repair.batch_norm == "trials")
+        with self._resident.apply(assignment, variants), installed(self.bench.model, values):
+            yield self.bench.model
+
+    @contextmanager
+    def repaired(self, assignment: Mapping[str, LayerSpec]) -> Iterator[None]:
+        """Inside, the model's weights are the original's, and its other numbers those that go with the assignment: what
+        is exported from it is what a trial sees, with batch norms that follow also where they do for finalists only."""
+        from ..compressors import installed
+
+        norms = self.bench.repair.batch_norm != "off"
+        with installed(self.bench.model, self._repaired(assignment, self.variants(assignment), norms=norms)):
+            yield
+
+    @property
+    def repairs(self) -> Repairs:
+        from ..compressors import Repairs
+
+        if self._repairs is None:
+            bench = self.bench
+            self._repairs = Repairs(self._resident, bench.calibration.moments, bench.repair_inputs)
+        return self._repairs
+
+    def _repaired(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], *, norms: bool
+    ) -> Mapping[str, Tensor]:
+        values: Mapping[str, Tensor] = {}
+        if self.bench.repair.bias:
+            values = self.repairs.biases(assignment, variants)
+        return self.repairs.norms(assignment, variants, values) if norms else values
 
     def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.

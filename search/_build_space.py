@@ -50,7 +50,8 @@ def build_space(task: Task, anatomy: Anatomy, costs: Costs | None = None) -> Sea
     section = task.space
     if not anatomy.layers:
         raise TaskError(
-            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d and Embedding"
+            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d (transposed "
+            "ones too) and Embedding"
         )
     _check_globs(section, anatomy)
     _check_methods(section)
@@ -168,9 +169,8 @@ def _matrix_bytes(rows: int, columns: int, spec: LayerSpec) -> int:
     n = rows * columns
     scales = 0
     if spec.weight_bits < 16:
-        size = spec.group_size
-        groups = ceil(columns / size) if isinstance(size, int) and size > 0 else 1
-        n_scales = 1 if size == "tensor" else rows * groups
+        tall, size = spec.block
+        n_scales = 1 if spec.group_size == "tensor" else ceil(rows / tall) * (ceil(columns / size) if size else 1)
         scales = n_scales * spec.scale_bits // 8
         scales += ceil(n_scales * spec.weight_bits / 8) if spec.weight_format == "int_asym" else 0
         scales += 2**spec.weight_bits * spec.scale_bits // 8 if spec.weight_format == "palette" else 0
@@ -333,7 +333,7 @@ def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any
         if data.get("weight_format") in ("fp16", "bf16"):  # a cast has neither scales nor a choice of codes
             data |= {"group_size": 0, "scale_bits": 32, "weight_method": chosen["weight_method"][0]}
         if data.get("activation_scheme") == "dynamic":  # nothing to calibrate, so no choice of a range
-            data["activation_method"] = chosen["activation_method"][0]
+            data["activation_method"] = _NEUTRAL.activation_method
         yield LayerSpec.from_dict(data)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compressors import LayerSpec
+from ..compressors import SPEC_VERSION, LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
@@ -16,6 +16,7 @@ from ._devices import remarks_on, static_measurements
 from ._environment import environment
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
+from ._remarks import without_correction
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
@@ -56,6 +57,9 @@ def build_store(sitting: Sitting) -> None:
     for device in prepared.devices:
         hardware = sitting.task.hardware
         for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
+            sitting.recorder.note(line)
+    if prepared.task.repair.bias:
+        for line in without_correction(prepared.bench.model, prepared.anatomy, prepared.bench.repair_inputs):
             sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
@@ -105,6 +109,7 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "search_data": prepared.bench.split.digest,
         "report_data": prepared.report.digest,
         "space": space_to_dict(space),
+        "spec_version": SPEC_VERSION,
         "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
         "guide": [{"name": o.name, "maximise": o.maximise} for o in prepared.guide],
         "quality": prepared.bench.metric.name,

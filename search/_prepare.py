@@ -99,12 +99,15 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    digest = model_digest(model)
+    if task.prepare.scaling != "off":
+        model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
-        moments=any(needs_moments(spec) for spec in wanted),
+        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
@@ -122,6 +125,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         store=store,
         batch_size=batch,
         plugins=plugins,
+        repair=task.repair,
+        repair_inputs=_repair_inputs(task, splits.calibration),
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
@@ -137,8 +142,35 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         guide=guide,
         modules=user_modules(task),
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
-        model_digest=model_digest(model),
+        model_digest=digest,
     )
+
+
+def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
+    """A copy with other numbers and the same outputs."""
+    import copy
+
+    from ..compressors import calibrate, scale_channels
+
+    how, batch, ready = task.prepare.scaling, task.data.batch_size, copy.deepcopy(model)
+    batches = (inputs for inputs, _ in calibration.batches(batch))
+    moments = calibrate(ready, batches, anatomy, moments=True).moments if how == "awq" else None
+    scale_channels(
+        ready, calibration.take(2).inputs, how, anatomy=anatomy, moments=moments, bits=task.prepare.bits
+    )  # fmt: skip
+    return ready
+
+
+def _repair_inputs(task: Task, calibration: Split) -> tuple[Any, ...]:
+    """A few samples where they only show how the layers are joined."""
+    import torch
+
+    repair = task.repair
+    if repair.batch_norm == "off" and not repair.bias:
+        return ()
+    n = min(2 if repair.batch_norm == "off" else repair.samples, len(calibration))
+    chosen = calibration.select(torch.linspace(0, len(calibration) - 1, n).long())  # data sets come sorted
+    return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
 
 
 def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:

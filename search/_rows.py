@@ -142,7 +142,7 @@ class Rows:
         from ..evaluators.sensitivity import PrefixMismatchError
 
         model, batch = self.worker.bench.model, Split("table", inputs)
-        with self.worker.applied(self._levels(group, level)):
+        with self.worker.applied(self._levels(group, level), norms=False):
             if cache is not None and self.why_not is None:
                 try:
                     with cache.before(self.worker.bench.space.groups[group].layers):
@@ -192,7 +192,7 @@ class Rows:
         from ..evaluators.sensitivity import Timeline
 
         bench = self.worker.bench
-        with self.worker.applied(base_levels(bench.space)):
+        with self.worker.applied(base_levels(bench.space), norms=False):
             timeline = Timeline.trace(bench.model, bench.split.take(TRACED).inputs)
         self._timeline, self.why_not = timeline, timeline.why_not
 
@@ -204,7 +204,7 @@ class Rows:
         bench = self.worker.bench
         inputs, fqns = bench.split.take(TRACED).inputs, bench.space.groups[group].layers
         try:
-            with self.worker.applied(base_levels(bench.space)):
+            with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
                     bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns]
                 )  # fmt: skip
@@ -232,7 +232,7 @@ class Rows:
             return self._kept[at]
         groups = [g.layers for g in bench.space.groups] if plan.together else [bench.space.groups[group].layers]
         try:
-            with self.worker.applied(base_levels(bench.space)):
+            with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
                     bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups
                 )  # fmt: skip

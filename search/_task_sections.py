@@ -237,7 +237,9 @@ class SpaceSection(Section):
         default=("affine",), description="how weights are quantized: names of registered methods, each tried"
     )
     activation_method: ActivationMethods = Field(
-        default=("affine",), description="how the ranges of quantized activations are chosen"
+        default=("minmax",),
+        description="how the ranges of quantized activations are chosen: minmax, percentile, entropy, or affine (least "
+        "squared error)",
     )
     sparsity_method: SparsityMethods = Field(
         default=("magnitude",), description="how the weights that become zero are chosen"
@@ -250,7 +252,8 @@ class SpaceSection(Section):
     )
     group_size: GroupSizes = Field(
         default=(0,),
-        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, or 'tensor'",
+        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, 'tensor', or a "
+        "block of rows by weights, '32x32'",
     )
     scale_bits: ScaleBits = Field(default=(32,), description="of the stored scales and tables: 32, 16")
     activation_scheme: ActivationSchemes = Field(
@@ -262,6 +265,32 @@ class SpaceSection(Section):
         default_factory=dict,
         description="glob of layer names -> axes; where several match, the later one wins, axis by axis",
     )
+
+
+class PrepareSection(Section):
+    """What is done to the model before anything is compressed; its outputs stay, but for float32's rounding."""
+
+    scaling: Literal["off", "equalize", "awq"] = Field(
+        default="off",
+        description="scale channels between layers: equalize makes the ranges of rows and of the next layer's columns "
+        "alike (where no norm stands between them), awq makes weights of large inputs larger",
+    )
+    bits: Integer = Field(default=4, ge=2, le=8, description="of the weights that awq has in mind")
+
+
+class RepairSection(Section):
+    """What is made good after compression, without training and without a byte more; of every candidate alike."""
+
+    bias: Flag = Field(
+        default=False,
+        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind",
+    )
+    batch_norm: Literal["off", "finalists", "trials"] = Field(
+        default="off",
+        description="whether the running statistics of batch norms follow the compressed model's: of what is exported, "
+        "or of every trial too (a pass over `samples` each)",
+    )
+    samples: Integer = Field(default=256, ge=2, description="calibration samples for batch_norm, at most")
 
 
 class ObjectivesSection(Section):

@@ -56,15 +56,15 @@ class Workshop:
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            main = export_model(
-                format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
-                self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
-                runtime=runtime_for(format, self.prepared.task),
-            )  # fmt: skip
-            if entropy:
+            with self.worker.repaired(assignment):
                 variants = self.worker.variants(assignment)
-                save_model(main, bench.model, assignment, variants, bench.calibration, entropy=True)
-            return main
+                main = export_model(
+                    format, bench.model, assignment, variants, bench.calibration, self.prepared.calibration_inputs,
+                    folder, anatomy=bench.anatomy, runtime=runtime_for(format, self.prepared.task),
+                )  # fmt: skip
+                if entropy:
+                    save_model(main, bench.model, assignment, variants, bench.calibration, entropy=True)
+                return main
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -77,7 +77,8 @@ class Workshop:
         path = folder / "stored.safetensors"
         bench = self.prepared.bench
         try:
-            save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
+            with self.worker.repaired(assignment):
+                save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
             return path.stat().st_size
         finally:
             path.unlink(missing_ok=True)

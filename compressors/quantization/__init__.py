@@ -3,6 +3,7 @@
 from ._activation import ActivationQuantizer, DynamicQuantizer, dynamic_quantize, mse_range
 from ._activation_ranges import activation_entropy, activation_minmax, activation_percentile
 from ._adaptive import adaptive, best_format
+from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
 from ._descent import descent
 from ._gptq import gptq
@@ -27,6 +28,7 @@ __all__ = [
     "activation_minmax",
     "activation_percentile",
     "adaptive",
+    "adaround",
     "affine",
     "awq",
     "best_format",
@@ -40,6 +42,7 @@ __all__ = [
     "hqq",
     "minmax",
     "mse_range",
+    "neighbours",
     "percentile",
     "weighted",
 ]

@@ -135,7 +135,7 @@ def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
 def _before(
     layer_module: nn.Module, layer: Lowered, activation_op: ActivationOp
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    by_sample = isinstance(layer_module, nn.Conv1d | nn.Conv2d)
+    by_sample = isinstance(layer_module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
 
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -31,7 +31,7 @@ def config_schema() -> dict[str, Any]:
         "weight_format": {"enum": list(FORMAT_BITS)},
         "group_size": {
             "type": ["integer", "string"],
-            "description": "weights that share a scale; 0: a row, or 'tensor'",
+            "description": "weights that share a scale; 0: a row, 'tensor', or a block such as '32x32'",
         },
         "scale_bits": {"enum": list(SCALE_BITS)},
         "activation_scheme": {"enum": list(ACTIVATION_SCHEMES)},

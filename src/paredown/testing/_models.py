@@ -183,6 +183,18 @@ _add("mlp", _mlp, lambda: torch.randn(_N, 8))
 _add("bare_layer", lambda: nn.Linear(5, 3), lambda: torch.randn(_N, 5))
 _add("convolutions", _convolutions, lambda: torch.randn(_N, 3, 9, 9))
 _add("conv1d", lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 5)), lambda: torch.randn(_N, 2, 16))
+_add(
+    "transposed",
+    lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Flatten(2),
+        nn.ConvTranspose1d(4, 3, 2, padding=1),
+    ),
+    lambda: torch.randn(_N, 2, 7, 7),
+)
 _add("grouped", lambda: nn.Sequential(nn.Conv2d(6, 9, 3, groups=3), nn.Flatten()), lambda: torch.randn(_N, 6, 5, 5))
 _add("depthwise", _depthwise, lambda: torch.randn(_N, 6, 5, 5))
 _add("one_channel", _one_channel, lambda: torch.randn(_N, 1, 2, 2))

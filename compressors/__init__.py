@@ -10,15 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
+from ._pattern import Pattern
+from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, RANK_FORMS, WEIGHT_BITS, LayerSpec, formats
 
 if TYPE_CHECKING:
     from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
-    from ._compress import applicable, compress, decode, needs_moments
+    from ._compress import applicable, compress, decode, needs_gradients, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._gradients import Gradients, LayerGradients, collect_gradients
     from ._moments import LayerMoments, Moments
     from ._registry import (
+        is_method,
         methods,
         register_activation_method,
         register_rank_method,
@@ -39,6 +42,7 @@ _LAZY = {
     "applicable": "._compress",
     "compress": "._compress",
     "decode": "._compress",
+    "needs_gradients": "._compress",
     "needs_moments": "._compress",
     "model_digest": "._digest",
     "tensor_digest": "._digest",
@@ -46,8 +50,12 @@ _LAZY = {
     "forward": "._forward",
     "module_at": "._forward",
     "preserved": "._forward",
+    "Gradients": "._gradients",
+    "LayerGradients": "._gradients",
+    "collect_gradients": "._gradients",
     "LayerMoments": "._moments",
     "Moments": "._moments",
+    "is_method": "._registry",
     "methods": "._registry",
     "register_activation_method": "._registry",
     "register_rank_method": "._registry",
@@ -70,33 +78,40 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "RANK_FORMS",
     "WEIGHT_BITS",
     "ActivationQuantizer",
     "ActivationRange",
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "Gradients",
     "Inputs",
+    "LayerGradients",
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
     "Moments",
+    "Pattern",
     "Variant",
     "VariantStore",
     "activation_quantizer",
     "applicable",
     "calibrate",
+    "collect_gradients",
     "compress",
     "decode",
     "describe_file",
     "fixed_bytes",
     "formats",
     "forward",
+    "is_method",
     "layer_bytes",
     "load_model",
     "methods",
     "model_digest",
     "module_at",
+    "needs_gradients",
     "needs_moments",
     "preserved",
     "register_activation_method",

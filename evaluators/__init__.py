@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         summarise,
         value_of_loss,
     )
+    from .sensitivity import loss_gradients
 
 _HOMES = {
     "._costs": ("Cost", "bops", "macs"),
@@ -76,6 +77,7 @@ _HOMES = {
         "summarise",
         "value_of_loss",
     ),
+    ".sensitivity": ("loss_gradients",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -111,6 +113,7 @@ __all__ = [
     "get_metric",
     "interleaved",
     "is_tie",
+    "loss_gradients",
     "losses_of",
     "lowered_as",
     "macs",

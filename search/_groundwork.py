@@ -14,6 +14,7 @@ from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._devices import remarks_on, static_measurements
 from ._environment import environment
+from ._plans import plans, weights_of
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
@@ -129,12 +130,14 @@ def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
-    """The original and every uniform setting. They do not count against the budget of trials."""
+    """The original, every uniform setting, and the allocations that need no search. They do not count against the budget of trials."""
     space, state = sitting.prepared.space, sitting.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    wanted += [("uniform", candidate) for _, candidate in uniform_settings(space)]
+    baselines = uniform_settings(space)
+    baselines += plans(space, weights_of(sitting.prepared.bench.model), sitting.task.space.rank_energy)
+    wanted += [("uniform", candidate) for candidate in dict.fromkeys(candidate for _, candidate in baselines)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

@@ -3,7 +3,7 @@
 A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
     spec      JSON with short keys; nothing where the weight is left alone
-    1 byte    bit 0: the first stored matrix has a bitmap; bit 1: so has the second
+    1 byte    bit i: the i-th stored matrix has a bitmap
     matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the bitmap
 A layer:
     2 bytes   length of the spec, little endian
@@ -25,7 +25,7 @@ from torch import Tensor
 from ...errors import IntegrityError, SpecError
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
-from .._variant import part_shapes
+from .._variant import part_shapes, part_spec, prefixes
 from ..quantization._grid import CASTS
 from ._packing import packed_bytes, unpack_bits
 from ._parts import NAMES, concrete_grid
@@ -43,6 +43,8 @@ _SHORT = {
     "group_size": "g",
     "scale_bits": "sb",
     "activation_scheme": "as",
+    "pattern": "p",
+    "rank_form": "rf",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
@@ -51,9 +53,8 @@ _LENGTH = struct.Struct("<H")
 
 def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
     """`tensors` as in `Variant.tensors`."""
-    prefixes = _prefixes(spec)
-    flags = sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}bitmap" in tensors)
-    data = [tensors[prefix + name] for prefix in prefixes for name in NAMES if prefix + name in tensors]
+    flags = sum(1 << i for i, prefix in enumerate(prefixes(spec)) if f"{prefix}bitmap" in tensors)
+    data = [tensors[prefix + name] for prefix in prefixes(spec) for name in NAMES if prefix + name in tensors]
     return _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(tensor_bytes(tensor) for tensor in data)
 
 
@@ -83,7 +84,7 @@ class Reader:
         flags = int(self._take(1)[0])
         tensors: dict[str, Tensor] = {}
         for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
-            part = self._part(part_shape, spec, dtype, has_bitmap=bool(flags >> i & 1))
+            part = self._part(part_shape, part_spec(spec, prefix), dtype, has_bitmap=bool(flags >> i & 1))
             tensors |= {prefix + name: tensor for name, tensor in part.items()}
         return spec, tensors
 
@@ -152,7 +153,3 @@ def _spec_bytes(spec: LayerSpec) -> bytes:
     data = {_SHORT[key]: value for key, value in spec.to_dict().items()}
     text = json.dumps(data, separators=(",", ":")).encode() if data else b""
     return _LENGTH.pack(len(text)) + text
-
-
-def _prefixes(spec: LayerSpec) -> tuple[str, ...]:
-    return ("",) if spec.rank >= 1.0 else ("u.", "v.")

@@ -94,8 +94,9 @@ def _sparsity_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
             return f"the pattern {reason}" + (f" (of the factor {prefix[0]})" if prefix else "")
     n = pattern.n_zeros(spec.sparsity, layer.matrix_shape)
     if n == 0:
-        unit = {"block": "block", "row": "weight of each row", "column": "weight of each column"}
-        return f"sparsity {spec.sparsity:g} of {layer.n_weights} weights is less than one {unit.get(pattern.kind, 'weight')}"
+        units = {"block": "block", "row": "weight of each row", "column": "weight of each column"}
+        unit = units.get(pattern.kind, "weight")
+        return f"sparsity {spec.sparsity:g} of {layer.n_weights} weights is less than one {unit}"
     if pattern.kind and _registry.SPARSITY.gives(spec.sparsity_method) == "mask":
         return (
             f"the sparsity method {spec.sparsity_method!r} knows no pattern; use one that gives scores, or pattern ''"
@@ -143,8 +144,8 @@ def compress(
 
     The order is rank, sparsity, bits (see `LayerSpec`); the neutral spec is an exact no-op. The activation's part of
     the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the weight holds NaN or
-    infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has none, or if a registered
-    method breaks its protocol.
+    infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has none, or if a
+    registered method breaks its protocol.
     """
     weight = weight.detach().cpu()
     if tuple(weight.shape) != layer.weight_shape:
@@ -239,7 +240,8 @@ class _Work:
             kept = kept if mask is None else torch.where(mask, kept, torch.zeros_like(kept))
             return store_values(kept if spec.weight_bits == FLOAT_BITS else kept.to(CASTS[spec.weight_format]))
         mends = _bits_need_moments(spec)
-        target = matrix.float() if values is None or mends else values
+        # on its mask the mended weight is nearest to the dense one, so what is nearest to it is nearest to both
+        target = matrix.float() if values is None else values
         problem = WeightProblem(
             matrix=target, grid=Grid.of(spec, matrix.shape[1]), mask=mask, moments=second if mends else None
         )
@@ -291,7 +293,7 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
         if layer.groups * layer.matrix_shape[1] ** 2 > LARGEST:
             raise SpecError(
                 f"{layer.fqn}: {by!r} needs the moments of the layer's inputs, and of {layer.matrix_shape[1]} inputs "
-                f"they are too large (at most {LARGEST} entries are kept); use a method such as {plain!r} for this layer"
+                f"they are too large (at most {LARGEST} entries are kept); use a method such as {plain!r} here"
             )
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the layer's inputs ({by!r} needs moments), and none were collected; "

@@ -49,7 +49,8 @@ class Gradients(Statistics):
 def collect_gradients(
     model: nn.Module, batches: Iterable[tuple[Any, Any, int]], anatomy: Anatomy, loss: Loss
 ) -> Gradients:
-    """One forward and backward pass over `batches` of (inputs, targets, number of samples); the model is left as it was.
+    """One forward and backward pass over `batches` of (inputs, targets, number of samples); the model is left as it
+    was.
 
     Of a batch of b samples the gradient is a mean, whose square is b times too small where the samples' gradients are
     independent: it is multiplied by b. Batches of one sample are exact; `PASSES` says how small they should be.

@@ -1,8 +1,8 @@
 """Where the zeros of a sparse weight may stand, as a value.
 
-The weight of a layer is a matrix (out, in * kernel); a pattern runs along outputs and *input channels*, at each position
-of the kernel by itself, as sparse kernels want it (TensorRT: of every four input channels two, for each output channel
-and position).
+The weight of a layer is a matrix (out, in * kernel); a pattern runs along outputs and *input channels*, at each
+position of the kernel by itself, as sparse kernels want it (TensorRT: of every four input channels two, for each
+output channel and position).
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ def _parsed(text: str) -> Pattern:
     ):
         return Pattern(kind="block", n=int(match[1]), m=int(match[2]))
     raise SpecError(
-        f"pattern must be '' (zeros anywhere), 'N:M' with N < M (of every M input channels N survive: '2:4'), a block of "
-        f"outputs x inputs ('1x4', '4x4', '16x1'), 'row' or 'column', got {text!r}"
+        f"pattern must be '' (zeros anywhere), 'N:M' with N < M (of every M input channels N survive: '2:4'), a block "
+        f"of outputs x inputs ('1x4', '4x4', '16x1'), 'row' or 'column', got {text!r}"
     )
+
+
+ANYWHERE = Pattern()

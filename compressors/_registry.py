@@ -17,7 +17,8 @@ sparsity    (matrix, share) -> mask (out, n) bool, True where a weight survives;
             up for what was dropped. For both see `sparsity/_problem.py`; with `needs` the problem holds what the
             calibration data says of the inputs ("moments"), of the loss ("gradients"), or of both
 rank        (matrix, rank) -> (u, v): u (out, rank) and v (rank, n) float32, whose product stands for the matrix.
-            With needs="moments" it is (matrix, rank, second): second (n, n) moments of what the rows are multiplied with
+            With needs="moments" it is (matrix, rank, second): second (n, n) moments of what the rows are multiplied
+            with
 
 All of them are pure and deterministic, and leave their arguments alone. How the result is stored is not their business.
 """
@@ -177,7 +178,9 @@ def register_rank_method(name: str, method: RankMethod, *, version: str = "1", n
 
 
 def is_method(kind: str, name: str) -> bool:
-    """Whether a method of this kind has this name, or the name is an expression over some (see `sparsity/_blend.py`)."""
+    """Whether a method of this kind has this name, or the name is an expression over some (see
+    `sparsity/_blend.py`).
+    """
     return name in methods(kind) or name in REGISTRIES[kind]
 
 

@@ -130,7 +130,9 @@ def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
-    """The original, every uniform setting, and the allocations that need no search. They do not count against the budget of trials."""
+    """The original, every uniform setting, and the allocations that need no search (`_plans.py`). They do not count
+    against the budget of trials.
+    """
     space, state = sitting.prepared.space, sitting.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))

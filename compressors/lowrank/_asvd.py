@@ -1,10 +1,10 @@
 """Low rank in the metric of the calibration data: the factors that cost the layer's output least.
 
-What it does   W ~ U V such that E|(W - U V) x|^2 = |(W - U V) C^1/2|^2 is the least that this rank allows, C = E[x x'] of the
-               layer's inputs: the singular value decomposition of W C^1/2, with C^-1/2 taken back into V
+What it does   W ~ U V such that E|(W - U V) x|^2 = |(W - U V) C^1/2|^2 is the least that this rank allows, C = E[x x']
+               of the layer's inputs: the singular value decomposition of W C^1/2, with C^-1/2 taken back into V
 Paper          Wang et al. 2024, "SVD-LLM", and 2025, "Dobi-SVD"; for the closed form, Eckart and Young 1936
-We differ      the symmetric root instead of a Cholesky factor, which needs no full rank; directions that the data does not
-               have are kept by a millionth of the mean (so that full rank gives the weight back); signs are fixed
+We differ      the symmetric root instead of a Cholesky factor, which needs no full rank; directions that the data does
+               not have are kept by a millionth of the mean (so that full rank gives the weight back); signs are fixed
 Cost           an eigendecomposition of C and one SVD, in float64
 Did not help   inputs that are nearly white: there it is the plain SVD
 """

@@ -10,6 +10,7 @@ from .._registry import RANK
 from ._forms import basis, part_shapes, reduced_moments, unfolded
 
 _ROUNDS = 2
+_DAMPING = 0.01
 
 
 def factorize(
@@ -40,9 +41,16 @@ def factorize(
 def fitted(
     form: str, prefix: str, matrix: Tensor, parts: dict[str, Tensor], second: Tensor | None, shape: tuple[int, ...]
 ) -> Tensor:
-    """The part that, with those before it in the chain, comes nearest to `matrix` (rows, n) in the layer's output."""
+    """The part that, with those before it in the chain, comes nearest to `matrix` (rows, n) in the layer's output.
+
+    The moments are damped by a hundredth of their mean, for directions that a few samples do not have.
+    """
     through = basis(form, prefix, parts, shape)
-    weighed = through if second is None else through @ second.double()
+    if second is None:
+        weighed = through
+    else:
+        damping = _DAMPING * float(second.diagonal().double().mean())
+        weighed = through @ second.double() + damping * through
     gram = weighed @ through.T
     return (matrix.double() @ weighed.T @ torch.linalg.pinv(gram, hermitian=True)).float()
 

@@ -1,6 +1,7 @@
 """What a weight of a lower rank is split into: shapes, products, and what each part is multiplied with.
 
-A weight is (O, I) or (O, I, kh, kw); n = I * K, K = kh * kw. Each part is the matrix (out, in * kernel) of a real layer:
+A weight is (O, I) or (O, I, kh, kw); n = I * K, K = kh * kw. Each part is the matrix (out, in * kernel) of a real
+layer:
 
     channel   v (r, I K) then u (O, r): the old kernel with r outputs, then 1 x 1    r of min(O, I K)
     input     v (r, I) then u (O, r K): 1 x 1, then the old kernel on r inputs       r of min(O K, I)
@@ -120,8 +121,9 @@ def product(form: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
 
 
 def basis(form: str, prefix: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
-    """(columns of that part, n) float64: the part's matrix times it is the whole, all that comes after left out. For all
-    parts of a chain but its first."""
+    """(columns of that part, n) float64: the part's matrix times it is the whole, all that comes after left out. For
+    all parts of a chain but its first."""
+    form = "channel" if form == "residual" else form  # its rest is beside the chain
     columns = part_columns(form, prefix, parts, shape)
     eye = torch.eye(columns, dtype=torch.float64)
     known = {name: part.double() for name, part in parts.items()}
@@ -137,7 +139,8 @@ def part_columns(form: str, prefix: str, parts: Parts, shape: tuple[int, ...]) -
 
 
 def input_moments(form: str, prefix: str, parts: Parts, second: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(m, m) float64: second moments of what a part (out, m) is multiplied with, from those of the layer's inputs (n, n).
+    """(m, m) float64: second moments of what a part (out, m) is multiplied with, from those of the layer's inputs (n,
+    n).
 
     parts  those before it in the chain, as they are stored
     Of the first part of a chain it is the mean over the kernel's positions that it does not see.

@@ -3,7 +3,8 @@
     sparsity_method = "0.7*wanda+0.3*taylor"        a mixture: of each score the rank within the layer, weighted
     sparsity_method = "refit(0.5*obs+0.5*fisher)"   the mask of a score, the survivors by `_refit`
 
-Ranks, because scores of different kinds have different units and tails. What a mixture needs is all that its parts need.
+Ranks, because scores of different kinds have different units and tails. What a mixture needs is all that its parts
+need.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Scores from the loss' gradient on the calibration data.
 
-What it does   taylor: |w * E[g]|, what the loss would gain or lose to first order, were the weight zero; gradient: |E[g]|;
-               fisher: w^2 E[g^2] / 2, the same to second order with the Hessian's diagonal taken for the Fisher
+What it does   taylor: |w * E[g]|, what the loss would gain or lose to first order, were the weight zero; gradient:
+               |E[g]|; fisher: w^2 E[g^2] / 2, the same to second order with the Hessian's diagonal taken for the Fisher
                information's (the loss' own curvature, where OBS in `_obs.py` has that of the layer's output)
 Paper          Molchanov et al. 2017 and 2019 (Taylor); LeCun et al. 1990, "Optimal Brain Damage" (diagonal)
 We differ      no steps of training between: the gradient is that of the trained network, in one pass
 Cost           one backward pass over the calibration split, shared by all of them
-Did not help   on a well trained network E[g] is near zero and mostly noise, so that "gradient" and "taylor" order weights
-               hardly better than chance in places; "fisher" does not cancel. Figures: benchmarks/pruning
+Did not help   on a well trained network E[g] is near zero and mostly noise, so that "gradient" and "taylor" order
+               weights hardly better than chance in places; "fisher" does not cancel. Figures: benchmarks/pruning
 """
 
 from __future__ import annotations

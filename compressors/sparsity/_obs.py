@@ -6,8 +6,8 @@ Paper          Hassibi and Stork 1993; layer by layer: Frantar and Alistarh 2022
                Kurtic et al. 2022, "oBERT" (there with the loss' Fisher information)
 We differ      scores only, all from the dense weight: nothing is updated between one weight and the next ("sparsegpt",
                and "refit(obs)", do)
-Cost           one inverse of the inputs' moments a layer; for N:M one small solve for each set of M - N (M up to 8; beyond
-               it is "obs")
+Cost           one inverse of the inputs' moments a layer; for N:M one small solve for each set of M - N (M up to 8;
+               beyond it is "obs")
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From scores to a mask, in any pattern.
 
-With the same scores a sparser mask drops everything that a lighter one does: for weights, rows, columns and blocks of one
-size at any two shares, for N:M with the same M.
+With the same scores a sparser mask drops everything that a lighter one does: for weights, rows, columns and blocks of
+one size at any two shares, for N:M with the same M.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._pattern import Pattern
+from .._pattern import ANYWHERE, Pattern
 from ._patterns import drop_lowest
 
 
@@ -27,7 +27,7 @@ class SparsityProblem:
 
     matrix: Tensor
     share: float
-    pattern: Pattern = Pattern()
+    pattern: Pattern = ANYWHERE
     kernel: int = 1
     moments: Tensor | None = None
     gradients: Tensor | None = None

@@ -1,11 +1,12 @@
 """The survivors of any mask, moved to where the layer's output suffers least.
 
-What it does   minimises trace((V - W) H (V - W)') over V that are zero where the mask is, row by row, by conjugate gradients
+What it does   minimises trace((V - W) H (V - W)') over V that are zero where the mask is, row by row, by conjugate
+               gradients
 Paper          the objective is SparseGPT's; solved on a fixed mask: Meng et al. 2024, "ALPS", sec. 3.3
 We differ      the mask is that of any score, chosen beforehand
 Cost           at most 60 products of the weight with the inputs' moments
-Did not help   where the calibration data is scarce beside the layer's inputs: it fits the survivors to these samples. The
-               moments are damped by a hundredth of their mean
+Did not help   where the calibration data is scarce beside the layer's inputs: it fits the survivors to these samples.
+               The moments are damped by a hundredth of their mean
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _ENOUGH = 1e-5
 
 
 def refitted(problem: SparsityProblem, mask: Tensor) -> Tensor:
-    """(R, C) float32: the best survivors on `mask`, in the damped metric of the inputs; without moments the old ones."""
+    """(R, C) float32: the best survivors on `mask`, in the damped metric of the inputs; without moments the old
+    ones.
+    """
     start = torch.where(mask, problem.matrix, 0.0)
     if problem.moments is None:
         return start

@@ -1,13 +1,13 @@
 """SparseGPT: column after column, what dropping has broken is mended by the columns that are still free.
 
-What it does   chooses, block of columns by block, the weights whose loss costs least of the layer's output, w^2 / U_jj^2, and
-               moves the error of each dropped one to the later columns
-Paper          Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot", alg. 1
+What it does   chooses, block of columns by block, the weights whose loss costs least of the layer's output, w^2 /
+               U_jj^2, and moves the error of each dropped one to the later columns
+Paper          Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot",
+               alg. 1
 We differ      every pattern: N:M chooses when its group begins, as there, along the input channels; rows, columns and
-               blocks within their bounds. With fewer bits the mask is that of this pass, and the weight method quantizes
-               the weight on it: "gptq" and "descent" make up for dropping and rounding together, from the dense weight
-               (the paper chooses the mask while it rounds); the others are handed the mended weight. An output that
-               mending has made worse keeps its old weights
+               blocks within their bounds. With fewer bits the weight method quantizes the mended weight on its mask,
+               so that "gptq" and "descent" make up for rounding in a second pass (the paper drops and rounds in one).
+               An output that mending has made worse keeps its old weights
 Cost           a Cholesky factor of the inputs' moments in float64, and one pass over the columns
 Did not help   small layers: "refit(wanda)" or "refit(obs)", which end at the best weights on their mask, are as good or
                better there. Levels are not nested: the mended weights of two sparsities differ

@@ -2,8 +2,8 @@
 
 What it does   scores a weight by |w| * ||x||, x all the values of its input on the calibration data
 Paper          Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models"
-We differ      the paper compares within each output: that is the pattern "row" here. Without a pattern all weights of the
-               layer compete. Of a convolution each position of the kernel has its own inputs
+We differ      the paper compares within each output: that is the pattern "row" here. Without a pattern all weights of
+               the layer compete. Of a convolution each position of the kernel has its own inputs
 Cost           the diagonal of the inputs' moments, and one sort
 """
 

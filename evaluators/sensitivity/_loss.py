@@ -1,8 +1,9 @@
 """The loss by which weights are judged important: its gradients, from one backward pass over the calibration split.
 
 Class numbers as targets (or the next token, where the metric infers them): the cross-entropy. Targets of the outputs'
-shape: the mean squared error. Otherwise the outputs in a random direction, drawn for each batch, whose squared gradients
-are the Fisher information of a squared error: E[g] then says nothing, and only scores by E[g^2] ("fisher") make sense.
+shape: the mean squared error. Otherwise the outputs in a random direction, drawn for each batch, whose squared
+gradients are the Fisher information of a squared error: E[g] then says nothing, and only scores by E[g^2] ("fisher")
+make sense.
 """
 
 from __future__ import annotations

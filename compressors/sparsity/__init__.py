@@ -9,10 +9,13 @@ from ._problem import SparsityProblem
 from ._refit import refitted
 from ._solve import sparsify
 from ._sparsegpt import sparsegpt
+from ._stability import ClosedLoop, StabilityRail, register_stability, stability_rail
 from ._wanda import wanda
 
 __all__ = [
+    "ClosedLoop",
     "SparsityProblem",
+    "StabilityRail",
     "block_obs",
     "composed",
     "drop_lowest",
@@ -22,8 +25,10 @@ __all__ = [
     "n_zeros",
     "obs",
     "refitted",
+    "register_stability",
     "sparsegpt",
     "sparsify",
+    "stability_rail",
     "taylor",
     "wanda",
 ]

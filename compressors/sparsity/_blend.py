@@ -63,13 +63,13 @@ def _mixer(terms: Mapping[str, float], parts: Mapping[str, _Entry[SparsityMethod
     def scores(problem: SparsityProblem) -> Tensor:
         total = torch.zeros_like(problem.matrix)
         for name, weight in terms.items():
-            total += weight * _ranks(parts[name].method(problem))
+            total += weight * ranks(parts[name].method(problem))
         return total
 
     return scores
 
 
-def _ranks(scores: Tensor) -> Tensor:
+def ranks(scores: Tensor) -> Tensor:
     """Of the same shape, in [0, 1): 0 is the least."""
     flat = scores.reshape(-1)
     ranks = torch.empty_like(flat)

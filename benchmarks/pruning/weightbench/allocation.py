@@ -42,8 +42,8 @@ EVALUATIONS = 120
 def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None], evaluations: int = EVALUATIONS) -> Any:
     """JSON-ready: for each baseline the point of the search that costs no more bytes, both on the report split.
 
-    `loss` is what is lost of the metric against the original, in its own unit; `gain` is how much less the search's point
-    loses, with its paired 95 % interval.
+    `loss` is what is lost of the metric against the original, in its own unit; `gain` is how much less the search's
+    point loses, with its paired 95 % interval.
     """
     with workbench.opened(
         _task(bench.subject.name, space), work / f"{bench.subject.name}-{space}", work / "store"

@@ -24,7 +24,7 @@ from paredown.compressors import (
 from paredown.evaluators import Split, evaluate_split, get_metric, loss_gradients, paired_test
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "quantization"))
-from quantbench.subjects import SUBJECTS, Subject  # noqa: E402
+from quantbench.subjects import SUBJECTS, Subject
 
 __all__ = ["Bench", "opened"]
 
@@ -57,7 +57,9 @@ class Bench:
 
     @property
     def fqns(self) -> tuple[str, ...]:
-        """Layers that are treated: all, once for each weight, but for embeddings and the heads that are tied to them."""
+        """Layers that are treated: all, once for each weight, but for embeddings and the heads that are tied to
+        them.
+        """
         tied = {
             name for layer in self.anatomy.layers if layer.kind == "embedding" for name in (layer.fqn, *layer.tied_to)
         }
@@ -65,7 +67,8 @@ class Bench:
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         moments, gradients = self.calibration.moments, self.calibration.gradients
-        assert moments is not None and gradients is not None
+        if moments is None or gradients is None:
+            raise RuntimeError("the calibration was to collect moments and gradients")
         return compress(
             self.resident.weight(fqn), spec, self.anatomy[fqn], moments=moments.get(fqn), gradients=gradients.get(fqn)
         )

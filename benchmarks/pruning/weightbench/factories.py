@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "quantization"))
-from quantbench import subjects  # noqa: E402
-from quantbench.subjects import sources  # noqa: E402
+from quantbench import subjects
+from quantbench.subjects import sources
 
 
 def stories_model() -> nn.Module:

@@ -126,7 +126,15 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
     from ..evaluators import lowered_as
 
-    return lowered_as(prepared.anatomy[fqn], spec, prepared.profile).kernel
+    lowered = lowered_as(prepared.anatomy[fqn], spec, prepared.profile)
+    idle = [
+        what
+        for what, asked, used in (
+            ("zeros", spec.sparsity > 0.0, lowered.sparse), ("factors", spec.rank < 1.0, lowered.low_rank)
+        )
+        if asked and not used
+    ]  # fmt: skip
+    return lowered.kernel + (f" ({' and '.join(idle)} save bytes, no time)" if idle else "")
 
 
 def evaluate_baselines(sitting: Sitting) -> None:

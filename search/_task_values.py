@@ -76,7 +76,7 @@ def _share(value: object) -> object:
     )
 
 
-def _axis(key: str) -> Callable[[object], object]:
+def _axis(key: str, *, may_be_empty: bool = False) -> Callable[[object], object]:
     """A check of one axis' list: not empty, nothing twice, each value one that a `LayerSpec` takes."""
 
     def check(values: object) -> object:
@@ -84,7 +84,7 @@ def _axis(key: str) -> Callable[[object], object]:
             return None
         if not isinstance(values, (list, tuple)):
             raise ValueError(f"must be a list, got {values!r}; write {key} = [{values}]")
-        if not values:
+        if not values and not may_be_empty:
             raise ValueError(f"must name at least one value, got an empty list; leave {key} out for the default")
         for position, value in enumerate(values):
             try:
@@ -203,6 +203,6 @@ ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activatio
 SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]
 SparsityPatterns = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_pattern"))]
 RankForms = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_form"))]
-RankEnergies = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank_energy"))]
-RankNumbers = Annotated[tuple[Integer, ...], BeforeValidator(_axis("rank_number"))]
+RankEnergies = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank_energy", may_be_empty=True))]
+RankNumbers = Annotated[tuple[Integer, ...], BeforeValidator(_axis("rank_number", may_be_empty=True))]
 RankMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_method"))]

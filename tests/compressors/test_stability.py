@@ -88,7 +88,7 @@ def test_the_rail_holds_the_pole_where_magnitude_lets_it_fall():
         net = policy(seed)
         assert held(net) == 1.0
         with isolated_registries():
-            rail = stability_rail(net, ClosedLoop(step=step, states=STATES), LAYERS, share=0.6, stage=0.06)
+            rail = stability_rail(net, ClosedLoop(step=step, states=STATES), LAYERS, share=0.6, stage=0.1)
             register_stability("stability", rail)
             kept = pruned(net, share, "stability")
         by_magnitude.append(held(pruned(net, share, "magnitude")))

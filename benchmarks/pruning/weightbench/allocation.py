@@ -33,10 +33,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "data": {"factory": "factories.py:stories_splits", "batch_size": 16},
         "quality": {"metric": "perplexity"},
         "leave": ["tok_embeddings", "output"],
-        "samples": 48,
+        "samples": 24,
     },
 }
-EVALUATIONS = 120
+EVALUATIONS = 80
 
 
 def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None], evaluations: int = EVALUATIONS) -> Any:

@@ -205,7 +205,7 @@ class _Work:
         """What meets the input first is stored first: the others are then told what really reaches them."""
         tensors: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
-        for prefix in reversed(parts):
+        for prefix in reversed(tuple(parts)):
             known = None
             if self.second is not None:
                 known = input_moments(self.spec.rank_form, prefix, made, self.second[0], self.shape).float()[None]

@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/pruning/weights.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/pruning/weights.py", *_without_work(sys.argv[1:])]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__},
         "models": {},
@@ -66,8 +66,15 @@ def main() -> None:
                     work = arguments.work or Path(temporary)
                     found[space] = allocation(bench, space, work, _say, arguments.evaluations)
                     _write(arguments.out, result)
+    _write(arguments.out, result)
     for goal in result["goals"]:
         _say(f"{'kept' if goal['kept'] else 'MISSED':7} {goal['model']:12} {goal['goal']}: {goal['detail']}")
+
+
+def _without_work(words: list[str]) -> list[str]:
+    """Where the searches' runs were kept is this machine's own business."""
+    at = words.index("--work") if "--work" in words else len(words)
+    return words[:at] + words[at + 2 :]
 
 
 def _head(bench: Bench) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def fitted(
         damping = _DAMPING * float(second.diagonal().double().mean())
         weighed = through @ second.double() + damping * through
     gram = weighed @ through.T
-    return (matrix.double() @ weighed.T @ torch.linalg.pinv(gram, hermitian=True)).float()
+    inverse: Tensor = torch.linalg.pinv(gram, hermitian=True)
+    return (matrix.double() @ weighed.T @ inverse).float()
 
 
 def _tucker2(

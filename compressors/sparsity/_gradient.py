@@ -6,8 +6,9 @@ What it does   taylor: |w * E[g]|, what the loss would gain or lose to first ord
 Paper          Molchanov et al. 2017 and 2019 (Taylor); LeCun et al. 1990, "Optimal Brain Damage" (diagonal)
 We differ      no steps of training between: the gradient is that of the trained network, in one pass
 Cost           one backward pass over the calibration split, shared by all of them
-Did not help   on a well trained network E[g] is near zero and mostly noise, so that "gradient" and "taylor" order
-               weights hardly better than chance in places; "fisher" does not cancel. Figures: benchmarks/pruning
+Did not help   on a trained network E[g] is near zero and mostly noise: "gradient" is no better than chance, "taylor"
+               hardly. Where a network is sure of its answers E[g^2] comes from a few samples: on ResNet-20 "fisher"
+               keeps 45 % of accuracy at half of the weights, magnitude 89; on a Llama of 260 k it is as good as Wanda
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def block_obs(problem: SparsityProblem) -> Tensor:
 
 def _joint(w: Tensor, block: Tensor) -> Tensor:
     """(R, m): an equal share of w B^-1 w' for each weight of the row's part of the block."""
-    cost = (w * torch.linalg.solve(block, w[..., None])[..., 0]).sum(dim=1, keepdim=True)
+    cost: Tensor = (w * torch.linalg.solve(block, w[..., None])[..., 0]).sum(dim=1, keepdim=True)
     return cost.expand_as(w) / w.shape[1]
 
 

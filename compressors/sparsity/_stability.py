@@ -171,7 +171,8 @@ class _Search:
         what each weight would do if it went."""
 
         def along(tangent: Tensor) -> Tensor:
-            return jvp(self.rollout, (now,), (tangent,))[1]
+            change: Tensor = jvp(self.rollout, (now,), (tangent,))[1]
+            return change
 
         # (weights, outputs)
         with warnings.catch_warnings():

@@ -45,6 +45,8 @@ def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Met
         if targets is not None and targets.is_floating_point() and targets.shape == outputs.shape:
             return functional.mse_loss(outputs.float(), targets.to(outputs.device).float())
         signs = torch.randint(0, 2, outputs.shape, generator=generator).mul_(2).sub_(1).to(outputs)
-        return (signs * outputs).nan_to_num(0.0).sum() / (outputs.shape[0] * outputs[0].numel()) ** 0.5
+        n_values: int = outputs[0].numel()
+        drawn: Tensor = (signs * outputs).nan_to_num(0.0).sum()
+        return drawn / float(outputs.shape[0] * n_values) ** 0.5
 
     return collect_gradients(model, batches(), anatomy, loss)

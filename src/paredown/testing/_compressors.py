@@ -308,8 +308,8 @@ def _call(method: Callable[..., Any], arguments: tuple[Any, ...], where: str) ->
 
 def _copied(argument: Any) -> Any:
     if isinstance(argument, SparsityProblem):
-        tensors = {name: getattr(argument, name) for name in ("matrix", "moments", "gradients")}
-        return replace(argument, **{name: t if t is None else t.clone() for name, t in tensors.items()})
+        moments, gradients = (None if t is None else t.clone() for t in (argument.moments, argument.gradients))
+        return replace(argument, matrix=argument.matrix.clone(), moments=moments, gradients=gradients)
     return argument.clone() if isinstance(argument, Tensor) else argument
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._build_space import Weights
 
 _MOST = 8
-"""Plans of one kind, so that a space of many methods is not filled with them."""
+"""Plans of one kind, at most: they are baselines, and not what a search is for."""
 _SEEN = 2**22
 """Weights that the threshold is taken over, spread evenly, where there are more."""
 
@@ -42,19 +42,20 @@ def plans(space: SearchSpace, weights: Weights, energies: Sequence[float] = ()) 
     for base in _bases(space, lambda spec: spec.sparsity > 0.0 and not spec.pattern and spec.rank >= 1.0, "sparsity"):
         levels_of = (spec for group in space.groups for spec in group.levels)
         shares = {spec.sparsity for spec in levels_of if spec.sparsity > 0.0 and _base(spec, "sparsity") == base}
-        for share in sorted(shares):
+        for share in sorted(shares)[:_MOST]:
             own = global_shares([weights(group.layers[0]) for group in space.groups], share)
-            levels = [
-                _nearest(group, base, "sparsity", wanted) for group, wanted in zip(space.groups, own, strict=True)
-            ]
-            found.setdefault(Candidate(levels=tuple(levels)), f"global s{100 * share:.4g}")
+            found.setdefault(_candidate(space, base, "sparsity", own), f"global s{100 * share:.4g}")
     for base in _bases(space, lambda spec: spec.rank < 1.0, "rank") if energies else ():
-        for energy in energies:
-            levels = [
-                _nearest(g, base, "rank", _energy_share(weights(g.layers[0]), base, energy)) for g in space.groups
-            ]
-            found.setdefault(Candidate(levels=tuple(levels)), f"energy {100 * energy:g}")
+        for energy in energies[:_MOST]:
+            own = [_energy_share(weights(group.layers[0]), base, energy) for group in space.groups]
+            found.setdefault(_candidate(space, base, "rank", own), f"energy {100 * energy:g}")
     return [(label, candidate) for candidate, label in found.items() if not _is_neutral(space, candidate)]
+
+
+def _candidate(space: SearchSpace, base: LayerSpec, axis: str, own: Sequence[float]) -> Candidate:
+    """Each group at the level of this treatment that is nearest to its own value."""
+    levels = (_nearest(group, base, axis, wanted) for group, wanted in zip(space.groups, own, strict=True))
+    return Candidate(levels=tuple(levels))
 
 
 def global_shares(weights: Sequence[Tensor], share: float) -> list[float]:
@@ -82,9 +83,11 @@ def _energy_share(weight: Tensor, base: LayerSpec, energy: float) -> float:
 
 
 def _bases(space: SearchSpace, wanted: Callable[[LayerSpec], bool], axis: str) -> list[LayerSpec]:
-    """The treatments that differ in the axis alone, each once, without it; those that do nothing else first."""
+    """The treatment, at a fixed value of the axis, that changes nothing else, by its first method; where there is none,
+    the first that there is. None if no level is wanted.
+    """
     bases = dict.fromkeys(_base(spec, axis) for group in space.groups for spec in group.levels if wanted(spec))
-    return sorted(bases, key=lambda spec: not _free(spec, axis).is_neutral)[:_MOST]
+    return sorted(bases, key=lambda spec: not _free(spec, axis).is_neutral)[:1]
 
 
 def _base(spec: LayerSpec, axis: str) -> LayerSpec:

@@ -3,10 +3,11 @@
 What it does   scores a weight by its magnitude
 Paper          Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks"
 We differ      no retraining here, and the share is set for each layer by the search. One threshold for all layers is an
-               allocation (`global_shares`), not a score: `[space] plans` has it evaluated beside the uniform settings
+               allocation and no score: the search evaluates it beside the uniform settings, as one to beat
 Cost           one sort
 Did not help   latency: no runtime that we export to runs unstructured zeros faster on a CPU. It saves bytes only, and
-               those only where bitmap and survivors are smaller than the dense codes (at 4 bits: beyond 25 % zeros)
+               those only where bitmap and survivors are smaller than the dense codes (at 4 bits: beyond 25 % zeros). Of
+               ResNet-20 it leaves 42 % of accuracy at three quarters of zeros, where "refit(wanda)" leaves 84
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Paper          Sun et al. 2024, "A Simple and Effective Pruning Approach for Lar
 We differ      the paper compares within each output: that is the pattern "row" here. Without a pattern all weights of
                the layer compete. Of a convolution each position of the kernel has its own inputs
 Cost           the diagonal of the inputs' moments, and one sort
+Did not help   ResNet-20, where it is no better than magnitude at 50 % and worse beyond (row by row at 50 %: 84 % of
+               accuracy, magnitude 85); on a Llama of 260 k its perplexity at 50 % is 20.4, magnitude's 43.3 (FP32 4.32)
 """
 
 from __future__ import annotations

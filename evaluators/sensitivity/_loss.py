@@ -8,8 +8,8 @@ make sense.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from math import ceil
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Met
     generator = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[Any, Any, int]]:
-        size = ceil(len(split) / PASSES)
+        size = math.ceil(len(split) / PASSES)
         start = 0
         for inputs, targets in split.batches(size):
             n = min(size, len(split) - start)
@@ -45,8 +45,7 @@ def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Met
         if targets is not None and targets.is_floating_point() and targets.shape == outputs.shape:
             return functional.mse_loss(outputs.float(), targets.to(outputs.device).float())
         signs = torch.randint(0, 2, outputs.shape, generator=generator).mul_(2).sub_(1).to(outputs)
-        n_values: int = outputs[0].numel()
         drawn: Tensor = (signs * outputs).nan_to_num(0.0).sum()
-        return drawn / float(outputs.shape[0] * n_values) ** 0.5
+        return drawn / math.sqrt(outputs.numel())
 
     return collect_gradients(model, batches(), anatomy, loss)

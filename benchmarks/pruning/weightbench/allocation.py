@@ -28,15 +28,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "data": {"factory": "../../search/searchbench/sources.py:cifar10", "batch_size": 64},
         "samples": 512,
     },
-    "stories260k": {
+    "stories260k": {  # a sample is a window of 512 tokens
         "model": {"factory": "factories.py:stories_model"},
         "data": {"factory": "factories.py:stories_splits", "batch_size": 16},
         "quality": {"metric": "perplexity"},
         "leave": ["tok_embeddings", "output"],
         "samples": 24,
+        "table_samples": 4,
     },
 }
-EVALUATIONS = 80
+EVALUATIONS = 120
 
 
 def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None], evaluations: int = EVALUATIONS) -> Any:
@@ -92,7 +93,7 @@ def _task(model: str, space: str) -> Task:
             "quality": {"max_loss": 1.0, **given.get("quality", {})},
             "space": {"weight_bits": [32], "activation_bits": [32], "leave": given.get("leave", []), **SPACES[space]},
             "hardware": {"runtime": "torch"},
-            "search": {"seed": 0, "samples": given["samples"]},
+            "search": {"seed": 0, "samples": given["samples"], "table_samples": given.get("table_samples", 64)},
             "budget": {"trials": 1_000_000, "trial_timeout_s": 600.0},
             "mlflow": {"enabled": False},
         },

@@ -10,16 +10,28 @@ from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, SPEC_VERSION, WEIGHT_BITS, LayerSpec, formats
+from ._pattern import Pattern
+from ._spec import (
+    ACTIVATION_BITS,
+    FLOAT_BITS,
+    FORMAT_BITS,
+    RANK_FORMS,
+    SPEC_VERSION,
+    WEIGHT_BITS,
+    LayerSpec,
+    formats,
+)
 
 if TYPE_CHECKING:
     from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
-    from ._compress import applicable, compress, decode, needs_moments
+    from ._compress import applicable, compress, decode, needs_gradients, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._gradients import Gradients, LayerGradients, collect_gradients
     from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
     from ._registry import (
+        is_method,
         methods,
         register_activation_method,
         register_rank_method,
@@ -42,6 +54,7 @@ _LAZY = {
     "applicable": "._compress",
     "compress": "._compress",
     "decode": "._compress",
+    "needs_gradients": "._compress",
     "needs_moments": "._compress",
     "model_digest": "._digest",
     "tensor_digest": "._digest",
@@ -51,8 +64,12 @@ _LAZY = {
     "preserved": "._forward",
     "Link": "._links",
     "find_links": "._links",
+    "Gradients": "._gradients",
+    "LayerGradients": "._gradients",
+    "collect_gradients": "._gradients",
     "LayerMoments": "._moments",
     "Moments": "._moments",
+    "is_method": "._registry",
     "methods": "._registry",
     "register_activation_method": "._registry",
     "register_rank_method": "._registry",
@@ -79,6 +96,7 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "RANK_FORMS",
     "SCALINGS",
     "SPEC_VERSION",
     "WEIGHT_BITS",
@@ -87,18 +105,22 @@ __all__ = [
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "Gradients",
     "Inputs",
+    "LayerGradients",
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
     "Link",
     "Moments",
+    "Pattern",
     "Repairs",
     "Variant",
     "VariantStore",
     "activation_quantizer",
     "applicable",
     "calibrate",
+    "collect_gradients",
     "compress",
     "decode",
     "describe_file",
@@ -107,11 +129,13 @@ __all__ = [
     "formats",
     "forward",
     "installed",
+    "is_method",
     "layer_bytes",
     "load_model",
     "methods",
     "model_digest",
     "module_at",
+    "needs_gradients",
     "needs_moments",
     "preserved",
     "register_activation_method",

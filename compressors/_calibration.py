@@ -17,6 +17,7 @@ from ..errors import ConfigError, InputError
 from . import quantization  # noqa: F401  (registers the built-in activation method)
 from ._anatomy import Anatomy
 from ._forward import forward, module_at, preserved
+from ._gradients import Gradients
 from ._moments import MomentCollector, Moments
 from ._registry import ACTIVATION
 from ._spec import LayerSpec
@@ -53,12 +54,14 @@ class Calibration:
     ranges   by the default method at 8 bits; other methods and widths have theirs in `others`, under the method's name
              ("percentile") or, at another width, name@bits ("minmax@4") -> fqn -> range
     moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
+    gradients  of the loss, where `collect_gradients` was asked for them and they were put here; likewise
     digest   sha256 over the ranges: it identifies the calibration of the activations
     """
 
     ranges: Mapping[str, ActivationRange]
     others: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     moments: Moments | None = None
+    gradients: Gradients | None = None
 
     @property
     def digest(self) -> str:

@@ -7,27 +7,22 @@ convolutions have one H for each group. An embedding has none: its inputs are on
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import ConfigError, InputError, IntegrityError
+from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
-from ._digest import tensor_digest
 from ._forward import module_at
-from .storage._container import verify_container, write_container
+from ._statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = "paredown.moments"
 LARGEST = 2**27
 """Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
 _MEAN = "mean:"
@@ -49,79 +44,29 @@ class LayerMoments:
         return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
 
 
-class Moments:
+class Moments(Statistics):
     """fqn -> `LayerMoments`. Layers that share a weight share their moments, the sum of all that enter it.
 
-    Each layer has means of its own. In memory, or in a file that is mapped when it is first asked; only the file's name
-    goes to other processes.
+    Each layer has means of its own.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], path: Path | None = None) -> None:
-        self._tensors = dict(tensors)
-        self._aliases = dict(aliases)
-        self._found: dict[str, LayerMoments] = {}
-        self.path = path
+    FORMAT = "paredown.moments"
+    WHAT = "moments of inputs"
 
     def get(self, fqn: str) -> LayerMoments | None:
         """None for a layer of which nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
-        name = self._aliases.get(fqn, fqn)
-        if name not in self._found:
-            if self.path is not None and not self._tensors:
-                self._tensors, self._aliases = _read(self.path)
-                name = self._aliases.get(fqn, fqn)
-            if name not in self._tensors:
-                return None
-            second = self._tensors[name]
-            self._found[name] = LayerMoments(second=second, digest=tensor_digest(second))
-        return self._found[name]
+        found = self._find(fqn)
+        return None if found is None else LayerMoments(second=found[0], digest=found[1])
 
     def mean(self, fqn: str) -> Tensor | None:
         """(groups, n) float32: E[x] of the inputs that a row of the weight meets. Otherwise as `get`."""
-        if self.path is not None and not self._tensors:
-            self._tensors, self._aliases = _read(self.path)
+        self._load()
         return self._tensors.get(_MEAN + fqn)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the layers that have second moments."""
-        if self.path is not None and not self._tensors:
-            self._tensors, self._aliases = _read(self.path)
-        return (*(name for name in self._tensors if not name.startswith(_MEAN)), *self._aliases)
-
-    def save(self, folder: Path) -> Moments:
-        """The same, in `folder/<digest>.safetensors`: the name is what the content says."""
-        digest = hashlib.sha256()
-        for name, tensor in self._tensors.items():
-            digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
-        digest.update(repr(sorted(self._aliases.items())).encode())
-        path = Path(folder) / f"{digest.hexdigest()}.safetensors"
-        if not path.is_file():
-            metadata = {"format": FORMAT, **{f"alias:{name}": target for name, target in self._aliases.items()}}
-            write_container(path, metadata, self._tensors, align=64)
-        return Moments({}, {}, path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self.path is None:
-            return {"path": None, "tensors": self._tensors, "aliases": self._aliases}
-        return {"path": self.path, "tensors": {}, "aliases": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["tensors"], state["aliases"], state["path"])  # type: ignore[misc]
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import safe_open
-
-    try:
-        _, header = verify_container(path)
-    except (IntegrityError, ConfigError) as error:
-        raise IntegrityError(f"{error} (the inputs' moments; calibrate again)") from error
-    metadata = header["__metadata__"]
-    if metadata.get("format") != FORMAT:
-        raise IntegrityError(f"{path} holds no moments of inputs; its format is {metadata.get('format')!r}")
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in header if name != "__metadata__"}
-    return tensors, {k.removeprefix("alias:"): v for k, v in metadata.items() if k.startswith("alias:")}
+        return tuple(name for name in super().names if not name.startswith(_MEAN))
 
 
 class MomentCollector:

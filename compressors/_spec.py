@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError
+from ._pattern import Pattern
 
 FLOAT_BITS = 32
 """The width that means "left in floating point"."""
@@ -27,6 +28,11 @@ WHOLE_TENSOR = "tensor"
 SCALE_BITS = (16, 32)
 ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
 
+RANK_FORMS = ("channel", "input", "spatial", "tucker2", "residual")
+"""What a weight of a lower rank is split into; see `lowrank/_forms.py`."""
+
+_NEAR = 1e-3
+"""How far a sparsity may be from what N:M means: two thirds are written 0.667."""
 _NARROW = (2, 3, 4, 5, 6, 7, 8)
 FORMAT_BITS: dict[str, tuple[int, ...]] = {
     "int": _NARROW,
@@ -53,7 +59,12 @@ class LayerSpec:
     (`sparsity`), and what remains is quantized (`weight_bits`). `activation_bits` is about the layer's *input*.
 
     rank      share of the largest useful rank, in (0, 1); 1.0 leaves the weight whole
+    rank_form  what it is split into, one of `RANK_FORMS`: "channel" (for a linear layer its two factors), "input",
+              "spatial" and "tucker2" for convolutions; "residual" keeps the rest beside the two factors, and `sparsity`
+              and `weight_bits` are about the rest then (see `lowrank/README.md`)
     sparsity  share of zeros in each stored factor, in [0, 1)
+    pattern   where zeros stand: "" anywhere, "2:4" (any N:M), "4x4" (any block), "row", "column" (see `Pattern`). N:M
+              fixes the share: 1 - N/M
     *_method  a name in the registry of that kind (see `register`)
 
     weight_format  what a code stands for, one of `FORMAT_BITS` (see `quantization/README.md`); the method chooses codes
@@ -79,6 +90,8 @@ class LayerSpec:
     group_size: int | str = 0
     scale_bits: int = 32
     activation_scheme: str = "affine"
+    pattern: str = ""
+    rank_form: str = "channel"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -91,6 +104,7 @@ class LayerSpec:
             raise SpecError(
                 f"rank must be in (0, 1], got {self.rank!r}; it is a share of the full rank, and 1.0 means whole"
             )
+        _named("rank_form", self.rank_form, RANK_FORMS)
         _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
         _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
         _one_of("scale_bits", self.scale_bits, SCALE_BITS)
@@ -101,7 +115,7 @@ class LayerSpec:
                 f"weight_bits of the format {self.weight_format!r} must be {_either((*widths, FLOAT_BITS))}, "
                 f"got {self.weight_bits}; formats of {self.weight_bits} bits are {', '.join(formats(self.weight_bits))}"
             )
-        object.__setattr__(self, "sparsity", float(self.sparsity))
+        object.__setattr__(self, "sparsity", _patterned(float(self.sparsity), self.pattern))
         object.__setattr__(self, "rank", float(self.rank))
 
     @property
@@ -178,7 +192,7 @@ class LayerSpec:
         """A short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
 
         A method that is not the built-in one is named too: `w4:mine a8`; and so is a format that is not plain integers,
-        a group, and scales in FP16: `w3-nf4/64h:gptq a8`.
+        a group, and scales in FP16: `w3-nf4/64h:gptq a8`; likewise a pattern and a form: `s50:wanda/2:4 r25-spatial`.
         """
         parts = []
         if self.weight_bits != FLOAT_BITS:
@@ -187,9 +201,11 @@ class LayerSpec:
             scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
             parts.append(f"a{self.activation_bits}" + scheme + self._by("activation_method"))
         if self.sparsity:
-            parts.append(f"s{100 * self.sparsity:g}" + self._by("sparsity_method"))
+            pattern = f"/{self.pattern}" if self.pattern else ""
+            parts.append(f"s{100 * self.sparsity:.4g}" + self._by("sparsity_method") + pattern)
         if self.rank < 1.0:
-            parts.append(f"r{100 * self.rank:g}" + self._by("rank_method"))
+            form = "" if self.rank_form == "channel" else f"-{self.rank_form}"
+            parts.append(f"r{100 * self.rank:.4g}{form}" + self._by("rank_method"))
         return " ".join(parts) or "fp32"
 
     def _stored_as(self) -> str:
@@ -228,6 +244,21 @@ def _named(name: str, value: object, known: tuple[str, ...]) -> None:
 def _either(values: tuple[object, ...]) -> str:
     *most, last = values
     return f"{', '.join(map(str, most))} or {last}" if most else str(last)
+
+
+def _patterned(sparsity: float, text: str) -> float:
+    """The share of zeros, checked against the pattern; N:M makes it exact."""
+    pattern = Pattern.parse(text)
+    if pattern.kind and sparsity == 0.0:
+        raise SpecError(f"pattern {text!r} says where zeros stand, and sparsity is 0; give a sparsity, or no pattern")
+    if pattern.share is None:
+        return sparsity
+    if abs(sparsity - pattern.share) > _NEAR:
+        raise SpecError(
+            f"sparsity must be {pattern.share:.4g} with the pattern {text!r}, which keeps {pattern.n} of {pattern.m} "
+            f"weights, got {sparsity:g}"
+        )
+    return pattern.share
 
 
 def _check_group_size(value: object) -> None:

@@ -104,17 +104,18 @@ class Worker:
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         """From the store; made there first if it is missing."""
-        from ..compressors import needs_moments, tensor_digest
+        from ..compressors import needs_gradients, needs_moments, tensor_digest
 
         key = (fqn, spec.weight_only)
         if key not in self._variants:
             weight, layer = self._resident.weight(fqn), self.bench.anatomy[fqn]
             if fqn not in self._digests:
                 self._digests[fqn] = tensor_digest(weight)
-            moments = self.bench.calibration.moments
+            moments, gradients = self.bench.calibration.moments, self.bench.calibration.gradients
             self._variants[key] = self._store.get(
                 weight, spec.weight_only, layer, weight_digest=self._digests[fqn],
                 moments=moments.get(fqn) if moments is not None and needs_moments(spec) else None,
+                gradients=gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
             )  # fmt: skip
         return self._variants[key]
 

@@ -14,6 +14,7 @@ from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._devices import remarks_on, static_measurements
 from ._environment import environment
+from ._plans import plans, weights_of
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._remarks import without_correction
@@ -130,16 +131,28 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
     from ..evaluators import lowered_as
 
-    return lowered_as(prepared.anatomy[fqn], spec, prepared.profile).kernel
+    lowered = lowered_as(prepared.anatomy[fqn], spec, prepared.profile)
+    idle = [
+        what
+        for what, asked, used in (
+            ("zeros", spec.sparsity > 0.0, lowered.sparse), ("factors", spec.rank < 1.0, lowered.low_rank)
+        )
+        if asked and not used
+    ]  # fmt: skip
+    return lowered.kernel + (f" ({' and '.join(idle)} save bytes, no time)" if idle else "")
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
-    """The original and every uniform setting. They do not count against the budget of trials."""
+    """The original, every uniform setting, and the allocations that need no search (`_plans.py`). They do not count
+    against the budget of trials.
+    """
     space, state = sitting.prepared.space, sitting.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    wanted += [("uniform", candidate) for _, candidate in uniform_settings(space)]
+    baselines = uniform_settings(space)
+    baselines += plans(space, weights_of(sitting.prepared.bench.model), sitting.task.space.rank_energy)
+    wanted += [("uniform", candidate) for candidate in dict.fromkeys(candidate for _, candidate in baselines)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

@@ -81,11 +81,12 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
     Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
     """
-    from ..compressors import Anatomy, calibrate, model_digest, needs_moments
-    from ..evaluators import ReferenceOutputs, resolve_divergence
+    from ..compressors import Anatomy, calibrate, model_digest, needs_gradients, needs_moments
+    from ..evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
+    from ._plans import weights_of
     from ._plugins import Plugins
 
     plugins = Plugins.of(task)
@@ -102,7 +103,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
-    space = build_space(task, anatomy)
+    space = build_space(task, anatomy, weights=weights_of(model))
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
@@ -111,6 +112,9 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
+    if any(needs_gradients(spec) for spec in wanted):
+        gradients = loss_gradients(model, splits.calibration, anatomy, metric)
+        calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     search = _in_random_order(splits.search, task.search.samples, task.data.seed)
     reference = ReferenceOutputs.compute(model, search, batch)
     bench = Bench(

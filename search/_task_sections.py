@@ -17,7 +17,10 @@ from ._task_values import (
     Integer,
     MetricName,
     Number,
+    RankEnergies,
+    RankForms,
     RankMethods,
+    RankNumbers,
     Ranks,
     Reference,
     ScaleBits,
@@ -25,6 +28,7 @@ from ._task_values import (
     Share,
     Sparsities,
     SparsityMethods,
+    SparsityPatterns,
     Text,
     WeightBits,
     WeightFormats,
@@ -222,6 +226,10 @@ class OverrideSection(Section):
     group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
     scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
     activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
+    sparsity_pattern: SparsityPatterns | None = Field(default=None, description="where zeros may stand")
+    rank_form: RankForms | None = Field(default=None, description="what weights of a lower rank are split into")
+    rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
+    rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
 
 
 class SpaceSection(Section):
@@ -259,6 +267,21 @@ class SpaceSection(Section):
     activation_scheme: ActivationSchemes = Field(
         default=("affine",),
         description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
+    sparsity_pattern: SparsityPatterns = Field(
+        default=("",),
+        description="where zeros may stand: '' anywhere, '2:4' or any N:M along the input channels (with the sparsity "
+        "that it means, 1 - N/M, among the shares), blocks of outputs x inputs ('1x4', '4x4', '16x1'), 'row', 'column'",
+    )
+    rank_form: RankForms = Field(
+        default=("channel",),
+        description="what weights of a lower rank are split into: channel, input, spatial, tucker2 (convolutions), or "
+        "residual: two factors beside what they leave over, which is made sparse or quantized",
+    )
+    rank_number: RankNumbers = Field(default=(), description="ranks to offer as numbers, beside the shares of `rank`")
+    rank_energy: RankEnergies = Field(
+        default=(),
+        description="ranks to offer as the least that keeps this share of the squared singular values, beside `rank`",
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

@@ -3,7 +3,7 @@
 A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
     spec      JSON with short keys; nothing where the weight is left alone
-    1 byte    bit 0: the first stored matrix is sparse; bit 1: so is the second; bit 2: streams are marked
+    1 byte    bit i: the i-th stored matrix is sparse; bit 7: streams are marked
     matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the layout
 Where streams are marked, each stream of a sparse matrix's index, and the codes, have a byte before them: 0, and the
 stream is packed as ever; 1, and it is entropy-coded (see `_entropy.py`).
@@ -29,7 +29,7 @@ from torch import Tensor
 from ...errors import IntegrityError, SpecError
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
-from .._variant import part_shapes
+from .._variant import part_shapes, part_spec, prefixes
 from ..quantization._grid import CASTS, Rounder
 from ..sparse_formats import check_width
 from ..sparse_formats import decode as decode_layout
@@ -52,19 +52,20 @@ _SHORT = {
     "group_size": "g",
     "scale_bits": "sb",
     "activation_scheme": "as",
+    "pattern": "p",
+    "rank_form": "rf",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
 _LENGTH = struct.Struct("<H")
-_MARKED = 4
+_MARKED = 128
 _PACKED, _CODED = 0, 1
 
 
 def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
     """`tensors` as in `Variant.tensors`."""
-    prefixes = _prefixes(spec)
-    data = [tensors[prefix + name] for prefix in prefixes for name in NAMES if prefix + name in tensors]
-    head = _spec_bytes(spec.weight_only) + bytes([_flags(prefixes, tensors)])
+    data = [tensors[prefix + name] for prefix in prefixes(spec) for name in NAMES if prefix + name in tensors]
+    head = _spec_bytes(spec.weight_only) + bytes([_flags(spec, tensors)])
     return head + b"".join(tensor_bytes(tensor) for tensor in data)
 
 
@@ -76,10 +77,11 @@ def entropy_record(spec: LayerSpec, tensors: Mapping[str, Tensor], shape: tuple[
     data = []
     recoded: dict[str, Tensor] = {}
     for prefix, part_shape in part_shapes(spec, shape).items():
-        part = _recoded(_part_of(tensors, prefix), part_shape, spec)
+        own = part_spec(spec, prefix)
+        part = _recoded(_part_of(tensors, prefix), part_shape, own)
         recoded |= {prefix + name: tensor for name, tensor in part.items()}
-        data += [_marked(name, part, part_shape, spec) for name in NAMES if name in part]
-    flags = _flags(_prefixes(spec), recoded) | _MARKED
+        data += [_marked(name, part, part_shape, own) for name in NAMES if name in part]
+    flags = _flags(spec, recoded) | _MARKED
     coded = _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(data)
     return min(coded, plain, key=len)
 
@@ -116,7 +118,10 @@ class Reader:
         tensors: dict[str, Tensor] = {}
         try:
             for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
-                part = self._part(part_shape, spec, dtype, sparse=bool(flags >> i & 1), marked=bool(flags & _MARKED))
+                part = self._part(
+                    part_shape, part_spec(spec, prefix), dtype,
+                    sparse=bool(flags >> i & 1), marked=bool(flags & _MARKED),
+                )  # fmt: skip
                 tensors |= {prefix + name: tensor for name, tensor in part.items()}
         except ValueError as error:
             raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
@@ -136,7 +141,10 @@ class Reader:
             )
 
     def raw(self, n_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(self._take(n_bytes)).view(dtype).reshape(shape)
+        taken = self._take(n_bytes)
+        if n_bytes == 0:  # a view of nothing as wider numbers is refused
+            return torch.empty(shape, dtype=dtype)
+        return torch.from_numpy(taken).view(dtype).reshape(shape)
 
     def _part(
         self, shape: tuple[int, int], spec: LayerSpec, dtype: torch.dtype, *, sparse: bool, marked: bool
@@ -256,15 +264,11 @@ def _part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _flags(prefixes: tuple[str, ...], tensors: Mapping[str, Tensor]) -> int:
-    return sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}layout" in tensors)
+def _flags(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> int:
+    return sum(1 << i for i, prefix in enumerate(prefixes(spec)) if f"{prefix}layout" in tensors)
 
 
 def _spec_bytes(spec: LayerSpec) -> bytes:
     data = {_SHORT[key]: value for key, value in spec.to_dict().items()}
     text = json.dumps(data, separators=(",", ":")).encode() if data else b""
     return _LENGTH.pack(len(text)) + text
-
-
-def _prefixes(spec: LayerSpec) -> tuple[str, ...]:
-    return ("",) if spec.rank >= 1.0 else ("u.", "v.")

@@ -14,6 +14,7 @@ from ...compressors import Calibration, LayerSpec, Variant, module_at
 from ...compressors.quantization import dynamic_quantize
 from ...errors import ConfigError
 from ._base import ExportError
+from ._chain import Chain, chain_of, run_as_chain
 
 ActivationOp = Callable[[Tensor, "Lowered"], Tensor]
 """(x, layer) -> fake-quantized x; how that is written down is the format's affair."""
@@ -26,6 +27,7 @@ class Lowered:
     effective   dense FP32 weight of the old shape, or None where the weight is the original's
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
+    chain       form and parts of another form of low rank, see `_chain.py`; `effective` is there too
     activation  (scale, zero_point) of the input as uint8, or None
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
@@ -40,6 +42,7 @@ class Lowered:
     activation: tuple[float, int] | None = None
     activation_bits: int = 8
     dynamic: bool = False
+    chain: Chain | None = None
     is_open: bool = False
 
     @property
@@ -60,9 +63,9 @@ def lower(
     """What each layer that is not neutral becomes on a CPU runtime.
 
     Weight of plain integers (`LayerSpec.is_plain_int`) and activation with a calibrated range: int8 codes. Low rank:
-    two factors, in FP32. Everything else, also weight-only quantization, sparsity, groups, palettes and floating
-    formats, is the dense FP32 effective weight: no CPU kernel here is faster with less. A dynamic activation is
-    quantized in FP32 arithmetic too.
+    two factors, in FP32, or a chain of convolutions (`_chain.py`). Everything else, also weight-only quantization,
+    sparsity, groups, palettes and floating formats, is the dense FP32 effective weight: no CPU kernel here is faster
+    with less. A dynamic activation is quantized in FP32 arithmetic too.
     Raises `ConfigError` where a variant or an activation's range is missing.
     """
     return [_lower_one(fqn, spec, variants, calibration) for fqn, spec in assignment.items() if not spec.is_neutral]
@@ -86,7 +89,7 @@ def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calib
     codes, scales = coded if coded is not None else (None, None)
     return Lowered(
         fqn=fqn, effective=variant.effective, codes=codes, scales=scales, factors=factors, activation=activation,
-        activation_bits=bits, dynamic=dynamic,
+        activation_bits=bits, dynamic=dynamic, chain=chain_of(variant),
     )  # fmt: skip
 
 
@@ -120,6 +123,8 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
         module = module_at(ready, layer.fqn)
         if layer.is_structured:
             module.weight = nn.Parameter(_weight(ready, layer.fqn).detach().clone(), requires_grad=False)
+        if layer.chain is not None:
+            run_as_chain(module, layer.chain)
         if layer.activation is not None or layer.dynamic:
             module.register_forward_pre_hook(_before(module, layer, activation_op), with_kwargs=True)
     return ready

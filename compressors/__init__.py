@@ -13,7 +13,7 @@ from ._anatomy import KINDS, Anatomy, LayerInfo
 from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
 
 if TYPE_CHECKING:
-    from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
+    from ._calibration import ActivationRange, Calibration, Rounding, activation_quantizer, calibrate, rounding_of
     from ._compress import applicable, compress, decode, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     )
     from ._resident import CompressedModel
     from ._store import VariantStore
-    from ._variant import Variant
+    from ._variant import EvenCodes, Variant
     from .quantization import ActivationQuantizer
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
 
 _LAZY = {
     "ActivationRange": "._calibration",
     "Calibration": "._calibration",
+    "Rounding": "._calibration",
     "activation_quantizer": "._calibration",
+    "rounding_of": "._calibration",
     "calibrate": "._calibration",
     "applicable": "._compress",
     "compress": "._compress",
@@ -55,6 +57,7 @@ _LAZY = {
     "register_weight_method": "._registry",
     "CompressedModel": "._resident",
     "VariantStore": "._store",
+    "EvenCodes": "._variant",
     "Variant": "._variant",
     "ActivationQuantizer": ".quantization",
     "describe_file": ".storage",
@@ -76,11 +79,13 @@ __all__ = [
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "EvenCodes",
     "Inputs",
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
     "Moments",
+    "Rounding",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -103,6 +108,7 @@ __all__ = [
     "register_rank_method",
     "register_sparsity_method",
     "register_weight_method",
+    "rounding_of",
     "save_model",
     "stored_bytes",
     "tensor_digest",

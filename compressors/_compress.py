@@ -50,6 +50,8 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
         return f"sparsity {spec.sparsity:g} of {layer.n_weights} weights is less than one weight"
     if spec.changes_activation and layer.kind == "embedding":
         return "the input of an embedding is whole numbers; its activation cannot be quantized"
+    if spec.activation_scope == "tensor" and not (layer.shared_input or layer.sum_after):
+        return "no other layer reads its input, and its output goes into no sum: that is activation_scope 'layer'"
     return None
 
 

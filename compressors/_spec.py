@@ -20,6 +20,7 @@ WHOLE_TENSOR = "tensor"
 
 SCALE_BITS = (16, 32)
 ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
+ACTIVATION_SCOPES = ("layer", "tensor")
 
 _NARROW = (2, 3, 4, 5, 6, 7, 8)
 FORMAT_BITS: dict[str, tuple[int, ...]] = {
@@ -56,6 +57,8 @@ class LayerSpec:
     scale_bits     of the stored scales and tables: 32 or 16, floating point
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
+    activation_scope  "layer" rounds what this layer reads. "tensor" rounds as integer graphs do: the tensor that it
+                   reads, for all that read it inside `LayerInfo.shared_input`, and what it gives to a sum
 
     Raises `SpecError` for a value outside these ranges.
     """
@@ -72,6 +75,7 @@ class LayerSpec:
     group_size: int | str = 0
     scale_bits: int = 32
     activation_scheme: str = "affine"
+    activation_scope: str = "layer"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -86,6 +90,12 @@ class LayerSpec:
             )
         _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
         _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
+        _named("activation_scope", self.activation_scope, ACTIVATION_SCOPES)
+        if self.activation_scope == "tensor" and self.activation_scheme == "dynamic":
+            raise SpecError(
+                "activation_scope 'tensor' rounds tensors by ranges that were calibrated, and activation_scheme "
+                "'dynamic' has none; take 'affine' or 'symmetric', or activation_scope 'layer'"
+            )
         _one_of("scale_bits", self.scale_bits, SCALE_BITS)
         _check_group_size(self.group_size)
         widths = FORMAT_BITS[self.weight_format]
@@ -168,7 +178,8 @@ class LayerSpec:
             parts.append(f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method"))
         if self.activation_bits != FLOAT_BITS:
             scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
-            parts.append(f"a{self.activation_bits}" + scheme + self._by("activation_method"))
+            scope = "" if self.activation_scope == "layer" else "t"
+            parts.append(f"a{self.activation_bits}{scope}" + scheme + self._by("activation_method"))
         if self.sparsity:
             parts.append(f"s{100 * self.sparsity:g}" + self._by("sparsity_method"))
         if self.rank < 1.0:
@@ -190,7 +201,7 @@ def formats(bits: int) -> tuple[str, ...]:
     return tuple(name for name, widths in FORMAT_BITS.items() if bits in widths)
 
 
-_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme")
+_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme", "activation_scope")
 _BUILT_IN = {field.name: field.default for field in dataclasses.fields(LayerSpec) if field.name.endswith("_method")}
 
 

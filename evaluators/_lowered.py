@@ -28,6 +28,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         sparsity=spec.sparsity,
         rank=spec.rank,
         depthwise=is_depthwise(layer),
+        rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
         channels=channels_of(layer),
     )
 

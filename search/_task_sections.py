@@ -10,6 +10,7 @@ from ._task_values import (
     ActivationBits,
     ActivationMethods,
     ActivationSchemes,
+    ActivationScopes,
     Arguments,
     Duration,
     Flag,
@@ -213,6 +214,7 @@ class OverrideSection(Section):
     group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
     scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
     activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
+    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor")
 
 
 class SpaceSection(Section):
@@ -247,6 +249,12 @@ class SpaceSection(Section):
     activation_scheme: ActivationSchemes = Field(
         default=("affine",),
         description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
+    activation_scope: ActivationScopes = Field(
+        default=("auto",),
+        description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes into "
+        "a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for onnxruntime, "
+        "else layer",
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

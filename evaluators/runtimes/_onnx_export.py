@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
     from ._lowering import Lowered
+    from ._narrow import NarrowRule
 
 MAIN_FILE = "model.onnx"
 
@@ -27,18 +28,20 @@ def export_onnx(
     out: Path,
     *,
     guarded: bool = True,
+    narrow: NarrowRule | None = None,
 ) -> Path:
     """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
     guarded  keep ONNX Runtime from quantizing FP32 weights by itself, see `quantize_guarded`. OpenVINO does no such
              thing, and computes a FakeQuantize that a Clamp follows slightly differently
+    narrow   which weight-only layers are written as codes; None: none
     """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
 
     from ._lowering import lower
 
-    graph = build(model, lower(assignment, variants, calibration), example_inputs, guarded=guarded)
+    graph = build(model, lower(assignment, variants, calibration, narrow), example_inputs, guarded=guarded)
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     ir.save(graph, path)

@@ -21,6 +21,9 @@ from ._program import export_program, first_line, quiet
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_ASKS_FOR_MORE = ("attn_mask", "dropout_p", "is_causal", "enable_gqa")
+"""Arguments of PyTorch's attention that its plain form has not."""
+
 _UINT8 = 2
 """onnx.TensorProto.UINT8"""
 
@@ -62,8 +65,9 @@ def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes the one operation of ours that it does not know."""
+    """How the exporter writes an operation of ours, and attention over three axes, of which it knows four only."""
     import onnxscript
+    from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention as attention
 
     op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer
 
@@ -72,7 +76,21 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         zero = op.Cast(op.Constant(value_int=zero_point), to=_UINT8)
         return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
 
-    return {torch.ops.paredown.quantize_dequantize.default: quantize_dequantize}
+    def plain_attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+        """Without a mask, over any number of axes: one multiplication less than the exporter's own."""
+        n, size = len(query.shape), query.shape[-1]
+        scale = options.get("scale")
+        given = [x for x in rest if x] + [options[name] for name in _ASKS_FOR_MORE if options.get(name)]
+        if given or not isinstance(size, int):
+            return attention(query, key, value, *rest, **options)
+        step = op.Constant(value_float=size**-0.5 if scale is None else scale)
+        turned = op.Transpose(key, perm=[*range(n - 2), n - 1, n - 2])
+        return op.MatMul(op.Softmax(op.MatMul(op.Mul(query, step), turned), axis=-1), value)
+
+    return {
+        torch.ops.paredown.quantize_dequantize.default: quantize_dequantize,
+        torch.ops.aten.scaled_dot_product_attention.default: plain_attention,
+    }
 
 
 def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._calls import Timeline
 from ._fisher import FisherTable, fisher_table
 from ._frame import OutputFrame
-from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, recomputed_share
+from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, modules_around, recomputed_share
 
 __all__ = [
     "FisherTable",
@@ -20,5 +20,6 @@ __all__ = [
     "Timeline",
     "fisher_table",
     "kept_bytes",
+    "modules_around",
     "recomputed_share",
 ]

@@ -27,6 +27,7 @@ class Lowered:
     effective   dense FP32 weight of the old shape, or None where the weight is the original's
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
     narrow      the weight of a linear layer as `NarrowWeight`, for a kernel that widens it as it multiplies
+    half        `effective` of a linear layer or an embedding in the FP16 or BF16 that it was rounded to, to be stored so
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
     activation  (scale, zero_point) of the input as uint8, or None
     activation_at  fqn of the module before which the input is rounded; "" for the layer itself
@@ -40,6 +41,7 @@ class Lowered:
     codes: Tensor | None = None
     scales: Tensor | None = None
     narrow: NarrowWeight | None = None
+    half: Tensor | None = None
     factors: tuple[Tensor, Tensor] | None = None
     activation: tuple[float, int] | None = None
     activation_bits: int = 8
@@ -55,7 +57,7 @@ class Lowered:
     @property
     def is_structured(self) -> bool:
         """Whether the weight is stored as something other than one dense FP32 tensor."""
-        return self.codes is not None or self.factors is not None or self.narrow is not None
+        return any(form is not None for form in (self.codes, self.narrow, self.half, self.factors))
 
 
 def lower(
@@ -99,7 +101,18 @@ def _lower_one(
     coded = variant.codes() if rounded.activation is not None and factors is None else None
     codes, scales = coded if coded is not None else (None, None)
     narrowed = narrow.of(variant) if narrow is not None and not spec.changes_activation else None
-    return replace(rounded, effective=variant.effective, codes=codes, scales=scales, factors=factors, narrow=narrowed)
+    half = _half(spec, variant) if narrow is not None else None
+    return replace(
+        rounded, effective=variant.effective, codes=codes, scales=scales, factors=factors, narrow=narrowed, half=half
+    )
+
+
+def _half(spec: LayerSpec, variant: Variant) -> Tensor | None:
+    """A convolution's is folded with its batch norm, and is FP16 no more."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(spec.weight_format)
+    if dtype is None or spec.rank < 1.0 or variant.effective.dim() != 2:
+        return None
+    return variant.effective.to(dtype)
 
 
 def _rounded(fqn: str, rounding: Rounding) -> Lowered:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ._base import ExportError
 from ._lowering import Lowered
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = npt.NDArray[Any]
+
+_FLOAT = 1
+"""onnx.TensorProto.FLOAT"""
 
 _CONTRIB = "com.microsoft"
 _FLOAT_PRODUCTS = 1
@@ -63,6 +68,8 @@ class _Writer:
         self._graph.inputs.remove(weight)
 
     def _fill_known(self, layer: Lowered, node: ir.Node, index: int) -> bool:
+        if layer.half is not None:
+            return False
         if layer.narrow is not None:
             return self._fill_narrow(layer, layer.narrow, node, index)
         if node.op_type == "Conv" and index == 1:
@@ -123,6 +130,9 @@ class _Writer:
         if layer.codes is not None and layer.scales is not None:
             codes, scales = layer.codes.numpy(), layer.scales.numpy()
             node.replace_input_with(index, self._dequantized(layer.fqn, codes, scales, axis=0, before=node))
+        elif layer.half is not None:
+            stored = self._constant(f"{layer.fqn}.weight_half", _half_array(layer.half))
+            node.replace_input_with(index, self._before(node, "Cast", [stored], {"to": _FLOAT}))
         else:
             assert layer.effective is not None
             node.replace_input_with(index, self._constant(f"{layer.fqn}.weight", layer.effective.numpy()))
@@ -254,6 +264,15 @@ class _Writer:
         fresh = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(fresh)
         return fresh
+
+
+def _half_array(values: Tensor) -> Array:
+    """FP16 as numpy has it; BF16, which it has not, as `ml_dtypes` has it."""
+    if values.dtype == torch.float16:
+        return values.numpy()
+    import ml_dtypes
+
+    return values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
 def _factors(layer: Lowered) -> tuple[Array, Array]:

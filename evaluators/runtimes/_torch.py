@@ -71,7 +71,7 @@ class TorchSession:
     """
 
     def __init__(self, model: nn.Module, threads: int, fixed_batch: int | None = None) -> None:
-        self._model = model.cpu()
+        self.model: Callable[..., object] = model.cpu()
         self._threads, self._fixed_batch = threads, fixed_batch
 
     def run(self, inputs: Inputs) -> Tensor:
@@ -86,9 +86,9 @@ class TorchSession:
         try:
             with torch.inference_mode():
                 if self._fixed_batch is None:
-                    return forward(self._model, inputs).clone()
+                    return forward(self.model, inputs).clone()
                 parts = chunks(inputs, self._fixed_batch)
-                return torch.cat([forward(self._model, part)[:n] for part, n in parts])
+                return torch.cat([forward(self.model, part)[:n] for part, n in parts])
         finally:
             if threads != self._threads:
                 torch.set_num_threads(threads)

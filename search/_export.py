@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
+from ._auto_runtime import AUTO, settle_runtime
 from ._config import assignment_of, config_of, read_config, with_claims
 from ._devices import static_measurements
 from ._driver import store_path
@@ -82,7 +83,7 @@ def apply_config(
     """
     from ._driver import as_task
 
-    task = as_task(task)
+    task, _ = settle_runtime(as_task(task), model=model)
     data = config if isinstance(config, Mapping) else read_config(Path(config))
     Plugins.of(task).load()
     format = format or artifact_format(task, given=model is not None)
@@ -111,7 +112,11 @@ def verify_artifact(
     from ._task import Task
 
     artifact = read_artifact(Path(path))
-    used = Task.from_dict(artifact.task, base_dir=artifact.base_dir) if task is None else as_task(task)
+    used = (
+        Task.from_dict(artifact.task, base_dir=artifact.base_dir)
+        if task is None
+        else _with_runtime(as_task(task), artifact.runtime)
+    )
     _check_model(used, model, artifact.format)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         prepared = prepare(used, store=Path(folder) / "store", model=model)
@@ -138,6 +143,12 @@ def verify_artifact(
         "measured": {name: m.to_dict(samples=False) for name, m in measured.items()},
         "checks": checks,
     }
+
+
+def _with_runtime(task: Task, runtime: str) -> Task:
+    """An artifact's runtime is known, also where the task leaves it open."""
+    open_ = task.hardware.runtime == AUTO
+    return task.with_overrides([f"hardware.runtime={json.dumps(runtime)}"]) if open_ else task
 
 
 def _capacity(path: Path, runtime: str, task: Task, prepared: Prepared) -> dict[str, Measurement]:

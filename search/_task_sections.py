@@ -154,7 +154,10 @@ class HardwareSection(Section):
     """Where the model will run."""
 
     runtime: Text = Field(
-        default="onnxruntime", min_length=1, description="what runs the exported model: torch, onnxruntime, openvino"
+        default="onnxruntime",
+        min_length=1,
+        description="what runs the exported model: torch, torch-compile, onnxruntime, openvino; auto: "
+        "the fastest of those here, measured on this model",
     )
     profile: Text | tuple[Text, ...] | None = Field(
         default=None,

@@ -32,7 +32,9 @@ class CompiledTorchRuntime(TorchRuntime):
     def available(self) -> str | None:
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
-            return f"the C++ compiler {compiler!r} is not there; install one (Debian: apt install g++) or name it in CXX"
+            return (
+                f"the C++ compiler {compiler!r} is not there; install one (Debian: apt install g++) or name it in CXX"
+            )
         return None
 
     def load(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import json
 import weakref
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 

@@ -52,8 +52,8 @@ class Calibration:
 
     ranges   by the method "affine" at 8 bits; other methods and widths have theirs in `others`, under the method's name
              ("percentile") or, at another width, name@bits ("affine@4") -> fqn -> range
-    places   fqn -> (shared_input, sum_after) of `LayerInfo`, of the layers that have either, where `calibrate` was asked
-             for tensors; the range of a layer's output then stands in the mappings above under `output_key(fqn)`
+    places   fqn -> (shared_input, sum_after) of `LayerInfo`, of the layers that have either, where `calibrate` was
+             asked for tensors; the range of a layer's output then stands in the mappings above under `output_key(fqn)`
     moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
     digest   sha256 over the ranges: it identifies the calibration of the activations
     """
@@ -145,8 +145,8 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
     if fqn not in calibration.places:
         raise ConfigError(
-            f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know who else reads its input and "
-            "what it is added to; calibrate with tensors=True, or, if it is alone with both, take activation_scope "
+            f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know who else reads its input "
+            "and what it is added to; calibrate with tensors=True, or, if it is alone with both, take activation_scope "
             "'layer'"
         )
     shared_input, sum_after = calibration.places[fqn]
@@ -178,7 +178,7 @@ def install(model: nn.Module, roundings: Iterable[Rounding]) -> list[RemovableHa
 def activation_quantizer(
     calibration: Calibration | None, fqn: str, spec: LayerSpec
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """What rounds the input of a layer with `changes_activation`, wherever it stands. Raises as `activation_qparams`."""
+    """What rounds the input of a layer with `changes_activation`, wherever. Raises as `activation_qparams`."""
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
     return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)

@@ -4,8 +4,8 @@ bytes.
 PYTHONPATH=DIR python benchmarks/runtimes/run.py --out benchmarks/results/runtimes.json
 
 DIR may hold NNCF (`pip install --no-deps --target DIR nncf tabulate pydot ninja`); without it its rows say so. One
-pinned core; everything of a model is interleaved, but PyTorch apart from the others, for it empties the caches. It takes
-about twelve minutes; `--models resnet20 --seconds 0.2` a minute.
+pinned core; everything of a model is interleaved, but PyTorch apart from the others, for it empties the caches. It
+takes about twelve minutes; `--models resnet20 --seconds 0.2` a minute.
 """
 
 from __future__ import annotations

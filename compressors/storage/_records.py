@@ -9,8 +9,8 @@ A layer:
     2 bytes   length of the spec, little endian
     spec      the activation's part of it
     5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
-    places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn where
-              it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
+    places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn
+              where it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
 """
 
 from __future__ import annotations

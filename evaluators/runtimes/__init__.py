@@ -1,4 +1,6 @@
-"""What really runs a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO. Add one with `register_runtime`.
+"""What really runs a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO.
+
+Add one with `register_runtime`.
 
 Importing this package imports none of them.
 """

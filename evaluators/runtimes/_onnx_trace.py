@@ -6,6 +6,7 @@ what it cannot see it cannot fold, transpose or rename, and `_onnx_layers` then 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
                 custom_translation_table=_translations(),
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"PyTorch could not write this model as ONNX: {first_line(error)}") from error
+            raise ExportError(f"PyTorch could not write this model as ONNX: {_where(error, program)}") from error
         if onnx_program is None:
             raise ExportError("PyTorch could not write this model as ONNX: its exporter returned nothing")
         names = _names_of_weights(model)
@@ -120,6 +121,23 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
         if pad_after_quantizing(onnx_program.model.graph):
             onnx_program.optimize()
     return onnx_program.model, open_weights
+
+
+def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
+    """The operation that could not be written, the module that calls it, and the first cause; else what is known."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    found = next((match for each in chain if (match := re.search(r"translating node %(\w+)", str(each)))), None)
+    node = next((n for n in program.graph.nodes if found is not None and n.name == found[1]), None)
+    if node is None:
+        return first_line(chain[-1])
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    fqn = stack[-1][0] if stack else ""
+    return (
+        f"{node.target} in {fqn or 'the forward of the model itself'} has no form there ({first_line(chain[-1])}); write "
+        "that part of the model otherwise, or use the runtime 'torch', which needs no export"
+    )
 
 
 def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:

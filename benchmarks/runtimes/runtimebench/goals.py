@@ -55,12 +55,9 @@ def _beside_the_makers(model: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
         mine = _one(rows, f"{row['runtime']} int8")
         if "quality" not in mine:
             continue
-        for key in ("ms_1", "ms_32"):
-            if key in row and key in mine:
-                goals.append(
-                    _goal(f"{model}, {key.replace('ms_', 'batch ')}: no slower than {row['name']}", row[key] / mine[key],
-                          1 / TIE, mine)
-                )  # fmt: skip
+        for key in [key for key in ("ms_1", "ms_32") if key in row and key in mine]:
+            text = f"{model}, {key.replace('ms_', 'batch ')}: no slower than {row['name']}"
+            goals += [_goal(text, row[key] / mine[key], 1 / TIE, mine)]
         slack = 2.0 * (2.0 * max(row["quality"] * (1 - row["quality"]), 1e-4) / row["n_report"]) ** 0.5
         less = row["quality"] - mine["quality"]
         goals.append(

@@ -127,7 +127,7 @@ class _Operations(TorchDispatchMode):
     """Notes which operations take the tensors that are known."""
 
     def __init__(self, reads: dict[tuple[int, int], _Read]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reads = reads
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

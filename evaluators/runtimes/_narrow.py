@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +91,7 @@ def _blocked(even: EvenCodes, own_bits: int, bits: int, block: int) -> NarrowWei
 
 def _packed(values: npt.NDArray[np.int16], bits: int) -> npt.NDArray[np.uint8]:
     """(rows, n) numbers of 4 or 8 bits to (rows, bytes)."""
-    codes = values.astype(np.uint8)
+    codes: npt.NDArray[Any] = values.astype(np.uint8)
     if bits == 8:
         return np.ascontiguousarray(codes)
     if codes.shape[1] % 2:

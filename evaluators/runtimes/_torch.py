@@ -71,7 +71,7 @@ class TorchSession:
     """
 
     def __init__(self, model: nn.Module, threads: int, fixed_batch: int | None = None) -> None:
-        self.model: Callable[..., object] = model.cpu()
+        self.model = model.cpu()
         self._threads, self._fixed_batch = threads, fixed_batch
 
     def run(self, inputs: Inputs) -> Tensor:

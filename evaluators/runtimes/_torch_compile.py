@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._torch import TorchRuntime, TorchSession
 
@@ -48,6 +50,14 @@ class CompiledTorchRuntime(TorchRuntime):
         return CompiledTorchSession(super().load(path, threads=threads, model_factory=model_factory))
 
 
+@contextmanager
+def _its_own_deprecations() -> Iterator[None]:
+    """Silences what PyTorch's modules say of PyTorch when the compiler imports them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        yield
+
+
 class CompiledTorchSession:
     """A compiled model. A shape of inputs that is new is compiled first, outside of what is returned and timed later.
 
@@ -59,7 +69,8 @@ class CompiledTorchSession:
 
         self._eager = eager
         self._plain = eager.model
-        self._compiled = torch.compile(self._plain, dynamic=False)
+        with _its_own_deprecations():
+            self._compiled: Any = torch.compile(self._plain, dynamic=False)
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self.compile_s = 0.0
 
@@ -76,7 +87,8 @@ class CompiledTorchSession:
             torch._dynamo.reset()
             self._seen.clear()
         start = time.perf_counter()
-        output = self._run(inputs)
+        with _its_own_deprecations():
+            output = self._run(inputs)
         self.compile_s += time.perf_counter() - start
         self._seen.add(shapes)
         return output

@@ -1,8 +1,8 @@
 """`[hardware] runtime = "auto"`: the runtimes that are installed here run the model, and the fastest is taken.
 
-Each runs the original, and every layer at INT8 as that runtime needs it, at batch 1, all interleaved on pinned cores. One
-whose outputs are not PyTorch's is out, however fast. What was found is written into the run, so that it goes on with the
-same runtime.
+Each runs the original, and every layer at INT8 as that runtime needs it, at batch 1, all interleaved on pinned cores.
+One whose outputs are not PyTorch's is out, however fast. What was found is written into the run, so that it goes on with
+the same runtime.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CANDIDATES = ("onnxruntime", "openvino", "torch")
 """In the order in which ties are decided. "torch-compile" takes minutes to load, and has to be asked for by name."""
 _EXACT = 1e-3
 _ROUNDED = 0.05
-"""How far outputs may be from PyTorch's, as a share of their size (root mean square): in FP32, and in INT8, where values
-between two codes fall on either side."""
+"""How far outputs may be from PyTorch's, as a share of their size (root mean square): in FP32, and in INT8, where
+values between two codes fall on either side."""
 _TIE = 1.03
 _CALIBRATION = 64
 

@@ -51,6 +51,11 @@ def main() -> None:
         for name in arguments.models:
             print(f"{name} …", file=sys.stderr, flush=True)
             results[name] = measure(name, arguments.seconds, arguments.samples, arguments.leave_out)
+            _write(arguments.out, results)  # so that nothing is lost where it is stopped
+    print(summary(_write(arguments.out, results)))
+
+
+def _write(out: Path, results: dict[str, Any]) -> dict[str, Any]:
     found = {
         "command": "python " + shlex.join(["benchmarks/runtimes/run.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -59,10 +64,10 @@ def main() -> None:
         "goals": goals(results),
         "models": results,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    arguments.out.with_suffix(".md").write_text(summary(found))
-    print(summary(found))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    out.with_suffix(".md").write_text(summary(found))
+    return found
 
 
 def measure(name: str, seconds: float, n_samples: int, left_out: Sequence[str]) -> dict[str, Any]:

@@ -22,12 +22,12 @@ ActivationOp = Callable[[Tensor, "Lowered"], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lowered:
-    """One layer as a runtime gets it. At most one of `codes`, `narrow` and `factors` is there; else `effective` is used.
+    """One layer as a runtime gets it. At most one of `codes`, `narrow`, `half`, `factors` is there; else `effective`.
 
     effective   dense FP32 weight of the old shape, or None where the weight is the original's
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
     narrow      the weight of a linear layer as `NarrowWeight`, for a kernel that widens it as it multiplies
-    half        `effective` of a linear layer or an embedding in the FP16 or BF16 that it was rounded to, to be stored so
+    half        `effective` of a linear layer or an embedding, in the FP16 or BF16 that it was rounded to
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
     activation  (scale, zero_point) of the input as uint8, or None
     activation_at  fqn of the module before which the input is rounded; "" for the layer itself

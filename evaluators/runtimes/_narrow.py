@@ -53,7 +53,7 @@ class NarrowRule:
         even = variant.even_codes()
         if even is None:
             return None
-        rows, columns = even.codes.shape
+        columns = even.codes.shape[1]
         block = _block(even.group, columns)
         if block is None or (self.whole and columns % block):
             return None

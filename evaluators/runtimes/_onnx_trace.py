@@ -135,8 +135,8 @@ def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     fqn = stack[-1][0] if stack else ""
     return (
-        f"{node.target} in {fqn or 'the forward of the model itself'} has no form there ({first_line(chain[-1])}); write "
-        "that part of the model otherwise, or use the runtime 'torch', which needs no export"
+        f"{node.target} in {fqn or 'the forward of the model itself'} has no form there ({first_line(chain[-1])}); "
+        "write that part of the model otherwise, or use the runtime 'torch', which needs no export"
     )
 
 

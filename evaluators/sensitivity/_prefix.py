@@ -96,8 +96,8 @@ class PrefixCache:
         groups: Sequence[Sequence[str]] | None = None,
         around: Mapping[str, str] | None = None,
     ) -> PrefixCache:
-        """One pass over a batch. `around`: see the class. `groups` are those layers that will change together (default: the anatomy's); what
-        none of them needs is not kept.
+        """One pass over a batch. `around`: see the class. `groups` are those layers that will change together (default:
+        the anatomy's); what none of them needs is not kept.
 
         Raises `PrefixMismatchError` where the model cannot be replayed, with the reason; and whatever the model raises.
         """

@@ -100,7 +100,7 @@ def test_a_calibration_without_tensors_is_refused() -> None:
     variant = compress(module_at(model, layer.fqn).weight.detach(), TENSOR, layer)  # type: ignore[operator]
     resident = CompressedModel(model, anatomy, calibrate(model, [inputs], anatomy))
     with (
-        pytest.raises(ConfigError, match="blocks.0.second .*tensors=True"),
+        pytest.raises(ConfigError, match=r"blocks\.0\.second .*tensors=True"),
         resident.apply({layer.fqn: TENSOR}, {layer.fqn: variant}),
     ):
         pass

@@ -1,8 +1,8 @@
 """`[hardware] runtime = "auto"`: the runtimes that are installed here run the model, and the fastest is taken.
 
 Each runs the original, and every layer at INT8 as that runtime needs it, at batch 1, all interleaved on pinned cores.
-One whose outputs are not PyTorch's is out, however fast. What was found is written into the run, so that it goes on with
-the same runtime.
+One whose outputs are not PyTorch's is out, however fast. What was found is written into the run, so that it goes on
+with the same runtime.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Tried:
 
     runtime: str
     setting: str
-    run: Callable[[], Tensor] | None = None
+    run: Callable[[], None] | None = None
     off: float | None = None
     ms: float | None = None
     why_not: str | None = None
@@ -178,7 +178,11 @@ class _Maker:
             found.why_not = f"its outputs are off by {found.off:.1%} of their size, and {most:.1%} is the most"
             return found
         one = Split("one", self.samples).take(1).inputs
-        found.run = lambda: session.run(one)
+
+        def run() -> None:
+            session.run(one)
+
+        found.run = run
         return found
 
 

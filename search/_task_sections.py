@@ -256,8 +256,8 @@ class SpaceSection(Section):
     activation_scope: ActivationScopes = Field(
         default=("auto",),
         description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes "
-        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for onnxruntime, "
-        "else layer",
+        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for "
+        "onnxruntime, else layer",
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

@@ -59,7 +59,7 @@ def _write(out: Path, results: dict[str, Any]) -> dict[str, Any]:
     found = {
         "command": "python " + shlex.join(["benchmarks/runtimes/run.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine_facts(1),
+        "machine": machine_facts(threads=1),
         "load": os.getloadavg()[0],
         "goals": goals(results),
         "models": results,

@@ -74,7 +74,8 @@ def finish(model: ir.Model) -> ir.Model:
 
 
 def _share_quantizers(graph: ir.Graph) -> None:
-    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice."""
+    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice, side by side or in turn
+    (which gives the same codes again)."""
     seen: dict[object, ir.Value] = {}
     for node in tuple(graph):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -82,11 +83,23 @@ def _share_quantizers(graph: ir.Graph) -> None:
         params = tuple(_numbers(value) for value in node.inputs[1:])
         if None in params:
             continue
+        if (same := _codes_again(node, params)) is not None:
+            node.outputs[0].replace_all_uses_with(same, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+            continue
         key = (node.op_type, node.inputs[0], params)
         first = seen.setdefault(key, node.outputs[0])
         if first is not node.outputs[0]:
             node.outputs[0].replace_all_uses_with(first, replace_graph_outputs=True)
             graph.remove(node, safe=True)
+
+
+def _codes_again(node: ir.Node, params: object) -> ir.Value | None:
+    """The codes that a QuantizeLinear makes anew of what was made of them."""
+    above = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node.op_type != "QuantizeLinear" or above is None or above.op_type != "DequantizeLinear":
+        return None
+    return above.inputs[0] if tuple(_numbers(value) for value in above.inputs[1:]) == params else None
 
 
 def _numbers(value: ir.Value | None) -> tuple[str, bytes] | None:

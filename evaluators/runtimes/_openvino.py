@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
 
 MAIN_FILE = "model.xml"
+_NARROW_FROM = 2**12
+"""Weights of a linear layer that runs from narrow codes, at least: below, there is nothing to save."""
+
 _KEPT_SHAPES = 4
 """Compiled models that a session keeps: the batch that is timed, the batch that is evaluated, and its remainder."""
 
@@ -46,7 +49,7 @@ class OpenVinoRuntime:
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
         from ._narrow import NarrowRule
 
-        rule = NarrowRule(bits=(4, 8), whole=True)
+        rule = NarrowRule(bits=(4, 8), from_size=_NARROW_FROM, whole=True)
         onnx_path = export_onnx(
             model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule
         )

@@ -58,7 +58,7 @@ def _its_own_deprecations() -> Iterator[None]:
         yield
 
 
-class CompiledTorchSession:
+class CompiledTorchSession(TorchSession):
     """A compiled model. A shape of inputs that is new is compiled first, outside of what is returned and timed later.
 
     compile_s  seconds of all first runs so far
@@ -67,7 +67,7 @@ class CompiledTorchSession:
     def __init__(self, eager: TorchSession) -> None:
         import torch
 
-        self._eager = eager
+        super().__init__(eager.model, eager.threads, eager.fixed_batch)
         self._plain = eager.model
         with _its_own_deprecations():
             self._compiled: Any = torch.compile(self._plain, dynamic=False)
@@ -94,8 +94,8 @@ class CompiledTorchSession:
         return output
 
     def _run(self, inputs: Inputs) -> Tensor:
-        self._eager.model = self._compiled
+        self.model = self._compiled
         try:
-            return self._eager.run(inputs)
+            return super().run(inputs)
         finally:
-            self._eager.model = self._plain
+            self.model = self._plain

@@ -28,7 +28,8 @@ class Treatment:
     pattern        "2:4" and the like; None: zeros stand anywhere
     depthwise      a convolution with as many groups as output channels
     rounded_output  False for a layer whose output goes into a sum in FP32
-    channels       (out, in) of one group, where alignment matters; None: not known, and taken as aligned
+    channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
+                   not as wide
     """
 
     kind: str
@@ -100,6 +101,11 @@ class Match(Closed):
     )
     low_rank: bool | None = Field(default=None, description="whether the layer is factorized (a rank below 1)")
     aligned: int | None = Field(default=None, ge=1, description="channels, out and in, are multiples of this")
+    min_channels: int | None = Field(
+        default=None,
+        ge=1,
+        description="channels, out and in, are at least this: for kernels that pay on wide layers alone",
+    )
 
     def fits(self, asked: Treatment) -> bool:
         return (
@@ -115,6 +121,7 @@ class Match(Closed):
             and (self.patterns is None or asked.pattern in self.patterns)
             and (self.low_rank is None or asked.low_rank == self.low_rank)
             and (self.aligned is None or asked.channels is None or not any(c % self.aligned for c in asked.channels))
+            and (self.min_channels is None or (asked.channels is not None and min(asked.channels) >= self.min_channels))
         )
 
 

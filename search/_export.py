@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._workshop import Workshop, artifact_format, judge_loaded, runtime_for, write_artifact
+from ._workshop import Workshop, artifact_format, judge_loaded, peak_memory_of, runtime_for, write_artifact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,11 +127,11 @@ def verify_artifact(
         shop = Workshop(prepared)
         original = shop.export({}, artifact.format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": artifact.main_path.resolve()}
-        found = shop.measure(artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh")
+        found = shop.measure(artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh", throughput=True)
         if found["artifact"].reason is not None:
             raise ParedownError(f"{path} cannot be run: {found['artifact'].reason}")
         measured, _ = judge_loaded(prepared, shop.reference, found["artifact"])
-        measured |= _capacity(artifact.main_path, artifact.runtime, used, prepared)
+        measured |= peak_memory_of(artifact.main_path, artifact.runtime, prepared)
     checks = _checks(artifact.claims, measured, prepared.bench.metric.name)
     return {
         "ok": all(check["ok"] for check in checks),
@@ -149,38 +149,6 @@ def _with_runtime(task: Task, runtime: str) -> Task:
     """An artifact's runtime is known, also where the task leaves it open."""
     open_ = task.hardware.runtime == AUTO
     return task.with_overrides([f"hardware.runtime={json.dumps(runtime)}"]) if open_ else task
-
-
-def _capacity(path: Path, runtime: str, task: Task, prepared: Prepared) -> dict[str, Measurement]:
-    """Peak memory of a session in a process of its own, and samples a second at the best batch; for a runtime that
-    loads the artifact without the user's code."""
-    import numpy as np
-
-    from ..evaluators.latency import exclusive_slot, last_cores, peak_memory, pinned, throughput
-    from ..evaluators.runtimes import get_runtime
-
-    if runtime not in ("onnxruntime", "openvino"):
-        return {}
-    threads = task.hardware.threads
-    found = {"peak_memory_bytes": peak_memory(path, runtime, prepared.report.take(1).inputs, threads=threads)}
-    with pinned(last_cores(threads)), exclusive_slot():
-        session = get_runtime(runtime).load(path, threads=threads)
-
-        def timer(batch: int) -> Callable[[], None]:
-            inputs = prepared.report.take(batch).inputs
-
-            def run() -> None:
-                session.run(inputs)
-
-            return run
-
-        batches = [b for b in (1, 2, 4, 8, 16, 32, 64) if b <= len(prepared.report)]
-        seconds = min(0.3, task.hardware.latency_seconds)
-        most = throughput(timer, batches=batches, seconds=seconds, rng=np.random.default_rng(0)).best
-    if most is not None:
-        found["throughput_per_s"] = Measurement(value=most.samples_per_s, unit="1/s", n=len(most.samples))
-        found["best_batch"] = Measurement(value=float(most.batch), n=len(most.samples))
-    return found
 
 
 def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str) -> Path:

@@ -205,9 +205,6 @@ def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...
     )
 
 
-COSTS = ("bytes", "macs", "bops", "latency_ms", "energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes")
-"""What `static_costs` may give."""
-
 _COUNTED = ("bytes", "macs", "bops")
 
 

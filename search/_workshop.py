@@ -13,6 +13,7 @@ from ..evaluators import Measurement
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
 from ._config import config_of
+from ._devices import MEMORY
 from ._fresh import Loaded, Watch, measure_fresh
 from ._plugins import Plugins
 from ._prepare import Prepared
@@ -20,6 +21,9 @@ from ._prepare import Prepared
 if TYPE_CHECKING:
     from ..evaluators import ReferenceOutputs
     from ._task import Task
+
+_THROUGHPUT_S = 0.3
+"""Of runs for each batch size, at most."""
 
 
 class Workshop:
@@ -63,21 +67,53 @@ class Workshop:
             path.unlink(missing_ok=True)
 
     def measure(
-        self, artifacts: Mapping[str, Path], *, runtime: str, folder: Path, watch: Watch | None = None
+        self,
+        artifacts: Mapping[str, Path],
+        *,
+        runtime: str,
+        folder: Path,
+        watch: Watch | None = None,
+        throughput: bool | None = None,
     ) -> dict[str, Loaded]:
-        """Outputs, and latencies where the device that the search is for is this machine."""
+        """Outputs, and latencies where the device that the search is for is this machine.
+
+        throughput  whether samples a second are measured there too; None: where the task asks for them
+        """
         task = self.prepared.task
+        if throughput is None:
+            throughput = "ms_per_sample" in self.prepared.devices[0].names
         return measure_fresh(
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
             seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
             latency=self.prepared.times_here,
             energy_batch=task.hardware.batch if "energy_mj" in self.prepared.devices[0].names else 0,
+            capacity={
+                "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
+                "seconds": min(_THROUGHPUT_S, task.hardware.latency_seconds),
+            } if throughput else None,
         )  # fmt: skip
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
         return judge_loaded(self.prepared, self.reference, found)
+
+    def peak_memory(self, main: Path) -> dict[str, Measurement]:
+        """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it
+        cannot be measured."""
+        if any(name in self.prepared.devices[0].names for name in MEMORY):
+            return peak_memory_of(main, self.prepared.task.hardware.runtime, self.prepared)
+        return {}
+
+
+def peak_memory_of(main: Path, runtime: str, prepared: Prepared) -> dict[str, Measurement]:
+    """In a process of its own. Empty for a runtime whose sessions need the user's code."""
+    from ..evaluators.latency import peak_memory
+
+    if runtime not in ("onnxruntime", "openvino"):
+        return {}
+    one = prepared.report.take(1).inputs
+    return {"peak_memory_bytes": peak_memory(main, runtime, one, threads=prepared.task.hardware.threads)}
 
 
 def judge_loaded(
@@ -96,26 +132,32 @@ def judge_loaded(
     scores = evaluate_outputs(bench.metric, split, outputs, reference)
     apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)
     metrics = judge(bench, Scores(metric=scores, divergence=apart), split=split.name)
-    return {**metrics, **_latencies(found)}, tuple(round(float(s), 6) for s in scores)
+    metrics |= _latencies(found, prepared.task.hardware.grid_g_per_kwh)
+    return metrics, tuple(round(float(s), 6) for s in scores)
 
 
-def _latencies(found: Loaded) -> dict[str, Measurement]:
-    """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime; the energy
-    where it was measured."""
+def _latencies(found: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
+    """p10 and the other percentiles with their intervals, and the speed-up over the original in the same runtime, as
+    `compare` finds it; energy and throughput where they were measured. Carbon stays modelled: no counter reads it."""
     from ..evaluators import LatencySamples, Measurement
+    from ..evaluators.energy import co2_measurement
+    from ..evaluators.latency import compare
 
     if not found.latency_ms:
         return {}
     mine = LatencySamples(found.latency_ms)
-    latency = mine.measurement()
-    metrics = {"latency_ms": latency}
-    for name, value in mine.percentiles().items():
-        metrics[f"latency_{name}_ms"] = Measurement(value=value, unit="ms", n=len(mine))
+    metrics = {"latency_ms": mine.measurement()}
+    metrics |= {f"latency_{name}_ms": percentile for name, percentile in mine.measurements().items()}
     if found.energy_mj is not None:
-        metrics["energy_mj"] = Measurement.from_dict(found.energy_mj)
+        metrics["energy_mj"] = energy = Measurement.from_dict(found.energy_mj)
+        if grid_g_per_kwh is not None:
+            metrics["co2_g_per_million"] = co2_measurement(energy, grid_g_per_kwh)
+    metrics |= {name: Measurement.from_dict(measured) for name, measured in found.capacity.items()}
     if found.reference_ms:
-        theirs = LatencySamples(found.reference_ms).measurement()
-        metrics["speedup"] = Measurement(value=theirs.value / latency.value, unit="x", n=len(mine))
+        found_apart = compare(LatencySamples(found.reference_ms), mine)
+        metrics["speedup"] = Measurement(
+            value=found_apart.ratio, low=found_apart.low, high=found_apart.high, unit="x", n=len(mine)
+        )
     if found.eager_ms:
         metrics["eager_ms"] = LatencySamples(found.eager_ms).measurement()
     if "aa_floor" in found.facts:

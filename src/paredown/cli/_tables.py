@@ -51,6 +51,10 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
             cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
     if any("latency_predicted_ms" in p.metrics for p in points):
         cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms").removesuffix(" predicted")
+    if any("throughput_per_s" in p.metrics for p in points):
+        cells["best throughput"] = _throughput
+    if any("peak_memory_bytes" in p.metrics for p in points):
+        cells["peak memory"] = lambda p: _cell(p, "peak_memory_bytes")
     cells["verified"] = lambda p: "yes" if p.verified else "no"
     cells["recommended"] = lambda p: "★" if p.recommended else ""
     if front.picks:
@@ -86,6 +90,14 @@ def _cell(point: Point, name: str, split: str | None = None) -> str:
     if measured.split and measured.split != split and name not in COSTS:
         remarks.append(measured.split)
     return " ".join([fmt.measurement(name, measured), *remarks])
+
+
+def _throughput(point: Point) -> str:
+    """At the best batch, which is named."""
+    most, batch = (point.metrics.get(name) for name in ("throughput_per_s", "best_batch"))
+    if most is None or batch is None:
+        return fmt.DASH
+    return f"{fmt.significant(most.value)}/s (batch {batch.value:.0f})"
 
 
 def _kind(point: Point) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._space import Candidate, Group, SearchSpace
     from ._task import Task, task_schema
     from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
+    from .plans import Plan, plan
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "._space": ("Candidate", "Group", "SearchSpace"),
     "._task": ("Task", "task_schema"),
     "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Screened", "Trial"),
+    ".plans": ("Plan", "plan"),
     ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -46,6 +48,7 @@ __all__ = [
     "Group",
     "Infeasible",
     "Objective",
+    "Plan",
     "Point",
     "Progress",
     "Resolution",
@@ -60,6 +63,7 @@ __all__ = [
     "apply_config",
     "export_point",
     "open_run",
+    "plan",
     "register_searcher",
     "resolve",
     "resume",

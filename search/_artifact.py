@@ -28,7 +28,7 @@ _KEYS = {
 class Artifact:
     """An artifact whose files have been checked against their checksums.
 
-    format   "paredown", "onnx", "openvino", "pt2" or "config"
+    format   "paredown", "onnx", "openvino", "pt2", or another that `export_model` writes
     runtime  the runtime that its claims were measured on
     main     the file that the runtime loads
     model    digest of the original model

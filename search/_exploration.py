@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ._bench import Job
@@ -19,15 +19,23 @@ _PATIENCE = 100
 """So many known candidates in a row, and the searcher is taken to have nothing new."""
 
 
-def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+def explore(
+    sitting: Sitting,
+    table: SensitivityTable | None,
+    after_each: Callable[[], None],
+    *,
+    seeds: Mapping[Candidate, str] | None = None,
+) -> None:
     """Workers are kept busy while there is budget, and told of in any order. What was found before is told first.
 
     A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each
     trial. Where the search split is large, candidates are screened on its first samples, and the searcher knows them
     from these alone; those that are on the front then are seen on the whole split (`Promotion`), also when the time is
     up: it was reckoned with.
+
+    seeds  candidates that are proposed before the searcher is asked, and the names of the plans that they come from
     """
-    exploration = _Exploration(sitting, table, after_each)
+    exploration = _Exploration(sitting, table, after_each, seeds or {})
     while exploration.submit_some() or sitting.pool.busy or exploration.again:
         exploration.collect()
         sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
@@ -41,7 +49,13 @@ def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callab
 
 
 class _Exploration:
-    def __init__(self, sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sitting: Sitting,
+        table: SensitivityTable | None,
+        after_each: Callable[[], None],
+        seeds: Mapping[Candidate, str],
+    ) -> None:
         task, prepared = sitting.task, sitting.prepared
         self.sitting, self.after_each = sitting, after_each
         dropped = sitting.state.dropped or ()
@@ -64,6 +78,11 @@ class _Exploration:
         self.n_promoted, self.n_finalists = 0, 0
         self._tell([trial for trial in sitting.state.trials if _is_of(prepared.space, trial)])
         self.known = {trial.candidate for trial in sitting.state.trials}
+        for trial in sitting.state.trials:
+            if trial.candidate in seeds and trial.kind != "original":
+                sitting.recorder.note(f"t{trial.number} is the plan {seeds[trial.candidate]}")
+        self.seeds = dict(seeds)
+        self._seeds_left = [candidate for candidate in seeds if candidate not in self.known]
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
         self.again: list[Job] = []
@@ -136,6 +155,8 @@ class _Exploration:
         return self.sitting.out_of_time or self.sitting.ends_within(due)
 
     def _ask(self) -> Candidate | None:
+        if self._seeds_left:
+            return self._seeds_left.pop(0)
         for _ in range(_PATIENCE):
             asked = self.searcher.ask(1)
             if not asked:
@@ -155,6 +176,8 @@ class _Exploration:
 
     def _submit(self, number: int, candidate: Candidate) -> None:
         """Send it to a worker, unless its static costs already break a limit on every device."""
+        if candidate in self.seeds:
+            self.sitting.recorder.note(f"t{number} is the plan {self.seeds[candidate]}")
         metrics = self.sitting.static(candidate)
         known = [{name: bound for name, bound in limits.items() if name in metrics} for limits in self.limits]
         if any(violation(metrics, limits) == 0.0 for limits in known):

@@ -21,7 +21,15 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._workshop import Workshop, artifact_format, judge_loaded, peak_memory_of, runtime_for, write_artifact
+from ._workshop import (
+    Workshop,
+    artifact_format,
+    is_for_elsewhere,
+    judge_loaded,
+    peak_memory_of,
+    runtime_for,
+    write_artifact,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +47,9 @@ def export_point(run: Path | str, point: str, format: str, out: Path | str, *, m
     """Write a point's artifact into the (new or empty) folder `out`, measured in a fresh process; gives the folder.
 
     point   an id, a pick, or limits (see `Front.pick`)
-    format  "paredown", "onnx", "openvino", "pt2", that of a runtime of your own, or "config" (the JSON alone)
+    format  "paredown", "onnx", "openvino", "pt2", that of a runtime of your own, "config" (the JSON alone), or one for
+            devices and tools that are not here: "tensorrt-onnx", "compressed-tensors", "torchao-config", "executorch"
+            (docs/exports.md). What nothing here can run ("torchao-config") is written without a manifest
     """
     opened = open_run(run)
     if format != "config":
@@ -127,11 +137,16 @@ def verify_artifact(
         shop = Workshop(prepared)
         original = shop.export({}, artifact.format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": artifact.main_path.resolve()}
-        found = shop.measure(artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh", throughput=True)
+        elsewhere = is_for_elsewhere(artifact.format)
+        found = shop.measure(
+            artifacts, runtime=artifact.runtime, folder=Path(folder) / "fresh", throughput=not elsewhere,
+            is_reference=elsewhere,
+        )  # fmt: skip
         if found["artifact"].reason is not None:
             raise ParedownError(f"{path} cannot be run: {found['artifact'].reason}")
         measured, _ = judge_loaded(prepared, shop.reference, found["artifact"])
-        measured |= peak_memory_of(artifact.main_path, artifact.runtime, prepared)
+        if not elsewhere:
+            measured |= peak_memory_of(artifact.main_path, artifact.runtime, prepared)
     checks = _checks(artifact.claims, measured, prepared.bench.metric.name)
     return {
         "ok": all(check["ok"] for check in checks),
@@ -152,14 +167,18 @@ def _with_runtime(task: Task, runtime: str) -> Task:
 
 
 def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str) -> Path:
-    """Export, load in a fresh process, measure, and only then write the manifest."""
+    """Export, load in a fresh process, measure, and only then write the manifest; none for what cannot be run here."""
     shop = Workshop(prepared)
     main = shop.export(assignment, format, out)
+    runtime = runtime_for(format, prepared.task)
+    if runtime is None:
+        return out
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         original = shop.export({}, format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": main.resolve()}
-        runtime = runtime_for(format, prepared.task)
-        found = shop.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh")["artifact"]
+        found = shop.measure(
+            artifacts, runtime=runtime, folder=Path(folder) / "fresh", is_reference=is_for_elsewhere(format)
+        )["artifact"]
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
         totals = prepared.devices[0].whole(prepared.anatomy, assignment)
@@ -184,14 +203,16 @@ def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, 
 
 def _check_model(task: Task, model: nn.Module | None, format: str) -> None:
     """Raises `InputError` where a fresh process would have no model, or nothing to build it with."""
+    from ..evaluators.runtimes.exports import EXPORTS
+
     if model is None and task.model is None:
         raise InputError(
             "the model was handed in from Python and the task names none: do this from Python too, with model=, or "
             "name it in the task's [model]"
         )
-    if model is not None and format == "paredown":
+    if model is not None and (format == "paredown" or (format in EXPORTS and EXPORTS[format].needs_factory)):
         raise InputError(
-            "the format 'paredown' holds weights only, and a fresh process cannot build a model that was handed in "
+            f"the format {format!r} holds weights only, and a fresh process cannot build a model that was handed in "
             "from Python; take 'pt2' or 'onnx', or name the model's factory in the task's [model]"
         )
 

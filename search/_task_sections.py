@@ -335,6 +335,10 @@ class SearchSection(Section):
         default=0.05, gt=0, lt=1, description="probability, at most, that a trial is stopped that should not have been"
     )
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
+    plans: tuple[Literal["uniform", "sensitivity", "performance", "energy", "fp16-mse"], ...] = Field(
+        default=(),
+        description="configs of `paredown plan` to propose first, within the limits on costs, else of 4 mean bits",
+    )
 
 
 class BudgetSection(Section):

@@ -74,10 +74,12 @@ class Workshop:
         folder: Path,
         watch: Watch | None = None,
         throughput: bool | None = None,
+        is_reference: bool = False,
     ) -> dict[str, Loaded]:
         """Outputs, and latencies where the device that the search is for is this machine.
 
-        throughput  whether samples a second are measured there too; None: where the task asks for them
+        throughput    whether samples a second are measured there too; None: where the task asks for them
+        is_reference  the artifacts are for another device, and run here for their outputs only
         """
         task = self.prepared.task
         if throughput is None:
@@ -86,7 +88,7 @@ class Workshop:
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
             seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
-            latency=self.prepared.times_here,
+            latency=self.prepared.times_here and not is_reference,
             energy_batch=task.hardware.batch if "energy_mj" in self.prepared.devices[0].names else 0,
             capacity={
                 "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
@@ -181,16 +183,27 @@ def artifact_format(task: Task, *, given: bool) -> str:
     return "pt2" if given and format == "paredown" else format
 
 
-def runtime_for(format: str, task: Task) -> str:
+def is_for_elsewhere(format: str) -> bool:
+    """Whether it is a format for devices and tools that are not here: what is timed here says nothing of them."""
+    from ..evaluators.runtimes.exports import EXPORTS
+
+    return format in EXPORTS
+
+
+def runtime_for(format: str, task: Task) -> str | None:
     """The runtime that writes and loads this format: the task's own if it is its format, else the first that has it.
 
-    Raises `InputError` for a format that no runtime has, none of the task's plugins either.
+    None for a format that nothing here can run. Raises `InputError` for one that no runtime has, none of the task's
+    plugins either.
     """
     from ..evaluators.runtimes import get_runtime, list_formats, list_runtimes
+    from ..evaluators.runtimes.exports import EXPORTS
 
     Plugins.of(task).load()
     if format == "pt2":
         return "torch"
+    if format in EXPORTS:
+        return EXPORTS[format].checked_by
     names = [name for name in (task.hardware.runtime, *list_runtimes()) if get_runtime(name).format == format]
     if not names:
         raise InputError(f"format must be one of {', '.join((*list_formats(), 'config'))}, got {format!r}")
@@ -212,10 +225,12 @@ def write_artifact(
     from .. import __version__
 
     task = prepared.task
+    runtime = runtime_for(format, task)
+    assert runtime is not None, "what nothing here can run has no claims"
     artifact = Artifact(
         folder=folder,
         format=format,
-        runtime=runtime_for(format, task),
+        runtime=runtime,
         main=main.relative_to(folder).as_posix(),
         model=prepared.model_digest,
         point=point,

@@ -56,7 +56,7 @@ def rate_of(kernels: Sequence[KernelFigure], kernel_us: float, *, kept: float = 
     kernel_us  of a kernel whose work is next to nothing; at most half of a layer's time is taken off for it
     kept       share of the dense layer's products that the kernel does
 
-    The median, and not the best: a roofline of best rates is too fast for every model (`benchmarks/devices`).
+    The median, and not the best: what one layer reaches at its best is no promise for the others.
     """
     busy = [k for k in kernels if k.positions >= LEAST_POSITIONS] or list(kernels)
     reached = sorted(

@@ -34,6 +34,7 @@ class Lowered:
     output      (scale, zero_point) of what the module `output_at` gives, where that is rounded too
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
+    is_open     whoever exports writes the weight in a form of its own, which none of the above says
     """
 
     fqn: str
@@ -49,6 +50,7 @@ class Lowered:
     activation_at: str = ""
     output: tuple[float, int] | None = None
     output_at: str = ""
+    is_open: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -57,7 +59,7 @@ class Lowered:
     @property
     def is_structured(self) -> bool:
         """Whether the weight is stored as something other than one dense FP32 tensor."""
-        return any(form is not None for form in (self.codes, self.narrow, self.half, self.factors))
+        return self.is_open or any(form is not None for form in (self.codes, self.narrow, self.half, self.factors))
 
 
 def lower(
@@ -121,6 +123,16 @@ def _rounded(fqn: str, rounding: Rounding) -> Lowered:
         activation_at="" if rounding.input_at == fqn else rounding.input_at,
         output=rounding.output, output_at=rounding.output_at,
     )  # fmt: skip
+
+
+def activation_qparams(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
+    """(scale, zero_point) of a layer's input. Raises `ConfigError` where it was not calibrated."""
+    if calibration is None:
+        raise ConfigError(
+            f"{fqn} gets {spec.activation_bits}-bit activations, but no calibration was given; calibrate the model, or "
+            "leave activation_bits at 32"
+        )
+    return calibration.qparams(fqn, spec)
 
 
 def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> nn.Module:

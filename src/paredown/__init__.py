@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import ParedownError
     from .search import (
         Front,
+        Plan,
         Point,
         Progress,
         Run,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         apply_config,
         export_point,
         open_run,
+        plan,
         resume,
         search,
         verify_artifact,
@@ -34,6 +36,7 @@ __all__ = [
     "Front",
     "LayerSpec",
     "ParedownError",
+    "Plan",
     "Point",
     "Progress",
     "Run",
@@ -43,6 +46,7 @@ __all__ = [
     "export_point",
     "load_model",
     "open_run",
+    "plan",
     "resume",
     "search",
     "verify_artifact",

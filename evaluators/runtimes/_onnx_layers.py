@@ -96,11 +96,11 @@ class _Writer:
 
     def _fill_narrow(self, layer: Lowered, weight: NarrowWeight, node: ir.Node, index: int) -> bool:
         """A product in ONNX Runtime's own operator, which OpenVINO reads too; a Gemm's bias is added behind it."""
-        if node.op_type == "Transpose" and _feeds_matmuls(node):
+        if node.op_type == "Transpose" and feeds_matmuls(node):
             for matmul in tuple(node.outputs[0].consumers()):
                 self._swap(matmul, self._n_bits(layer, weight, matmul))
             self._graph.remove(node, safe=True)
-        elif node.op_type == "Gemm" and index == 1 and _is_linear(node):
+        elif node.op_type == "Gemm" and index == 1 and is_linear(node):
             product = self._n_bits(layer, weight, node)
             if len(node.inputs) > 2 and node.inputs[2] is not None:
                 product = self._before(node, "Add", [product, node.inputs[2]], {})

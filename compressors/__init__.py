@@ -23,7 +23,7 @@ from ._spec import (
 )
 
 if TYPE_CHECKING:
-    from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
+    from ._calibration import ActivationRange, Calibration, Rounding, activation_quantizer, calibrate, rounding_of
     from ._compress import applicable, compress, decode, needs_gradients, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
@@ -42,14 +42,16 @@ if TYPE_CHECKING:
     from ._resident import CompressedModel
     from ._scaling import SCALINGS, scale_channels
     from ._store import VariantStore
-    from ._variant import Variant
+    from ._variant import EvenCodes, Variant
     from .quantization import ActivationQuantizer
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
 
 _LAZY = {
     "ActivationRange": "._calibration",
     "Calibration": "._calibration",
+    "Rounding": "._calibration",
     "activation_quantizer": "._calibration",
+    "rounding_of": "._calibration",
     "calibrate": "._calibration",
     "applicable": "._compress",
     "compress": "._compress",
@@ -81,6 +83,7 @@ _LAZY = {
     "SCALINGS": "._scaling",
     "scale_channels": "._scaling",
     "VariantStore": "._store",
+    "EvenCodes": "._variant",
     "Variant": "._variant",
     "ActivationQuantizer": ".quantization",
     "describe_file": ".storage",
@@ -105,6 +108,7 @@ __all__ = [
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "EvenCodes",
     "Gradients",
     "Inputs",
     "LayerGradients",
@@ -115,6 +119,7 @@ __all__ = [
     "Moments",
     "Pattern",
     "Repairs",
+    "Rounding",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -142,6 +147,7 @@ __all__ = [
     "register_rank_method",
     "register_sparsity_method",
     "register_weight_method",
+    "rounding_of",
     "save_model",
     "scale_channels",
     "stored_bytes",

@@ -27,6 +27,7 @@ WHOLE_TENSOR = "tensor"
 
 SCALE_BITS = (16, 32)
 ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
+ACTIVATION_SCOPES = ("layer", "tensor")
 
 RANK_FORMS = ("channel", "input", "spatial", "tucker2", "residual")
 """What a weight of a lower rank is split into; see `lowrank/_forms.py`."""
@@ -74,6 +75,8 @@ class LayerSpec:
     scale_bits     of the stored scales and tables: 32 or 16, floating point
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
+    activation_scope  "layer" rounds what this layer reads. "tensor" rounds as integer graphs do: the tensor that it
+                   reads, for all that read it inside `LayerInfo.shared_input`, and what it gives to a sum
 
     Raises `SpecError` for a value outside these ranges.
     """
@@ -92,6 +95,7 @@ class LayerSpec:
     activation_scheme: str = "affine"
     pattern: str = ""
     rank_form: str = "channel"
+    activation_scope: str = "layer"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -107,6 +111,12 @@ class LayerSpec:
         _named("rank_form", self.rank_form, RANK_FORMS)
         _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
         _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
+        _named("activation_scope", self.activation_scope, ACTIVATION_SCOPES)
+        if self.activation_scope == "tensor" and self.activation_scheme == "dynamic":
+            raise SpecError(
+                "activation_scope 'tensor' rounds tensors by ranges that were calibrated, and activation_scheme "
+                "'dynamic' has none; take 'affine' or 'symmetric', or activation_scope 'layer'"
+            )
         _one_of("scale_bits", self.scale_bits, SCALE_BITS)
         _check_group_size(self.group_size)
         widths = FORMAT_BITS[self.weight_format]
@@ -199,7 +209,8 @@ class LayerSpec:
             parts.append(f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method"))
         if self.activation_bits != FLOAT_BITS:
             scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
-            parts.append(f"a{self.activation_bits}" + scheme + self._by("activation_method"))
+            scope = "" if self.activation_scope == "layer" else "t"
+            parts.append(f"a{self.activation_bits}{scope}" + scheme + self._by("activation_method"))
         if self.sparsity:
             pattern = f"/{self.pattern}" if self.pattern else ""
             parts.append(f"s{100 * self.sparsity:.4g}" + self._by("sparsity_method") + pattern)
@@ -223,7 +234,7 @@ def formats(bits: int) -> tuple[str, ...]:
     return tuple(name for name, widths in FORMAT_BITS.items() if bits in widths)
 
 
-_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme")
+_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme", "activation_scope")
 _BUILT_IN = {field.name: field.default for field in dataclasses.fields(LayerSpec) if field.name.endswith("_method")}
 
 

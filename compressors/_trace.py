@@ -14,6 +14,7 @@ from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._forward import batch_size, forward, module_at, preserved
 from ._layers import compressible, same_tensor
+from ._readers import Readers, ReaderWatch
 
 
 @dataclass(slots=True)
@@ -36,14 +37,16 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
             f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the "
             f"factory returns"
         )
-    seen = _watch(model, inputs, candidates)
+    readers = ReaderWatch(model)
+    with readers.watching():
+        seen = _watch(model, inputs, candidates)
     if not seen:
         raise InputError(
             f"{type(model).__name__} has {len(candidates)} layers that could be compressed, but none ran in the "
             f"forward pass; it may run a traced or frozen copy of them"
         )
     n_samples = batch_size(inputs)
-    layers = tuple(_layer(candidates[fqn], seen, n_samples) for fqn in seen)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
     return cls(
         layers=layers,
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
@@ -82,8 +85,10 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
     return seen
 
 
-def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int) -> LayerInfo:
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
     seen = all_seen[static.fqn]
+    if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
+        readers = Readers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     return dataclasses.replace(
@@ -94,6 +99,8 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int) -> Lay
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
+        shared_input=readers.shared_input,
+        sum_after=readers.sum_after,
     )
 
 

@@ -20,6 +20,21 @@ WHOLE = ("",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvenCodes:
+    """A matrix as (code - zero) * scale, bit for bit its effective weight.
+
+    codes  (rows, columns) uint8
+    scale  (rows, groups) float32; `zero` likewise, uint8
+    group  columns that share a scale; the last group may be short
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Variant:
     """One weight under one `LayerSpec`.
 
@@ -52,6 +67,23 @@ class Variant:
         shape = tuple(self.effective.shape)
         coded, _ = load_coded(self.tensors, _matrix_shape(shape), self.spec)
         return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
+
+    def even_codes(self) -> EvenCodes | None:
+        """The codes of a whole weight of integers on an even grid ("int", "int_asym"), in groups or not; else None."""
+        if self.spec.weight_bits > 8 or self.spec.weight_format not in ("int", "int_asym") or self.spec.rank < 1.0:
+            return None
+        rows, columns = _matrix_shape(tuple(self.effective.shape))
+        coded, survives = load_coded(self.tensors, (rows, columns), self.spec)
+        half = 2 ** (self.spec.weight_bits - 1)
+        scale = coded.params.scale.expand(rows, coded.params.scale.shape[1]).contiguous()
+        zero = coded.params.zero
+        zero = torch.full_like(scale, half) if zero is None else zero.expand_as(scale).contiguous()
+        group = coded.grid.group if scale.shape[1] > 1 else columns
+        codes = coded.codes.to(torch.int16) + half
+        if survives is not None:
+            spread = zero.to(torch.int16).repeat_interleave(group, dim=1)[:, :columns]
+            codes = torch.where(survives.reshape(rows, columns), codes, spread)
+        return EvenCodes(codes=codes.to(torch.uint8), scale=scale, zero=zero.to(torch.uint8), group=group)
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """(codes (out, n) int8, scales (out, groups) float32, zeros (out, groups) int8 or None) of a whole weight in

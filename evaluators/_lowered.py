@@ -38,6 +38,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         pattern=spec.pattern if Pattern.parse(spec.pattern).kind == "n:m" else None,
         rank=1.0 if residual else spec.rank,
         depthwise=is_depthwise(layer),
+        rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
         channels=channels_of(layer),
     )
     return replace(lowered, native=False, note=_RESIDUAL) if residual else lowered

@@ -66,7 +66,7 @@ class Worker:
     _store: Any = None
     _repairs: Repairs | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    _hooks: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
+    _hooks: dict[nn.Module, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     _forwards: dict[nn.Module, Any] = field(default_factory=dict)
     _rows: Rows | None = None
 
@@ -78,7 +78,7 @@ class Worker:
         self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
         self._weights = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
-        self._hooks = {module: frozenset(module._forward_pre_hooks) for module in model.modules()}
+        self._hooks = {m: (frozenset(m._forward_pre_hooks), frozenset(m._forward_hooks)) for m in model.modules()}
         self._forwards = {module: vars(module).get("forward") for module in model.modules()}
 
     def reset(self) -> None:
@@ -90,8 +90,9 @@ class Worker:
         for tensor, data in self._weights:
             tensor.data = data
         for module, known in self._hooks.items():
-            for key in [key for key in module._forward_pre_hooks if key not in known]:
-                del module._forward_pre_hooks[key]
+            for hooks, before in zip((module._forward_pre_hooks, module._forward_hooks), known, strict=True):
+                for key in [key for key in hooks if key not in before]:
+                    del hooks[key]
         for module, forward in self._forwards.items():
             if forward is None:
                 vars(module).pop("forward", None)

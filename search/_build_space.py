@@ -32,7 +32,7 @@ METHODS = {axis: f"{axis.removesuffix('_bits')}_method" for axis in AXES}
 """Axis -> the key that names how its values are reached."""
 STORED = {
     "weight_bits": ("weight_format", "group_size", "scale_bits"),
-    "activation_bits": ("activation_scheme",),
+    "activation_bits": ("activation_scheme", "activation_scope"),
     "sparsity": ("sparsity_pattern",),
     "rank": ("rank_form",),
 }
@@ -59,7 +59,7 @@ def build_space(
     Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer, a
     method that is not registered, nothing left to decide.
     """
-    section = task.space
+    section = _with_native_scope(task.space, task.hardware.runtime)
     if not anatomy.layers:
         raise TaskError(
             "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d (transposed "
@@ -83,6 +83,24 @@ def build_space(
             f"[space] leaves nothing to decide: {left}; narrow space.leave, or allow more values than the neutral ones"
         )
     return SearchSpace(groups=tuple(groups))
+
+
+def native_scope(runtime: str) -> str:
+    """What `activation_scope` "auto" means: where the runtime has no integer kernel for a convolution whose output is
+    not rounded, that is what "tensor" is for."""
+    return "tensor" if runtime == "onnxruntime" else "layer"
+
+
+def _with_native_scope(section: SpaceSection, runtime: str) -> SpaceSection:
+    def resolved(table: Any) -> Any:
+        if table.activation_scope is None:
+            return table
+        scopes = dict.fromkeys(native_scope(runtime) if s == "auto" else s for s in table.activation_scope)
+        return table.model_copy(update={"activation_scope": tuple(scopes)})
+
+    overrides = {glob: resolved(table) for glob, table in section.overrides.items()}
+    found: SpaceSection = resolved(section).model_copy(update={"overrides": overrides})
+    return found
 
 
 def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
@@ -370,7 +388,7 @@ def _fitting(layer: LayerInfo, chosen: Mapping[str, Sequence[Any]]) -> Iterable[
         fitting[axis] = usable or [getattr(_NEUTRAL, axis)]
     for values in product(*fitting.values()):
         for spec in _by_each_method(dict(zip(AXES, values, strict=True)), chosen):
-            ways = (spec, _without_group(spec), _without_zeros(spec))
+            ways = (spec, _without_group(spec), _without_zeros(spec), _of_layer(spec), _of_layer(_without_group(spec)))
             yield from [s for s in ways if applicable(s, layer) is None][:1]
 
 
@@ -434,6 +452,7 @@ def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any
             data |= {"group_size": 0, "scale_bits": 32, "weight_method": chosen["weight_method"][0]}
         if data.get("activation_scheme") == "dynamic":  # nothing to calibrate, so no choice of a range
             data["activation_method"] = _NEUTRAL.activation_method
+            data["activation_scope"] = "layer"
         yield LayerSpec.from_dict({_FIELDS.get(key, key): value for key, value in data.items()})
 
 
@@ -447,6 +466,11 @@ def _without_zeros(spec: LayerSpec) -> LayerSpec:
 def _without_group(spec: LayerSpec) -> LayerSpec:
     """Where rows are no longer than the group, the group is the row."""
     return dataclasses.replace(spec, group_size=0) if spec.group_size not in (0, "tensor") else spec
+
+
+def _of_layer(spec: LayerSpec) -> LayerSpec:
+    """Where no one else reads the input, and the output goes into no sum, the tensor is the layer's."""
+    return dataclasses.replace(spec, activation_scope="layer")
 
 
 def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:

@@ -163,9 +163,13 @@ class Rows:
         self.why_not = why_not
         self._kept.clear()
 
+    @property
+    def _around(self) -> dict[str, str]:
+        return {fqn: module for fqn, (module, _) in self.worker.bench.calibration.places.items() if module}
+
     def _plan(self, group: int, level: int, n: int) -> _Plan:
         """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
-        from ..evaluators.sensitivity import Prefix, kept_bytes, recomputed_share
+        from ..evaluators.sensitivity import Prefix, kept_bytes, modules_around, recomputed_share
 
         bench = self.worker.bench
         if self.why_not is None and self._timeline is None:
@@ -174,12 +178,19 @@ class Rows:
         if self.why_not is not None or timeline is None:
             return _Plan()
         fqns = bench.space.groups[group].layers
-        prefix = Prefix.of(timeline, bench.model, fqns)
+        around = self._around
+        prefix = Prefix.of(timeline, bench.model, fqns, modules_around(around, fqns))
         mine = kept_bytes(timeline, [prefix])
         if not prefix.answered or mine > self.max_bytes:
             return _Plan()
         share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
-        every = kept_bytes(timeline, [Prefix.of(timeline, bench.model, g.layers) for g in bench.space.groups])
+        every = kept_bytes(
+            timeline,
+            [
+                Prefix.of(timeline, bench.model, group.layers, modules_around(around, group.layers))
+                for group in bench.space.groups
+            ],
+        )
         together = every * n <= self.max_bytes
         size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
         plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)
@@ -206,7 +217,8 @@ class Rows:
         try:
             with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns]
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns],
+                    around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
             self._give_up(str(error))
@@ -234,7 +246,8 @@ class Rows:
         try:
             with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups,
+                    around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
             self._give_up(str(error))

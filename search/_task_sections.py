@@ -10,6 +10,7 @@ from ._task_values import (
     ActivationBits,
     ActivationMethods,
     ActivationSchemes,
+    ActivationScopes,
     Arguments,
     Duration,
     Flag,
@@ -160,7 +161,10 @@ class HardwareSection(Section):
     """Where the model will run."""
 
     runtime: Text = Field(
-        default="onnxruntime", min_length=1, description="what runs the exported model: torch, onnxruntime, openvino"
+        default="onnxruntime",
+        min_length=1,
+        description="what runs the exported model: torch, torch-compile, onnxruntime, openvino; auto: "
+        "the fastest of those here, measured on this model",
     )
     profile: Text | tuple[Text, ...] | None = Field(
         default=None,
@@ -230,6 +234,7 @@ class OverrideSection(Section):
     rank_form: RankForms | None = Field(default=None, description="what weights of a lower rank are split into")
     rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
     rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
+    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor")
 
 
 class SpaceSection(Section):
@@ -267,6 +272,12 @@ class SpaceSection(Section):
     activation_scheme: ActivationSchemes = Field(
         default=("affine",),
         description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
+    activation_scope: ActivationScopes = Field(
+        default=("auto",),
+        description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes "
+        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for "
+        "onnxruntime, else layer",
     )
     sparsity_pattern: SparsityPatterns = Field(
         default=("",),

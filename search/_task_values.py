@@ -102,6 +102,8 @@ def _check_value(key: str, value: Any) -> None:
     """A width needs a format that has it, and a format a width: they are checked together when the space is built."""
     if key == "weight_bits" and value in WEIGHT_BITS and not isinstance(value, bool | float):
         return
+    if key == "activation_scope" and value == "auto":
+        return
     if key == "sparsity_pattern":
         Pattern.parse(value)
         return
@@ -198,6 +200,7 @@ WeightFormats = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_format
 GroupSizes = Annotated[tuple[Integer | Text, ...], BeforeValidator(_axis("group_size"))]
 ScaleBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("scale_bits"))]
 ActivationSchemes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scheme"))]
+ActivationScopes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scope"))]
 WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
 ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
 SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]

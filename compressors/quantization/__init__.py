@@ -1,6 +1,6 @@
 """Fewer bits, for weights and for activations. `README.md` here lists formats and methods."""
 
-from ._activation import ActivationQuantizer, DynamicQuantizer, dynamic_quantize, mse_range
+from ._activation import ActivationQuantizer, DynamicQuantizer, OutputQuantizer, dynamic_quantize, mse_range
 from ._activation_ranges import activation_entropy, activation_minmax, activation_percentile
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
@@ -21,6 +21,7 @@ __all__ = [
     "Coded",
     "DynamicQuantizer",
     "Grid",
+    "OutputQuantizer",
     "Params",
     "Rounder",
     "WeightProblem",

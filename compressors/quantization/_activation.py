@@ -97,6 +97,20 @@ class ActivationQuantizer:
         return args, kwargs
 
 
+class OutputQuantizer:
+    """A forward hook that rounds what a module gives, where that is one tensor."""
+
+    def __init__(self, scale: float, zero_point: int, bits: int = 8) -> None:
+        self.scale = scale
+        self.zero_point = zero_point
+        self.bits = bits
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> object:
+        if not isinstance(output, Tensor):
+            return output
+        return fake_quantize(output, self.scale, self.zero_point, self.bits)
+
+
 def dynamic_quantize(x: Tensor, bits: int, by_sample: bool) -> Tensor:
     """`x` rounded to a grid of its own minimum and maximum (and zero), for each token: the values along the last axis;
     `by_sample`: for each entry of the first axis. Ordinary operations, so that it can be traced.

@@ -11,6 +11,8 @@ A layer:
     2 bytes   length of the spec, little endian
     spec      the activation's part of it
     5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
+    places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn
+              where it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, SpecError
+from .._calibration import Rounding
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
 from .._variant import part_shapes, part_spec, prefixes
@@ -54,6 +57,7 @@ _SHORT = {
     "activation_scheme": "as",
     "pattern": "p",
     "rank_form": "rf",
+    "activation_scope": "ao",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
@@ -91,12 +95,30 @@ def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
     return len(_spec_bytes(spec.weight_only)) + 1 + n_bytes
 
 
-def layer_record(spec: LayerSpec, qparams: tuple[float, int] | None) -> bytes:
-    return _spec_bytes(spec.activation_only) + (_QPARAMS.pack(*qparams) if qparams is not None else b"")
+def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
+    """`rounding`: of a layer whose activations change."""
+    data = _spec_bytes(spec.activation_only)
+    if rounding is None or rounding.input is None:
+        return data
+    data += _QPARAMS.pack(*rounding.input)
+    if spec.activation_scope == "tensor":
+        data += _name("" if rounding.input_at == fqn else rounding.input_at) + _name(rounding.output_at)
+        data += _QPARAMS.pack(*rounding.output) if rounding.output is not None else b""
+    return data
 
 
-def layer_record_bytes(spec: LayerSpec) -> int:
-    return len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
+def layer_record_bytes(spec: LayerSpec, shared_input: str = "", sum_after: str = "") -> int:
+    n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
+    if spec.needs_range and spec.activation_scope == "tensor":
+        n_bytes += len(_name(shared_input)) + len(_name(sum_after)) + (_QPARAMS.size if sum_after else 0)
+    return n_bytes
+
+
+def _name(fqn: str) -> bytes:
+    data = fqn.encode()
+    if len(data) > 255:
+        raise SpecError(f"a module's name of more than 255 bytes cannot be stored: {fqn[:40]}…")
+    return bytes([len(data)]) + data
 
 
 class Reader:
@@ -127,12 +149,30 @@ class Reader:
             raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
         return spec, tensors
 
-    def layer(self) -> tuple[LayerSpec, tuple[float, int] | None]:
+    def layer(self, fqn: str) -> tuple[LayerSpec, Rounding | None]:
         spec = self._spec()
-        if not spec.needs_range:
+        if not spec.changes_activation:
             return spec, None
+        if not spec.needs_range:
+            return spec, Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
+        input, output, input_at, output_at = self._qparams(), None, "", ""
+        if spec.activation_scope == "tensor":
+            input_at, output_at = self._fqn(), self._fqn()
+            output = self._qparams() if output_at else None
+        return spec, Rounding(
+            bits=spec.activation_bits, input_at=input_at or fqn, input=input, output_at=output_at, output=output
+        )
+
+    def _qparams(self) -> tuple[float, int]:
         scale, zero_point = _QPARAMS.unpack(self._take(_QPARAMS.size).tobytes())
-        return spec, (scale, zero_point)
+        return scale, zero_point
+
+    def _fqn(self) -> str:
+        length = int(self._take(1)[0])
+        try:
+            return self._take(length).tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{self._where}: the name of a module cannot be read ({error})") from error
 
     def end(self) -> None:
         if self.position != len(self._data):

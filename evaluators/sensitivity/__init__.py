@@ -10,7 +10,7 @@ from ._calls import Timeline
 from ._fisher import FisherTable, fisher_table
 from ._frame import OutputFrame
 from ._loss import loss_gradients
-from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, recomputed_share
+from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, modules_around, recomputed_share
 
 __all__ = [
     "FisherTable",
@@ -22,5 +22,6 @@ __all__ = [
     "fisher_table",
     "kept_bytes",
     "loss_gradients",
+    "modules_around",
     "recomputed_share",
 ]

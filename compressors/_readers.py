@@ -126,6 +126,11 @@ class ReaderWatch:
 class _Operations(TorchDispatchMode):
     """Notes which operations take the tensors that are known."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else torch's compiler is imported at the first operation: seconds, and packages that nobody needs here."""
+        return False
+
     def __init__(self, reads: dict[tuple[int, int], _Read]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reads = reads

@@ -396,9 +396,11 @@ def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monk
 
 def test_apply(tmp_path, capsys, monkeypatch):
     calls = []
-    monkeypatch.setattr("paredown.search.apply_config", lambda *a: calls.append(a) or tmp_path / "art")
+    monkeypatch.setattr(
+        "paredown.search.apply_config", lambda *a, format: calls.append((*a, format)) or tmp_path / "art"
+    )
     assert main(["apply", "c.json", "--task", "t.toml", "--out", str(tmp_path / "art")]) == 0
-    assert [str(part) for part in calls[0]] == ["c.json", "t.toml", str(tmp_path / "art")]
+    assert [str(part) for part in calls[0]] == ["c.json", "t.toml", str(tmp_path / "art"), "None"]
     assert capsys.readouterr().out == f"{tmp_path / 'art'}\n"
 
 

@@ -52,7 +52,10 @@ def test_a_format_of_its_own_is_exported_and_applied(runtime_task: Callable[...,
     config = {"schema_version": 1, "layers": {"first": {"weight_bits": 4}}}
     applied = read_artifact(apply_config(config, task, tmp_path / "applied"))
     assert (applied.runtime, applied.format, applied.main) == ("own", "own", "weights.own")
-    with pytest.raises(InputError, match="format must be one of paredown, onnx, openvino, own, pt2, config, got 'owm'"):
+    with pytest.raises(
+        InputError,
+        match=r"format must be one of paredown, onnx, openvino, own, pt2, .*, got 'owm'",
+    ):
         export_point(tmp_path / "run", "t0", "owm", tmp_path / "typo")
 
 

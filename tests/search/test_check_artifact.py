@@ -67,8 +67,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         base_dir=home,
     )
-    config = {"schema_version": 1, "layers": LAYERS}
-    other = {"schema_version": 1, "layers": {**LAYERS, "last": {"weight_bits": 6}}}
+    config = {"schema_version": 2, "layers": LAYERS}
+    other = {"schema_version": 2, "layers": {**LAYERS, "last": {"weight_bits": 6}}}
     apply_config(config, task, home / "plain")
     apply_config(config, task, home / "coded", entropy=True)
     shop = Workshop(prepare(task, store=home / "store"))
@@ -254,7 +254,7 @@ class TestDiff:
 
     def test_of_configs(self, home: Path, tmp_path: Path) -> None:
         path = tmp_path / "by-hand.json"
-        path.write_text(json.dumps({"schema_version": 1, "layers": {"first": {"weight_bits": 4}}}))
+        path.write_text(json.dumps({"schema_version": 2, "layers": {"first": {"weight_bits": 4}}}))
         found = diff(path, home / "plain" / "config.json")
         assert [(row["layer"], row["a"]["label"], row["b"]["label"]) for row in found["layers"]] == [
             ("first", "w4", "w4 a8"), ("second", "fp32", "w3 s80"), ("last", "fp32", "w8")
@@ -314,7 +314,7 @@ class TestAgreement:
         expected = Workshop.expected
         monkeypatch.setattr(Workshop, "expected", lambda self, assignment: expected(self, assignment) + 1.0)
         task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
-        config = {"schema_version": 1, "layers": {"last": {"weight_bits": 8}}}
+        config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
             apply_config(config, task, tmp_path / "out")
         assert not (tmp_path / "out").exists()
@@ -323,5 +323,5 @@ class TestAgreement:
 def test_entropy_coding_is_for_our_own_format(home: Path, tmp_path: Path) -> None:
     task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
     with pytest.raises(InputError, match="'pt2' is its runtime's own"):
-        apply_config({"schema_version": 1, "layers": {}}, task, tmp_path / "out", format="pt2", entropy=True)
+        apply_config({"schema_version": 2, "layers": {}}, task, tmp_path / "out", format="pt2", entropy=True)
     assert not (tmp_path / "out").exists()

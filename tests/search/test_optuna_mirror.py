@@ -252,12 +252,12 @@ def test_what_others_added_is_left_alone(tmp_path: Path) -> None:
 def test_levels_with_the_same_label_are_told_apart(tmp_path: Path) -> None:
     third, nearly = LayerSpec(sparsity=0.33333331), LayerSpec(sparsity=0.33333332)
     levels = (LayerSpec(), LayerSpec(weight_bits=4), third, nearly)
-    assert third.label() == nearly.label() == "s33.3333"
+    assert third.label() == nearly.label() == "s33.33"
     space = SearchSpace(groups=(Group(name="fc", layers=("fc",), levels=levels),))
     m = OptunaMirror(tmp_path / "optuna.log", space=space, objectives=PROBLEM.objectives)
     m.sync([PROBLEM.failure(i, Candidate(levels=(i,)), "failed") for i in range(4)])
     shown = [t.params["fc"] for t in read(tmp_path / "optuna.log").get_trials()]
-    assert shown == ["fp32", "w4", "s33.3333 #2", "s33.3333 #3"]
+    assert shown == ["fp32", "w4", "s33.33 #2", "s33.33 #3"]
 
 
 def test_a_very_large_space_shows_level_numbers(tmp_path: Path) -> None:

@@ -221,5 +221,5 @@ def test_resnet20_decides_as_in_pytorch_but_for_the_residuals(
     assert notes["residuals"] == {"quantized": 9, "floating_point": 0}
     assert "BatchNormalization" not in ops(graph)
     error = float((output - case[1]).square().mean().sqrt() / case[1].square().mean().sqrt())
-    assert error < 0.03
+    assert error < 0.05
     assert int((output.argmax(1) != case[1].argmax(1)).sum()) <= 2

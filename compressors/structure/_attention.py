@@ -1,12 +1,13 @@
 """Attention heads as coupled sets: the projections around each softmax, whatever they are called.
 
-Of grouped-query attention a unit is one key/value head with all of its query heads. Where the layout cannot be told from
-the shapes (packed projections, tiled query heads, which numbers the module keeps of itself), the alternatives are
+Of grouped-query attention a unit is one key/value head with all of its query heads. Where the layout cannot be told
+from the shapes (packed projections, tiled query heads, which numbers the module keeps of itself), the alternatives are
 proposed in turn, and `confirm` keeps the first that holds.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,37 @@ def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
         found.modules.update(around.makers)
         if around.n_units > 1:
             found.proposals.append(list(_alternatives(model, around)))
+    return found
+
+
+def families(model: nn.Module, refused: Sequence[CoupledSet]) -> list[CoupledSet]:
+    """One set for all attentions of a stack, where one alone could not lose heads because something is shared: T5's
+    layers add one bias for each head, which an embedding in the first of them makes.
+
+    A stack is the sets whose names differ in numbers only. Of one set there is no family.
+    """
+    stacks: dict[str, list[CoupledSet]] = {}
+    for coupled in refused:
+        stacks.setdefault(re.sub(r"\d+", "*", coupled.name), []).append(coupled)
+    found = []
+    for name, sets in stacks.items():
+        first = sets[0]
+        if len({(s.n_units, s.unit_width) for s in sets}) > 1:
+            continue
+        biases = [
+            Member(tensor=f"{fqn}.weight", axis=1, role="keeps")
+            for home in (s.name.partition(":")[2] for s in sets)
+            for fqn, module in model.named_modules()
+            if fqn.startswith(f"{home}.") and isinstance(module, nn.Embedding) and module.embedding_dim == first.n_units
+        ]
+        if len(sets) > 1 or biases:
+            found.append(
+                CoupledSet(
+                    name=name, kind="heads", n_units=first.n_units, unit_width=first.unit_width,
+                    members=tuple(m for s in sets for m in s.members) + tuple(biases),
+                    attributes=tuple(a for s in sets for a in s.attributes),
+                )
+            )  # fmt: skip
     return found
 
 

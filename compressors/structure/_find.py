@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import InputError
 from .._forward import Inputs, forward, preserved
-from ._attention import attentions
+from ._attention import attentions, families
 from ._graph import propose
 from ._recurrent import recurrent_sets
 from ._sets import KINDS, CoupledSet
@@ -71,8 +71,21 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
             left[alternatives[0].name] = f"{glob!r} is to be left alone"
         else:
             chosen.append(alternatives)
-    sets, refused = confirm(Trier(model, inputs), chosen)
+    trier = Trier(model, inputs)
+    sets, refused = confirm(trier, chosen)
+    again = families(model, [a[0] for a in chosen if a[0].kind == "heads" and a[0].name in refused])
+    if again:
+        held = [coupled for coupled in again if trier.refuse([*sets, coupled]) is None]
+        inside = {m.tensor for coupled in held for m in coupled.members}
+        refused = {name: why for name, why in refused.items() if not _within(name, chosen, inside)}
+        sets += held
+    order = {name: i for i, (name, _) in enumerate(model.named_parameters(remove_duplicate=False))}
+    sets.sort(key=lambda coupled: min(order.get(m.tensor, 0) for m in coupled.members if m.role != "reads"))
     return Structure(sets=tuple(sets), left=left | refused)
+
+
+def _within(name: str, chosen: list[list[CoupledSet]], tensors: set[str]) -> bool:
+    return any(a[0].name == name and all(m.tensor in tensors for m in a[0].members) for a in chosen)
 
 
 def _makes(coupled: CoupledSet, glob: str) -> Iterable[bool]:

@@ -66,7 +66,7 @@ def propose(model: nn.Module, inputs: Inputs, opaque: Iterable[str] = ()) -> Pro
         if any(item.is_output for item in items):
             found.left[fqn] = "its channels reach the model's output"
             continue
-        made = _set(fqn, n, items)
+        made = _set(fqn, n, items, clone)
         if isinstance(made, str):
             found.left[fqn] = made
         else:
@@ -88,7 +88,10 @@ def _merged(sets: list[CoupledSet], model: nn.Module) -> list[CoupledSet]:
             merged.append(coupled)
         else:
             first = merged[home]
-            kind, fqn = ("hidden" if "hidden" in (first.kind, coupled.kind) else first.kind), first.name.partition(":")[2]
+            kind, fqn = (
+                ("hidden" if "hidden" in (first.kind, coupled.kind) else first.kind),
+                first.name.partition(":")[2],
+            )
             merged[home] = dataclasses.replace(
                 first, name=f"{kind}:{fqn}", kind=kind, members=first.members + coupled.members,
                 norms=first.norms + coupled.norms, attention=first.attention + coupled.attention,
@@ -149,7 +152,7 @@ class _Item:
         )
 
 
-def _set(root: str, n: int, items: Sequence[_Item]) -> CoupledSet | str:
+def _set(root: str, n: int, items: Sequence[_Item], model: nn.Module) -> CoupledSet | str:
     """The set, or why there is none."""
     folds = [_groups_of(item) for item in items]
     fold = lcm(*folds)
@@ -183,6 +186,8 @@ def _set(root: str, n: int, items: Sequence[_Item]) -> CoupledSet | str:
         if isinstance(item.module, _NORMS):
             channel_axis = 1 if isinstance(item.module, nn.GroupNorm) else -1
             norms[item.fqn] = Member(tensor=item.fqn, axis=channel_axis, offsets=offsets, width=width)
+        if (home := _own_norm(item, model)) is not None:
+            norms[home] = Member(tensor=home, axis=-1, offsets=offsets, width=width)
         if isinstance(item.module, nn.MultiheadAttention):
             attention[item.fqn] = None
         kinds.add(_kind(item))
@@ -195,6 +200,17 @@ def _set(root: str, n: int, items: Sequence[_Item]) -> CoupledSet | str:
         name=f"{kind}:{root or 'model'}", kind=kind, n_units=n_units, members=tuple(members.values()),
         norms=tuple(norms.values()), attention=tuple(attention),
     )  # fmt: skip
+
+
+def _own_norm(item: _Item, model: nn.Module) -> str | None:
+    """fqn of a module of the model's own that has a weight (and bias) for each channel and nothing else: a root mean
+    square norm, most likely. (A mere scale is none the worse for being masked as one.)"""
+    if not isinstance(item.module, nn.Parameter) or item.module.ndim != 1:
+        return None
+    home = item.fqn.rpartition(".")[0]
+    module = model.get_submodule(home)
+    alone = not list(module.children()) and all(p.shape == item.module.shape for p in module.parameters())
+    return home if home and alone else None
 
 
 def _size(module: Any, leaf: str, axis: int) -> int:

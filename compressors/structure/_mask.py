@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from .._forward import module_at
 from ._passed import passed
-from ._remove import cut_tensors, remove_
 from ._removal import Removal
+from ._remove import cut_tensors, remove_, set_numbers_of
 
 _SPREAD = ("running_var",)
 """Left as it is: a masked channel is zero before and after it is divided by this."""
@@ -31,6 +31,11 @@ def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
     Raises `ConfigError` if the removal belongs to another model.
     """
     swaps = _swaps(model, removal)
+    numbers = [
+        (module_at(model, fqn), name, getattr(module_at(model, fqn), name))
+        for fqn, values in removal.settings.items()
+        for name in values
+    ]
     hooks: list[Any] = []
     replaced: list[tuple[nn.Module, Any]] = []
     try:
@@ -38,6 +43,10 @@ def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
             norm = module_at(model, fqn)
             narrow = _narrow(norm, fqn, removal)
             hooks.append(norm.register_forward_hook(_NarrowNorm(narrow, axis, kept)))
+        for fqn, kept in removal.routers.items():
+            hooks.append(module_at(model, fqn).register_forward_hook(_Closed(kept)))
+        for fqn, values in removal.settings.items():
+            set_numbers_of(module_at(model, fqn), fqn, values)
         for value, _, after in swaps:
             value.data = after
         for fqn, n in removal.skipped.items():
@@ -50,6 +59,8 @@ def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
             hook.remove()
         for value, before, _ in swaps:
             value.data = before
+        for module, name, number in numbers:
+            setattr(module, name, number)
         for block, forward in replaced:
             if forward is None:
                 vars(block).pop("forward", None)
@@ -101,6 +112,18 @@ class _NarrowNorm:
         kept = torch.tensor(self.kept, device=x.device)
         small = self.narrow(x.index_select(self.axis, kept))
         return torch.zeros_like(output).index_copy(self.axis, kept, small.to(output.dtype))
+
+
+class _Closed:
+    """Hook: a router that never chooses what is gone."""
+
+    def __init__(self, kept: tuple[int, ...]) -> None:
+        self.kept = list(kept)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        closed = torch.full_like(output, float("-inf"))
+        closed[..., self.kept] = output[..., self.kept]
+        return closed
 
 
 class _Skipping:

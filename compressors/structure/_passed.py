@@ -14,11 +14,15 @@ def passed(n: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 class Passed(nn.Module):
-    """A dropped residual block: the identity, whatever else the block is given."""
+    """A dropped residual block: the identity, whatever else the block is given. What the block said of itself in plain
+    values it goes on to say: models look at such things (`layer.attention_type`)."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, block: nn.Module) -> None:
         super().__init__()
-        self.n = n
+        for name, value in vars(block).items():
+            if not name.startswith("_") and isinstance(value, (bool, int, float, str)):
+                setattr(self, name, value)
+        self.n_answers = n
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return passed(self.n, args, kwargs)
+        return passed(self.n_answers, args, kwargs)

@@ -48,8 +48,8 @@ def _own(fqn: str, module: nn.RNNBase) -> list[Member]:
     members = []
     for layer in range(module.num_layers):
         for end in ("", "_reverse") if module.bidirectional else ("",):
-            for leaf in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ())):
-                members.append(Member(tensor=_join(fqn, f"{leaf}_l{layer}{end}"), axis=0, offsets=offsets))
+            leaves = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
+            members += [Member(tensor=_join(fqn, f"{leaf}_l{layer}{end}"), axis=0, offsets=offsets) for leaf in leaves]
             members.append(Member(tensor=_join(fqn, f"weight_hh_l{layer}{end}"), axis=1, role="reads"))
             if layer > 0:
                 members.append(

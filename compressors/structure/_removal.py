@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -22,6 +22,9 @@ class Removal:
     tensors     name in the state_dict -> axis -> positions that are kept, ascending. What is not named stays whole
     norms       fqn of a module whose statistics run over cut channels -> (axis, positions kept) of what it sees
     attributes  fqn -> name -> the number that a module must keep of itself
+    settings    fqn -> name -> a number that holds while masked too: the top-k of a mixture of experts
+    experts     fqn of a `ModuleList` of experts -> those that are kept
+    routers     fqn of the linear layer that chooses among them -> the outputs that are kept
     attention   fqns of `nn.MultiheadAttention` that have lost heads or width
     skipped     fqn of a residual block that is dropped (what comes in goes out) -> 0 where it answers with a tensor, n
                 where with a tuple of n, of which the first is the hidden state
@@ -30,12 +33,15 @@ class Removal:
     tensors: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
     norms: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    experts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    routers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_neutral(self) -> bool:
-        return not (self.tensors or self.skipped)
+        return not (self.tensors or self.skipped or self.settings or self.experts)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -45,6 +51,9 @@ class Removal:
             },
             "norms": {fqn: [axis, _runs(kept)] for fqn, (axis, kept) in self.norms.items()},
             "attributes": {fqn: dict(values) for fqn, values in self.attributes.items()},
+            "settings": {fqn: dict(values) for fqn, values in self.settings.items()},
+            "experts": {fqn: _runs(kept) for fqn, kept in self.experts.items()},
+            "routers": {fqn: _runs(kept) for fqn, kept in self.routers.items()},
             "attention": list(self.attention),
             "skipped": dict(self.skipped),
         }
@@ -52,7 +61,7 @@ class Removal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Removal:
         """The inverse of `to_dict`. Raises `ConfigError` for another schema, an unknown key, or what is no removal."""
-        known = {"schema_version", "tensors", "norms", "attributes", "attention", "skipped"}
+        known = {"schema_version", *(part.name for part in fields(cls))}
         if unknown := sorted(set(data) - known):
             raise ConfigError(f"unknown key {unknown[0]!r} in a stored removal; it has {', '.join(sorted(known))}")
         if data.get("schema_version") != SCHEMA_VERSION:
@@ -67,10 +76,10 @@ class Removal:
                     for name, axes in data.get("tensors", {}).items()
                 },
                 norms={fqn: (int(axis), _positions(runs)) for fqn, (axis, runs) in data.get("norms", {}).items()},
-                attributes={
-                    fqn: {str(name): int(value) for name, value in values.items()}
-                    for fqn, values in data.get("attributes", {}).items()
-                },
+                attributes=_numbers(data.get("attributes", {})),
+                settings=_numbers(data.get("settings", {})),
+                experts={fqn: _positions(runs) for fqn, runs in data.get("experts", {}).items()},
+                routers={fqn: _positions(runs) for fqn, runs in data.get("routers", {}).items()},
                 attention=tuple(data.get("attention", ())),
                 skipped={str(fqn): int(n) for fqn, n in data.get("skipped", {}).items()},
             )
@@ -78,8 +87,32 @@ class Removal:
             raise ConfigError(f"this is no removal: {error}") from error
 
 
+def together(*removals: Removal) -> Removal:
+    """All of them at once. Raises `ConfigError` where two say different things of one number, axis or block."""
+    merged: dict[str, Any] = {}
+    for part in fields(Removal):
+        values = [getattr(removal, part.name) for removal in removals]
+        if part.name == "attention":
+            merged[part.name] = tuple(dict.fromkeys(fqn for value in values for fqn in value))
+            continue
+        into: dict[str, Any] = {}
+        for value in values:
+            for key, entry in value.items():
+                if key not in into:
+                    into[key] = entry
+                elif isinstance(entry, Mapping) and all(into[key].get(k, v) == v for k, v in entry.items()):
+                    into[key] = {**into[key], **entry}
+                elif into[key] != entry:
+                    raise ConfigError(f"two removals say different things of {key} ({part.name})")
+        merged[part.name] = into
+    return Removal(**merged)
+
+
 def removal_of(
-    model: nn.Module, sets: Iterable[CoupledSet], kept: Mapping[str, Sequence[int]], skipped: Mapping[str, int] | None = None
+    model: nn.Module,
+    sets: Iterable[CoupledSet],
+    kept: Mapping[str, Sequence[int]],
+    skipped: Mapping[str, int] | None = None,
 ) -> Removal:
     """Name of a set -> units kept, into positions. A set that is not named, or keeps all, is left whole.
 
@@ -143,6 +176,10 @@ def _check_member(member: Member, coupled: CoupledSet, shapes: Mapping[str, tupl
             f"the set {coupled.name} belongs to another model: {member.tensor} should have {last} positions on axis "
             f"{member.axis}, and {'is of shape ' + str(list(shape)) if shape is not None else 'is not there'}"
         )
+
+
+def _numbers(data: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    return {fqn: {str(name): int(value) for name, value in values.items()} for fqn, values in data.items()}
 
 
 def _runs(positions: Sequence[int]) -> list[list[int]]:

@@ -41,12 +41,18 @@ def remove_(model: nn.Module, removal: Removal) -> nn.Module:
         set_numbers(module)
     for fqn, (_, kept) in removal.norms.items():
         set_width(module_at(model, fqn), len(kept))
-    for fqn, values in removal.attributes.items():
-        _set_attributes(module_at(model, fqn), fqn, values)
+    for numbers in (removal.attributes, removal.settings):
+        for fqn, values in numbers.items():
+            set_numbers_of(module_at(model, fqn), fqn, values)
+    for fqn, kept in removal.experts.items():
+        experts = module_at(model, fqn)
+        if not isinstance(experts, nn.ModuleList) or kept[-1] >= len(experts):
+            raise ConfigError(f"the removal belongs to another model: {fqn} should be a list of experts")
+        _replace(model, fqn, nn.ModuleList([experts[i] for i in kept]))
     for fqn in removal.attention:
         _replace(model, fqn, NarrowAttention.of(module_at(model, fqn)))
     for fqn, n in removal.skipped.items():
-        _replace(model, fqn, Passed(n))
+        _replace(model, fqn, Passed(n, module_at(model, fqn)))
     return model
 
 
@@ -95,7 +101,7 @@ def set_numbers(module: nn.Module) -> None:
         if module.transposed:
             out, inner = inner, out
             module.in_channels, module.out_channels = inner, out * module.groups
-        elif module.groups > 1 and inner == 1:  # depthwise: a group a channel
+        elif module.groups > 1 and module.in_channels == module.groups:  # depthwise: a group a channel
             module.groups = out * module.groups // module.out_channels
             module.in_channels, module.out_channels = module.groups, out
         else:
@@ -129,7 +135,7 @@ def set_width(norm: nn.Module, width: int) -> None:
         norm.num_channels = width
 
 
-def _set_attributes(module: nn.Module, fqn: str, values: Mapping[str, Any]) -> None:
+def set_numbers_of(module: nn.Module, fqn: str, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not isinstance(getattr(module, name, None), int):
             raise ConfigError(f"the removal belongs to another model: {fqn} has no number {name!r}")

@@ -16,8 +16,8 @@ class Member:
     """Where the units of a set lie in one tensor: unit `u` is `o + u * width ... o + (u + 1) * width - 1` of the axis,
     for each offset `o`.
 
-    role     "makes" the unit (rows, biases), "reads" it (columns), or "keeps" it in its place (a batch norm, a depthwise
-             convolution)
+    role     "makes" the unit (rows, biases), "reads" it (columns), or "keeps" it in its place (a batch norm, a
+             depthwise convolution)
     tensor   its name in the state_dict (where a member stands for what a normalisation sees: the module's fqn)
     offsets  one for plain channels; four for the gates of an LSTM, three for a packed q/k/v, …
     width    positions of one unit at each offset: of a head its width, of a channel before a flatten its pixels

@@ -147,7 +147,7 @@ def _around(event: Attended, before: Sequence[Ran], after: Sequence[Ran]) -> _Ar
 def _alternatives(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
     repeat, d, n = around.n_heads // around.n_units, around.head_dim, around.n_units
     layouts: list[list[tuple[str, tuple[int, ...], int]]]
-    queries = [((0,), repeat * d)]  # the query heads of a unit lie together …
+    queries: list[tuple[tuple[int, ...], int]] = [((0,), repeat * d)]  # the query heads of a unit lie together …
     if repeat > 1:
         queries.append((tuple(i * n * d for i in range(repeat)), d))  # … or one in each of `repeat` rounds
     if around.keys:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ Loss = Callable[[Tensor, Tensor | None], Tensor]
 class UnitEvidence:
     """Of one set, (n_units,) each, float64.
 
-    taylor        |mean over batches of Σ w ∂L/∂w| over what reads the unit: to first order, what the loss changes by if
-                  it is not read (Molchanov et al. 2019; exactly Σ a ∂L/∂a, Michel et al. 2019)
+    taylor        mean over batches of |Σ w ∂L/∂w| over what reads the unit: to first order, what the loss changes by if
+                  it is not read (exactly Σ a ∂L/∂a; Molchanov et al. 2019, Michel et al. 2019). Where labels are drawn
+                  the mean without the bars would be zero
     hessian       half the mean square of that sum: the second order with Fisher's matrix, whole for each unit
     hessian_diag  half of Σ w² E[g²]: the same with its diagonal (LeCun et al. 1990)
     activation    root mean square of the unit; None where none of its readers was seen (inside of PyTorch's attention)
@@ -119,7 +120,7 @@ class _Tally:
         self.energy, self.output, self.seen = zeros.clone(), zeros.clone(), 0
         self.entropy: Tensor | None = None
 
-    def see(self, gradients: dict[int, Tensor | None]) -> None:
+    def see(self, gradients: Mapping[int, Tensor | None]) -> None:
         n = self.coupled.n_units
         total = torch.zeros(n, dtype=torch.float64)
         for parameter, member in self.parameters:
@@ -129,12 +130,14 @@ class _Tally:
             product = per_unit(parameter.detach() * gradient, member, n).double().cpu()
             total += product.sum(dim=1)
             self.diagonal += product.square().sum(dim=1)
-        self.sum += total
+        self.sum += total.abs()
         self.square += total.square()
 
     def look(self, fqn: str, module: nn.Module, x: Tensor) -> None:
         member, n = self.readers[fqn], self.coupled.n_units
-        weight = (module.weight_ih_l0 if isinstance(module, nn.RNNBase) else module.weight).detach().double().cpu()
+        parameter = module._parameters["weight_ih_l0" if isinstance(module, nn.RNNBase) else "weight"]
+        assert parameter is not None
+        weight = parameter.detach().double().cpu()
         x = x.detach()
         if isinstance(module, (nn.Conv1d, nn.Conv2d)):
             x = x.movedim(1, -1).reshape(-1, module.groups, x.shape[1] // module.groups).flatten(0, 1)
@@ -151,7 +154,7 @@ class _Tally:
         seen = max(1, self.seen)
         activation, output = (self.energy / seen).sqrt(), (self.output / seen).clamp(min=0).sqrt()
         return UnitEvidence(
-            taylor=(self.sum / n).abs(), hessian=self.square / (2 * n), hessian_diag=self.diagonal / (2 * n),
+            taylor=self.sum / n, hessian=self.square / (2 * n), hessian_diag=self.diagonal / (2 * n),
             activation=activation if self.seen else None, output=output if self.seen else None,
             entropy=None if self.entropy is None else self.entropy / n,
         )  # fmt: skip

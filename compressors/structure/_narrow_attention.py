@@ -86,7 +86,8 @@ class NarrowAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(N, L, heads * head_dim) -> (N, heads, L, head_dim)."""
-        return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (-1, self.head_dim))
+        return heads.transpose(1, 2)
 
 
 def _merged(attn_mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:

@@ -65,7 +65,7 @@ def cut_tensors(model: nn.Module, removal: Removal) -> list[tuple[Tensor, dict[i
     for name, axes in removal.tensors.items():
         fqn, _, leaf = name.rpartition(".")
         module = module_at(model, fqn)
-        value = module._parameters.get(leaf)
+        value: Tensor | None = module._parameters.get(leaf)
         value = value if value is not None else module._buffers.get(leaf)
         if value is None:
             raise ConfigError(f"the removal belongs to another model: there is no tensor {name}")
@@ -123,8 +123,10 @@ def set_numbers(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = module.weight.shape
     elif isinstance(module, nn.RNNBase):
-        module.hidden_size = module.weight_hh_l0.shape[1]
-        module.input_size = module.weight_ih_l0.shape[1]
+        recurrent, inner = module._parameters["weight_hh_l0"], module._parameters["weight_ih_l0"]
+        assert recurrent is not None
+        assert inner is not None
+        module.hidden_size, module.input_size = recurrent.shape[1], inner.shape[1]
 
 
 def set_width(norm: nn.Module, width: int) -> None:

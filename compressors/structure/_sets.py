@@ -95,12 +95,13 @@ class CoupledSet:
     def from_dict(cls, data: Mapping[str, Any]) -> CoupledSet:
         """The inverse of `to_dict`, from JSON's lists too. Raises `ConfigError` for what is not one."""
         try:
-            fields = dict(data)
+            fields: dict[str, Any] = _tupled(data)
             for key, part in (("members", Member), ("norms", Member), ("attributes", Attribute)):
-                fields[key] = tuple(
-                    part(**{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})
-                    for entry in fields.get(key, ())
-                )
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+                fields[key] = tuple(part(**_tupled(entry)) for entry in fields.get(key, ()))
+            return cls(**fields)
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"this is no coupled set: {error}") from error
+
+
+def _tupled(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}

@@ -26,6 +26,8 @@ __all__ = ["applicable", "check_finite", "compress", "decode", "needs_moments"]
 
 def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     """Why this treatment makes no sense for this layer, in a clause; None if it does."""
+    if spec.changes_structure:
+        return "keep is for coupled sets of channels, heads or neurons; this is a layer"
     if spec.rank < 1.0:
         if layer.kind == "embedding":
             return "low rank is for linear layers and convolutions; this is an embedding"

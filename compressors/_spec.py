@@ -54,6 +54,8 @@ class LayerSpec:
     group_size     how many weights of a row share a scale (the last group may be short); 0: a whole row, that is one
                    scale for each output channel; "tensor": one scale for all. FP16 and BF16 have no scale
     scale_bits     of the stored scales and tables: 32 or 16, floating point
+    keep           of a coupled set of channels, heads or neurons (`structure`): the share of its units that stays, in
+                   [0, 1]. Such a spec says nothing else, and is no treatment of a layer
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
 
@@ -72,6 +74,8 @@ class LayerSpec:
     group_size: int | str = 0
     scale_bits: int = 32
     activation_scheme: str = "affine"
+    keep: float = 1.0
+    keep_method: str = "l2"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -94,16 +98,24 @@ class LayerSpec:
                 f"weight_bits of the format {self.weight_format!r} must be {_either((*widths, FLOAT_BITS))}, "
                 f"got {self.weight_bits}; formats of {self.weight_bits} bits are {', '.join(formats(self.weight_bits))}"
             )
+        if not _is_number(self.keep) or not 0.0 <= self.keep <= 1.0:
+            raise SpecError(f"keep must be in [0, 1], got {self.keep!r}; 0.75 means that a quarter of the units go")
+        object.__setattr__(self, "keep", float(self.keep))
         object.__setattr__(self, "sparsity", float(self.sparsity))
         object.__setattr__(self, "rank", float(self.rank))
 
     @property
     def is_neutral(self) -> bool:
-        return not (self.changes_weight or self.changes_activation)
+        return not (self.changes_weight or self.changes_activation or self.changes_structure)
 
     @property
     def changes_weight(self) -> bool:
         return self.weight_bits != FLOAT_BITS or self.sparsity > 0.0 or self.rank < 1.0
+
+    @property
+    def changes_structure(self) -> bool:
+        """Whether it is of a coupled set, and removes some of it."""
+        return self.keep < 1.0
 
     @property
     def changes_activation(self) -> bool:
@@ -173,6 +185,8 @@ class LayerSpec:
             parts.append(f"s{100 * self.sparsity:g}" + self._by("sparsity_method"))
         if self.rank < 1.0:
             parts.append(f"r{100 * self.rank:g}" + self._by("rank_method"))
+        if self.keep < 1.0:
+            parts.append(f"k{100 * self.keep:g}" + self._by("keep_method"))
         return " ".join(parts) or "fp32"
 
     def _stored_as(self) -> str:

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParedownError
+from ._structure import is_structural, layers_of, structure_of, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..compressors import Anatomy, Calibration, LayerSpec, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
+    from ._cutter import Cutter
     from ._plugins import Plugins
     from ._race import Losses, Raced
     from ._rows import Rows
     from ._space import SearchSpace
+    from ._structure import Structured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,7 @@ class Bench:
     reference   what the original says on the search split
     divergence  "kl" or "mse"
     plugins     imported by whoever works at the bench, before anything else
+    structured  what can be removed whole; None where the task removes nothing
     """
 
     model: nn.Module
@@ -48,6 +52,7 @@ class Bench:
     store: Path
     batch_size: int
     plugins: Plugins
+    structured: Structured | None = None
 
 
 @dataclass(slots=True)
@@ -59,8 +64,9 @@ class Worker:
     _digests: dict[str, str] = field(default_factory=dict)
     _resident: Any = None
     _store: Any = None
-    _weights: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    _hooks: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
+    _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _hooks: dict[nn.Module, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
+    _cut: Cutter | None = None
     _forwards: dict[nn.Module, Any] = field(default_factory=dict)
     _rows: Rows | None = None
 
@@ -71,8 +77,12 @@ class Worker:
         model = self.bench.model.eval()
         self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
-        self._weights = [(parameter, parameter.data) for parameter in model.parameters()]
-        self._hooks = {module: frozenset(module._forward_pre_hooks) for module in model.modules()}
+        tensors = [*model.parameters(), *model.buffers()]  # a mask is on what a batch norm remembers too
+        self._weights = [(tensor, tensor.data) for tensor in tensors]
+        self._hooks = {
+            module: (frozenset(module._forward_pre_hooks), frozenset(module._forward_hooks))
+            for module in model.modules()
+        }
         self._forwards = {module: vars(module).get("forward") for module in model.modules()}
 
     def reset(self) -> None:
@@ -84,8 +94,9 @@ class Worker:
         for parameter, data in self._weights:
             parameter.data = data
         for module, known in self._hooks.items():
-            for key in [key for key in module._forward_pre_hooks if key not in known]:
-                del module._forward_pre_hooks[key]
+            for hooks, mine in zip((module._forward_pre_hooks, module._forward_hooks), known, strict=True):
+                for key in [key for key in hooks if key not in mine]:
+                    del hooks[key]
         for module, forward in self._forwards.items():
             if forward is None:
                 vars(module).pop("forward", None)
@@ -143,8 +154,20 @@ class Worker:
         from ._space import Candidate
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
-        applied: AbstractContextManager[nn.Module] = self._resident.apply(assignment, self.variants(assignment))
+        if structure_of(assignment):
+            return self.cutter.applied(assignment)
+        plain = layers_of(assignment)
+        applied: AbstractContextManager[nn.Module] = self._resident.apply(plain, self.variants(plain))
         return applied
+
+    @property
+    def cutter(self) -> Cutter:
+        """Whatever is to be done with a model of which something is removed."""
+        from ._cutter import Cutter
+
+        if self._cut is None:
+            self._cut = Cutter(self)
+        return self._cut
 
     def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.
@@ -162,12 +185,20 @@ class Worker:
         from ..evaluators.sensitivity import fisher_table
 
         bench = self.bench
+        groups = without_structure(bench.space).groups
         found = fisher_table(
-            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in bench.space.groups],
+            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in groups],
             self.variant, calibration=bench.calibration, divergence=bench.divergence,
             variance=bench.reference.variance, batch_size=min(bench.batch_size, 16), seed=seed,
         )  # fmt: skip
-        return {"values": [list(row) for row in found.values], "passes": found.passes}
+        rows = iter(found.values)
+        values = [
+            [0.0 if spec.is_neutral else None for spec in group.levels]
+            if is_structural(group.name)
+            else list(next(rows))
+            for group in bench.space.groups
+        ]  # of what is removed there is no guess
+        return {"values": values, "passes": found.passes}
 
     def trial(self, levels: Sequence[int], n_samples: int) -> dict[str, Measurement]:
         """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""

@@ -20,6 +20,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
+from ._structure import Structured
 from ._workshop import Workshop, artifact_format, judge_loaded, runtime_for, write_artifact
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def apply_config(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
     assignment = assignment_of(data, prepared.anatomy)
+    (prepared.bench.structured or Structured()).check(assignment)
     return _make(prepared, assignment, format, _empty_folder(out), point="config")
 
 
@@ -183,7 +185,8 @@ def _make(prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, 
         found = shop.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh")["artifact"]
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
-        totals = prepared.devices[0].whole(prepared.anatomy, assignment)
+        _, plain, _, anatomy = shop.left(assignment)
+        totals = prepared.devices[0].whole(anatomy, plain)
         claims = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)  # all of them modelled
         claims |= judge_loaded(prepared, shop.reference, found)[0]
         claims["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, Path(folder))), unit="B")

@@ -19,6 +19,7 @@ from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
+from ._structure import is_structural, without_structure
 from ._trial import Completed, Kind
 
 _BUILD_TIMEOUT_S = 1800.0
@@ -37,7 +38,7 @@ def build_store(sitting: Sitting) -> None:
     """
     prepared = sitting.prepared
     wanted: dict[str, list[LayerSpec]] = {fqn: [LayerSpec()] for fqn in prepared.anatomy.fqns}
-    for group in prepared.space.groups:
+    for group in without_structure(prepared.space).groups:
         for fqn in group.layers:
             wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
     chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
@@ -111,9 +112,14 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "limits": {},
         "costs": {name: [list(row) for row in rows] for name, rows in sitting.costs.items()},
         "fixed": dict(sitting.fixed),
-        "original_bytes": [sum(sizes[f, LayerSpec()] for f in g.layers) for g in space.groups],
-        "weight_error": [[max(errors[f, s] for f in g.layers) for s in g.levels] for g in space.groups],
-        "runs_as": [[_kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups],
+        "original_bytes": [
+            max(sitting.costs["bytes"][n]) if is_structural(g.name) else sum(sizes[f, LayerSpec()] for f in g.layers)
+            for n, g in enumerate(space.groups)
+        ],
+        "weight_error": [[max(errors.get((f, s), 0.0) for f in g.layers) for s in g.levels] for g in space.groups],
+        "runs_as": [
+            ["" if is_structural(g.name) else _kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups
+        ],
         "profile": prepared.profile.name,
         "profiles": [device.profile.name for device in prepared.devices],
         "activations": graph.to_dict() if (graph := prepared.devices[0].graph) is not None else None,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..compressors import LayerSpec
 from ._packed import pack_values
 from ._space import SearchSpace
+from ._structure import is_structural, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,12 +175,16 @@ class Rows:
         if self.why_not is not None or timeline is None:
             return _Plan()
         fqns = bench.space.groups[group].layers
+        if is_structural(bench.space.groups[group].name):
+            return _Plan()
         prefix = Prefix.of(timeline, bench.model, fqns)
         mine = kept_bytes(timeline, [prefix])
         if not prefix.answered or mine > self.max_bytes:
             return _Plan()
         share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
-        every = kept_bytes(timeline, [Prefix.of(timeline, bench.model, g.layers) for g in bench.space.groups])
+        every = kept_bytes(
+            timeline, [Prefix.of(timeline, bench.model, g.layers) for g in without_structure(bench.space).groups]
+        )
         together = every * n <= self.max_bytes
         size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
         plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)

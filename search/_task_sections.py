@@ -15,6 +15,8 @@ from ._task_values import (
     Flag,
     GroupSizes,
     Integer,
+    KeepMethods,
+    Keeps,
     MetricName,
     Number,
     RankMethods,
@@ -213,6 +215,11 @@ class OverrideSection(Section):
     group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
     scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
     activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
+    channels: Keeps | None = Field(default=None, description="shares of coupled channels of convolutions that stay")
+    heads: Keeps | None = Field(default=None, description="shares of attention heads that stay")
+    neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
+    width: Keeps | None = Field(default=None, description="shares of the hidden dimension that stay")
+    units: Keeps | None = Field(default=None, description="shares of a recurrent layer's units that stay")
 
 
 class SpaceSection(Section):
@@ -247,6 +254,23 @@ class SpaceSection(Section):
     activation_scheme: ActivationSchemes = Field(
         default=("affine",),
         description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
+    channels: Keeps = Field(
+        default=(1.0,),
+        description="shares of coupled channels of convolutions that stay, e.g. [1.0, 0.75, 0.5]; needs torch-pruning",
+    )
+    heads: Keeps = Field(default=(1.0,), description="shares of attention heads that stay (groups of queries whole)")
+    neurons: Keeps = Field(default=(1.0,), description="shares of neurons between linear layers that stay")
+    width: Keeps = Field(default=(1.0,), description="shares of the hidden dimension that stay")
+    units: Keeps = Field(default=(1.0,), description="shares of a recurrent layer's units that stay")
+    blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
+    keep_method: KeepMethods = Field(
+        default=("l2",),
+        description="which units stay, by score: l1, l2, batch_norm, group, taylor, hessian, hessian_diag, activation, "
+        "output, entropy (of heads), random; each tried",
+    )
+    round_to: Integer | None = Field(
+        default=None, ge=1, description="channels that stay are a multiple of this; default what the profile wants"
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

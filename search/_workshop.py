@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 from ..compressors import LayerSpec
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
+from ..evaluators.runtimes import STRUCTURE_FILE
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
 from ._config import config_of
 from ._fresh import Loaded, Watch, measure_fresh
 from ._plugins import Plugins
 from ._prepare import Prepared
+from ._structural_costs import structure_bytes, structure_text
+from ._structure import layers_of, structure_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compressors import Anatomy, Variant
     from ..evaluators import ReferenceOutputs
     from ._task import Task
 
@@ -40,11 +46,15 @@ class Workshop:
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            return export_model(
-                format, bench.model, assignment, self.worker.variants(assignment), bench.calibration,
-                self.prepared.calibration_inputs, folder, anatomy=bench.anatomy,
-                runtime=runtime_for(format, self.prepared.task),
+            model, plain, variants, anatomy = self.left(assignment)
+            main = export_model(
+                format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
+                anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
             )  # fmt: skip
+            if structure_of(assignment):
+                text = structure_text(self.worker.cutter.cut(assignment).removal)
+                (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
+            return main
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -55,12 +65,24 @@ class Workshop:
 
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "stored.safetensors"
-        bench = self.prepared.bench
         try:
-            save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
-            return path.stat().st_size
+            model, plain, variants, _ = self.left(assignment)
+            save_model(path, model, plain, variants, self.prepared.bench.calibration)
+            said = structure_bytes(self.worker.cutter.cut(assignment).removal) if structure_of(assignment) else 0
+            return path.stat().st_size + said
         finally:
             path.unlink(missing_ok=True)
+
+    def left(
+        self, assignment: Mapping[str, LayerSpec]
+    ) -> tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]:
+        """The model without what is removed, and what its layers become."""
+        bench = self.prepared.bench
+        if not structure_of(assignment):
+            plain = layers_of(assignment)
+            return bench.model, plain, self.worker.variants(plain), bench.anatomy
+        cut = self.worker.cutter.cut(assignment)
+        return self.worker.cutter.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
 
     def measure(
         self, artifacts: Mapping[str, Path], *, runtime: str, folder: Path, watch: Watch | None = None

@@ -12,6 +12,7 @@ from ._narrow_attention import NarrowAttention
 from ._removal import Removal, removal_of, together
 from ._remove import remove, remove_
 from ._sets import KINDS, Attribute, CoupledSet, Member
+from ._shrunk import shrunk
 
 __all__ = [
     "BLOCK_SCORES",
@@ -48,6 +49,7 @@ __all__ = [
     "remove_",
     "score",
     "score_blocks",
+    "shrunk",
     "together",
     "weakest_blocks",
 ]

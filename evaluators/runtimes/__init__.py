@@ -7,9 +7,10 @@ from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, re
 from ._formats import export_model, list_formats
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVinoRuntime
-from ._torch import TorchRuntime
+from ._torch import STRUCTURE_FILE, TorchRuntime
 
 __all__ = [
+    "STRUCTURE_FILE",
     "ExportError",
     "OnnxRuntime",
     "OpenVinoRuntime",

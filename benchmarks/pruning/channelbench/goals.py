@@ -13,14 +13,17 @@ def goals(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     batch 1 and 1.7 times at the best batch."""
     found = []
     for name, model in result["models"].items():
-        for row in model.get("quality", {}).get("1.5", {}).get("rows", []):
-            if row.get("allocation") == "uniform":
-                found.append(
-                    {
-                        "model": name, "goal": f"{row['score']} beats random channels", "kept": row["p"] <= ALPHA,
-                        "detail": f"{100 * row['gain']:+.2f} ± {100 * row['error']:.2f} points",
-                    }
-                )  # fmt: skip
+        rows = model.get("quality", {}).get("1.5", {}).get("rows", [])
+        found += [
+            {
+                "model": name,
+                "goal": f"{row['score']} beats random channels",
+                "kept": row["p"] <= ALPHA,
+                "detail": f"{100 * row['gain']:+.2f} ± {100 * row['error']:.2f} points",
+            }
+            for row in rows
+            if row.get("allocation") == "uniform"
+        ]
         for row in model.get("latency", []):
             if row["speed_up"] < 1.9:
                 continue

@@ -55,7 +55,7 @@ def macs(model: nn.Module, inputs: Tensor) -> int:
 
 
 def reestimated(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy whose batch norms have the statistics of `inputs`, all batches weighted alike (EagleEye, Li et al. 2020)."""
+    """A copy whose batch norms have the statistics of `inputs`, every batch alike (EagleEye, Li et al. 2020)."""
     model = copy.deepcopy(model)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:

@@ -186,6 +186,9 @@ class Worker:
 
         bench = self.bench
         groups = without_structure(bench.space).groups
+        if not groups:
+            none = [[0.0 if spec.is_neutral else None for spec in group.levels] for group in bench.space.groups]
+            return {"values": none, "passes": 0.0}
         found = fisher_table(
             bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in groups],
             self.variant, calibration=bench.calibration, divergence=bench.divergence,

@@ -6,9 +6,9 @@ loaded when it is first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._lazy import lazy_exports
 from ._anatomy import KINDS, Anatomy, LayerInfo
 from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
 
@@ -108,14 +108,4 @@ __all__ = [
     "tensor_digest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_LAZY))
+__getattr__, __dir__ = lazy_exports(__name__, _LAZY)

@@ -64,15 +64,19 @@ def module_at(model: nn.Module, fqn: str) -> nn.Module:
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients inside; train mode, grad mode and random state are given back afterwards."""
-    training = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    model.eval()
+    training = [(module, module.training) for module in model.modules()]  # each batch of a trial comes through here
+    devices: list[int] = []
+    if torch.cuda.is_initialized():
+        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    if any(was_training for _, was_training in training):
+        model.eval()
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             yield
     finally:
         for module, was_training in training:
-            module.training = was_training
+            if module.training != was_training:
+                module.training = was_training
 
 
 def batch_size(inputs: object) -> int:

@@ -6,9 +6,9 @@ The runtimes (PyTorch, ONNX Runtime, OpenVINO) are in `paredown.evaluators.runti
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._lazy import lazy_exports
 from ._measurement import Measurement, Source
 
 if TYPE_CHECKING:
@@ -133,14 +133,4 @@ __all__ = [
     "value_of_loss",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name], __name__), name)
-    globals()[name] = value  # the next look-up does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)

@@ -1,15 +1,14 @@
 """What to try next, who runs it, and what is remembered.
 
 `search` drives a run from a task to a verified front; `resume` goes on with one; `open_run` reads one. Everything is
-imported
-when it is first asked for.
+imported when it is first asked for.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._lazy import lazy_exports
 from .._module import make_callable
 
 if TYPE_CHECKING:
@@ -69,17 +68,7 @@ __all__ = [
     "verify_artifact",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name], __name__), name)
-    globals()[name] = value  # the next look-up does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
 
 
 make_callable(__name__)  # `paredown.search` is this package and its function

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = (2500, 512)
 """Images of the search split: that of examples/cifar10, and few."""
 RESULTS: dict[str, tuple[str, ...]] = {
-    "ask": ("ask_ms",),
+    "ask": ("ask_ms", "ask_without_shifts_ms"),
     "trial": ("trial_over_forward",),
     "store": ("store_s", "store_again"),
     "memory": ("memory",),

@@ -82,6 +82,7 @@ def test_what_was_measured_can_be_left_out(tmp_path: Path, monkeypatch: pytest.M
     found = json.loads(out.read_text())
     assert list(found) == [
         "ask_ms",
+        "ask_without_shifts_ms",
         "own_work",
         "search_over_evaluations",
         "own_work_512",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paredown.search import Task
+from paredown.search._bench import Bench
+from paredown.search._groundwork import build_store, evaluate_baselines
+from paredown.search._pool import InProcess, Pool
+from paredown.search._prepare import prepare
+from paredown.search._recorder import Recorder
+from paredown.search._run import create_run
+from paredown.search._sitting import Sitting
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -30,3 +39,31 @@ def tiny_task() -> Callable[..., Task]:
         return Task.from_dict(data, base_dir=TINY).with_overrides(overrides)
 
     return make
+
+
+@pytest.fixture
+def open_sitting() -> Callable[..., AbstractContextManager[Sitting]]:
+    """`with open_sitting(task, path) as sitting`: a run in `path`, new or gone on with, up to its baselines.
+
+    pool        who works, made of the bench; by default this process
+    groundwork  whether the store is built and the baselines are seen
+    """
+
+    @contextmanager
+    def opened(
+        task: Task, path: Path, *, pool: Callable[[Bench], Pool] = InProcess, groundwork: bool = True
+    ) -> Iterator[Sitting]:
+        run, ledger = create_run(path / "run", task)
+        with ledger:
+            prepared = prepare(task, store=path / "store")
+            sitting = Sitting(
+                run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=pool(prepared.bench),
+                stopping=threading.Event(),
+            )  # fmt: skip
+            sitting.recorder.objectives = prepared.objectives
+            if groundwork:
+                build_store(sitting)
+                evaluate_baselines(sitting)
+            yield sitting
+
+    return opened

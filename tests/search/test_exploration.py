@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,6 @@ from paredown.search import Candidate, SearchContext, Task, Trial
 from paredown.search import _exploration as exploration_module
 from paredown.search._bench import Bench, Job, Outcome, Worker, run_job
 from paredown.search._exploration import explore
-from paredown.search._groundwork import build_store, evaluate_baselines
-from paredown.search._prepare import prepare
-from paredown.search._recorder import Recorder
-from paredown.search._run import create_run
 from paredown.search._sitting import Sitting
 from paredown.search._table import measure_table
 from paredown.search.searchers import make_searcher
@@ -60,29 +57,18 @@ class Shuffled:
 
 
 @pytest.fixture
-def sit(tmp_path: Path) -> Iterator[Callable[..., Sitting]]:
-    """A sitting at a new run of the task, with its store and baselines."""
-    ledgers = []
+def sit(open_sitting: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Sitting]]:
+    """A sitting at a new run of the task, with its store and baselines, and workers whose results are shuffled."""
+    with ExitStack() as stack:
 
-    def make(task: Task, capacity: int = 4) -> Sitting:
-        run, ledger = create_run(tmp_path / "run", task)
-        ledgers.append(ledger)
-        prepared = prepare(task, store=tmp_path / "store")
-        recorder = Recorder(run, ledger, None)
-        recorder.objectives = prepared.objectives
-        sitting = Sitting(
-            run=run, recorder=recorder, prepared=prepared, pool=Shuffled(prepared.bench, capacity),
-            stopping=threading.Event(),
-        )  # fmt: skip
-        build_store(sitting)
-        evaluate_baselines(sitting)
-        assert isinstance(sitting.pool, Shuffled)
-        sitting.pool.seen.clear()
-        return sitting
+        def make(task: Task, capacity: int = 4) -> Sitting:
+            pool = partial(Shuffled, capacity=capacity)
+            sitting: Sitting = stack.enter_context(open_sitting(task, tmp_path, pool=pool))
+            assert isinstance(sitting.pool, Shuffled)
+            sitting.pool.seen.clear()
+            return sitting
 
-    yield make
-    for ledger in ledgers:
-        ledger.close()
+        yield make
 
 
 def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., Sitting]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +14,16 @@ from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial,
 from paredown.search import _promotion as module
 from paredown.search._bench import Worker
 from paredown.search._exploration import explore
-from paredown.search._groundwork import build_store, evaluate_baselines
 from paredown.search._points import limits_from
-from paredown.search._pool import InProcess
 from paredown.search._prepare import prepare
 from paredown.search._promotion import Promotion, as_screened
-from paredown.search._recorder import Recorder
-from paredown.search._run import create_run
 from paredown.search._sitting import Sitting
 from paredown.search._space import Candidate
 from paredown.search._trial import trial_from_record, trial_to_record
 from paredown.search.searchers import Objective
 
 MakeTask = Callable[..., Task]
+OpenSitting = Callable[..., AbstractContextManager[Sitting]]
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
 SCREENED = ("search.screen=40", "search.searcher=random", "budget.trials=30")
 
@@ -170,30 +167,22 @@ def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_and_a_stop_in_between_give_the_same(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, open_sitting: OpenSitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 6)
     monkeypatch.setattr("paredown.search._exploration.EVERY", 6)
-    whole = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "whole", stop_after=None)
-    parts = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "parts", stop_after=9)
-    parts = _explored(tiny_task(*SCREENED[:1], "budget.trials=20"), tmp_path / "parts", stop_after=None)
+    task = tiny_task(*SCREENED[:1], "budget.trials=20")
+    whole = _explored(open_sitting(task, tmp_path / "whole"), stop_after=None)
+    parts = _explored(open_sitting(task, tmp_path / "parts"), stop_after=9)
+    parts = _explored(open_sitting(task, tmp_path / "parts"), stop_after=None)
     assert {t.candidate for t in parts if isinstance(t, Screened)} == {
         t.candidate for t in whole if isinstance(t, Screened)
     }
     assert sum(isinstance(t, Completed) and t.kind == "mixed" for t in parts) > 0
 
 
-def _explored(task: Task, path: Path, *, stop_after: int | None) -> list[Trial]:
-    run, ledger = create_run(path / "run", task)
-    with ledger:
-        prepared = prepare(task, store=path / "store")
-        sitting = Sitting(
-            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
-            stopping=threading.Event(),
-        )  # fmt: skip
-        sitting.recorder.objectives = prepared.objectives
-        build_store(sitting)
-        evaluate_baselines(sitting)
+def _explored(opened: AbstractContextManager[Sitting], *, stop_after: int | None) -> list[Trial]:
+    with opened as sitting:
 
         def stop() -> None:
             if stop_after is not None and sitting.state.n_mixed >= stop_after:
@@ -220,15 +209,9 @@ def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, tmp_path: Path
     ("samples", "asked", "n"), [(160, None, 0), (4096, None, 256), (1024, None, 128), (160, 40, 40)]
 )
 def test_only_large_splits_are_screened_by_themselves(
-    tiny_task: MakeTask, tmp_path: Path, samples: int, asked: int | None, n: int
+    tiny_task: MakeTask, open_sitting: OpenSitting, tmp_path: Path, samples: int, asked: int | None, n: int
 ) -> None:
     given = [] if asked is None else [f"search.screen={asked}"]
     task = tiny_task("model.args={}", f"data.args={{n={samples + 300}}}", f"data.search={samples}", *given)
-    run, ledger = create_run(tmp_path / "run", task)
-    with ledger:
-        prepared = prepare(task, store=tmp_path / "store")
-        sitting = Sitting(
-            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
-            stopping=threading.Event(),
-        )  # fmt: skip
+    with open_sitting(task, tmp_path, groundwork=False) as sitting:
         assert sitting.n_screened == n

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,10 @@ import pytest
 from paredown.digits import TASK_PATH
 from paredown.search import SensitivityTable, Task, _table
 from paredown.search._bench import Worker
-from paredown.search._groundwork import build_store, evaluate_baselines
 from paredown.search._ledger import read
 from paredown.search._narrowed import narrow
-from paredown.search._pool import InProcess
 from paredown.search._prepare import prepare
-from paredown.search._recorder import Recorder
 from paredown.search._rows import Row, Rows, base_levels
-from paredown.search._run import create_run
 from paredown.search._shifts import shifts_of
 from paredown.search._sitting import Sitting
 from paredown.search._state import State
@@ -30,21 +25,7 @@ from paredown.search._table import assemble, measure_table, unsure
 from paredown.search.searchers._superposition import Superposition
 
 MakeTask = Callable[..., Task]
-
-
-@contextmanager
-def _sitting(task: Task, path: Path) -> Iterator[Sitting]:
-    run, ledger = create_run(path / "run", task)
-    with ledger:
-        prepared = prepare(task, store=path / "store")
-        sitting = Sitting(
-            run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=InProcess(prepared.bench),
-            stopping=threading.Event(),
-        )  # fmt: skip
-        sitting.recorder.objectives = prepared.objectives
-        build_store(sitting)
-        evaluate_baselines(sitting)
-        yield sitting
+OpenSitting = Callable[..., AbstractContextManager[Sitting]]
 
 
 def _records(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -124,8 +105,8 @@ def nothing_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_skipped")
-def test_a_whole_table(tiny_task: MakeTask, tmp_path: Path) -> None:
-    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+def test_a_whole_table(open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
+    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
         table = measure_table(sitting)
         assert table is not None
         n_rows = sum(len(row) - 1 for row in table.divergence)
@@ -149,10 +130,10 @@ def test_a_whole_table(tiny_task: MakeTask, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_skipped")
 def test_a_table_that_the_time_did_not_suffice_for(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tiny_task("budget.time=1h")
-    with _sitting(task, tmp_path) as sitting, pytest.MonkeyPatch.context() as patch:
+    with open_sitting(task, tmp_path) as sitting, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sitting, "out_of_time", property(lambda self: len(self.state.rows) >= 4))
         table = measure_table(sitting)
         assert table is not None
@@ -175,9 +156,9 @@ def test_a_table_that_the_time_did_not_suffice_for(
 
 
 def test_no_gradients_and_no_time_is_no_table(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _sitting(tiny_task(), tmp_path) as sitting:
+    with open_sitting(tiny_task(), tmp_path) as sitting:
 
         def refuse(self: Worker, n_samples: int, seed: int) -> None:
             raise RuntimeError("derivative not implemented")
@@ -193,9 +174,11 @@ def test_no_gradients_and_no_time_is_no_table(
     assert len(_records(tmp_path, "estimate")) == 1
 
 
-def test_a_job_that_hangs_costs_only_its_own_row(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_job_that_hangs_costs_only_its_own_row(
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+) -> None:
     task = tiny_task("budget.trial_timeout_s=0.3", "space.activation_bits=[32]", trouble="hang")
-    with _sitting(task, tmp_path) as sitting:
+    with open_sitting(task, tmp_path) as sitting:
         table = measure_table(sitting)
     assert table is not None
     reasons = {(r["group"], r["level"]): r["reason"] for r in _records(tmp_path, "row") if r["reason"]}
@@ -204,11 +187,13 @@ def test_a_job_that_hangs_costs_only_its_own_row(tiny_task: MakeTask, tmp_path: 
     assert table.divergence[1][-1] == math.inf
 
 
-def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+) -> None:
     task = tiny_task(
         "space.sparsity=[0.0, 0.9]", "space.weight_bits=[4, 8, 32]", 'objectives.names=["accuracy", "macs"]'
     )
-    with _sitting(task, tmp_path) as sitting:
+    with open_sitting(task, tmp_path) as sitting:
         table = measure_table(sitting)
         assert table is not None
         assert sitting.state.dropped is not None
@@ -226,8 +211,8 @@ def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(tiny_task
     assert sitting.state.notes == []
 
 
-def test_a_large_table_looks_at_fewer_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
-    with _sitting(tiny_task("budget.trials=1"), tmp_path) as sitting:
+def test_a_large_table_looks_at_fewer_samples(open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
+    with open_sitting(tiny_task("budget.trials=1"), tmp_path) as sitting:
         table = measure_table(sitting)  # 15 % of one trial on 160 samples is less than 9 rows of 16
         assert table is not None
         assert table.n_samples == _table.LEAST_SAMPLES
@@ -274,8 +259,10 @@ def test_the_row_of_the_most_samples_stays_and_old_ledgers_are_read() -> None:
     assert state.dropped == ((0, 2),)
 
 
-def test_the_table_says_where_each_level_pushes_the_outputs(tiny_task: MakeTask, tmp_path: Path) -> None:
-    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+def test_the_table_says_where_each_level_pushes_the_outputs(
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+) -> None:
+    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
         table = measure_table(sitting)
         assert table is not None
         assert table.shifts is not None
@@ -290,7 +277,7 @@ def test_the_table_says_where_each_level_pushes_the_outputs(tiny_task: MakeTask,
         inner = narrow(sitting.prepared.space, table, [(0, 1), (2, 3)]).table.shifts
         assert inner is not None
         assert np.array_equal(inner.rows[0], np.delete(table.shifts.rows[0], 1, axis=0), equal_nan=True)
-    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:  # another day, from the ledger
+    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:  # another day, from the ledger
         again = measure_table(sitting)
         assert again is not None
         assert again.shifts is not None
@@ -301,8 +288,10 @@ def test_the_table_says_where_each_level_pushes_the_outputs(tiny_task: MakeTask,
         assert shifts_of(sitting.state, sitting.prepared.space) is None
 
 
-def test_the_base_is_measured_once_where_no_group_is_left_alone(tiny_task: MakeTask, tmp_path: Path) -> None:
-    with _sitting(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as sitting:
+def test_the_base_is_measured_once_where_no_group_is_left_alone(
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+) -> None:
+    with open_sitting(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as sitting:
         table = measure_table(sitting)
         assert table is not None
         assert table.shifts is not None
@@ -315,10 +304,10 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(tiny_task: MakeT
 
 
 def test_a_skipped_level_that_the_sweep_wants_after_all_is_measured(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guess is scaled to what was measured since, and may then lie on the sweep."""
-    with _sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
         monkeypatch.setattr(_table, "unsure", lambda table, costs: [(0, 1)])
         monkeypatch.setattr(_table, "_unpromising", lambda sitting, guess, factor: {(0, 1)})
         monkeypatch.setattr(_table, "REFINE_SHARE", 10.0)

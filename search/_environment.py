@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ("openvino", "onnx", "onnxscript"),
     "plotly": ("plotly",),
     "huggingface": ("transformers",),
+    "structure": ("torch-pruning",),
 }
 """Extra -> distributions. `pip install 'paredown[EXTRA]'` gets them."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from ..errors import SpecError
 from ._bench import Job
 from ._narrowed import narrow
 from ._promotion import EVERY, Promotion, as_screened
 from ._result import misses, violation
 from ._sitting import Sitting, next_attempt, on_every_device
 from ._space import Candidate, SearchSpace
-from ._trial import Infeasible, Trial
+from ._trial import Failed, Infeasible, Trial
 from .searchers import Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
 
 _PATIENCE = 100
@@ -142,7 +143,14 @@ class _Exploration:
 
     def _submit(self, number: int, candidate: Candidate) -> None:
         """Send it to a worker, unless its static costs already break a limit."""
-        metrics = self.sitting.static(candidate)
+        try:
+            metrics = self.sitting.static(candidate)
+        except SpecError as error:  # what is left of a layer is too small for what it is to become
+            seed = self.sitting.task.search.seed
+            failed = Failed(number=number, candidate=candidate, kind="mixed", reason=f"SpecError: {error}", seed=seed)
+            self.sitting.recorder.trial(failed)
+            self._finish(failed)
+            return
         limits = {name: bound for name, bound in self.sitting.recorder.limits.items() if name in metrics}
         if violation(metrics, limits) == 0.0:
             screened = self.promotion is not None

@@ -58,6 +58,7 @@ class Sitting:
     latency: LatencyTable | None = None
     _rivals: Rivals | None = None
     _own: Worker | None = None
+    _last: tuple[Candidate, dict[str, float]] | None = None
 
     @property
     def task(self) -> Task:
@@ -216,7 +217,7 @@ class Sitting:
         }
         prepared = self.prepared
         if structure_of(prepared.space.assignment(candidate)):
-            totals = exact_totals(prepared, self._worker(), candidate)
+            totals = self._exact(candidate)
         elif prepared.devices[0].graph is not None:
             assignment = prepared.space.assignment(candidate)
             for n, device in enumerate(prepared.devices):
@@ -231,11 +232,13 @@ class Sitting:
             )
         return metrics
 
-    def _worker(self) -> Worker:
-        """The driver's own, which compresses what is left of a layer to know its bytes."""
+    def _exact(self, candidate: Candidate) -> dict[str, float]:
+        """By the driver's own worker: what is left of a layer is compressed to know its bytes."""
         if self._own is None:
             self._own = Worker(self.prepared.bench)
-        return self._own
+        if self._last is None or self._last[0] != candidate:
+            self._last = (candidate, exact_totals(self.prepared, self._own, candidate))
+        return dict(self._last[1])
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors import LayerSpec, forward
-from paredown.errors import ConfigError, InputError, TaskError
+from paredown.errors import ConfigError, InputError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
 from paredown.search import Candidate, Task, apply_config, search, verify_artifact
 from paredown.search._bench import Worker
@@ -213,6 +213,18 @@ def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_pat
     measured = task(**ALL).with_overrides(["hardware.latency=measured"])
     with pytest.raises(TaskError, match="a table of measured latencies knows the layers as they are"):
         prepare(measured, store=tmp_path / "store", model=model())
+
+
+def test_what_is_left_may_be_too_small_for_its_treatment(prepared: Prepared) -> None:
+    worker = Worker(prepared.bench)
+    assignment = {"neurons:inner": LayerSpec(keep=0.5), "head": LayerSpec(weight_bits=4, group_size=16)}
+    with pytest.raises(SpecError, match="group_size 16 is no less than the 10 weights of a row"):
+        worker.cutter.cut(assignment)
+
+
+def test_another_device_is_refused(prepared: Prepared) -> None:
+    with pytest.raises(InputError, match="search with that profile"):
+        prepared.devices[0].rows(prepared.anatomy, prepared.space)
 
 
 def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[..., Task], tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 l1, l2        norm of the rows that make the unit (Li et al. 2017)
 batch_norm    |γ| of the batch norms that scale it (Liu et al. 2017)
-group         norm of everything that is coupled, each tensor relative to its mean (after Fang et al. 2023)
+group         norm of all rows and columns that are coupled (Fang et al. 2023); biases and norms are no part of it: with
+              each tensor taken relative to its mean they drowned the rest (ResNet-20 at 1.5 times fewer MACs: 61.6 %,
+              random channels 60.3)
 taylor, hessian, hessian_diag, activation, output   from data, see `UnitEvidence`
 entropy       minus the entropy of a head's attention: a head that looks everywhere goes first
 random        the baseline that the others must beat
@@ -62,7 +64,7 @@ def _of_weights(model: nn.Module, coupled: CoupledSet, method: str) -> Tensor:
         parts = per_unit(tensors[member.tensor].detach(), member, coupled.n_units).double().cpu()
         energy = parts.square().sum(dim=1)
         if method == "group":
-            total += energy / energy.mean().clamp(min=1e-30)
+            total += energy if tensors[member.tensor].ndim > 1 else 0.0
             used = True
         elif method == "batch_norm":
             fqn, _, leaf = member.tensor.rpartition(".")

@@ -123,10 +123,10 @@ def set_numbers(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = module.weight.shape
     elif isinstance(module, nn.RNNBase):
-        recurrent, inner = module._parameters["weight_hh_l0"], module._parameters["weight_ih_l0"]
+        recurrent, reading = module._parameters["weight_hh_l0"], module._parameters["weight_ih_l0"]
         assert recurrent is not None
-        assert inner is not None
-        module.hidden_size, module.input_size = recurrent.shape[1], inner.shape[1]
+        assert reading is not None
+        module.hidden_size, module.input_size = recurrent.shape[1], reading.shape[1]
 
 
 def set_width(norm: nn.Module, width: int) -> None:

@@ -19,7 +19,7 @@ from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
-from ._structure import is_structural, without_structure
+from ._structure import is_structural, threshold_settings, without_structure
 from ._trial import Completed, Kind
 
 _BUILD_TIMEOUT_S = 1800.0
@@ -140,7 +140,10 @@ def evaluate_baselines(sitting: Sitting) -> None:
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    wanted += [("uniform", candidate) for _, candidate in uniform_settings(space)]
+    settings = [candidate for _, candidate in uniform_settings(space)]
+    if (structured := sitting.prepared.bench.structured) is not None:
+        settings += threshold_settings(space, structured)
+    wanted += [("uniform", candidate) for candidate in dict.fromkeys(settings)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

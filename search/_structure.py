@@ -16,12 +16,12 @@ from ..compressors import Anatomy, LayerSpec
 from ..errors import ConfigError, SpecError, TaskError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..compressors import Inputs
     from ..compressors.structure import Block, CoupledSet, Removal
     from ..hardware_profiles import HardwareProfile
-    from ._space import Group, SearchSpace
+    from ._space import Candidate, Group, SearchSpace
     from ._task import Task
     from ._task_sections import SpaceSection
 
@@ -50,6 +50,8 @@ class Structured:
     """sets, blocks  what this task may remove
     rankings  name of a set -> score -> its units, those that matter most first
     left      name -> why it is left alone
+    thresholds  score -> share -> name of a set -> the share of it that stays, where of all sets together that share
+                does: one threshold for all, which a point of the search has to beat as well
     """
 
     sets: tuple[CoupledSet, ...] = ()
@@ -57,6 +59,7 @@ class Structured:
     rankings: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
     round_to: int = 1
+    thresholds: Mapping[str, Mapping[float, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,6 +147,7 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
         else {}
     )
     rankings: dict[str, dict[str, tuple[int, ...]]] = {}
+    all_scores: dict[str, dict[str, Tensor]] = {method: {} for method in section.keep_method}
     for coupled in sets:
         for method in section.keep_method:
             try:
@@ -151,10 +155,14 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
             except SpecError as error:
                 left[f"{coupled.name} by {method}"] = str(error)
                 continue
+            all_scores[method][coupled.name] = scores
             order = scores.argsort(descending=True, stable=True).tolist()
             rankings.setdefault(coupled.name, {})[method] = tuple(order)
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
-    return Structured(sets=ranked, blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment)
+    return Structured(
+        sets=ranked, blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
+        thresholds=_thresholds(section, ranked, all_scores),
+    )  # fmt: skip
 
 
 def structural_groups(section: SpaceSection, structured: Structured) -> list[Group]:
@@ -181,6 +189,26 @@ def structural_groups(section: SpaceSection, structured: Structured) -> list[Gro
         name = block_name(block)
         groups.append(Group(name=name, layers=(name,), levels=(LayerSpec(), LayerSpec(keep=0.0))))
     return groups
+
+
+def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candidate]:
+    """One threshold for all sets, for each score and share that the space offers: each set at the level nearest to what
+    the threshold leaves of it, the layers left alone where they can be."""
+    from ._space import Candidate
+
+    found: dict[Candidate, None] = {}
+    for method, shares in structured.thresholds.items():
+        for own in shares.values():
+            levels = []
+            for group in space.groups:
+                index = 0
+                if group.name in own:
+                    usable = [i for i, s in enumerate(group.levels) if s.is_neutral or s.keep_method == method]
+                    index = min(usable, key=lambda i: abs(group.levels[i].keep - own[group.name]))
+                levels.append(index)
+            if any(levels):
+                found[Candidate(levels=tuple(levels))] = None
+    return list(found)
 
 
 def alignment_of(profile: HardwareProfile) -> int:
@@ -229,6 +257,24 @@ def _shares(section: SpaceSection, coupled: CoupledSet) -> tuple[float, ...]:
         if shares is not None and any(fnmatchcase(fqn, glob) for fqn in makers):
             chosen = shares
     found: tuple[float, ...] = chosen
+    return found
+
+
+def _thresholds(
+    section: SpaceSection, sets: Sequence[CoupledSet], scores: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, dict[float, dict[str, float]]]:
+    from ..compressors.structure import keep_above
+
+    shares = sorted({share for key in KEYS for share in _shares_anywhere(section, key) if share < 1.0}, reverse=True)
+    found: dict[str, dict[float, dict[str, float]]] = {}
+    for method, of_sets in scores.items():
+        ranked = [coupled for coupled in sets if coupled.name in of_sets]
+        if len(ranked) < 2 or method == "entropy":  # it is negative, and says nothing across sets
+            continue
+        sizes = {coupled.name: coupled.n_units for coupled in ranked}
+        for share in shares:
+            kept = keep_above(ranked, of_sets, share)
+            found.setdefault(method, {})[share] = {name: len(units) / sizes[name] for name, units in kept.items()}
     return found
 
 

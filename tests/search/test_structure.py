@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
 from paredown.search import Candidate, Task, apply_config, search, verify_artifact
 from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
+from paredown.search._chart import uniform_label
 from paredown.search._config import assignment_of, config_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
-from paredown.search._structure import is_structural
+from paredown.search._structure import is_structural, threshold_settings
 from paredown.search._workshop import Workshop
 
 TINY = Path(__file__).parent / "tiny"
@@ -98,6 +100,24 @@ def test_sets_and_blocks_are_groups_of_the_space(prepared: Prepared) -> None:
         **{fqn: ["fp32", "w4"] for fqn in ("stem", "blocks.0.a", "blocks.0.b", "conv", "inner", "head")},
     }
     assert [label for label, _ in uniform_settings(prepared.space)] == ["k75", "k50", "w4"]
+
+
+def test_one_threshold_for_all_sets_is_a_baseline_too(prepared: Prepared) -> None:
+    structured = prepared.bench.structured
+    assert structured is not None
+    found = threshold_settings(prepared.space, structured)
+    uniform = [candidate for _, candidate in uniform_settings(prepared.space)]
+    assert set(found) - set(uniform), "it keeps another share of each set"
+    for candidate in found:
+        assignment = prepared.space.assignment(candidate)
+        assert all(is_structural(name) for name, spec in assignment.items() if not spec.is_neutral)
+    label = uniform_label(config_of(prepared.space.assignment(uniform[1])))
+    assert label == "k50"
+
+
+def test_it_goes_to_another_process(prepared: Prepared) -> None:
+    again = pickle.loads(pickle.dumps(prepared.bench.structured))
+    assert again == prepared.bench.structured
 
 
 @pytest.mark.parametrize("but", ["", "block:blocks.0", "channels:stem"])

@@ -19,7 +19,7 @@ from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
-from ._structure import is_structural, threshold_settings, without_structure
+from ._structure import is_structural, remarks_on_structure, threshold_settings, without_structure
 from ._trial import Completed, Kind
 
 _BUILD_TIMEOUT_S = 1800.0
@@ -58,6 +58,8 @@ def build_store(sitting: Sitting) -> None:
         hardware = sitting.task.hardware
         for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
             sitting.recorder.note(line)
+    for line in remarks_on_structure(prepared.bench.structured):
+        sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
     take_latency_table(sitting)

@@ -112,17 +112,19 @@ def block_name(block: Block) -> str:
     return f"block:{block.fqn}"
 
 
-def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alignment: int) -> Structured | None:
-    """None where [space] removes nothing. `batches` are of the calibration split, at least one.
+def removes_something(section: SpaceSection) -> bool:
+    return bool(_kinds(section)) or section.blocks
+
+
+def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alignment: int) -> Structured:
+    """What [space] asks for. `batches` are of the calibration split, at least one.
 
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
     from ..compressors.structure import DATA_SCORES, SCORES, collect, find, find_blocks, score
 
     section = task.space
-    kinds = tuple(kind for key, kind in KEYS.items() if any(share < 1.0 for share in _shares_anywhere(section, key)))
-    if not kinds and not section.blocks:
-        return None
+    kinds = _kinds(section)
     if unknown := [name for name in section.keep_method if name not in SCORES]:
         raise TaskError(f"space.keep_method: there is no score {unknown[0]!r}; known are {', '.join(SCORES)}")
     few = _few(batches[0])
@@ -211,6 +213,14 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candi
     return list(found)
 
 
+def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[str]:
+    """A line for each coupling that is left alone."""
+    if structured is None or not structured.left:
+        return []
+    named = [f"{name} is left alone: {why}" for name, why in structured.left.items()]
+    return named[:most] + ([f"and {len(named) - most} more are left alone"] if len(named) > most else [])
+
+
 def alignment_of(profile: HardwareProfile) -> int:
     """Channels that the device's faster kernels want to be multiples of; 1 where the profile says nothing."""
     return max((rule.when.aligned or 1 for rule in profile.lowering), default=1)
@@ -241,6 +251,10 @@ def removed_anatomy(anatomy: Anatomy, removal: Removal | None) -> Anatomy:
 
 def without_structure(space: SearchSpace) -> SearchSpace:
     return replace(space, groups=tuple(group for group in space.groups if not is_structural(group.name)))
+
+
+def _kinds(section: SpaceSection) -> tuple[str, ...]:
+    return tuple(kind for key, kind in KEYS.items() if any(share < 1.0 for share in _shares_anywhere(section, key)))
 
 
 def _shares_anywhere(section: SpaceSection, key: str) -> tuple[float, ...]:

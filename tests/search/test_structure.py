@@ -113,6 +113,8 @@ def test_one_threshold_for_all_sets_is_a_baseline_too(prepared: Prepared) -> Non
         assert all(is_structural(name) for name, spec in assignment.items() if not spec.is_neutral)
     label = uniform_label(config_of(prepared.space.assignment(uniform[1])))
     assert label == "k50"
+    uneven = next(candidate for candidate in found if candidate not in uniform)
+    assert uniform_label(config_of(prepared.space.assignment(uneven))).startswith("threshold k")
 
 
 def test_it_goes_to_another_process(prepared: Prepared) -> None:

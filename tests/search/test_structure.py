@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors import LayerSpec, forward
-from paredown.errors import ConfigError, InputError, SpecError, TaskError
+from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
 from paredown.search import Candidate, Task, apply_config, search, verify_artifact
 from paredown.search._bench import Worker
@@ -141,6 +141,18 @@ def test_a_trial_says_what_the_exported_model_says_and_costs_what_it_weighs(
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
     assert totals["bytes"] == written == shop.stored_bytes(assignment, tmp_path / "again")
     assert totals["macs"] < 0.5 * prepared.anatomy.macs
+
+
+def test_a_structure_file_that_is_damaged_or_of_another_model_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    path = Workshop(prepared).export(prepared.space.assignment(smallest(prepared)), "paredown", tmp_path / "out")
+    structure = path.with_name(STRUCTURE_FILE)
+    for text, kind, said in (
+        ("{", IntegrityError, "is not JSON"),
+        (structure.read_text().replace("conv.weight", "conv.gain"), ConfigError, "there is no tensor conv.gain"),
+    ):
+        structure.write_text(text)
+        with pytest.raises(kind, match=said):
+            get_runtime("torch").load(path, threads=1, model_factory=model)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "pt2"])

@@ -75,7 +75,7 @@ class LayerSpec:
     scale_bits: int = 32
     activation_scheme: str = "affine"
     keep: float = 1.0
-    keep_method: str = "l2"
+    keep_method: str = "output"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)

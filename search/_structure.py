@@ -77,7 +77,7 @@ class Structured:
                     f"the config removes units of {name}, which this task does not know{why}; known are "
                     f"{', '.join(self.names[:6]) or 'none: name shares in [space] channels, heads, neurons, …'}"
                 )
-            if replace(spec, keep=1.0, keep_method="l2") != LayerSpec():
+            if replace(spec, keep=1.0, keep_method=LayerSpec().keep_method) != LayerSpec():
                 raise ConfigError(f"{name} can keep a share of its units and nothing else, got {spec.label()!r}")
 
     def removal(self, model: nn.Module, assignment: Mapping[str, LayerSpec]) -> Removal | None:
@@ -160,6 +160,11 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
             all_scores[method][coupled.name] = scores
             order = scores.argsort(descending=True, stable=True).tolist()
             rankings.setdefault(coupled.name, {})[method] = tuple(order)
+        if coupled.name not in rankings:
+            instead = "hessian" if evidence else "l2"
+            scores = score(model, coupled, instead, evidence=evidence.get(coupled.name))
+            rankings[coupled.name] = {instead: tuple(scores.argsort(descending=True, stable=True).tolist())}
+            left[f"{coupled.name} by {section.keep_method[0]}"] += f"; it is ranked by {instead}"
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     return Structured(
         sets=ranked, blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
@@ -217,7 +222,9 @@ def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[s
     """A line for each coupling that is left alone."""
     if structured is None or not structured.left:
         return []
-    named = [f"{name} is left alone: {why}" for name, why in structured.left.items()]
+    named = [
+        f"{name}: {why}" if " by " in name else f"{name} is left alone: {why}" for name, why in structured.left.items()
+    ]
     return named[:most] + ([f"and {len(named) - most} more are left alone"] if len(named) > most else [])
 
 

@@ -265,7 +265,7 @@ class SpaceSection(Section):
     units: Keeps = Field(default=(1.0,), description="shares of a recurrent layer's units that stay")
     blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
     keep_method: KeepMethods = Field(
-        default=("l2",),
+        default=("output",),
         description="which units stay, by score: l1, l2, batch_norm, group, taylor, hessian, hessian_diag, activation, "
         "output, entropy (of heads), random; each tried",
     )

@@ -220,13 +220,22 @@ def test_shares_by_glob_scores_alignment_and_leave(task: Callable[..., Task], tm
     )  # fmt: skip
     prepared = prepare(made, store=tmp_path / "store", model=model())
     groups = {group.name: [level.label() for level in group.levels] for group in prepared.space.groups}
-    assert groups["channels:conv"] == ["fp32", "k70", "k70:hessian"]
+    assert groups["channels:conv"] == ["fp32", "k70:l2", "k70:hessian"]
     assert "channels:blocks.0.a" not in groups, "its channels go through a layer that is to be left alone"
     structured = prepared.bench.structured
     assert structured is not None
     assert "leave names a layer" in structured.left["channels:blocks.0.a"]
     conv = next(s for s in structured.sets if s.name == "channels:conv")
-    assert len(structured.kept(conv, LayerSpec(keep=0.7))) == 8  # 8.4 of 12, to a multiple of four
+    assert len(structured.kept(conv, LayerSpec(keep=0.7, keep_method="l2"))) == 8  # 8.4 of 12, to a multiple of four
+
+
+def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp_path: Path) -> None:
+    prepared = prepare(task(neurons=[1.0, 0.5], keep_method=["batch_norm"]), store=tmp_path / "store", model=model())
+    structured = prepared.bench.structured
+    assert structured is not None
+    (group,) = [group for group in prepared.space.groups if is_structural(group.name)]
+    assert [level.label() for level in group.levels] == ["fp32", "k50:l2"]
+    assert "it is ranked by l2" in structured.left["neurons:inner by batch_norm"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What can be done to a layer, and how. Runs where only torch (and safetensors, for files) is installed.
+"""What can be done to a layer, and how. Runs where only torch and numpy (and safetensors, for files) are installed.
 
 Importing this package imports no torch: `LayerSpec` and `Anatomy` are plain values, and everything that needs torch is
 loaded when it is first asked for.

@@ -18,7 +18,7 @@ from ._spec import FLOAT_BITS, LayerSpec
 from ._variant import Variant
 from .storage._container import verify_container, write_container
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when the same weight and spec give another variant, so that nothing made by older code is taken for it."""
 
 _EFFECTIVE = "effective"

@@ -52,6 +52,24 @@ class Variant:
         coded, _ = load_coded(self.tensors, _matrix_shape(shape), self.spec)
         return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
 
+    def integers(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """(codes (out, n) int8, scales (out, groups) float32, zeros (out, groups) int8 or None) of a whole weight in
+        the formats "int" and "int_asym", whatever shares a scale; None for another.
+
+        `(codes - zeros) * scales`, with the scales and zeros along the rows' groups, is bit for bit `effective`.
+        """
+        if self.spec.weight_format not in ("int", "int_asym") or self.spec.weight_bits > 8 or self.spec.rank < 1.0:
+            return None
+        shape = _matrix_shape(tuple(self.effective.shape))
+        coded, survives = load_coded(self.tensors, shape, self.spec)
+        codes, zero = coded.codes, coded.params.zero
+        if zero is not None:
+            zero = (zero - 2 ** (self.spec.weight_bits - 1)).to(torch.int8).expand(shape[0], -1)
+            if survives is not None:  # of a dropped weight the code means nothing: it is what stands for zero
+                at_zero = zero.repeat_interleave(coded.grid.group, dim=1)[:, : shape[1]]
+                codes = torch.where(survives.reshape(shape), codes, at_zero)
+        return codes, coded.params.scale.expand(shape[0], -1), zero
+
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight."""
         if self.spec.rank >= 1.0:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         aa_floor,
         exclusive_slot,
         interleaved,
-        is_tie,
         pinned,
     )
     from .memory import ActivationGraph, Peak, memory_bytes, peak_activations, trace_activations
@@ -56,7 +55,7 @@ _HOMES = {
     "._preserved": ("preserved",),
     "._run": ("ReferenceOutputs", "run_batches", "run_split"),
     "._split": ("Inputs", "Split"),
-    ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "is_tie", "pinned"),
+    ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "pinned"),
     ".energy": ("ModelledEnergy", "co2_g_per_million", "measure_energy", "modelled_energy_mj"),
     ".memory": ("ActivationGraph", "Peak", "memory_bytes", "peak_activations", "trace_activations"),
     ".quality": (
@@ -110,7 +109,6 @@ __all__ = [
     "exclusive_slot",
     "get_metric",
     "interleaved",
-    "is_tie",
     "losses_of",
     "lowered_as",
     "macs",

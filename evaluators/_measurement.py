@@ -15,7 +15,8 @@ Source = Literal["measured", "predicted", "modelled"]
 class Measurement:
     """One value of one metric.
 
-    low, high  95 % interval; both None where the value is exact (bytes, MACs)
+    low, high  95 % interval; both None where the value is exact (bytes, MACs); one of them None where the data do not
+               bound it on that side (the 99th percentile of sixty runs may be anything above)
     source     measured (it ran here), predicted (a fitted model), modelled (a device's profile)
     split      the data it was measured on: "calibration", "search", "report", or None
     n          how many samples (or timed runs) it rests on

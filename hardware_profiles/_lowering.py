@@ -27,7 +27,8 @@ class Treatment:
     group_size     weights that share a scale along a row; 0: the whole row (or tensor) does
     pattern        "2:4" and the like; None: zeros stand anywhere
     depthwise      a convolution with as many groups as output channels
-    channels       (out, in) of one group, where alignment matters; None: not known, and taken as aligned
+    channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
+                   not as wide
     """
 
     kind: str
@@ -95,6 +96,11 @@ class Match(Closed):
     )
     low_rank: bool | None = Field(default=None, description="whether the layer is factorized (a rank below 1)")
     aligned: int | None = Field(default=None, ge=1, description="channels, out and in, are multiples of this")
+    min_channels: int | None = Field(
+        default=None,
+        ge=1,
+        description="channels, out and in, are at least this: for kernels that pay on wide layers alone",
+    )
 
     def fits(self, asked: Treatment) -> bool:
         return (
@@ -109,6 +115,7 @@ class Match(Closed):
             and (self.patterns is None or asked.pattern in self.patterns)
             and (self.low_rank is None or asked.low_rank == self.low_rank)
             and (self.aligned is None or asked.channels is None or not any(c % self.aligned for c in asked.channels))
+            and (self.min_channels is None or (asked.channels is not None and min(asked.channels) >= self.min_channels))
         )
 
 

@@ -12,8 +12,11 @@ from .._lazy import lazy_exports
 from .._module import make_callable
 
 if TYPE_CHECKING:
+    from ._artifact import load
+    from ._check_artifact import verify_artifact
+    from ._diff import diff
     from ._driver import resume, search
-    from ._export import apply_config, export_point, verify_artifact
+    from ._export import apply_config, export_point
     from ._progress import Progress
     from ._resolve import Resolution, resolve
     from ._result import Front, Point
@@ -21,11 +24,15 @@ if TYPE_CHECKING:
     from ._space import Candidate, Group, SearchSpace
     from ._task import Task, task_schema
     from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
+    from .plans import Plan, plan
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
 
 _HOMES = {
+    "._artifact": ("load",),
+    "._check_artifact": ("verify_artifact",),
+    "._diff": ("diff",),
     "._driver": ("resume", "search"),
-    "._export": ("apply_config", "export_point", "verify_artifact"),
+    "._export": ("apply_config", "export_point"),
     "._progress": ("Progress",),
     "._resolve": ("Resolution", "resolve"),
     "._result": ("Front", "Point"),
@@ -33,6 +40,7 @@ _HOMES = {
     "._space": ("Candidate", "Group", "SearchSpace"),
     "._task": ("Task", "task_schema"),
     "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Screened", "Trial"),
+    ".plans": ("Plan", "plan"),
     ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -46,6 +54,7 @@ __all__ = [
     "Group",
     "Infeasible",
     "Objective",
+    "Plan",
     "Point",
     "Progress",
     "Resolution",
@@ -58,8 +67,11 @@ __all__ = [
     "Task",
     "Trial",
     "apply_config",
+    "diff",
     "export_point",
+    "load",
     "open_run",
+    "plan",
     "register_searcher",
     "resolve",
     "resume",

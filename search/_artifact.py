@@ -1,38 +1,50 @@
-"""The folder that a user takes home: a manifest, the config, and the files of one runtime. Data only."""
+"""The folder that a user takes home: a manifest, the config, and the files of one runtime. Data only.
+
+`docs/artifact.md` is its description.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, IntegrityError
 from ..evaluators import Measurement
 from ._ledger import write_atomic
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_LARGEST_MANIFEST = 64_000_000
 
-_KEYS = {
-    "schema_version", "paredown", "format", "runtime", "main", "model", "point", "config", "task", "base_dir",
-    "claims", "files",
-    "machine",
+_KEYS: dict[str, type] = {
+    "schema_version": int, "paredown": str, "format": str, "runtime": str, "main": str, "model": str, "point": str,
+    "config": dict, "task": dict, "base_dir": str, "data": dict, "claims": dict, "agreement": str, "storage": dict,
+    "files": dict, "machine": dict,
 }  # fmt: skip
+_SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": False}}
+"""What schema 1 did not have, and what is then known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """An artifact whose files have been checked against their checksums.
 
-    format   "paredown", "onnx", "openvino", "pt2" or "config"
+    format   "paredown", "onnx", "openvino", "pt2", or another that `export_model` writes
     runtime  the runtime that its claims were measured on
     main     the file that the runtime loads
     model    digest of the original model
+    data     split -> {"sha256", "n"}: the samples it was calibrated, compared and judged on; empty where not known
     claims   metric name -> measurement, on the report split in a fresh process
+    agreement  how far the outputs are from what PyTorch computes, in a clause; "" where they were not compared
+    storage  {"entropy": whether the stored model's streams are entropy-coded}
     """
 
     folder: Path
@@ -46,10 +58,45 @@ class Artifact:
     base_dir: Path
     claims: Mapping[str, Measurement]
     machine: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    agreement: str = ""
+    storage: Mapping[str, Any] = field(default_factory=lambda: dict(_SINCE_2["storage"]))
 
     @property
     def main_path(self) -> Path:
         return self.folder / self.main
+
+
+def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
+    """The compressed model as a plain module in eval mode: its weights are the effective weights, and layers whose
+    input is quantized have a forward pre-hook that does it.
+
+    path           an artifact's folder (or its manifest), or a `model.safetensors` alone
+    model_factory  makes the architecture; the weights that it has are overwritten
+
+    Runs no code but the factory. Raises `InputError` where there is no artifact, or one of a format that is no module;
+    `IntegrityError` where it is damaged; `ConfigError` where it belongs to another model.
+    """
+    import torch
+
+    from ..compressors import load_model
+
+    path = Path(path)
+    main = path
+    if path.suffix != ".safetensors":
+        artifact = read_artifact(path)
+        if artifact.format != "paredown":
+            raise InputError(
+                f"{path} is of the format {artifact.format!r}, which is no module of PyTorch; the runtime "
+                f"{artifact.runtime!r} runs it: paredown.evaluators.runtimes.get_runtime({artifact.runtime!r})"
+                f".load({artifact.main!r}, threads=1)"
+            )
+        main = artifact.main_path
+    model = model_factory()
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model_factory must return a torch.nn.Module, got {type(model).__name__}")
+    load_model(main, model.eval())
+    return model
 
 
 def write_manifest(artifact: Artifact, *, version: str) -> None:
@@ -72,7 +119,10 @@ def write_manifest(artifact: Artifact, *, version: str) -> None:
         "config": artifact.config,
         "task": artifact.task,
         "base_dir": str(artifact.base_dir),
+        "data": artifact.data,
         "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
+        "agreement": artifact.agreement,
+        "storage": artifact.storage,
         "files": files,
         "machine": artifact.machine,
     }
@@ -89,31 +139,51 @@ def read_artifact(folder: Path) -> Artifact:
     if not path.is_file():
         raise InputError(f"no artifact at {folder}: expected a folder with {MANIFEST}, as written by `paredown export`")
     folder = path.parent
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise IntegrityError(f"{path} is not JSON ({error}); export the artifact again") from None
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        raise InputError(f"{path} has schema version {version!r}; this paredown reads version {SCHEMA_VERSION}")
-    if missing := sorted(_KEYS - set(data)):
-        raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
-    if unknown := sorted(set(data) - _KEYS):
-        raise InputError(f"{path} has an unknown key {unknown[0]!r}")
+    data = _parsed(path)
     for name, facts in data["files"].items():
         _check_file(folder, name, facts)
     if data["main"] not in data["files"]:
         raise IntegrityError(f"{path} names {data['main']!r} as its main file, which is not among its files")
-    return Artifact(
-        folder=folder,
-        claims={name: Measurement.from_dict(m) for name, m in data["claims"].items()},
-        base_dir=Path(data["base_dir"]),
-        **{key: data[key] for key in ("format", "runtime", "main", "model", "point", "config", "task", "machine")},
-    )
+    try:
+        claims = {name: Measurement.from_dict(m) for name, m in data["claims"].items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{path} holds a claim that is no measurement: {error}; export the artifact again"
+        ) from None
+    given = ("format", "runtime", "main", "model", "point", "config", "task", "machine", "data", "agreement", "storage")
+    return Artifact(folder=folder, claims=claims, base_dir=Path(data["base_dir"]), **{key: data[key] for key in given})
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The manifest, its keys and their types checked; one of schema 1 as if it were of schema 2."""
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise IntegrityError(f"{path} has {path.stat().st_size} bytes; a manifest of paredown has a few thousand")
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not JSON ({error}); export the artifact again") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+        raise InputError(
+            f"{path} has schema version {version!r}; this paredown reads versions 1 and {SCHEMA_VERSION}. An artifact "
+            f"of a later version needs a later paredown"
+        )
+    if version == 1:
+        data = {**_SINCE_2, **data}
+    if missing := sorted(set(_KEYS) - set(data)):
+        raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
+    if unknown := sorted(set(data) - set(_KEYS)):
+        raise InputError(f"{path} has an unknown key {unknown[0]!r}")
+    for key, kind in _KEYS.items():
+        if not isinstance(data[key], kind):
+            raise IntegrityError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r:.60}")
+    return data
 
 
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, refused if that would leave the folder."""
+    if "\0" in name:
+        raise IntegrityError(f"{name!r} is no name of a file")
     for flavour in (PurePosixPath(name), PureWindowsPath(name)):
         if flavour.is_absolute() or ".." in flavour.parts or flavour.drive:
             raise IntegrityError(f"{name!r} leads out of {folder}; an artifact's files must lie inside it")
@@ -125,6 +195,8 @@ def inside(folder: Path, name: str) -> Path:
 
 def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
     path = inside(folder, name)
+    if not isinstance(facts, Mapping) or not {"bytes", "sha256"} <= set(facts):
+        raise IntegrityError(f"the manifest of {folder} must say bytes and sha256 of {name!r}, got {facts!r:.60}")
     if not path.is_file():
         raise IntegrityError(f"{path} is missing; the manifest lists it. Export the artifact again")
     if path.stat().st_size != facts["bytes"]:

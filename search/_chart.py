@@ -27,6 +27,7 @@ COSTS = {
     "ms_per_sample": "time per sample, in batches",
     "peak_activation_bytes": "activations at their peak",
     "memory_bytes": "memory while it runs",
+    "co2_g_per_million": "CO2 for a million samples",
 }
 """Metrics that say what a model costs, with the words for their axis; every other metric is about quality."""
 
@@ -44,7 +45,8 @@ LEAST_SPAN = 0.25
 """An axis of latencies spans at least this share of its middle, so that ties look like ties."""
 
 _UNITS: dict[str, tuple[float, str]] = {
-    "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ"), "ms_per_sample": (1.0, "ms")
+    "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ"), "ms_per_sample": (1.0, "ms"),
+    "co2_g_per_million": (1.0, "g"),
 }  # fmt: skip
 
 
@@ -278,6 +280,7 @@ def value_of(point: Point, name: str) -> str:
     elif float(measured.value).is_integer() and measured.low is None:
         digits = ",.0f"
     text = f"{scale * measured.value:{digits}} {unit}".rstrip()
-    if measured.low is not None and measured.high is not None:
-        text += f" [{scale * measured.low:{digits}}, {scale * measured.high:{digits}}]"
+    bounds = measured.low, measured.high
+    if any(bound is not None for bound in bounds):
+        text += f" [{', '.join('?' if bound is None else f'{scale * bound:{digits}}' for bound in bounds)}]"
     return text if measured.source == "measured" else f"{text} ({measured.source})"

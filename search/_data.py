@@ -31,6 +31,10 @@ class Splits:
     report: Split
     dropped: int = 0
 
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Split -> its digest and length: what an artifact says of the samples behind its figures."""
+        return {name: {"sha256": (split := getattr(self, name)).digest, "n": len(split)} for name in NAMES}
+
 
 def load_task_data(task: Task) -> Splits:
     """Call [data] factory and make three disjoint splits of what it returns.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Rows = tuple[tuple[float, ...], ...]
 
 MEMORY = ("peak_activation_bytes", "memory_bytes")
-MODELLED = ("latency_ms", "energy_mj", "ms_per_sample", *MEMORY)
+MODELLED = ("latency_ms", "energy_mj", "co2_g_per_million", "ms_per_sample", *MEMORY)
 """What depends on the device. The memory is no sum over groups: its rows are a guess, and `exact` puts it right."""
 
 _UNITS = {
@@ -47,8 +47,9 @@ class DeviceRows:
 class Device:
     """One profile, as a task looks at it.
 
-    names  the metrics of `MODELLED` that are wanted
-    graph  of the activations, where the memory is wanted
+    names           the metrics of `MODELLED` that are wanted
+    graph           of the activations, where the memory is wanted
+    grid_g_per_kwh  of the grid, where carbon is wanted
     """
 
     profile: HardwareProfile
@@ -56,10 +57,11 @@ class Device:
     batch: int = 1
     threads: int = 1
     graph: ActivationGraph | None = None
+    grid_g_per_kwh: float | None = None
 
     def costs(self, anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec) -> dict[str, float]:
         """Of these layers, all treated so; without the activations' memory."""
-        from ..evaluators import modelled_energy_mj, modelled_latency_ms
+        from ..evaluators import co2_g_per_million, modelled_energy_mj, modelled_latency_ms
         from ..evaluators.memory import running_weight_bytes
 
         part, given = _part(anatomy, fqns), dict.fromkeys(fqns, spec)
@@ -70,6 +72,8 @@ class Device:
         if "energy_mj" in self.names:
             energy = modelled_energy_mj(part, given, self.profile, batch=self.batch, threads=self.threads)
             found["energy_mj"] = energy.total_mj
+            if "co2_g_per_million" in self.names and self.grid_g_per_kwh is not None:
+                found["co2_g_per_million"] = co2_g_per_million(energy.total_mj, self.grid_g_per_kwh)
         if "memory_bytes" in self.names:
             stays = self.profile.storage_bytes is not None
             found["memory_bytes"] = 0.0 if stays else sum(running_weight_bytes(part, given, self.profile).values())
@@ -159,10 +163,11 @@ class Device:
 
 def devices_of(task: Task, profiles: Sequence[HardwareProfile], graph: ActivationGraph | None) -> tuple[Device, ...]:
     names, hardware = wanted(task), task.hardware
-    return tuple(
-        Device(profile=profile, names=names, batch=hardware.batch, threads=hardware.threads, graph=graph)
-        for profile in profiles
-    )
+    made = Device(
+        profile=profiles[0], names=names, batch=hardware.batch, threads=hardware.threads, graph=graph,
+        grid_g_per_kwh=hardware.grid_g_per_kwh,
+    )  # fmt: skip
+    return tuple(replace(made, profile=profile) for profile in profiles)
 
 
 def wanted(task: Task) -> tuple[str, ...]:
@@ -172,6 +177,8 @@ def wanted(task: Task) -> tuple[str, ...]:
         asked.add("ms_per_sample")
     if "memory_bytes" in asked:
         asked.add("peak_activation_bytes")
+    if "co2_g_per_million" in asked:
+        asked.add("energy_mj")
     return tuple(name for name in MODELLED if name == "latency_ms" or name in asked)
 
 
@@ -252,12 +259,48 @@ def remarks_on(
             f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
             "it is another machine's, and what is measured is this one's"
         )
+    lines += _of_another_cpu(profile, machine)
     if profile.runtime != runtime:
         lines.append(
             f"the profile {profile.name} is of the runtime {profile.runtime}, and the task's is {runtime}: what is "
             "modelled and what is measured are different things"
         )
     return lines
+
+
+def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> list[str]:
+    """A profile that was measured says on which CPU. One with the same name may still be another (virtual machines tell
+    a vendor's and no more), which its instruction sets give away."""
+    if not profile.cpu:
+        return []
+    here, more = machine["processor"], set(machine["instruction_sets"]) - set(profile.isa)
+    if profile.cpu == here and not more:
+        return []
+    difference = f"this one is a {here}"
+    if profile.cpu == here:
+        difference = f"this one of that name also has {', '.join(sorted(more))}"
+    line = (
+        f"the figures of the profile {profile.name} were measured on another CPU than this: on a {profile.cpu}, and "
+        f"{difference}; `paredown profile --runtime {profile.runtime} --out FILE` measures this one"
+    )
+    return [line]
+
+
+FAR_OFF = 2.0
+"""A modelled latency that is wrong by more than this factor is told, where the profile claims to be measured here."""
+
+
+def remark_on_latency(profile: HardwareProfile, said: Measurement, took: Measurement) -> str | None:
+    """What a person should know where a profile that was measured does not foresee what the original took here."""
+    if not profile.cpu or said.source != "modelled" or took.source != "measured" or min(said.value, took.value) <= 0:
+        return None
+    if max(said.value / took.value, took.value / said.value) <= FAR_OFF:
+        return None
+    return (
+        f"the original took {took.value:.3g} ms, and the profile {profile.name} says {said.value:.3g} ms: either it "
+        "was not measured on this machine as it is now, or most of this model's time is not in layers that it knows; "
+        '[hardware] latency = "measured" predicts from the model itself'
+    )
 
 
 def _part(anatomy: Anatomy, fqns: Sequence[str]) -> Anatomy:

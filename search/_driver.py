@@ -31,6 +31,7 @@ from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
 from ._table import measure_table
 from ._verify import export_original, verify_points
+from .plans._seeds import planned_seeds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,7 +136,7 @@ def _search(sitting: Sitting, mirrors: Mirrors) -> None:
             with sitting.recorder.watch.charge("mirrors"):
                 mirrors.sync(final=False)
 
-    explore(sitting, table, mirror)
+    explore(sitting, table, mirror, seeds=planned_seeds(sitting, table) if sitting.task.search.plans else {})
     sitting.recorder.times()
 
 

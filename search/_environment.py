@@ -21,6 +21,7 @@ EXTRAS = {
     "plotly": ("plotly",),
     "huggingface": ("transformers",),
     "structure": ("torch-pruning",),
+    "executorch": ("executorch",),
 }
 """Extra -> distributions. `pip install 'paredown[EXTRA]'` gets them."""
 

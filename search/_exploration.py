@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ..errors import SpecError
 from ._bench import Job
 from ._narrowed import narrow
 from ._promotion import EVERY, Promotion, as_screened
-from ._result import misses, violation
+from ._result import Limits, misses, violation
 from ._sitting import Sitting, next_attempt, on_every_device
 from ._space import Candidate, SearchSpace
+from ._taking_turns import TakingTurns, guides_of, limits_of
 from ._trial import Failed, Infeasible, Trial
-from .searchers import Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
+from .searchers import Objective, Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
 
 _PATIENCE = 100
 """So many known candidates in a row, and the searcher is taken to have nothing new."""
 
 
-def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+def explore(
+    sitting: Sitting,
+    table: SensitivityTable | None,
+    after_each: Callable[[], None],
+    *,
+    seeds: Mapping[Candidate, str] | None = None,
+) -> None:
     """Workers are kept busy while there is budget, and told of in any order. What was found before is told first.
 
     A candidate that has a trial already is not evaluated again and costs nothing. `after_each` is called after each
     trial. Where the search split is large, candidates are screened on its first samples, and the searcher knows them
     from these alone; those that are on the front then are seen on the whole split (`Promotion`), also when the time is
     up: it was reckoned with.
+
+    seeds  candidates that are proposed before the searcher is asked, and the names of the plans that they come from
     """
-    exploration = _Exploration(sitting, table, after_each)
+    exploration = _Exploration(sitting, table, after_each, seeds or {})
     while exploration.submit_some() or sitting.pool.busy or exploration.again:
         exploration.collect()
         sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
@@ -41,30 +50,53 @@ def explore(sitting: Sitting, table: SensitivityTable | None, after_each: Callab
 
 
 class _Exploration:
-    def __init__(self, sitting: Sitting, table: SensitivityTable | None, after_each: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sitting: Sitting,
+        table: SensitivityTable | None,
+        after_each: Callable[[], None],
+        seeds: Mapping[Candidate, str],
+    ) -> None:
         task, prepared = sitting.task, sitting.prepared
         self.sitting, self.after_each = sitting, after_each
         dropped = sitting.state.dropped or ()
         self.narrowed = narrow(prepared.space, table, dropped) if table is not None and dropped else None
-        context = SearchContext(
-            space=self.narrowed.space if self.narrowed else prepared.space, objectives=prepared.guide,
-            seed=task.search.seed, table=self.narrowed.table if self.narrowed else table,
-            limits=sitting.recorder.limits,
-        )  # fmt: skip
-        self.searcher: Searcher = make_searcher(task.search.searcher, context, task.search.params)
+        devices = [device.profile.name for device in prepared.devices]
+        self.limits = limits_of(task, sitting.recorder.limits, sitting.original_costs, devices)
+        wanted: list[tuple[tuple[Objective, ...], Limits]] = []
+        for each in zip(guides_of(prepared.guide, devices), self.limits, strict=True):
+            if each not in wanted:  # where nothing depends on the device, one searcher serves all
+                wanted.append(each)
+        searchers = [self._searcher(guide, limits, table) for guide, limits in wanted]
+        self.searcher: Searcher = (
+            searchers[0] if len(searchers) == 1 else TakingTurns(searchers, turn=sitting.state.n_mixed)
+        )
         self.promotion = None
         if sitting.n_screened:
-            self.promotion = Promotion(on_every_device(prepared), sitting.costs, sitting.recorder.limits)
+            self.promotion = Promotion(on_every_device(prepared), sitting.costs, self.limits)
             for trial in sitting.state.trials:
                 self.promotion.add(trial)
         self.n_promoted, self.n_finalists = 0, 0
         self._tell([trial for trial in sitting.state.trials if _is_of(prepared.space, trial)])
         self.known = {trial.candidate for trial in sitting.state.trials}
+        for trial in sitting.state.trials:
+            if trial.candidate in seeds and trial.kind != "original":
+                sitting.recorder.note(f"t{trial.number} is the plan {seeds[trial.candidate]}")
+        self.seeds = dict(seeds)
+        self._seeds_left = [candidate for candidate in seeds if candidate not in self.known]
         self.left = task.budget.trials - sitting.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
         self.again: list[Job] = []
         self.is_exhausted = False
         self._turn = 0
+
+    def _searcher(self, guide: tuple[Objective, ...], limits: Limits, table: SensitivityTable | None) -> Searcher:
+        sitting, narrowed = self.sitting, self.narrowed
+        context = SearchContext(
+            space=narrowed.space if narrowed else sitting.prepared.space, objectives=guide, limits=limits,
+            seed=sitting.task.search.seed, table=narrowed.table if narrowed else table,
+        )  # fmt: skip
+        return make_searcher(sitting.task.search.searcher, context, sitting.task.search.params)
 
     def record_report(self) -> None:
         """How far the searcher's own model is to be trusted, where it says so."""
@@ -124,6 +156,8 @@ class _Exploration:
         return self.sitting.out_of_time or self.sitting.ends_within(due)
 
     def _ask(self) -> Candidate | None:
+        if self._seeds_left:
+            return self._seeds_left.pop(0)
         for _ in range(_PATIENCE):
             asked = self.searcher.ask(1)
             if not asked:
@@ -142,7 +176,9 @@ class _Exploration:
             self.searcher.tell(told)
 
     def _submit(self, number: int, candidate: Candidate) -> None:
-        """Send it to a worker, unless its static costs already break a limit."""
+        """Send it to a worker, unless its static costs already break a limit on every device."""
+        if candidate in self.seeds:
+            self.sitting.recorder.note(f"t{number} is the plan {self.seeds[candidate]}")
         try:
             metrics = self.sitting.static(candidate)
         except SpecError as error:  # what is left of a layer is too small for what it is to become
@@ -151,13 +187,13 @@ class _Exploration:
             self.sitting.recorder.trial(failed)
             self._finish(failed)
             return
-        limits = {name: bound for name, bound in self.sitting.recorder.limits.items() if name in metrics}
-        if violation(metrics, limits) == 0.0:
+        known = [{name: bound for name, bound in limits.items() if name in metrics} for limits in self.limits]
+        if any(violation(metrics, limits) == 0.0 for limits in known):
             screened = self.promotion is not None
             job = self.sitting.screen_job if screened else partial(self.sitting.trial_job, kind="mixed")
             self.sitting.pool.submit(job(number, candidate=candidate))
             return
-        reason = misses(metrics, limits)
+        reason = misses(metrics, known[0])
         trial = Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics)
         self.sitting.recorder.trial(trial)
         self._finish(trial)

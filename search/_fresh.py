@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..evaluators import Split
+    from ..evaluators.latency import Pinning
     from ._plugins import Plugins
 
 REFERENCE = "original"
@@ -45,7 +46,8 @@ class Loaded:
     reference_ms  the original in the same runtime, interleaved with the above
     eager_ms      the original in PyTorch eager, interleaved too; only beside the original
     energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
-    facts         process, threads, core, versions; `aa_floor` beside the original
+    capacity      samples a second as `capacity` finds them, name -> a `Measurement`'s dict, where they were wanted
+    facts         process, threads, cores and their node, the machine's load; `aa_floor` beside the original
     reason        why there is nothing, or None
     """
 
@@ -54,6 +56,7 @@ class Loaded:
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
     energy_mj: Mapping[str, Any] | None = None
+    capacity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
@@ -71,6 +74,7 @@ def measure_fresh(
     latency: bool = True,
     seconds: float = 1.0,
     energy_batch: int = 0,
+    capacity: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Loaded]:
     """Load and run every artifact (id -> main file) in a process that has seen nothing of this one.
@@ -79,12 +83,13 @@ def measure_fresh(
     `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
     `plugins` are imported there before anything else.
     `energy_batch` is the number of samples in a call whose energy is measured where there is a counter; 0: not wanted.
+    `capacity` has the arguments of the function of that name, where samples a second are wanted and latency is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
     spec = {
         "runtime": runtime, "batch_size": batch_size, "threads": threads, "latency": latency, "seconds": seconds,
-        "energy_batch": energy_batch,
+        "energy_batch": energy_batch, "capacity": dict(capacity) if capacity is not None else None,
         "model_source": model_source, "plugins": plugins.to_dict() if plugins else None,
         "artifacts": {key: str(path) for key, path in artifacts.items()},
     }  # fmt: skip
@@ -111,8 +116,9 @@ def _read_result(folder: Path, key: str) -> Loaded:
     outputs = load_file(folder / f"{key}.safetensors")["outputs"] if data["reason"] is None else None
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
     return Loaded(
-        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"), **times
-    )
+        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
+        capacity=data.get("capacity", {}), **times,
+    )  # fmt: skip
 
 
 def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | None:
@@ -182,7 +188,7 @@ def _read_inputs(folder: Path) -> Split:
 class _Child:
     """The child's own state: the split, and the reference session that stays loaded."""
 
-    def __init__(self, spec: Mapping[str, Any], folder: Path, cores: Sequence[int]) -> None:
+    def __init__(self, spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> None:
         import torch
 
         from ..evaluators.runtimes import get_runtime
@@ -191,7 +197,7 @@ class _Child:
         if spec["plugins"]:
             Plugins.from_dict(spec["plugins"]).load()
         torch.set_num_threads(spec["threads"])
-        self.spec, self.folder, self.cores = spec, folder, cores
+        self.spec, self.folder, self.pinning = spec, folder, pinning
         self.runtime = get_runtime(spec["runtime"])
         self.split = _read_inputs(folder)
         self.one = self.split.take(1).inputs
@@ -216,10 +222,20 @@ class _Child:
         save_file({"outputs": outputs.float().contiguous()}, self.folder / f"{key}.safetensors")
         found: dict[str, Any] = {"reason": None}
         if self.spec["latency"]:
-            found |= self.time(key, session)
+            found |= self.time(key, session, path)
             if self.spec["energy_batch"]:
                 found |= self.energy(session)
+            if self.spec["capacity"] is not None:
+                found["capacity"] = self.capacity(session)
         return found
+
+    def capacity(self, session: Any) -> dict[str, Any]:
+        from ..evaluators.latency import exclusive_slot
+        from ._capacity import capacity
+
+        with exclusive_slot():
+            found = capacity(session, self.split, **self.spec["capacity"])
+        return {name: measured.to_dict() for name, measured in found.items()}
 
     def energy(self, session: Any) -> dict[str, Any]:
         """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""
@@ -234,22 +250,24 @@ class _Child:
             measured = measure_energy(lambda: session.run(inputs), counters, seconds=self.spec["seconds"], batch=batch)
         return {"energy_mj": measured.to_dict(samples=False)}
 
-    def time(self, key: str, session: Any) -> dict[str, Any]:
-        """Batch 1, one pinned core, nobody else in the slot, interleaved with the original."""
+    def time(self, key: str, session: Any, path: Path) -> dict[str, Any]:
+        """Batch 1, pinned, nobody else in the slot, interleaved with the original."""
         import numpy as np
 
-        from ..evaluators.latency import aa_floor, exclusive_slot, interleaved
+        from ..evaluators.latency import aa_floor, exclusive_slot, interleaved, machine_facts
 
         # the reference is timed against itself: what its speed-up is off 1 is noise, and seen as such
         timers = {"latency_ms": lambda: session.run(self.one)}
         if (reference := self.reference) is not None:
             timers["reference_ms"] = lambda: reference.run(self.one)
         rng = np.random.default_rng(0)
-        facts: dict[str, Any] = {"pid": os.getpid(), "threads": self.spec["threads"], "pinned_cores": list(self.cores)}
+        facts = machine_facts(session, threads=self.spec["threads"], pinning=self.pinning)
+        facts |= {"pid": os.getpid(), "pinned_cores": facts.pop("cores")}
         with exclusive_slot():
             samples = interleaved(timers, min_rounds=60, min_seconds=self.spec["seconds"], rng=rng)
             if key == REFERENCE:
-                facts["aa_floor"] = aa_floor(timers["latency_ms"], rng=rng)
+                again = self.load(path)
+                facts["aa_floor"] = aa_floor(timers["latency_ms"], lambda: again.run(self.one), rng=rng)
                 if self.source:  # apart from the others: PyTorch empties the caches that they would find full
                     samples |= interleaved({"eager_ms": self.eager()}, min_seconds=self.spec["seconds"] / 2, rng=rng)
         return {name: list(s.ms) for name, s in samples.items()} | {"facts": facts}
@@ -269,23 +287,22 @@ class _Child:
 
 
 def main(argv: Sequence[str]) -> int:
-    from ..evaluators.latency import pinned
+    from ..evaluators.latency import last_cores, pinned
 
     path = Path(argv[0])
     spec = json.loads(path.read_text())
-    cores = sorted(os.sched_getaffinity(0))[-spec["threads"] :] if hasattr(os, "sched_getaffinity") else None
-    with pinned(cores) as pinning:  # before any runtime starts its threads
-        return _measure_all(spec, path.parent, pinning.got)
+    with pinned(last_cores(spec["threads"])) as pinning:  # before any runtime starts its threads
+        return _measure_all(spec, path.parent, pinning)
 
 
-def _measure_all(spec: Mapping[str, Any], folder: Path, cores: Sequence[int]) -> int:
+def _measure_all(spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> int:
     from ._bench import reason
 
     parent = os.getppid()
     child: _Child | None = None
     trouble = ""
     try:
-        child = _Child(spec, folder, cores)
+        child = _Child(spec, folder, pinning)
     except Exception as exception:  # without the original to compare with, none of them can be measured
         trouble = reason(exception)
     for key in spec["todo"]:

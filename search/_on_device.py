@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._space import SearchSpace
 
 _FOLLOW = ("throughput", "co2_g_per_million")
-_MACHINE = ("latency", "speedup", "eager_ms", "aa_floor")
+_MACHINE = ("latency", "speedup", "eager_ms", "aa_floor", "throughput_per_s", "best_batch", "peak_memory_bytes")
 """What measured figures of a machine begin with."""
 
 
@@ -56,6 +56,7 @@ class OnDevice:
         device = Device(
             profile=found, names=tuple(name for name in MODELLED if name in facts["costs"]), batch=hardware.batch,
             threads=hardware.threads, graph=ActivationGraph.from_dict(stored) if stored else None,
+            grid_g_per_kwh=hardware.grid_g_per_kwh,
         )  # fmt: skip
         anatomy, space = Anatomy.from_dict(facts["anatomy"]), run.space
         return cls(

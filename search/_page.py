@@ -96,6 +96,10 @@ def _table(front: Front) -> str:
             columns[times] = lambda p, name=name: _times(front, p, name)  # type: ignore[misc]
     if "latency_predicted_ms" in known:
         columns["predicted"] = lambda p: _value(p, "latency_predicted_ms")
+    further = {"throughput_per_s": "best throughput", "best_batch": "at batch", "peak_memory_bytes": "peak memory"}
+    for name, title in further.items():
+        if name in known:  # measured of verified points, where the task asks for it
+            columns[title] = lambda p, name=name: _value(p, name)  # type: ignore[misc]
     marks = {p.id: [name for name, chosen in front.picks.items() if chosen == p.id] for p in points}
     rows = []
     for p in points:

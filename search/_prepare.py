@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..compressors import Anatomy, LayerSpec
     from ..evaluators import Measurement, Split
     from ..hardware_profiles import HardwareProfile
+    from ._data import Splits
     from ._structure import Structured
     from ._task import Task
 
@@ -44,7 +45,7 @@ class Prepared:
     task: Task
     bench: Bench
     quality: Mapping[str, Measurement]
-    report: Split
+    splits: Splits
     calibration_inputs: Any
     devices: tuple[Device, ...]
     objectives: tuple[Objective, ...]
@@ -52,6 +53,10 @@ class Prepared:
     modules: Sequence[ModuleType]
     model_source: Mapping[str, Any] | None
     model_digest: str
+
+    @property
+    def report(self) -> Split:
+        return self.splits.report
 
     @property
     def anatomy(self) -> Anatomy:
@@ -135,7 +140,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         task=task,
         bench=bench,
         quality=original_quality(bench, len(search)),
-        report=splits.report,
+        splits=splits,
         calibration_inputs=splits.calibration.take(1).inputs,
         devices=_devices(task, bench),
         objectives=objectives,
@@ -227,9 +232,6 @@ def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...
         Objective(name=name, maximise=(maximise and name == metric) or name == "throughput") for name in ordered
     )
 
-
-COSTS = ("bytes", "macs", "bops", "latency_ms", "energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes")
-"""What `static_costs` may give."""
 
 _COUNTED = ("bytes", "macs", "bops")
 

@@ -48,10 +48,11 @@ class Promotion:
 
     guide   what the search is led by; the quality comes first
     static  names of the metrics that are known without running anything
+    limits  on each device; who keeps to one of them is wanted
     """
 
-    def __init__(self, guide: Sequence[Objective], static: Iterable[str], limits: Limits) -> None:
-        self._guide, self._static, self._limits = tuple(guide), frozenset(static), limits
+    def __init__(self, guide: Sequence[Objective], static: Iterable[str], limits: Sequence[Limits]) -> None:
+        self._guide, self._static, self._limits = tuple(guide), frozenset(static), tuple(limits)
         self._trials: list[Completed] = []
         self._values = np.zeros((0, len(self._guide)))
         self._seen: set[tuple[int, ...]] = set()  # on the whole split, or given up
@@ -113,10 +114,13 @@ class Promotion:
 
     def _breaks_a_limit(self, trial: Completed) -> bool:
         """Surely: of what was measured on few samples the better end of the interval counts."""
-        return violation({name: self._at_best(name, m) for name, m in trial.metrics.items()}, self._limits) > 0.0
+        return all(
+            violation({name: self._at_best(name, m, limits) for name, m in trial.metrics.items()}, limits) > 0.0
+            for limits in self._limits
+        )
 
-    def _at_best(self, name: str, measurement: Measurement) -> Measurement:
-        low, high = self._limits.get(name, (None, None))
+    def _at_best(self, name: str, measurement: Measurement, limits: Limits) -> Measurement:
+        low, high = limits.get(name, (None, None))
         if name in self._static or measurement.low is None or measurement.high is None:
             return measurement
         if low is not None and high is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._chart import COSTS
+from ._devices import MODELLED
 from ._ledger import write_atomic
 from ._space import SearchSpace
 from ._trial import Completed, Failed, Trial
@@ -50,10 +51,12 @@ def trials_csv(trials: Sequence[Trial], space: SearchSpace) -> str:
 def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], list[list[str | float | int | None]]]:
     """(columns, rows), quality before costs.
 
-    A metric that a trial does not have is None; so are the bounds of an exact one.
+    A metric that a trial does not have is None; so are the bounds of an exact one. `latency_ms_source` and the like say
+    whether a cost on the device was modelled or predicted (on a further device, `latency_ms@NAME`, it is modelled).
     """
     with_metrics = [t for t in trials if not isinstance(t, Failed)]
     names = sorted(dict.fromkeys(name for t in with_metrics for name in t.metrics), key=lambda name: name in COSTS)
+    sources = [n for n in names if n in MODELLED]
     spans = {n for n in names if any(n in t.metrics and t.metrics[n].low is not None for t in with_metrics)}
     columns = [
         "trial",
@@ -61,6 +64,7 @@ def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], 
         "outcome",
         *(c for n in names for c in ([n, f"{n}_low", f"{n}_high"] if n in spans else [n])),
     ]
+    columns += [f"{n}_source" for n in sources]
     columns += ["samples", "seconds", "reason", *(group.name for group in space.groups)]
     rows: list[list[str | float | int | None]] = []
     for trial in sorted(trials, key=lambda t: t.number):
@@ -71,6 +75,7 @@ def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], 
             row.append(measured.value if measured else None)
             if name in spans:
                 row += [measured.low, measured.high] if measured else [None, None]
+        row += [metrics[n].source if n in metrics else None for n in sources]
         row += [getattr(trial, "samples", None), getattr(trial, "seconds", None)]
         row.append(None if isinstance(trial, Completed) else trial.reason)
         row += _levels(trial, space)

@@ -16,7 +16,7 @@ from ._bench import Job, Outcome
 from ._narrowed import dominated_levels, relevant_costs, unpromising_levels
 from ._rows import Row, base_levels, bench_frame
 from ._shifts import frame_record, shifts_of
-from ._sitting import Sitting
+from ._sitting import Sitting, on_every_device
 from ._sweep import lower_hull, sweep
 from .searchers import SensitivityTable, uses_table
 
@@ -199,7 +199,7 @@ def _wanted(sitting: Sitting) -> list[Key]:
 
 
 def _relevant(sitting: Sitting) -> list[str]:
-    names = [objective.name for objective in sitting.prepared.guide]
+    names = [objective.name for objective in on_every_device(sitting.prepared)]
     return relevant_costs(names, sitting.recorder.limits, sitting.costs)
 
 

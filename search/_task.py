@@ -18,6 +18,7 @@ from ._task_code import is_file_reference
 from ._task_file import explain, merge_overrides, read_toml
 from ._task_rules import check_limit, check_names, check_throughput, per_sample
 from ._task_sections import (
+    CARBON,
     COSTS,
     MORE_COSTS,
     THROUGHPUT,
@@ -74,6 +75,10 @@ class Task(Section):
                 "a cost alone is best at nothing"
             )
         check_names(tuple(self.limits), known=known, where="limits")
+        if CARBON in {*self.objective_names(), *self.limits} and self.hardware.grid_g_per_kwh is None:
+            raise ValueError(
+                f"{CARBON}: needs hardware.grid_g_per_kwh, the grams of CO2 that your grid emits for a kilowatt-hour"
+            )
         if THROUGHPUT in self.limits:
             check_throughput(self.limits[THROUGHPUT], others=tuple(self.limits))
         for name, limit in self.limits.items():

@@ -36,7 +36,10 @@ from ._task_values import (
 COSTS = ("bytes", "macs", "bops", "latency_ms")
 """What can be an objective or a limit beside the task's metric and "divergence"; less is better."""
 
-MORE_COSTS = ("energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes")
+CARBON = "co2_g_per_million"
+"""Grams of CO2 for a million samples; takes `hardware.grid_g_per_kwh`."""
+
+MORE_COSTS = ("energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_bytes", CARBON)
 """Likewise; modelled, and reckoned only where an objective or a limit names them."""
 
 THROUGHPUT = "throughput"
@@ -173,6 +176,12 @@ class HardwareSection(Section):
     )
     latency_seconds: Number = Field(default=1.0, ge=0, description="how long each model is timed, at least")
     batch: Integer = Field(default=1, ge=1, description="samples at once, for throughput, energy_mj and memory_bytes")
+    throughput_p95_ms: Number | None = Field(
+        default=None,
+        gt=0,
+        description="milliseconds that 95 of 100 batches may take at most, when the batch of the highest throughput is "
+        "looked for on this machine; default no limit",
+    )
     grid_g_per_kwh: Number | None = Field(
         default=None, gt=0, description="grams of CO2 that your grid emits for a kilowatt-hour; default: not reckoned"
     )
@@ -339,6 +348,10 @@ class SearchSection(Section):
         default=0.05, gt=0, lt=1, description="probability, at most, that a trial is stopped that should not have been"
     )
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
+    plans: tuple[Literal["uniform", "sensitivity", "performance", "energy", "fp16-mse"], ...] = Field(
+        default=(),
+        description="configs of `paredown plan` to propose first, within the limits on costs, else of 4 mean bits",
+    )
 
 
 class BudgetSection(Section):

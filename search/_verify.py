@@ -15,7 +15,7 @@ from ..compressors import LayerSpec
 from ..errors import ParedownError
 from ..evaluators import Measurement
 from ._bench import reason
-from ._devices import not_measured
+from ._devices import not_measured, remark_on_latency
 from ._fresh import REFERENCE, Loaded
 from ._points import selection_of, selections_of
 from ._sitting import Sitting
@@ -55,6 +55,9 @@ def verify_points(sitting: Sitting) -> None:
             f"the original itself could not be verified on {sitting.task.hardware.runtime}: {original.reason}; "
             f"the trials are kept, and `paredown resume {run.path}` tries again"
         )
+    said, took = chosen.original.metrics.get("latency_ms"), original.metrics.get("latency_ms")
+    if said and took and (line := remark_on_latency(sitting.prepared.profile, said, took)):
+        sitting.recorder.note(line)
 
 
 def _measure(sitting: Sitting, original: Completed, todo: Sequence[Completed]) -> None:
@@ -109,17 +112,27 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
     try:
         metrics, scores = shop.judge(found)
         metrics |= _foreseen(sitting, assignment, found)
+        metrics |= _peak_memory(sitting, shop, main)
         metrics["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, folder.parent)), unit="B")
         metrics["file_bytes"] = Measurement(value=float(sum(f.stat().st_size for f in folder.iterdir())), unit="B")
     except Exception as exception:  # a metric of the user's may raise anything; the point is then not verified
         sitting.recorder.append(_record(trial, {}, (), reason(exception)))
         return
     write_artifact(
-        folder, main=main, prepared=sitting.prepared, assignment=assignment,
+        folder, main=main, shop=shop, assignment=assignment,
         claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
         format=_format(sitting), facts=found.facts,
     )  # fmt: skip
     sitting.recorder.append(_record(trial, metrics, scores, None))
+
+
+def _peak_memory(sitting: Sitting, shop: Workshop, main: Path) -> dict[str, Measurement]:
+    """A point is none the worse for it where the memory cannot be measured."""
+    try:
+        return shop.peak_memory(main)
+    except ParedownError as error:
+        sitting.recorder.note(str(error))
+        return {}
 
 
 def _foreseen(sitting: Sitting, assignment: Mapping[str, LayerSpec], found: Loaded) -> dict[str, Measurement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..evaluators.runtimes import STRUCTURE_FILE
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
 from ._config import config_of
+from ._devices import MEMORY
 from ._fresh import Loaded, Watch, measure_fresh
 from ._plugins import Plugins
 from ._prepare import Prepared
@@ -21,11 +23,14 @@ from ._structural_costs import structure_bytes, structure_text
 from ._structure import layers_of, structure_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..compressors import Anatomy, Variant
-    from ..evaluators import ReferenceOutputs
+    from ..evaluators import ReferenceOutputs, Split
     from ._task import Task
+
+_THROUGHPUT_S = 0.3
+"""Of runs for each batch size, at most."""
 
 
 class Workshop:
@@ -38,8 +43,17 @@ class Workshop:
         self.worker = Worker(prepared.bench)
         self.reference = ReferenceOutputs.compute(prepared.bench.model, prepared.report, prepared.bench.batch_size)
 
-    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path) -> Path:
-        """Write the model file(s) of this format into the (new) folder; gives the main one."""
+    @cached_property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """The digests of the splits, for manifests."""
+        return self.prepared.splits.facts()
+
+    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path, *, entropy: bool = False) -> Path:
+        """Write the model file(s) of this format into the (new) folder; gives the main one.
+
+        entropy  code the streams of the stored model; of the format "paredown" alone
+        """
+        from ..compressors import save_model
         from ..evaluators.runtimes import export_model
 
         shutil.rmtree(folder, ignore_errors=True)
@@ -51,6 +65,8 @@ class Workshop:
                 format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
                 anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
             )  # fmt: skip
+            if entropy:
+                save_model(main, model, plain, variants, bench.calibration, entropy=True)
             if structure_of(assignment):
                 text = structure_text(self.worker.cutter.cut(assignment).removal)
                 (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
@@ -85,21 +101,66 @@ class Workshop:
         return self.worker.cutter.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
 
     def measure(
-        self, artifacts: Mapping[str, Path], *, runtime: str, folder: Path, watch: Watch | None = None
+        self,
+        artifacts: Mapping[str, Path],
+        *,
+        runtime: str,
+        folder: Path,
+        watch: Watch | None = None,
+        throughput: bool | None = None,
+        is_reference: bool = False,
     ) -> dict[str, Loaded]:
-        """Outputs, and latencies where the device that the search is for is this machine."""
+        """Outputs, and latencies where the device that the search is for is this machine.
+
+        throughput    whether samples a second are measured there too; None: where the task asks for them
+        is_reference  the artifacts are for another device, and run here for their outputs only
+        """
         task = self.prepared.task
+        if throughput is None:
+            throughput = "ms_per_sample" in self.prepared.devices[0].names
         return measure_fresh(
             artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
             threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
             seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
-            latency=self.prepared.times_here,
+            latency=self.prepared.times_here and not is_reference,
             energy_batch=task.hardware.batch if "energy_mj" in self.prepared.devices[0].names else 0,
+            capacity={
+                "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
+                "seconds": min(_THROUGHPUT_S, task.hardware.latency_seconds),
+            } if throughput else None,
         )  # fmt: skip
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
         return judge_loaded(self.prepared, self.reference, found)
+
+    def expected(self, assignment: Mapping[str, LayerSpec]) -> Tensor:
+        """What PyTorch computes on the report split with these weights and quantizers: the artifact must agree."""
+        from ..compressors import CompressedModel
+        from ..evaluators import ReferenceOutputs
+
+        bench = self.prepared.bench
+        small, plain, variants, anatomy = self.left(assignment)
+        resident = CompressedModel(small, anatomy, bench.calibration)
+        with resident.apply(plain, variants) as model:
+            return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+
+    def peak_memory(self, main: Path) -> dict[str, Measurement]:
+        """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it
+        cannot be measured."""
+        if any(name in self.prepared.devices[0].names for name in MEMORY):
+            hardware = self.prepared.task.hardware
+            return peak_memory_of(main, hardware.runtime, self.prepared.report, threads=hardware.threads)
+        return {}
+
+
+def peak_memory_of(main: Path, runtime: str, split: Split, *, threads: int) -> dict[str, Measurement]:
+    """In a process of its own. Empty for a runtime whose sessions need the user's code."""
+    from ..evaluators.latency import peak_memory
+
+    if runtime not in ("onnxruntime", "openvino"):
+        return {}
+    return {"peak_memory_bytes": peak_memory(main, runtime, split.take(1).inputs, threads=threads)}
 
 
 def judge_loaded(
@@ -118,26 +179,32 @@ def judge_loaded(
     scores = evaluate_outputs(bench.metric, split, outputs, reference)
     apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)
     metrics = judge(bench, Scores(metric=scores, divergence=apart), split=split.name)
-    return {**metrics, **_latencies(found)}, tuple(round(float(s), 6) for s in scores)
+    metrics |= latencies(found, prepared.task.hardware.grid_g_per_kwh)
+    return metrics, tuple(round(float(s), 6) for s in scores)
 
 
-def _latencies(found: Loaded) -> dict[str, Measurement]:
-    """p10 with its interval, the other percentiles, and the speed-up over the original in the same runtime; the energy
-    where it was measured."""
+def latencies(found: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
+    """p10 and the other percentiles with their intervals, and the speed-up over the original in the same runtime, as
+    `compare` finds it; energy and throughput where they were measured. Carbon stays modelled: no counter reads it."""
     from ..evaluators import LatencySamples, Measurement
+    from ..evaluators.energy import co2_measurement
+    from ..evaluators.latency import compare
 
     if not found.latency_ms:
         return {}
     mine = LatencySamples(found.latency_ms)
-    latency = mine.measurement()
-    metrics = {"latency_ms": latency}
-    for name, value in mine.percentiles().items():
-        metrics[f"latency_{name}_ms"] = Measurement(value=value, unit="ms", n=len(mine))
+    metrics = {"latency_ms": mine.measurement()}
+    metrics |= {f"latency_{name}_ms": percentile for name, percentile in mine.measurements().items()}
     if found.energy_mj is not None:
-        metrics["energy_mj"] = Measurement.from_dict(found.energy_mj)
+        metrics["energy_mj"] = energy = Measurement.from_dict(found.energy_mj)
+        if grid_g_per_kwh is not None:
+            metrics["co2_g_per_million"] = co2_measurement(energy, grid_g_per_kwh)
+    metrics |= {name: Measurement.from_dict(measured) for name, measured in found.capacity.items()}
     if found.reference_ms:
-        theirs = LatencySamples(found.reference_ms).measurement()
-        metrics["speedup"] = Measurement(value=theirs.value / latency.value, unit="x", n=len(mine))
+        found_apart = compare(LatencySamples(found.reference_ms), mine)
+        metrics["speedup"] = Measurement(
+            value=found_apart.ratio, low=found_apart.low, high=found_apart.high, unit="x", n=len(mine)
+        )
     if found.eager_ms:
         metrics["eager_ms"] = LatencySamples(found.eager_ms).measurement()
     if "aa_floor" in found.facts:
@@ -161,16 +228,34 @@ def artifact_format(task: Task, *, given: bool) -> str:
     return "pt2" if given and format == "paredown" else format
 
 
-def runtime_for(format: str, task: Task) -> str:
+def is_for_elsewhere(format: str) -> bool:
+    """Whether it is a format for devices and tools that are not here: what is timed here says nothing of them."""
+    from ..evaluators.runtimes.exports import EXPORTS
+
+    return format in EXPORTS
+
+
+def needs_factory(format: str) -> bool:
+    """Whether the format holds weights only, so that a fresh process has to build the model."""
+    from ..evaluators.runtimes.exports import EXPORTS
+
+    return format == "paredown" or (format in EXPORTS and EXPORTS[format].needs_factory)
+
+
+def runtime_for(format: str, task: Task) -> str | None:
     """The runtime that writes and loads this format: the task's own if it is its format, else the first that has it.
 
-    Raises `InputError` for a format that no runtime has, none of the task's plugins either.
+    None for a format that nothing here can run. Raises `InputError` for one that no runtime has, none of the task's
+    plugins either.
     """
     from ..evaluators.runtimes import get_runtime, list_formats, list_runtimes
+    from ..evaluators.runtimes.exports import EXPORTS
 
     Plugins.of(task).load()
     if format == "pt2":
         return "torch"
+    if format in EXPORTS:
+        return EXPORTS[format].checked_by
     names = [name for name in (task.hardware.runtime, *list_runtimes()) if get_runtime(name).format == format]
     if not names:
         raise InputError(f"format must be one of {', '.join((*list_formats(), 'config'))}, got {format!r}")
@@ -181,28 +266,35 @@ def write_artifact(
     folder: Path,
     *,
     main: Path,
-    prepared: Prepared,
+    shop: Workshop,
     assignment: Mapping[str, LayerSpec],
     claims: Mapping[str, Measurement],
     point: str,
     format: str,
     facts: Mapping[str, Any],
+    agreement: str = "",
+    entropy: bool = False,
 ) -> Artifact:
     """Config and manifest beside the model file(s) that are already there."""
     from .. import __version__
 
-    task = prepared.task
+    prepared, task = shop.prepared, shop.prepared.task
+    runtime = runtime_for(format, task)
+    assert runtime is not None, "what nothing here can run has no claims"
     artifact = Artifact(
         folder=folder,
         format=format,
-        runtime=runtime_for(format, task),
+        runtime=runtime,
         main=main.relative_to(folder).as_posix(),
         model=prepared.model_digest,
         point=point,
         config=config_of(assignment),
         task=task.to_dict(),
         base_dir=task.base_dir,
+        data=shop.data,
         claims=claims,
+        agreement=agreement,
+        storage={"entropy": entropy},
         machine=_machine() | dict(facts),
     )
     write_manifest(artifact, version=__version__)

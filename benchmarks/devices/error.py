@@ -1,10 +1,12 @@
 """How far the roofline is off: shipped profiles against a server core on which whole models were measured.
 
     python benchmarks/devices/error.py [--measured FILE]
+    python benchmarks/devices/error.py --profiles openvino=machine.json --out FILE     # one of `paredown profile`'s
 
 The profiles are those of the same class of CPU, as a stranger's would be; nothing is fitted here. Of ResNet-20 the
 rates of `x86-64-onnxruntime` and `x86-64-openvino` were once estimated, so its rows say less than the others'.
-The measured figures are in `measured.json`; the models are real ones, found by PAREDOWN_ASSETS.
+The measured figures are in `measured.json`, which `measure.py` writes; the models are real ones, found by
+PAREDOWN_ASSETS.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=Path, default=HERE / "measured.json")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "roofline.json")
+    parser.add_argument("--profiles", nargs="*", default=[], help="RUNTIME=NAME|PATH; default x86-64-RUNTIME")
     args = parser.parse_args()
     measured = json.loads(args.measured.read_text())
-    found = compare(measured)
+    found = compare(measured, dict(text.split("=", 1) for text in args.profiles))
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     for row in found["rows"]:
         print(
@@ -42,13 +46,20 @@ def main() -> None:
     print(f"median of the absolute error {found['median_error']:.0%}, largest {found['largest_error']:.0%}")
 
 
-def compare(measured: dict[str, Any]) -> dict[str, Any]:
-    """Each measured figure beside what the profile of its runtime says."""
+def compare(measured: dict[str, Any], profiles: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Each measured figure beside what the profile of its runtime says.
+
+    profiles  runtime -> name or path; of the others the shipped one
+    """
+    used = {
+        row["runtime"]: load_profile((profiles or {}).get(row["runtime"], f"x86-64-{row['runtime']}"))
+        for row in measured["ms"]
+    }
     anatomies = {name: _anatomy(name) for name in dict.fromkeys(row["model"] for row in measured["ms"])}
     rows = []
     for row in measured["ms"]:
         anatomy, spec = anatomies[row["model"]], FORMATS[row["format"]]
-        profile = load_profile(f"x86-64-{row['runtime']}")
+        profile = used[row["runtime"]]
         modelled = modelled_latency_ms(anatomy, dict.fromkeys(anatomy.fqns, spec), profile, boundaries=True).total_ms
         error = modelled / row["ms"] - 1.0
         names = {key: row[key] for key in ("model", "runtime", "format")}
@@ -57,6 +68,7 @@ def compare(measured: dict[str, Any]) -> dict[str, Any]:
     return {
         "machine": measured["machine"],
         "date": measured["date"],
+        "profiles": {runtime: profile.name for runtime, profile in used.items()},
         "rows": rows,
         "median_error": round(statistics.median(apart), 3),
         "largest_error": max(apart),

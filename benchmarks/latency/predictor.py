@@ -65,9 +65,9 @@ def main() -> None:
                 summary["command"] = "python benchmarks/latency/predictor.py " + " ".join(sys.argv[1:])
                 summary["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
                 summary_path.write_text(json.dumps(summary, indent=1) + "\n")
-                print(
-                    name, runtime, json.dumps(summary["nets"][f"{name} {runtime}"]["errors"]["predictor"]), flush=True
-                )
+                errors_of = summary["nets"][f"{name} {runtime}"]["errors"]
+                print(name, runtime, json.dumps(errors_of["predictor"]), flush=True)
+                print("  Spearman that the noise allows:", json.dumps(errors_of["spearman_ceiling"]), flush=True)
 
 
 def one(name: str, runtime: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -149,6 +149,8 @@ def errors(
     both = [*train, *unseen]
     n = len(train)
     found: dict[str, Any] = {"noise_floor": round(noise, 5), "predictor": scores(mean, y, noise)}
+    found["spearman_ceiling"] = spearman_ceiling(y, twice)
+    found["spread"] = [round(float(np.quantile(y, q)), 4) for q in (0.05, 0.5, 0.95)]
     found["predictor"]["covered_95"] = round(float((np.abs(mean - y) <= 1.96 * deviation).mean()), 4)
     for label, said in (
         ("operations", rivals.by_operations(anatomy, layout, both)),
@@ -158,6 +160,28 @@ def errors(
         found[label] = scores(said[n:], y, noise)
         found[f"{label}, fitted"] = scores(rivals.with_a_line(said[n:], said[:n], ratios), y, noise)
     return found
+
+
+def spearman_ceiling(y: np.ndarray, twice: Sequence[tuple[float, float]], draws: int = 400) -> dict[str, float]:
+    """What the rank correlation with these measurements would be of someone who knows the true latencies.
+
+    y      measured once; twice: those that were built, loaded and measured once more
+    value  mean over draws: the measured spread without the noise that is in it, ranked against the same with noise
+    low    of one draw in forty; above it a figure cannot be told from the ceiling
+    noise  standard deviation of one measurement's logarithm, from the pairs: their medians, for one pair in fifty that
+           met a neighbour must not make the ceiling
+    """
+    apart = np.abs([np.log(a / b) for a, b in twice])
+    noise = float(np.median(apart)) / 0.6745 / np.sqrt(2)
+    logs = np.log(y)
+    share = max(0.0, 1.0 - noise**2 / max(float(logs.var()), 1e-30))
+    truth = logs.mean() + (logs - logs.mean()) * np.sqrt(share)
+    rng = np.random.default_rng(0)
+    found = [float(spearmanr(truth, truth + noise * rng.standard_normal(len(y)))[0]) for _ in range(draws)]
+    return {
+        "value": round(float(np.mean(found)), 4), "low": round(float(np.quantile(found, 0.025)), 4),
+        "noise": round(noise, 5),
+    }  # fmt: skip
 
 
 def scores(said: np.ndarray, y: np.ndarray, noise: float) -> dict[str, float]:

@@ -31,12 +31,10 @@ from latencybench import models
 
 from paredown.compressors import Anatomy, calibrate
 from paredown.evaluators.latency import (
-    LatencySamples,
     aa_floor,
     compare,
     exclusive_slot,
     interleaved,
-    is_tie,
     last_cores,
     machine_facts,
     pinned,
@@ -67,7 +65,7 @@ def main() -> None:
         result: dict[str, Any] = {
             "command": "python benchmarks/latency/protocol.py " + " ".join(sys.argv[1:]),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": machine_facts(load(), threads=1, cores=pinning.got),
+            "machine": machine_facts(load(), threads=1, pinning=pinning),
             "goals": GOALS,
         }
         for name, n_hogs in (("alone", 0), ("beside two hogs", 2)):
@@ -81,21 +79,17 @@ def main() -> None:
 def judged(load: Callable[[], Any], one: Any, repeats: int, seconds: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     same, slower = [], []
-    simple = {"false": 0, "seen": 0}
     floor = 0.0
     for n in range(repeats):
         a, b = load(), load()
         run = {"a": lambda a=a: a.run(one), "b": lambda b=b: b.run(one)}
         with exclusive_slot():
             if n == 0:
-                floor = aa_floor(run["a"], rng=rng)
+                floor = aa_floor(run["a"], run["b"], rng=rng)
             for kind, found in (("same", same), ("slower", slower)):
                 second = run["b"] if kind == "same" else a_tenth_slower(run["b"])
                 samples = interleaved({"a": run["a"], "b": second}, min_seconds=seconds, rng=rng)
                 found.append(compare(samples["b"], samples["a"], floor=floor))
-                tie = is_tie(p10(samples["a"]), p10(samples["b"]), floor)
-                simple["false"] += kind == "same" and not tie
-                simple["seen"] += kind == "slower" and not tie
     apart = np.abs(np.log([c.ratio for c in same]))
     return {
         "repeats": repeats,
@@ -106,7 +100,6 @@ def judged(load: Callable[[], Any], one: Any, repeats: int, seconds: float) -> d
         "apart_median": round(float(np.median(apart)), 5),
         "apart_p95": round(float(np.quantile(apart, 0.95)), 5),
         "slowdown_measured": round(float(np.median([c.ratio for c in slower])) - 1.0, 4),
-        "by_p10_alone": {key: value / repeats for key, value in simple.items()},
     }
 
 
@@ -120,10 +113,6 @@ def a_tenth_slower(run: Callable[[], Any]) -> Callable[[], None]:
             pass
 
     return slow
-
-
-def p10(samples: LatencySamples) -> float:
-    return samples.percentile(10)
 
 
 @contextmanager

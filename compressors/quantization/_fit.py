@@ -180,7 +180,7 @@ def _levels(grid: Grid) -> Callable[[Tensor], Tensor]:
         return lambda scaled: scaled.round().clamp_(low, high)
     table = fixed_table(grid.format, grid.bits)
     middles = (table[1:].double() + table[:-1].double()).mul_(0.5).float()
-    return lambda scaled: table[torch.bucketize(scaled, middles)]
+    return lambda scaled: table[torch.bucketize(scaled.contiguous(), middles)]
 
 
 def _top(grid: Grid) -> float:

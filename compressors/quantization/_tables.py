@@ -54,6 +54,6 @@ def _mirrored(magnitudes: list[float]) -> Tensor:
 
 def _fp8(dtype: torch.dtype) -> Tensor:
     values = torch.arange(256, dtype=torch.uint8).view(dtype).to(torch.float64)
-    finite = torch.unique(values[torch.isfinite(values)])  # sorted; the two zeros are one
+    finite = torch.unique(values[torch.isfinite(values)] + 0.0)  # sorted; the two zeros are one, the positive
     table: Tensor = (finite / finite[-1]).float()
     return table

@@ -5,7 +5,7 @@ Paper          Han et al. 2015, "Learning both Weights and Connections for Effic
 We differ      no retraining here, and the share is set for each layer by the search, not by one global threshold
 Cost           one sort
 Did not help   latency: no runtime that we export to runs unstructured zeros faster on a CPU. It saves bytes only, and
-               those only where bitmap and survivors are smaller than the dense codes (at 4 bits: beyond 25 % zeros)
+               those only where a sparse format is smaller than dense codes (at 4 bits: beyond 25 % zeros)
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def _parse(path: Path, content: bytes) -> tuple[int, dict[str, Any]]:
         )
     try:
         header = json.loads(content[8 : 8 + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{path} is no safetensors file, or is damaged: its header is not JSON ({error})"
         ) from error

@@ -17,9 +17,18 @@ from .._layers import compressible, same_tensor, weight_of
 from ._container import header_bytes
 
 FORMAT = "paredown.model"
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+READABLE = ("1", "2")
+"""Schema 1 knew one sparse format, the bitmap, and no entropy coding; what it says is a part of schema 2."""
 TENSORS = ("layers", "rest")
 _MAX_LAYOUT = 64_000_000
+_MOST_INFLATED = 200
+"""How many times its length a description may have: the names of a network compress tenfold."""
+_MOST_ENTRIES = 2**28
+_MOST_PER_BYTE = 2**14
+"""Zeros cost nearly nothing, so a small file may say that it is a large matrix. Of one that is larger than this, only
+a model of that size is believed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class Entry:
     @property
     def torch_dtype(self) -> torch.dtype:
         dtype = getattr(torch, self.dtype, None)
-        if not isinstance(dtype, torch.dtype):
+        if not isinstance(dtype, torch.dtype) or "quint" in self.dtype or "qint" in self.dtype or "bits" in self.dtype:
             raise IntegrityError(f"{self.name} is stored as {self.dtype!r}, which is no number type of torch")
         return dtype
 
@@ -103,16 +112,27 @@ class Layout:
         """Raises `IntegrityError` if the text is not what `encode` gives."""
         try:
             inflate = zlib.decompressobj()
-            raw = inflate.decompress(base64.b64decode(text, validate=True), _MAX_LAYOUT)
+            most = min(_MAX_LAYOUT, 4096 + _MOST_INFLATED * len(text))
+            raw = inflate.decompress(base64.b64decode(text, validate=True), most)
             data: Any = json.loads(raw)
             layers = {str(fqn): int(i) for fqn, i in data["layers"].items()}
             weights, rest = ([_entry_from(item) for item in data[key]] for key in ("weights", "rest"))
             ties = {str(name): str(target) for name, target in data["ties"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
             raise IntegrityError(f"the description of the model's tensors cannot be read: {error}") from error
         if any(not 0 <= i < len(weights) for i in layers.values()):
             raise IntegrityError("the description of the model's tensors names a weight that it does not have")
         return cls(tuple(weights), layers, tuple(rest), ties)
+
+    def check_plausible(self, n_bytes: int) -> None:
+        """Raises `IntegrityError` for weights that no file of this length would hold, before memory is asked for."""
+        sizes = {entry.name: prod(entry.shape) for entry in self.weights}
+        name = max(sizes, key=lambda name: sizes[name], default="")
+        if sizes and (sizes[name] > _MOST_ENTRIES or sum(sizes.values()) > _MOST_PER_BYTE * n_bytes):
+            raise IntegrityError(
+                f"{name} is said to have {sizes[name]} entries, in a file of {n_bytes} bytes; without the model that "
+                f"it belongs to that is not believed. Load it with paredown.load(path, model_factory)"
+            )
 
     def metadata(self) -> dict[str, str]:
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "layout": self.encode()}

@@ -7,7 +7,8 @@ header with an entry for each tensor would weigh as much as its 4-bit weights. `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,9 +25,12 @@ from .._resident import check_names, variant_of
 from .._spec import LayerSpec
 from .._variant import Variant, decode
 from ..quantization import ActivationQuantizer, DynamicQuantizer
+from ..sparse_formats import SPARSE_FORMATS
 from ._container import read_container, write_container
-from ._layout import FORMAT, SCHEMA_VERSION, Layout, static_modules
-from ._records import Reader, layer_record, weight_record
+from ._layout import FORMAT, READABLE, Layout, static_modules
+from ._records import Reader, entropy_record, layer_record, weight_record
+
+_NAME_OF = {format.number: format.name for format in SPARSE_FORMATS.values()}
 
 _installed: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
 """The activation quantizers that `load_model` has installed, so that a second load replaces them."""
@@ -38,8 +42,13 @@ def save_model(
     assignment: Mapping[str, LayerSpec],
     variants: Mapping[str, Variant],
     calibration: Calibration | None = None,
+    *,
+    entropy: bool = False,
 ) -> int:
     """Write `model` as compressed by `assignment` and return the length of the file in bytes.
+
+    entropy  code what is gained by it (see `_entropy.py`); smaller, and slower to load. Without it the length is what
+             `stored_bytes` says
 
     `model` holds the original weights; layers that are not in `assignment` are stored as they are, tied weights once.
     Written atomically. Raises `ConfigError` as `CompressedModel.apply` does.
@@ -48,7 +57,7 @@ def save_model(
     modules = static_modules(model)
     check_names(assignment, tuple(modules))
     records = [
-        _weight_record(layout, index, weight_of(modules[fqns[0]]), assignment, variants)
+        _weight_record(layout, index, weight_of(modules[fqns[0]]), assignment, variants, entropy)
         for index, fqns in _holders(layout).items()
     ]
     for fqn in layout.layers:
@@ -78,8 +87,8 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     modules = static_modules(model)
     state = model.state_dict()
     with torch.no_grad():
-        for fqns, (_, effective) in zip(_holders(content.layout).values(), weights, strict=True):
-            weight_of(modules[fqns[0]]).copy_(effective)
+        for fqns, weight in zip(_holders(content.layout).values(), weights, strict=True):
+            weight_of(modules[fqns[0]]).copy_(weight.effective)
         for name, value in rest.items():
             state[name].copy_(value)
     specs = {}
@@ -90,23 +99,27 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What the file of a compressed model says of itself, JSON-ready; needs no model. Errors as `load_model`."""
+    """What the file of a compressed model says of itself, JSON-ready; needs no model. Errors as `load_model`; also
+    `IntegrityError` for weights that are implausibly large for the file.
+    """
     content = _Content.read(Path(path))
-    weights, layers, _ = content.decode()
+    weights, layers, _ = content.decode(trusted=False)
     described = {}
     for fqn, (spec, qparams) in layers.items():
+        weight = weights[content.layout.layers[fqn]]
         entry = content.layout.weights[content.layout.layers[fqn]]
-        effective = weights[content.layout.layers[fqn]][1]
         described[fqn] = {
             "spec": spec.to_dict(),
             "weight": entry.name,
             "shape": list(entry.shape),
-            "zeros": float((effective == 0).double().mean()),
+            "stored": weight.stored,
+            "n_bytes": weight.n_bytes,
+            "zeros": float((weight.effective == 0).double().mean()),
             "activation": None if qparams is None else {"scale": qparams[0], "zero_point": qparams[1]},
         }
     return {
         "format": FORMAT,
-        "schema_version": int(SCHEMA_VERSION),
+        "schema_version": int(content.schema),
         "n_bytes": Path(path).stat().st_size,
         "layers": described,
         "rest": {entry.name: list(entry.shape) for entry in content.layout.rest},
@@ -114,11 +127,32 @@ def describe_file(path: Path) -> dict[str, Any]:
     }
 
 
+def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """(fqn, effective weight) of each layer of the file; needs no model. Errors as `describe_file`."""
+    content = _Content.read(Path(path))
+    weights, layers, _ = content.decode(trusted=False)
+    for fqn in layers:
+        yield fqn, weights[content.layout.layers[fqn]].effective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Weight:
+    """One weight as it came out of a file; `stored` says in which format each of its matrices is, `n_bytes` what its
+    record takes.
+    """
+
+    spec: LayerSpec
+    effective: Tensor
+    stored: list[str]
+    n_bytes: int
+
+
 class _Content:
     """A file that was read and checked, but not decoded."""
 
-    def __init__(self, path: Path, layout: Layout, layers: Tensor, rest: Tensor) -> None:
+    def __init__(self, path: Path, schema: str, layout: Layout, layers: Tensor, rest: Tensor) -> None:
         self.path = path
+        self.schema = schema
         self.layout = layout
         self.layers = layers
         self.rest = rest
@@ -130,35 +164,57 @@ class _Content:
             raise IntegrityError(
                 f"{path} is no compressed model: its format is {metadata.get('format')!r}, not {FORMAT!r}"
             )
-        if metadata.get("schema_version") != SCHEMA_VERSION:
+        schema = metadata.get("schema_version")
+        if schema not in READABLE:
             raise IntegrityError(
-                f"{path} has schema_version {metadata.get('schema_version')!r}, this paredown reads "
-                f"{SCHEMA_VERSION!r}; export the model again"
+                f"{path} has schema_version {schema!r}, this paredown reads {' and '.join(READABLE)}; read it with the "
+                f"paredown that wrote it, or a later one"
             )
-        return cls(path, Layout.decode(metadata.get("layout", "")), tensors["layers"], tensors["rest"])
+        if any(tensors[name].dtype != torch.uint8 or tensors[name].dim() != 1 for name in ("layers", "rest")):
+            raise IntegrityError(f"{path}: layers and rest must be bytes in a row; the file contradicts itself")
+        return cls(path, schema, Layout.decode(metadata.get("layout", "")), tensors["layers"], tensors["rest"])
 
     def decode(
-        self,
-    ) -> tuple[
-        list[tuple[LayerSpec, Tensor]], dict[str, tuple[LayerSpec, tuple[float, int] | None]], dict[str, Tensor]
-    ]:
-        """Each distinct weight (spec, effective), each layer (spec, scale and zero point or None), and the rest."""
-        reader = Reader(self.layers, str(self.path))
+        self, *, trusted: bool = True
+    ) -> tuple[list[_Weight], dict[str, tuple[LayerSpec, tuple[float, int] | None]], dict[str, Tensor]]:
+        """Each distinct weight, each layer (spec, scale and zero point or None), and the rest.
+
+        trusted  whether the shapes are known to be those of a model that is there
+        """
+        if not trusted:
+            self.layout.check_plausible(len(self.layers))
+        reader = Reader(self.layers, str(self.path), schema=self.schema)
         weights = []
         for entry in self.layout.weights:
             if 0 in entry.shape or not entry.shape:
                 raise IntegrityError(f"{self.path}: {entry.name} has the shape {list(entry.shape)}")
+            start = reader.position
             spec, tensors = reader.weight(entry.shape, entry.torch_dtype)
-            weights.append((spec, decode(spec, entry.shape, tensors)))
+            weights.append(
+                _Weight(
+                    spec=spec,
+                    effective=decode(spec, entry.shape, tensors),
+                    stored=_stored_as(tensors),
+                    n_bytes=reader.position - start,
+                )
+            )
         layers = {}
         for fqn, index in self.layout.layers.items():
             activation, qparams = reader.layer()
-            layers[fqn] = (_join(weights[index][0], activation), qparams)
+            layers[fqn] = (_join(weights[index].spec, activation), qparams)
         reader.end()
         reader = Reader(self.rest, str(self.path))
         rest = {entry.name: reader.raw(entry.n_bytes, entry.torch_dtype, entry.shape) for entry in self.layout.rest}
         reader.end()
         return weights, layers, rest
+
+
+def _stored_as(tensors: Mapping[str, Tensor]) -> list[str]:
+    """ "dense", or the sparse format's name, of each stored matrix."""
+    prefixes = [name.removesuffix(kind) for name in tensors for kind in ("codes", "values") if name.endswith(kind)]
+    return [
+        _NAME_OF[int(tensors[prefix + "layout"][0])] if prefix + "layout" in tensors else "dense" for prefix in prefixes
+    ]
 
 
 def _weight_record(
@@ -167,6 +223,7 @@ def _weight_record(
     weight: Tensor,
     assignment: Mapping[str, LayerSpec],
     variants: Mapping[str, Variant],
+    entropy: bool,
 ) -> bytes:
     """The record of one weight; layers that hold it and are in `assignment` must agree about it."""
     shape = layout.weights[index].shape
@@ -178,7 +235,8 @@ def _weight_record(
     if not spec.changes_weight:
         return weight_record(spec, {"values": weight.detach().reshape(-1)})
     fqn = next((fqn for fqn in named if fqn in variants), next(iter(named)))
-    return weight_record(spec, variant_of(fqn, spec, variants, shape).tensors)
+    tensors = variant_of(fqn, spec, variants, shape).tensors
+    return entropy_record(spec, tensors, shape) if entropy else weight_record(spec, tensors)
 
 
 def _holders(layout: Layout) -> dict[int, list[str]]:

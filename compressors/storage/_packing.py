@@ -1,55 +1,87 @@
-"""Codes and zeros in as few bits as they need. Bits are laid down least significant first."""
+"""Codes, positions and flags in as few bits as they need. Bits are laid down least significant first."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.integer[Any]]
+
 _BLOCK = 2**18
-"""Codes that are packed together, a multiple of 8: a wide layer's digits, two bytes each, are never all there."""
+"""Numbers that are packed together, a multiple of 8: the digits of a wide layer, a byte each, are never all there."""
+MAX_BITS = 32
 
 
 def packed_bytes(n: int, bits: int) -> int:
-    """How many bytes `n` codes of this width take."""
+    """How many bytes `n` numbers of this width take."""
     return -(-n * bits // 8)
+
+
+def pack_ints(values: Ints, bits: int) -> Bytes:
+    """(ceil(n * bits / 8),) of `values` (n,) within [0, 2^bits - 1]; bits from 0, where all are 0, to 32."""
+    if bits in (8, 16, 32):
+        return values.astype(f"<u{bits // 8}").view(np.uint8)
+    if bits == 0 or len(values) == 0:
+        return np.zeros(0, dtype=np.uint8)
+    places = np.arange(bits, dtype=np.uint32)
+    blocks = []
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.uint8 if bits < 8 else np.uint32)
+        digits = (block[:, None] >> places.astype(block.dtype)) & 1
+        blocks.append(np.packbits(digits.astype(np.uint8), axis=None, bitorder="little"))
+    return np.concatenate(blocks)
+
+
+def unpack_ints(packed: Bytes, bits: int, n: int) -> Ints:
+    """The `n` numbers that `pack_ints` was given, as uint8 up to 8 bits and int64 beyond. Raises `ValueError` where
+    there are too few bytes.
+    """
+    if len(packed) < packed_bytes(n, bits):
+        raise ValueError(f"{n} numbers of {bits} bits need {packed_bytes(n, bits)} bytes, got {len(packed)}")
+    kind = np.uint8 if bits <= 8 else np.int64
+    if bits == 0 or n == 0:
+        return np.zeros(n, dtype=kind)
+    if bits in (8, 16, 32):
+        return packed[: packed_bytes(n, bits)].view(f"<u{bits // 8}").astype(kind)
+    places: Ints = (1 << np.arange(bits)).astype(kind)
+    step = packed_bytes(_BLOCK, bits)
+    blocks = []
+    for i, start in enumerate(range(0, packed_bytes(n, bits), step)):
+        n_here = min(_BLOCK, n - i * _BLOCK)
+        digits = np.unpackbits(packed[start : start + step], count=n_here * bits, bitorder="little")
+        blocks.append(np.matmul(digits.reshape(n_here, bits), places, dtype=kind))
+    return np.concatenate(blocks)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """(ceil(n * bits / 8),) uint8 of `codes` (n,) int8 within [-2^(bits-1), 2^(bits-1) - 1]."""
-    return torch.cat([_pack(block, bits) for block in codes.split(_BLOCK)])
-
-
-def _pack(codes: Tensor, bits: int) -> Tensor:
-    unsigned = codes.to(torch.int16) + (1 << (bits - 1))
-    if bits == 8:
-        return unsigned.to(torch.uint8)
-    places = torch.arange(bits, dtype=torch.int16)
-    return pack_bits(torch.bitwise_and(unsigned[:, None] >> places, 1).reshape(-1).bool())
+    return torch.from_numpy(pack_ints(to_unsigned(codes, bits), bits))
 
 
 def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
     """The `n` codes, int8, that `pack` was given."""
-    if bits == 8:
-        return (packed[:n].to(torch.int16) - 128).to(torch.int8)
-    blocks = packed.split(packed_bytes(_BLOCK, bits))
-    return torch.cat([_unpack(block, bits, min(_BLOCK, n - i * _BLOCK)) for i, block in enumerate(blocks)])
+    return to_codes(unpack_ints(packed.numpy(), bits, n), bits)
 
 
-def _unpack(packed: Tensor, bits: int, n: int) -> Tensor:
-    digits = unpack_bits(packed, n * bits).reshape(n, bits).to(torch.int16)
-    weights = 2 ** torch.arange(bits, dtype=torch.int16)
-    return (torch.sum(digits * weights, dim=1) - (1 << (bits - 1))).to(torch.int8)
+def to_unsigned(codes: Tensor, bits: int) -> Ints:
+    """What is packed: the code above the lowest, uint8."""
+    return (codes.detach().cpu().numpy().astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+
+
+def to_codes(unsigned: Ints, bits: int) -> Tensor:
+    return torch.from_numpy((unsigned.astype(np.int16) - (1 << (bits - 1))).astype(np.int8))
 
 
 def pack_bits(flags: Tensor) -> Tensor:
     """(ceil(n / 8),) uint8 of `flags` (n,) bool; the spare bits of the last byte are 0."""
-    padded = torch.zeros(packed_bytes(flags.numel(), 1) * 8, dtype=torch.uint8)
-    padded[: flags.numel()] = flags
-    places = torch.arange(8, dtype=torch.uint8)
-    return torch.sum(padded.reshape(-1, 8) << places, dim=1, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(flags.detach().cpu().numpy(), bitorder="little"))
 
 
 def unpack_bits(packed: Tensor, n: int) -> Tensor:
     """The `n` flags, bool, that `pack_bits` was given."""
-    places = torch.arange(8, dtype=torch.uint8)
-    return torch.bitwise_and(packed[:, None] >> places, 1).reshape(-1)[:n].bool()
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n, bitorder="little").astype(bool))

@@ -3,8 +3,10 @@
 A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
     spec      JSON with short keys; nothing where the weight is left alone
-    1 byte    bit 0: the first stored matrix has a bitmap; bit 1: so has the second
-    matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the bitmap
+    1 byte    bit 0: the first stored matrix is sparse; bit 1: so is the second; bit 2: streams are marked
+    matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the layout
+Where streams are marked, each stream of a sparse matrix's index, and the codes, have a byte before them: 0, and the
+stream is packed as ever; 1, and it is entropy-coded (see `_entropy.py`).
 A layer:
     2 bytes   length of the spec, little endian
     spec      the activation's part of it
@@ -16,9 +18,11 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,9 +30,14 @@ from ...errors import IntegrityError, SpecError
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
 from .._variant import part_shapes
-from ..quantization._grid import CASTS
-from ._packing import packed_bytes, unpack_bits
-from ._parts import NAMES, concrete_grid
+from ..quantization._grid import CASTS, Rounder
+from ..sparse_formats import check_width
+from ..sparse_formats import decode as decode_layout
+from ._entropy import MAX_SYMBOL_BITS
+from ._entropy import decode as decode_stream
+from ._entropy import encode as encode_stream
+from ._packing import Bytes, Ints, pack_ints, packed_bytes, unpack_ints
+from ._parts import NAMES, concrete_grid, index_source, load_coded, load_values, slots_of, store_coded, store_values
 
 _SHORT = {
     "weight_bits": "w",
@@ -47,14 +56,32 @@ _SHORT = {
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
 _LENGTH = struct.Struct("<H")
+_MARKED = 4
+_PACKED, _CODED = 0, 1
 
 
 def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
     """`tensors` as in `Variant.tensors`."""
     prefixes = _prefixes(spec)
-    flags = sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}bitmap" in tensors)
     data = [tensors[prefix + name] for prefix in prefixes for name in NAMES if prefix + name in tensors]
-    return _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(tensor_bytes(tensor) for tensor in data)
+    head = _spec_bytes(spec.weight_only) + bytes([_flags(prefixes, tensors)])
+    return head + b"".join(tensor_bytes(tensor) for tensor in data)
+
+
+def entropy_record(spec: LayerSpec, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> bytes:
+    """The same weight, its streams entropy-coded, and in the sparse formats that suit that; never longer."""
+    plain = weight_record(spec, tensors)
+    if not spec.changes_weight:
+        return plain
+    data = []
+    recoded: dict[str, Tensor] = {}
+    for prefix, part_shape in part_shapes(spec, shape).items():
+        part = _recoded(_part_of(tensors, prefix), part_shape, spec)
+        recoded |= {prefix + name: tensor for name, tensor in part.items()}
+        data += [_marked(name, part, part_shape, spec) for name in NAMES if name in part]
+    flags = _flags(_prefixes(spec), recoded) | _MARKED
+    coded = _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(data)
+    return min(coded, plain, key=len)
 
 
 def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
@@ -71,81 +98,166 @@ def layer_record_bytes(spec: LayerSpec) -> int:
 
 
 class Reader:
-    """Reads records from the front of `data`. Raises `IntegrityError` where they do not add up."""
+    """Reads records from the front of `data`. Raises `IntegrityError` where they do not add up.
 
-    def __init__(self, data: Tensor, where: str) -> None:
-        self._data = data
-        self._position = 0
+    schema  of the file: in schema 1 a sparse matrix is always a bitmap, and no header says so
+    """
+
+    def __init__(self, data: Tensor, where: str, *, schema: str = "2") -> None:
+        self._data = data.numpy()
+        self.position = 0
         self._where = where
+        self._schema = schema
 
     def weight(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[LayerSpec, dict[str, Tensor]]:
+        """The spec, and tensors as in `Variant.tensors`: whatever was entropy-coded is packed again."""
         spec = self._spec()
         flags = int(self._take(1)[0])
         tensors: dict[str, Tensor] = {}
-        for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
-            part = self._part(part_shape, spec, dtype, has_bitmap=bool(flags >> i & 1))
-            tensors |= {prefix + name: tensor for name, tensor in part.items()}
+        try:
+            for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
+                part = self._part(part_shape, spec, dtype, sparse=bool(flags >> i & 1), marked=bool(flags & _MARKED))
+                tensors |= {prefix + name: tensor for name, tensor in part.items()}
+        except ValueError as error:
+            raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
         return spec, tensors
 
     def layer(self) -> tuple[LayerSpec, tuple[float, int] | None]:
         spec = self._spec()
         if not spec.needs_range:
             return spec, None
-        scale, zero_point = _QPARAMS.unpack(bytes(self._take(_QPARAMS.size).tolist()))
+        scale, zero_point = _QPARAMS.unpack(self._take(_QPARAMS.size).tobytes())
         return spec, (scale, zero_point)
 
     def end(self) -> None:
-        if self._position != self._data.numel():
+        if self.position != len(self._data):
             raise IntegrityError(
-                f"{self._where}: {self._data.numel() - self._position} bytes are left over; the file contradicts itself"
+                f"{self._where}: {len(self._data) - self.position} bytes are left over; the file contradicts itself"
             )
 
     def raw(self, n_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        return self._take(n_bytes).view(dtype).reshape(shape)
+        return torch.from_numpy(self._take(n_bytes)).view(dtype).reshape(shape)
 
     def _part(
-        self, shape: tuple[int, int], spec: LayerSpec, dtype: torch.dtype, *, has_bitmap: bool
+        self, shape: tuple[int, int], spec: LayerSpec, dtype: torch.dtype, *, sparse: bool, marked: bool
     ) -> dict[str, Tensor]:
-        n = shape[0] * shape[1]
         part = {}
-        n_stored = n
+        n_stored = shape[0] * shape[1]
         if spec.weight_bits != FLOAT_BITS and spec.weight_format == "adaptive":
-            part["format"] = self._take(1)
-        if has_bitmap:
-            part["bitmap"] = self._take(packed_bytes(n, 1))
-            n_stored = int(unpack_bits(part["bitmap"], n).sum())
+            part["format"] = torch.from_numpy(self._take(1))
+        if sparse:
+            layout = _LayoutSource(self, marked, bytes([1]) if self._schema == "1" else b"")
+            n_stored = len(decode_layout(layout, shape)[1])
+            part["layout"] = torch.frombuffer(bytearray(layout.header), dtype=torch.uint8)
+            part["index"] = torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.uint8), *layout.packed]))
         if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
             dtype = dtype if spec.weight_bits == FLOAT_BITS else CASTS[spec.weight_format]
             part["values"] = self.raw(n_stored * dtype.itemsize, dtype, (n_stored,))
             return part
-        try:
-            grid = concrete_grid(spec, shape, part.get("format"))
-        except ValueError as error:
-            raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
-        part["codes"] = self._take(packed_bytes(n_stored, grid.bits))
+        grid = concrete_grid(spec, shape, part.get("format"))
+        part["codes"] = torch.from_numpy(pack_ints(self.stream(grid.bits, n_stored, marked), grid.bits))
         n_scales = prod(grid.scale_shape(shape))
         part["scale"] = self.raw(n_scales * grid.dtype.itemsize, grid.dtype, (n_scales,))
         if grid.format == "int_asym":
-            part["zero"] = self._take(packed_bytes(n_scales, grid.bits))
+            part["zero"] = torch.from_numpy(self._take(packed_bytes(n_scales, grid.bits)))
         if grid.format == "palette":
             part["table"] = self.raw(2**grid.bits * grid.dtype.itemsize, grid.dtype, (2**grid.bits,))
         return part
 
+    def stream(self, bits: int, n: int, marked: bool) -> Ints:
+        """`n` numbers; ahead of them the mark, where streams are marked."""
+        mark = int(self._take(1)[0]) if marked else _PACKED
+        if mark == _PACKED:
+            return unpack_ints(self._take(packed_bytes(n, bits)), bits, n)
+        if mark != _CODED or not 1 <= bits <= MAX_SYMBOL_BITS or n == 0:
+            raise ValueError(f"a stream of {n} numbers of {bits} bits is marked {mark}")
+        values, n_bytes = decode_stream(self._data[self.position :], bits, n)
+        self.position += n_bytes
+        return values
+
+    def number(self, n_bytes: int) -> bytes:
+        return self._take(n_bytes).tobytes()
+
     def _spec(self) -> LayerSpec:
-        (length,) = _LENGTH.unpack(bytes(self._take(_LENGTH.size).tolist()))
-        text = bytes(self._take(length).tolist())
+        (length,) = _LENGTH.unpack(self._take(_LENGTH.size).tobytes())
+        text = self._take(length).tobytes()
         try:
             data: dict[str, Any] = json.loads(text) if text else {}
             return LayerSpec.from_dict({_LONG[short]: value for short, value in data.items()})
-        except (ValueError, KeyError, AttributeError, SpecError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SpecError) as error:
             raise IntegrityError(f"{self._where}: a layer's spec cannot be read: {text[:80]!r} ({error})") from error
 
-    def _take(self, n: int) -> Tensor:
-        if self._position + n > self._data.numel():
+    def _take(self, n: int) -> Bytes:
+        if self.position + n > len(self._data):
             raise IntegrityError(f"{self._where}: the data ends in the middle of a record; the file contradicts itself")
-        taken = self._data[self._position : self._position + n].clone()
-        self._position += n
+        taken = self._data[self.position : self.position + n].copy()
+        self.position += n
         return taken
+
+
+class _LayoutSource:
+    """Header and streams of a sparse matrix out of a record; keeps both as `Variant.tensors` has them."""
+
+    def __init__(self, reader: Reader, marked: bool, header: bytes) -> None:
+        self._reader, self._marked, self._known = reader, marked, header
+        self.header = b""
+        self.packed: list[Bytes] = []
+
+    def number(self, n_bytes: int) -> int:
+        found, self._known = (self._known, b"") if self._known else (self._reader.number(n_bytes), b"")
+        self.header += found
+        return int.from_bytes(found, "little")
+
+    def stream(self, bits: int, n: int) -> Ints:
+        check_width(bits)
+        values = self._reader.stream(bits, n, self._marked)
+        self.packed.append(pack_ints(values, bits))
+        return values
+
+
+def _recoded(part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> dict[str, Tensor]:
+    """The tensors of one matrix, in the layout that is the smallest once it is entropy-coded."""
+    if "values" in part:
+        return store_values(load_values(part, shape), entropy=True)
+    coded, survives = load_coded(part, shape, spec)
+    if survives is None:
+        return store_coded(coded, spec, entropy=True)
+    # entries without a code get that of zero, which only then may be stored with the others
+    zero = Rounder(coded.grid, coded.params, shape).codes(torch.zeros(shape))
+    return store_coded(
+        replace(coded, codes=torch.where(survives.reshape(shape), coded.codes, zero)), spec, entropy=True
+    )
+
+
+def _marked(name: str, part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> bytes:
+    """One tensor of a matrix, as it stands in a record whose streams are marked."""
+    if name == "index":
+        source = index_source(part)
+        decode_layout(source, shape)
+        return b"".join(_marked_stream(values, bits) for values, bits in source.streams)
+    if name == "codes":
+        bits = concrete_grid(spec, shape, part.get("format")).bits
+        slots = slots_of(part, shape)
+        n = shape[0] * shape[1] if slots is None else len(slots)
+        return _marked_stream(unpack_ints(part["codes"].numpy(), bits, n), bits)
+    return bytes(tensor_bytes(part[name]))
+
+
+def _marked_stream(values: Ints, bits: int) -> bytes:
+    packed = pack_ints(values, bits)
+    if len(values) and 1 <= bits <= MAX_SYMBOL_BITS:
+        coded = encode_stream(values, bits)
+        if len(coded) < len(packed):
+            return bytes([_CODED]) + coded.tobytes()
+    return bytes([_PACKED]) + packed.tobytes()
+
+
+def _part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _flags(prefixes: tuple[str, ...], tensors: Mapping[str, Tensor]) -> int:
+    return sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}layout" in tensors)
 
 
 def _spec_bytes(spec: LayerSpec) -> bytes:

@@ -2,19 +2,21 @@
 
 One measurement a machine at a time (`exclusive_slot`), on a core of its own (`pinned`), candidate and reference
 interleaved at random (`interleaved`), ranked by the 10th percentile, with differences below max(3 %, A/A) called ties
-(`aa_floor`, `is_tie`).
+(`aa_floor`, `compare`).
 """
 
 from __future__ import annotations
 
-from ._compare import Comparison, Verdict, compare
+from ._compare import TIE, Comparison, Verdict, compare
 from ._figures import KernelFigure, MachineFigure, MachineFigures
-from ._floor import TIE, aa_floor, is_tie
+from ._floor import aa_floor
 from ._interleaved import interleaved
-from ._machine import caches_bytes, cpu_model, instruction_sets, machine_facts, numa_node
+from ._machine import CacheFacts, caches, cpu_model, instruction_sets, machine_facts
+from ._machine_profile import machine_profile, nearest_profile
 from ._memory import peak_memory
 from ._micro import measure_machine
 from ._micro_graphs import STANDARD, LayerShape
+from ._numa import numa_node, numa_nodes
 from ._pinned import Pinning, last_cores, pinned
 from ._samples import LatencySamples
 from ._slot import exclusive_slot
@@ -24,6 +26,7 @@ __all__ = [
     "STANDARD",
     "TIE",
     "BatchTimes",
+    "CacheFacts",
     "Comparison",
     "KernelFigure",
     "LatencySamples",
@@ -34,17 +37,19 @@ __all__ = [
     "Throughput",
     "Verdict",
     "aa_floor",
-    "caches_bytes",
+    "caches",
     "compare",
     "cpu_model",
     "exclusive_slot",
     "instruction_sets",
     "interleaved",
-    "is_tie",
     "last_cores",
     "machine_facts",
+    "machine_profile",
     "measure_machine",
+    "nearest_profile",
     "numa_node",
+    "numa_nodes",
     "peak_memory",
     "pinned",
     "throughput",

@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ...errors import InputError
-from ._floor import TIE
 from ._samples import RANKED_BY, LatencySamples
 
 Verdict = Literal["faster", "slower", "tie"]
+
+TIE = 0.03
+"""Relative differences below this are ties on any machine."""
 
 N_BLOCKS = 10
 N_RESAMPLES = 2000

@@ -8,18 +8,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
+from ._compare import compare
 from ._interleaved import Timer, interleaved
-from ._samples import RANKED_BY
 
 if TYPE_CHECKING:
     import numpy as np
 
-TIE = 0.03
-"""Relative differences of p10 below this are ties on any machine."""
-
 
 def aa_floor(
-    timer: Timer,
+    one: Timer,
+    again: Timer | None = None,
     *,
     repeats: int = 5,
     min_rounds: int = 60,
@@ -27,7 +25,9 @@ def aa_floor(
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> float:
-    """The largest relative difference between the p10 of `timer` and of itself, interleaved, over `repeats` A/A tests.
+    """The largest relative difference that `compare` finds between two names of one model, over `repeats` A/A tests.
+
+    again  the same model, loaded once more: what one load differs from the next by is then in it. None: `one` itself
 
     0.02 means that on this machine, now, two names of one model came out 2 % apart.
     """
@@ -36,19 +36,7 @@ def aa_floor(
     worst = 0.0
     for _ in range(repeats):
         samples = interleaved(
-            {"a": timer, "again": timer}, min_rounds=min_rounds, min_seconds=min_seconds, rng=rng, clock=clock
+            {"a": one, "again": again or one}, min_rounds=min_rounds, min_seconds=min_seconds, rng=rng, clock=clock
         )
-        a, again = (samples[name].percentile(RANKED_BY) for name in ("a", "again"))
-        worst = max(worst, _apart(a, again))
-    return worst
-
-
-def is_tie(a_ms: float, b_ms: float, floor: float = 0.0) -> bool:
-    """Whether two latencies differ by less than max(3 %, `floor`) of the smaller, and so cannot be told apart."""
-    return _apart(a_ms, b_ms) < max(TIE, floor)
-
-
-def _apart(a: float, b: float) -> float:
-    if a == b:
-        return 0.0
-    return abs(a - b) / min(a, b) if min(a, b) > 0 else math.inf
+        worst = max(worst, abs(math.log(compare(samples["a"], samples["again"]).ratio)))
+    return math.expm1(worst)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SYSTEM = Path("/sys/devices/system")
+from ._numa import SYSTEM
+from ._pinned import Pinning
 
 
-def machine_facts(session: object = None, *, threads: int, cores: Sequence[int] = ()) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFacts:
+    """One cache as the system tells of it: `L1d`, `L2`; its whole size, and how many cores share it."""
+
+    name: str
+    bytes: int
+    shared_by: int
+
+
+def machine_facts(session: object = None, *, threads: int, pinning: Pinning | None = None) -> dict[str, Any]:
     """CPU, pinned cores, their NUMA nodes, the system's load, and the threads that `session` says it has.
 
     threads           as asked for
+    memory_node       the node that memory was bound to, on a machine that has several; else None
     runtime_threads   as the runtime reports them; absent where it does not
     """
     facts: dict[str, Any] = {
         "cpu": cpu_model(),
-        "cores": list(cores),
-        "numa_nodes": sorted({node for core in cores if (node := numa_node(core)) is not None}),
+        "cores": list(pinning.got) if pinning else [],
+        "numa_nodes": list(pinning.nodes) if pinning else [],
+        "memory_node": pinning.memory_node if pinning else None,
         "threads": threads,
         "load": _load(),
     }
@@ -27,12 +40,6 @@ def machine_facts(session: object = None, *, threads: int, cores: Sequence[int] 
     if callable(reported) and (n := reported()) is not None:
         facts["runtime_threads"] = int(n)
     return facts
-
-
-def numa_node(core: int, system: Path = _SYSTEM) -> int | None:
-    """The NUMA node of a core; None where the system does not say (there may be one node only, or no /sys)."""
-    nodes = sorted((system / "cpu" / f"cpu{core}").glob("node[0-9]*"))
-    return int(nodes[0].name.removeprefix("node")) if nodes else None
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -45,9 +52,9 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
-def caches_bytes(core: int = 0, system: Path = _SYSTEM) -> dict[str, int]:
-    """`{"L1d": 49152, "L2": …}` of one core; shared caches at their whole size. Empty where the system does not say."""
-    found: dict[str, int] = {}
+def caches(core: int = 0, system: Path = SYSTEM) -> list[CacheFacts]:
+    """Those of one core, from the nearest outwards. Empty where the system does not say."""
+    found: list[CacheFacts] = []
     for index in sorted((system / "cpu" / f"cpu{core}" / "cache").glob("index[0-9]*")):
         try:
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
@@ -55,8 +62,25 @@ def caches_bytes(core: int = 0, system: Path = _SYSTEM) -> dict[str, int]:
             continue  # some hypervisors leave files out
         name = f"L{level}" + {"Data": "d", "Instruction": "i"}.get(kind, "")
         unit = {"K": 1024, "M": 1024**2, "G": 1024**3}.get(size[-1:], 1)
-        found[name] = int(size.rstrip("KMG")) * unit
+        found.append(CacheFacts(name=name, bytes=int(size.rstrip("KMG")) * unit, shared_by=_sharers(index)))
     return found
+
+
+def _sharers(index: Path) -> int:
+    """How many cores a cache's folder lists (`0-3,8`); 1 where it does not say."""
+    try:
+        spans = [part.partition("-") for part in (index / "shared_cpu_list").read_text().strip().split(",")]
+        return sum(int(last or first) - int(first) + 1 for first, _, last in spans)
+    except (OSError, ValueError):
+        return 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
@@ -75,8 +99,6 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 def _load() -> list[float]:
     """Mean number of running processes over 1, 5 and 15 minutes: whether others were at work."""
-    import os
-
     try:
         return [round(x, 2) for x in os.getloadavg()]
     except (AttributeError, OSError):  # not on every system

@@ -45,10 +45,13 @@ def peak_memory(path: Path, runtime: str, one: Inputs, *, threads: int = 1, runs
         (Path(folder) / "spec.json").write_text(json.dumps(spec))
         package = str(Path(__file__).resolve().parents[3])
         paths = [p for p in (*sys.path, package) if p]
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, f"{folder}/spec.json"], capture_output=True, text=True, check=False,
-            timeout=_PATIENCE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _CHILD, f"{folder}/spec.json"], capture_output=True, text=True, check=False,
+                timeout=_PATIENCE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise ParedownError(f"the memory of {path} was not known after {_PATIENCE_S:g} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
         raise ParedownError(f"the memory of {path} could not be measured: {last}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import os
+import platform
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +19,12 @@ import numpy as np
 from ...errors import InputError, ParedownError
 from ._compare import compare
 from ._figures import KernelFigure, MachineFigure, MachineFigures
-from ._interleaved import interleaved
-from ._machine import caches_bytes, instruction_sets, machine_facts
+from ._interleaved import Timer, interleaved
+from ._machine import caches, instruction_sets, machine_facts, memory_bytes
 from ._micro_graphs import FORMS, STANDARD, LayerShape, chain_of_tiny, empty_graph, graph_of, reason_against
-from ._pinned import pinned
+from ._numa import numa_nodes
+from ._pinned import last_cores, pinned
+from ._rates import CLASSES, rate_of
 from ._slot import exclusive_slot
 
 if TYPE_CHECKING:
@@ -43,6 +49,7 @@ def measure_machine(
 ) -> MachineFigures:
     """About a minute for the standard shapes. `seconds`: of timing for each shape, all its forms together.
 
+    Layers are timed on one core, whatever `threads` is; with more, what further cores add is measured too.
     Pins this thread, and holds the machine's latency slot while it times. Raises `InputError` for a runtime that reads
     no ONNX, `MissingExtra` for one that is not installed.
     """
@@ -53,7 +60,7 @@ def measure_machine(
     require("measuring this machine", "openvino" if runtime == "openvino" else "onnx", runtime, "onnx")
     start = time.monotonic()
     with pinned(cores) as pinning, tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        probe = _Probe(runtime, threads, Path(folder))
+        probe = _Probe(runtime, Path(folder))
         with exclusive_slot():
             say("bandwidth")
             bandwidth = _bandwidth(probe)
@@ -64,18 +71,28 @@ def measure_machine(
             say(f"{shape.operator} {shape.label}")
             with exclusive_slot():
                 kernels += _forms_of(probe, shape, seconds, overhead["session"].value)
-        facts = machine_facts(probe.last, threads=threads, cores=pinning.got)
+        facts = machine_facts(probe.last, threads=1, pinning=pinning)
+        scaling = None
+    if threads > 1:
+        say(f"{threads} cores")
+        scaling = _scaling(runtime, threads, seconds)
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return MachineFigures(
         cpu=facts["cpu"],
+        architecture=platform.machine(),
+        n_cores=n_cores,
+        n_numa_nodes=max(1, len(numa_nodes())),
+        memory_bytes=memory_bytes(),
+        scaling=scaling,
         isa=tuple(instruction_sets()),
         cores=tuple(facts["cores"]),
         numa_nodes=tuple(facts["numa_nodes"]),
-        caches_bytes=caches_bytes(pinning.got[0] if pinning.got else 0),
+        caches=tuple(caches(pinning.got[0] if pinning.got else 0)),
         runtime=runtime,
         runtime_version=probe.version,
         threads=threads,
         runtime_threads=facts.get("runtime_threads"),
-        rates_gmac_s=_rates(probe, kernels),
+        rates_gmac_s=_rates(probe, kernels, overhead["kernel"].value),
         bandwidth_gb_s=bandwidth,
         overhead_us=overhead,
         kernels=tuple(kernels),
@@ -86,7 +103,7 @@ def measure_machine(
 
 
 class _Probe:
-    def __init__(self, runtime: str, threads: int, folder: Path) -> None:
+    def __init__(self, runtime: str, folder: Path, threads: int = 1) -> None:
         self.runtime, self.threads, self.folder = runtime, threads, folder
         self.date = datetime.datetime.now(datetime.UTC).date().isoformat()
         self.rng = np.random.default_rng(0)
@@ -110,7 +127,8 @@ class _Probe:
         """After a run: the operators that are no mere plumbing, most frequent first."""
         if self.runtime == "openvino":
             ran = [f"{k['type']} {k['kernel']} {k['precision']}" for k in session.kernels()]
-            idle = ("Input", "Output", "Const", "Reorder", "Reshape", "Convert", "Eltwise", "Transpose")
+            idle = ("Input", "Output", "Const", "Reorder", "Reshape", "Convert", "Eltwise", "Transpose",
+                    "FakeQuantize")  # fmt: skip
             counted = Counter(name for name in ran if not name.startswith(idle))
         else:
             counted = Counter(self._optimized(model))
@@ -159,13 +177,14 @@ def _forms_of(probe: _Probe, shape: LayerShape, seconds: float, session_us: floa
             figures.append(_no_figure(shape, form, notes[form]))
             continue
         each = max(samples[form].percentile(10) - session_us / 1e3, 1e-6) / shape.n
+        apart = compare(samples[form], samples["fp32"]) if "fp32" in samples else None
         figures.append(
-            KernelFigure(
-                operator=shape.operator,
-                shape=shape.label,
-                form=form,
+            replace(
+                _no_figure(shape, form, ""),
                 ms=each,
-                speedup=1.0 / compare(samples[form], samples["fp32"]).ratio if "fp32" in samples else None,
+                n=len(samples[form]),
+                speedup=1.0 / apart.ratio if apart else None,
+                verdict=apart.verdict if apart else None,
                 gmac_s=shape.macs / each * 1e-6,
                 kernel=probe.kernels(graphs[form], sessions[form]),
                 source=f"measured with {probe.runtime} {probe.version}",
@@ -176,9 +195,28 @@ def _forms_of(probe: _Probe, shape: LayerShape, seconds: float, session_us: floa
 
 
 def _no_figure(shape: LayerShape, form: str, note: str) -> KernelFigure:
+    out, inner = shape.weight[0] // shape.groups, shape.weight[1]
     return KernelFigure(
-        operator=shape.operator, shape=shape.label, form=form, ms=None, speedup=None, gmac_s=None, kernel="", note=note
-    )
+        operator=shape.operator, shape=shape.label, form=form, depthwise=shape.groups > 1 and out == 1,
+        channels=(out, inner), positions=shape.positions, note=note,
+    )  # fmt: skip
+
+
+def _scaling(runtime: str, threads: int, seconds: float) -> MachineFigure:
+    """What each further core adds to the widest convolution, as a share of the first; a hundredth at least."""
+    import torch
+
+    shape = max((s for s in STANDARD if s.operator == "conv2d"), key=lambda s: s.macs)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder, pinned(last_cores(threads)), exclusive_slot():
+        probe = _Probe(runtime, Path(folder), threads)
+        x = torch.from_numpy(probe.rng.standard_normal((1, *shape.input)).astype(np.float32))
+        timers = {}
+        for name, n in (("one", 1), ("all", threads)):
+            probe.threads = n
+            timers[name] = partial(probe.load(graph_of(shape, "fp32")).run, x)
+        samples = interleaved(timers, min_rounds=60, min_seconds=seconds, max_seconds=10 * seconds + 1.0, rng=probe.rng)
+        faster = 1.0 / compare(samples["all"], samples["one"]).ratio
+        return probe.figure(min(1.0, max(0.01, (faster - 1.0) / (threads - 1))), "share of one core")
 
 
 def _overheads(probe: _Probe) -> dict[str, MachineFigure]:
@@ -196,12 +234,14 @@ def _overheads(probe: _Probe) -> dict[str, MachineFigure]:
 
 
 def _bandwidth(probe: _Probe) -> dict[str, MachineFigure]:
-    """Copies and triads (McCalpin 1995) of one thread, by bytes read and written."""
+    """Copies and triads (McCalpin 1995) of one thread, by bytes read and written; what a call of numpy costs by itself
+    is taken off, but half of the time at most."""
     found = {}
+    little = [np.ones(2) for _ in range(3)]
     for size in WORKING_SETS:
         n = size // 8
         a, b, c = np.zeros(n), np.ones(n), np.ones(n)
-        repeat = max(1, (1 << 18) // size)  # a call of numpy costs about a microsecond
+        repeat = max(1, (1 << 18) // size)
 
         def copy(a: Any = a, b: Any = b, repeat: int = repeat) -> None:
             for _ in range(repeat):
@@ -212,36 +252,36 @@ def _bandwidth(probe: _Probe) -> dict[str, MachineFigure]:
                 np.multiply(c, 3.0, out=a)
                 np.add(a, b, out=a)
 
-        samples = interleaved(
-            {"copy": copy, "triad": triad}, min_rounds=20, min_seconds=0.1, max_seconds=2.0, rng=probe.rng
-        )
-        name = f"{size // 1024} kB" if size < 1 << 20 else f"{size >> 20} MB"
+        timers: dict[str, Timer] = {
+            "copy": copy, "triad": triad,
+            "no copy": partial(copy, little[0], little[1], repeat),
+            "no triad": partial(triad, little[0], little[1], little[2], repeat),
+        }  # fmt: skip
+        samples = interleaved(timers, min_rounds=20, min_seconds=0.1, max_seconds=2.0, rng=probe.rng)
+        label = f"{size // 1024} kB" if size < 1 << 20 else f"{size >> 20} MB"
         for kind, moved in (("copy", 2), ("triad", 5)):
-            seconds = samples[kind].percentile(10) / 1e3
-            found[f"{kind} {name}"] = probe.figure(moved * size * repeat / seconds * 1e-9, "GB/s")
+            took, call = (samples[name].percentile(10) for name in (kind, f"no {kind}"))
+            seconds = max(took - call, took / 2) / 1e3
+            found[f"{kind} {label}"] = probe.figure(moved * size * repeat / seconds * 1e-9, "GB/s")
     return found
 
 
-def _rates(probe: _Probe, kernels: Sequence[KernelFigure]) -> dict[str, MachineFigure]:
-    best: dict[str, float] = {}
-    for figure in kernels:
-        if figure.gmac_s is not None and figure.form in ("fp32", "int8", "w4"):
-            key = f"{figure.operator} {figure.form}"
-            best[key] = max(best.get(key, 0.0), figure.gmac_s)
-    return {key: probe.figure(value, "GMAC/s") for key, value in best.items()}
+def _rates(probe: _Probe, kernels: Sequence[KernelFigure], kernel_us: float) -> dict[str, MachineFigure]:
+    found = {}
+    for layers in CLASSES:
+        for form in ("fp32", "int8", "w4"):
+            if (rate := rate_of(layers.of(kernels, form), kernel_us)) is not None:
+                found[f"{layers.name} {form}"] = probe.figure(rate.gmac_s, "GMAC/s")
+    return found
 
 
 def _natively(kernels: Sequence[KernelFigure]) -> dict[str, bool]:
-    """Whether some layer of each form ran in other kernels than fp32 and faster than it by more than the tie."""
-    from ._floor import TIE
-
+    """Whether some layer of each form ran in other kernels than fp32 and faster than it, beyond noise."""
     plain = {(k.operator, k.shape): k.kernel for k in kernels if k.form == "fp32"}
     found = {}
     for form in FORMS[1:]:
         found[form] = any(
-            k.speedup is not None
-            and k.speedup > 1.0 + TIE
-            and (form == "rank25" or k.kernel != plain.get((k.operator, k.shape)))
+            k.verdict == "faster" and (form == "rank25" or k.kernel != plain.get((k.operator, k.shape)))
             for k in kernels
             if k.form == form
         )

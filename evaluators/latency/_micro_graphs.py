@@ -47,8 +47,14 @@ class LayerShape:
         """Of one of the layers."""
         if self.operator == "linear":
             return self.input[0] * prod(self.weight)
-        positions = prod(-(-side // self.stride) for side in self.input[1:])
-        return prod(self.weight) * positions
+        return prod(self.weight) * self.positions
+
+    @property
+    def positions(self) -> int:
+        """Rows, or pixels of the result: how often each weight is used."""
+        if self.operator == "linear":
+            return self.input[0]
+        return prod(-(-side // self.stride) for side in self.input[1:])
 
 
 _CONVS = tuple(

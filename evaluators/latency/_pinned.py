@@ -1,22 +1,30 @@
-"""Run on chosen cores."""
+"""Run on chosen cores, with memory that is near to them."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...errors import InputError
+from ._numa import SYSTEM, cores_of_one_node, memory_from, numa_node, numa_nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinning:
-    """Which cores were asked for, and which were got: () where the system cannot pin."""
+    """Which cores were asked for, and which were got: () where the system cannot pin.
+
+    nodes        NUMA nodes of the cores that were got; () where the system does not say
+    memory_node  where the machine has several nodes and memory was bound to one: which. None else
+    """
 
     asked: tuple[int, ...]
     got: tuple[int, ...]
+    nodes: tuple[int, ...] = ()
+    memory_node: int | None = None
 
     @property
     def is_pinned(self) -> bool:
@@ -24,8 +32,11 @@ class Pinning:
 
 
 @contextmanager
-def pinned(cores: int | Sequence[int] | None = None) -> Iterator[Pinning]:
+def pinned(cores: int | Sequence[int] | None = None, *, system: Path = SYSTEM) -> Iterator[Pinning]:
     """The calling thread, and the threads it starts, run on `cores` (None: the last one that this process may use).
+
+    Where the machine has several NUMA nodes and the cores are all of one, new memory comes from that node too. For
+    several cores of one node ask `last_cores`.
 
     Threads that run already (a pool that was used before) stay where they are: pin before the runtime is loaded. At the
     end the thread may run where it could before. Does nothing where the system has no `sched_setaffinity`.
@@ -43,14 +54,20 @@ def pinned(cores: int | Sequence[int] | None = None) -> Iterator[Pinning]:
         )
     os.sched_setaffinity(0, asked)
     try:
-        yield Pinning(asked=asked, got=tuple(sorted(os.sched_getaffinity(0))))
+        got = tuple(sorted(os.sched_getaffinity(0)))
+        nodes = tuple(sorted({node for core in got if (node := numa_node(core, system)) is not None}))
+        with ExitStack() as stack:
+            several = len(numa_nodes(system)) > 1
+            is_bound = several and len(nodes) == 1 and stack.enter_context(memory_from(nodes[0]))
+            yield Pinning(asked=asked, got=got, nodes=nodes, memory_node=nodes[0] if is_bound else None)
     finally:
         os.sched_setaffinity(0, before)
 
 
-def last_cores(n: int) -> list[int] | None:
-    """The last `n` cores that this process may use; None where the system does not say."""
-    return sorted(os.sched_getaffinity(0))[-n:] if sys.platform == "linux" else None
+def last_cores(n: int, *, system: Path = SYSTEM) -> list[int] | None:
+    """`n` cores that this process may use, the last of one NUMA node where one has so many; None where the system does
+    not say."""
+    return cores_of_one_node(n, sorted(os.sched_getaffinity(0)), system) if sys.platform == "linux" else None
 
 
 def _as_tuple(cores: int | Sequence[int] | None) -> tuple[int, ...]:

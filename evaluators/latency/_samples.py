@@ -13,6 +13,8 @@ RANKED_BY = 10
 """The percentile that models are ranked by: what the code costs when nothing else was in the way."""
 REPORTED = (10, 50, 90, 95, 99)
 N_RESAMPLES = 10_000
+TAIL = 0.025
+"""Of the bootstrap that lies beyond either end of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +36,28 @@ class LatencySamples:
         """The q-th percentile, q in (0, 100]: the smallest time that at least q % of the runs did not exceed."""
         return sorted(self.ms)[self._rank(q) - 1]
 
-    def percentiles(self) -> dict[str, float]:
-        """p10, p50, p90, p95 and p99 in milliseconds."""
-        ordered = sorted(self.ms)
-        return {f"p{q}": ordered[self._rank(q) - 1] for q in REPORTED}
+    def measurements(self) -> dict[str, Measurement]:
+        """p10, p50, p90, p95 and p99 in milliseconds, each with its interval, where the runs bound it; no samples.
+
+        A bound is None where more than one session in forty of so many runs would have no run beyond the percentile at
+        all, however far beyond it lies: of p99 with fewer than 368 runs, of p95 with fewer than 72, nothing here says
+        how high it may be.
+        """
+        found = {}
+        for q in REPORTED:
+            low, high = self._interval(q)
+            n, share = len(self.ms), q / 100
+            found[f"p{q}"] = Measurement(
+                value=self.percentile(q), unit="ms", n=n,
+                low=None if (1 - share) ** n > TAIL else low, high=None if share**n > TAIL else high,
+            )  # fmt: skip
+        return found
 
     def measurement(self, *, keep_samples: bool = True) -> Measurement:
         """p10 with its 95 % bootstrap interval, in milliseconds; deterministic.
 
         It is over runs of this one session, as if they were independent. Machines drift, so what two sessions differ by
-        is `aa_floor`'s matter.
+        is the matter of the A/A test (`compare`).
         """
         low, high = self._interval(RANKED_BY)
         return Measurement(
@@ -67,6 +81,6 @@ class LatencySamples:
         """
         n, k = len(self.ms), self._rank(q)
         draws = np.random.default_rng(0).beta(k, n + 1 - k, N_RESAMPLES)
-        ranks = np.clip(np.ceil(n * np.quantile(draws, (0.025, 0.975))).astype(int), 1, n)
+        ranks = np.clip(np.ceil(n * np.quantile(draws, (TAIL, 1 - TAIL))).astype(int), 1, n)
         ordered = sorted(self.ms)
         return ordered[ranks[0] - 1], ordered[ranks[1] - 1]

@@ -174,7 +174,7 @@ def measure_table(
                     layout, offers, timer, n_models=n_models,
                     max_seconds=max(1.0, max_seconds - (time.monotonic() - start)), seed=seed, say=say,
                 )  # fmt: skip
-                facts = machine_facts(bed.original, threads=threads, cores=pinning.got)
+                facts = machine_facts(bed.original, threads=threads, pinning=pinning)
             finally:
                 bed.close()
     finally:

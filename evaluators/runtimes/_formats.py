@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InputError
 from ._base import get_runtime, list_runtimes
+from .exports import EXPORTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def list_formats() -> tuple[str, ...]:
-    """The formats that `export_model` can write: those of the registered runtimes, and "pt2"."""
-    return (*dict.fromkeys(get_runtime(name).format for name in list_runtimes()), "pt2")
+    """The formats that `export_model` can write: those of the registered runtimes, "pt2", and those of `exports`."""
+    return (*dict.fromkeys(get_runtime(name).format for name in list_runtimes()), "pt2", *EXPORTS)
 
 
 def export_model(
@@ -45,6 +46,8 @@ def export_model(
         from ._pt2 import export_pt2
 
         return export_pt2(model, assignment, variants, calibration, example_inputs, out)
+    if format in EXPORTS:
+        return EXPORTS[format].write(model, assignment, variants, calibration, example_inputs, out)
     for name in list_runtimes() if runtime is None else (runtime,):
         if (exporter := get_runtime(name)).format == format:
             return exporter.export(model, assignment, variants, calibration, example_inputs, out)

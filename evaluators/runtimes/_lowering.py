@@ -29,6 +29,7 @@ class Lowered:
     activation  (scale, zero_point) of the input as uint8, or None
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
+    is_open     whoever exports writes the weight in a form of its own, which none of the above says
     """
 
     fqn: str
@@ -39,6 +40,7 @@ class Lowered:
     activation: tuple[float, int] | None = None
     activation_bits: int = 8
     dynamic: bool = False
+    is_open: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -47,7 +49,7 @@ class Lowered:
     @property
     def is_structured(self) -> bool:
         """Whether the weight is stored as something other than one dense FP32 tensor."""
-        return self.codes is not None or self.factors is not None
+        return self.codes is not None or self.factors is not None or self.is_open
 
 
 def lower(
@@ -67,7 +69,7 @@ def lower(
 
 
 def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calibration: Calibration | None) -> Lowered:
-    activation = _activation(fqn, spec, calibration) if spec.needs_range else None
+    activation = activation_qparams(fqn, spec, calibration) if spec.needs_range else None
     dynamic = spec.changes_activation and not spec.needs_range
     bits = min(spec.activation_bits, 8)
     if not spec.changes_weight:
@@ -88,7 +90,8 @@ def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calib
     )  # fmt: skip
 
 
-def _activation(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
+def activation_qparams(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
+    """(scale, zero_point) of a layer's input. Raises `ConfigError` where it was not calibrated."""
     if calibration is None:
         raise ConfigError(
             f"{fqn} gets {spec.activation_bits}-bit activations, but no calibration was given; calibrate the model, or "

@@ -36,17 +36,27 @@ class _Norm:
     shift: Array
 
 
-def fill_weights(model: ir.Model, layers: Sequence[Lowered], open_weights: Mapping[str, ir.Value]) -> None:
-    """Replaces every open weight, in place. Afterwards the graph has only the model's own inputs."""
-    writer = _Writer(model.graph)
+def fill_weights(
+    model: ir.Model,
+    layers: Sequence[Lowered],
+    open_weights: Mapping[str, ir.Value],
+    *,
+    integer_bias: bool = True,
+) -> None:
+    """Replaces the open weights of these layers, in place. After all of them the graph has only the model's own inputs.
+
+    integer_bias  write the bias of an integer Gemm as int32 codes, which ONNX Runtime needs and TensorRT refuses
+    """
+    writer = _Writer(model.graph, integer_bias=integer_bias)
     for layer in layers:
         if layer.fqn in open_weights:
             writer.fill(layer, open_weights[layer.fqn])
 
 
 class _Writer:
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, *, integer_bias: bool) -> None:
         self._graph = graph
+        self._integer_bias = integer_bias
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
         self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
         self._taken |= {value.name for value in graph.inputs}
@@ -60,9 +70,9 @@ class _Writer:
     def _fill_known(self, layer: Lowered, node: ir.Node, index: int) -> bool:
         if node.op_type == "Conv" and index == 1:
             self._conv(layer, node)
-        elif node.op_type == "Gemm" and index == 1 and _is_linear(node):
+        elif node.op_type == "Gemm" and index == 1 and is_linear(node):
             self._gemm(layer, node)
-        elif node.op_type == "Transpose" and _feeds_matmuls(node):
+        elif node.op_type == "Transpose" and feeds_matmuls(node):
             for matmul in tuple(node.outputs[0].consumers()):
                 self._matmul(layer, matmul)
             self._graph.remove(node, safe=True)
@@ -89,7 +99,7 @@ class _Writer:
             bias = np.asarray(shifted, np.float32)
         if layer.codes is not None and layer.scales is not None:
             codes, scales = _scaled_codes(layer.codes.numpy(), layer.scales.numpy(), gain)
-            if layer.activation is not None and bias is not None:
+            if layer.activation is not None and bias is not None and self._integer_bias:
                 codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
             conv.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=conv))
             last = conv
@@ -123,7 +133,7 @@ class _Writer:
             return
         codes, scales = layer.codes.numpy(), layer.scales.numpy()
         bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
-        if bias is not None and layer.activation is not None:
+        if bias is not None and layer.activation is not None and self._integer_bias:
             bias = np.broadcast_to(bias, scales.shape)
             codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
             steps = (scales.astype(np.float64) * layer.activation[0]).astype(np.float32)
@@ -220,13 +230,13 @@ def _belongs(node: ir.Node, fqn: str) -> bool:
     return scopes is None or f"'{fqn}'" in scopes
 
 
-def _is_linear(gemm: ir.Node) -> bool:
+def is_linear(gemm: ir.Node) -> bool:
     get = gemm.attributes
     alpha, beta = get.get_float("alpha", 1.0), get.get_float("beta", 1.0)
     return (alpha, beta, get.get_int("transA", 0), get.get_int("transB", 0)) == (1.0, 1.0, 0, 1)
 
 
-def _feeds_matmuls(transpose: ir.Node) -> bool:
+def feeds_matmuls(transpose: ir.Node) -> bool:
     uses = tuple(transpose.outputs[0].uses())
     perm = transpose.attributes.get_ints("perm", None)
     swaps = perm is None or tuple(perm) == (1, 0)

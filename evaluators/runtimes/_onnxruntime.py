@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
 
+AS_WRITTEN = ".tensorrt.onnx"
+"""A graph for another device: it is run as a reference of what it says, not to be fast."""
+
 
 class OnnxRuntime:
     """The CPU provider, with all its graph optimizations. What it fuses and what not stands in this folder's card."""
@@ -42,21 +45,26 @@ class OnnxRuntime:
     ) -> OnnxRuntimeSession:
         """See `Runtime.load`. Raises `IntegrityError` if the file is no ONNX model that this version can run."""
         require("running an ONNX model", "onnx", "onnxruntime")
-        return OnnxRuntimeSession(path, checked_threads(threads))
+        return OnnxRuntimeSession(path, checked_threads(threads), as_written=path.name.endswith(AS_WRITTEN))
 
 
 class OnnxRuntimeSession:
     """An `InferenceSession` on the CPU: `threads` cores within an operator, one operator at a time."""
 
-    def __init__(self, path: Path, threads: int, optimized_path: Path | None = None) -> None:
-        """`optimized_path`: where to write the graph as ONNX Runtime really runs it, for those who want to look."""
+    def __init__(
+        self, path: Path, threads: int, optimized_path: Path | None = None, *, as_written: bool = False
+    ) -> None:
+        """optimized_path  where to write the graph as ONNX Runtime really runs it, for those who want to look
+        as_written      fuse and rewrite nothing: each node computes what ONNX says of it, slowly
+        """
         import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_DISABLE_ALL if as_written else level.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors; what is wrong with a call is raised as well
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)

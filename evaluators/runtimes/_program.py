@@ -17,11 +17,13 @@ from ...errors import InputError
 from ._base import ExportError
 
 
-def export_program(model: nn.Module, example_inputs: Inputs) -> torch.export.ExportedProgram:
+def export_program(
+    model: nn.Module, example_inputs: Inputs, *, free_batch: bool = True
+) -> torch.export.ExportedProgram:
     """The model as a program of PyTorch's ordinary operations. `model` is left as it is.
 
     Tried in this order: plain tracing; tracing of the bytecode (`strict`), which sees through a `len(x)`; then with the
-    batch fixed at one sample, and last at that of the example.
+    batch fixed at one sample, and last at that of the example. Without `free_batch` it is fixed at once.
     Raises `ExportError` with PyTorch's own words where none of these works.
     """
     handle = model.register_forward_hook(_only_output)
@@ -33,6 +35,8 @@ def export_program(model: nn.Module, example_inputs: Inputs) -> torch.export.Exp
             (with_batch(example_inputs, 1), False, False),
             (example_inputs, False, False),
         ):
+            if free and not free_batch:
+                continue
             try:
                 program = _export(model, inputs, free, strict)
             except InputError:
@@ -135,10 +139,12 @@ def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences three things that the exporter says to everybody, and nothing else."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping torchvision::nms"
+    """Silences four things that the exporter says to everybody, and nothing else."""
+    # "torchvision is not installed. Skipping torchvision::nms"; and each constant that could not be folded
+    names = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # nn.LSTM and its like point at their own parameters anew whenever the tracer swaps these
@@ -147,7 +153,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        registration.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def first_line(error: BaseException | None) -> str:

@@ -24,7 +24,8 @@ STRUCTURE_FILE = "structure.json"
 class TorchRuntime:
     """Eager PyTorch: always there, and no format is native: weights are decoded when the file is loaded.
 
-    It also loads the programs of "pt2" (by their suffix), which need no factory.
+    It also loads, by their suffixes, the programs of "pt2" and "executorch", which need no factory, and the folder of
+    "compressed-tensors" (its config.json), which does.
     """
 
     name = "torch"
@@ -59,17 +60,25 @@ class TorchRuntime:
 
             module, fixed_batch = load_pt2(path)
             return TorchSession(module, checked_threads(threads), fixed_batch)
+        if path.suffix == ".pte":
+            from .exports._executorch import load_pte
+
+            return TorchSession(load_pte(path), checked_threads(threads), 1)
         if model_factory is None:
             raise InputError(
                 f"{path} holds weights only: the runtime 'torch' needs model_factory, which makes the architecture"
             )
-        model = model_factory()
+        model = model_factory().eval()
+        if path.suffix == ".json":
+            from .exports._compressed_tensors_load import load_compressed_tensors
+
+            return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
         removal = path.with_name(STRUCTURE_FILE)
         if removal.is_file():
             from ...compressors.structure import remove_
 
-            remove_(model.eval(), _read_removal(removal))
-        load_model(path, model.eval())
+            remove_(model, _read_removal(removal))
+        load_model(path, model)
         return TorchSession(model, checked_threads(threads))
 
 

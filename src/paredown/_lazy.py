@@ -12,6 +12,8 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str]
     """The `__getattr__` and `__dir__` of a package.
 
     homes  public name -> the module of it that holds it, relative (`"._front"`)
+
+    What `dir` lists is the package's `__all__`.
     """
 
     def __getattr__(name: str) -> Any:
@@ -22,6 +24,6 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str]
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted(vars(sys.modules[package])["__all__"])
 
     return __getattr__, __dir__

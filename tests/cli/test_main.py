@@ -107,6 +107,7 @@ def searched(monkeypatch):
         "apply",
         "resolve",
         "verify",
+        "diff",
         "ui",
         "doctor",
         "schema",
@@ -381,7 +382,7 @@ def test_explain_an_unknown_point(run_dir, capsys):
 
 def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monkeypatch):
     calls = []
-    monkeypatch.setattr("paredown.search.export_point", lambda *a: calls.append(a) or tmp_path / "art")
+    monkeypatch.setattr("paredown.search.export_point", lambda *a, entropy: calls.append(a) or tmp_path / "art")
     assert (
         main(["export", str(run_dir), "--point", "smallest", "--format", "onnx", "--out", str(tmp_path / "art")]) == 0
     )

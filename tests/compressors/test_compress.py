@@ -78,15 +78,15 @@ def test_codes_give_the_effective_weight():
         assert torch.equal(codes * scale.view(-1, 1, 1, 1), variant.effective)
 
 
-def test_sparse_weights_are_stored_as_bitmap_and_survivors_where_that_is_smaller():
+def test_sparse_weights_are_stored_in_a_sparse_format_where_that_is_smaller():
     weight = normal(16, 64)
     half = compress(weight, LayerSpec(sparsity=0.5), info(weight))
-    assert set(half.tensors) == {"bitmap", "values"}
-    assert half.n_bytes == 16 * 64 // 8 + 16 * 64 // 2 * 4
+    assert set(half.tensors) == {"layout", "index", "values"}
+    assert half.n_bytes == 1 + 16 * 64 // 8 + 16 * 64 // 2 * 4  # a bitmap
     barely = compress(weight, LayerSpec(sparsity=0.02), info(weight))
-    assert "bitmap" not in barely.tensors  # 1/32 of zeros would be needed
+    assert "layout" not in barely.tensors  # 1/32 of zeros would be needed
     codes = compress(weight, LayerSpec(sparsity=0.75, weight_bits=8), info(weight))
-    assert codes.n_bytes <= 16 * 64 // 8 + 16 * 64 // 4 + 16 * 4
+    assert codes.n_bytes <= 1 + 16 * 64 // 8 + 16 * 64 // 4 + 16 * 4
     dense = compress(weight, LayerSpec(sparsity=0.05, weight_bits=4), info(weight))
     assert set(dense.tensors) == {"codes", "scale"}
 
@@ -198,7 +198,7 @@ def test_a_weight_that_is_not_contiguous_or_half_is_the_same_weight():
     assert torch.equal(plain.effective, strided.effective)
     half = compress(weight.half(), LayerSpec(sparsity=0.5), info(weight))
     assert half.effective.dtype == torch.float16
-    assert half.n_bytes == 8 * 16 // 8 + 8 * 16 // 2 * 2
+    assert half.n_bytes == 1 + 8 * 16 // 8 + 8 * 16 // 2 * 2  # a bitmap
 
 
 def test_zeros_stay_zeros():

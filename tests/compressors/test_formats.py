@@ -276,3 +276,20 @@ def test_zeros_stay_zero_and_the_unit_does_not_matter(stored, rows, columns, see
     assert not bool(weight[dropped].any())
     larger = compress(matrix * 1024.0, spec, info(matrix)).effective
     assert torch.allclose(larger, weight * 1024.0, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("format", ["int", "int_asym"])
+@pytest.mark.parametrize("group", [0, 8, 16, "tensor"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_integers_times_their_scales_are_the_effective_weight(format, group, bits):
+    weight = normal(5, 40)
+    spec = LayerSpec(weight_bits=bits, weight_format=format, group_size=group, sparsity=0.25)
+    variant = compress(weight, spec, info(weight))
+    codes, scales, zeros = variant.integers()
+    assert codes.dtype == torch.int8
+    assert scales.shape == (5, {0: 1, 8: 5, 16: 3, "tensor": 1}[group])
+    spread = lambda rows: rows.float().repeat_interleave(16 if group == 16 else 40 // rows.shape[1], dim=1)[:, :40]
+    values = codes.float() if zeros is None else codes.float() - spread(zeros)
+    assert torch.equal(values * spread(scales), variant.effective)
+    assert (zeros is None) == (format == "int")
+    assert compress(weight, LayerSpec(weight_bits=4, weight_format="nf4"), info(weight)).integers() is None

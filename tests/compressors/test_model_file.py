@@ -1,16 +1,22 @@
 """A compressed model as one file: exact bytes, exact weights, and nothing believed that is not in order."""
 
+import base64
+import contextlib
 import json
 import pickle
+import zlib
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from paredown.compressors import (
+    FORMAT_BITS,
     Anatomy,
     CompressedModel,
     LayerSpec,
@@ -26,8 +32,9 @@ from paredown.compressors import (
     save_model,
     stored_bytes,
 )
+from paredown.compressors.sparse_formats._crossover import made
 from paredown.compressors.storage import read_container, write_container
-from paredown.errors import ConfigError, IntegrityError
+from paredown.errors import ConfigError, IntegrityError, ParedownError
 from paredown.testing._models import AWKWARD
 
 SPECS = (
@@ -211,7 +218,7 @@ def test_other_safetensors_files_are_refused(case):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m, t: m.update(schema_version="2"), "schema_version '2'"),
+        (lambda m, t: m.update(schema_version="3"), "schema_version '3', this paredown reads 1 and 2"),
         (lambda m, t: m.update(layout="AAAA"), "cannot be read"),
         (lambda m, t: t.update(layers=t["layers"][:-1]), "ends in the middle of a record"),
         (lambda m, t: t.update(layers=torch.cat([t["layers"], t["layers"][:2]])), "2 bytes are left over"),
@@ -320,3 +327,126 @@ def test_a_network_of_four_bits_is_an_eighth_and_a_little(tmp_path):
     n_bytes = save_model(tmp_path / "m.safetensors", model, dict.fromkeys(anatomy.fqns, spec), variants)
     codes, scales, biases = 6 * 128 * 64, 6 * 128 * 4, 6 * 128 * 4
     assert codes + scales + biases < n_bytes < codes + scales + biases + 1000
+
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_a_file_of_schema_1_is_read():
+    """Written by the code before schema 2: bitmaps without a header, low rank with bitmaps in both factors."""
+    model, _ = AWKWARD["convolutions"]()
+    specs = load_model(DATA / "schema1.safetensors", model)
+    assert specs["3"] == LayerSpec(rank=0.3, sparsity=0.7, weight_bits=3)
+    expected = load_file(DATA / "schema1-effective.safetensors")
+    for fqn, effective in expected.items():
+        assert torch.equal(module_at(model, fqn).weight, effective)
+    assert describe_file(DATA / "schema1.safetensors")["layers"]["0"]["stored"] == ["bitmap"]
+
+
+STRUCTURES = ("random", "blocks", "rows", "banded")
+
+
+@st.composite
+def candidates(draw):
+    """A spec for each layer, any format and width, and zeros of some structure laid over its weight."""
+    name = draw(st.sampled_from(("mlp", "convolutions", "tied_weights", "transformer")))
+    model, inputs = AWKWARD[name]()
+    anatomy = Anatomy.trace(model, inputs)
+    assignment = {}
+    for group in anatomy.groups:
+        format = draw(st.sampled_from([f for f in FORMAT_BITS if f != "adaptive"]))
+        spec = LayerSpec(
+            weight_bits=draw(st.sampled_from((*FORMAT_BITS[format], 32))),
+            weight_format=format,
+            group_size=0 if format in ("fp16", "bf16") else draw(st.sampled_from((0, 8, "tensor"))),
+            scale_bits=32 if format in ("fp16", "bf16") else draw(st.sampled_from((16, 32))),
+            sparsity=draw(st.sampled_from((0.0, 0.4, 0.7, 0.95))),
+            rank=draw(st.sampled_from((1.0, 1.0, 0.3))),
+        )
+        layers = [anatomy[fqn] for fqn in group]
+        if any(applicable(spec, layer) for layer in layers):
+            spec = LayerSpec()
+        weight = module_at(model, group[0]).weight
+        mask = made(draw(st.sampled_from(STRUCTURES)), (weight.shape[0], weight[0].numel()), 0.3) != 0
+        if draw(st.booleans()):
+            with torch.no_grad():
+                weight.mul_(torch.from_numpy(mask).reshape(weight.shape))
+        assignment |= dict.fromkeys(group, spec)
+    return name, model, anatomy, assignment
+
+
+@settings(max_examples=40)
+@given(candidate=candidates())
+def test_the_foreseen_bytes_are_the_file_and_the_file_is_the_weights(candidate, tmp_path_factory):
+    """What the search counts is the length of the file, exactly; entropy-coded the file is no longer, and the same."""
+    name, model, anatomy, assignment = candidate
+    folder = tmp_path_factory.mktemp("candidate")
+    variants = {fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn]) for fqn, spec in assignment.items()}
+    length = save_model(folder / "plain.safetensors", model, assignment, variants)
+    assert length == stored_bytes(model, anatomy, assignment, variants)
+    assert length == (folder / "plain.safetensors").stat().st_size
+    assert save_model(folder / "coded.safetensors", model, assignment, variants, entropy=True) <= length
+    for file in ("plain", "coded"):
+        loaded, _ = AWKWARD[name]()
+        load_model(folder / f"{file}.safetensors", loaded)
+        for fqn, variant in variants.items():
+            stored = module_at(loaded, fqn).weight.detach()
+            assert stored.numpy().tobytes() == variant.effective.numpy().tobytes(), (file, fqn)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), entropy=st.booleans())
+def test_whatever_a_file_says_it_is_loaded_or_refused(data, entropy, tmp_path):
+    """Bytes are changed and the checksum made right again: the model is loaded, or a clear error raised; no other."""
+    path = tmp_path / f"fuzz-{entropy}.safetensors"
+    original = tmp_path / f"original-{entropy}.safetensors"
+    if not original.exists():
+        model, inputs = AWKWARD["convolutions"]()
+        anatomy = Anatomy.trace(model, inputs)
+        specs = {
+            "0": LayerSpec(weight_bits=3, sparsity=0.7, weight_format="palette"),
+            "3": LayerSpec(weight_bits=4, sparsity=0.9, activation_bits=8),
+            "7": LayerSpec(weight_bits=4, weight_format="int_asym", group_size=8),
+        }
+        variants = {fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn]) for fqn, spec in specs.items()}
+        save_model(original, model, specs, variants, calibrate(model, [inputs], anatomy), entropy=entropy)
+    metadata, tensors = read_container(original)
+    del metadata["sha256"]
+    which = data.draw(st.sampled_from(("layers", "rest", "layout", "length")))
+    if which == "layout":
+        text = data.draw(st.sampled_from(LAYOUTS))
+        metadata["layout"] = base64.b64encode(zlib.compress(text.encode())).decode()
+    elif which == "length":
+        tensors["layers"] = tensors["layers"][: data.draw(st.integers(0, len(tensors["layers"])))]
+    else:
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(tensors[which]) - 1))
+            tensors[which][at] = data.draw(st.integers(0, 255))
+    write_container(path, metadata, tensors)
+    fresh, _ = AWKWARD["convolutions"]()
+    for read in (lambda: load_model(path, fresh), lambda: describe_file(path)):
+        with contextlib.suppress(ParedownError):
+            read()
+
+
+LAYOUTS = (
+    "[" * 50_000,
+    "{}",
+    '{"weights": [], "layers": {}, "rest": [], "ties": {}}',
+    '{"weights": [["0.weight", [4000000, 4000000], "float32"]], "layers": {"0": 0}, "rest": [], "ties": {}}',
+    '{"weights": [["0.weight", [3, -2], "float32"]], "layers": {"0": 0}, "rest": [], "ties": {}}',
+    '{"weights": [["0.weight", [3, 2], "quint8"]], "layers": {"0": 0}, "rest": [], "ties": {}}',
+    '{"weights": [["0.weight", [3, 2], "nn"]], "layers": {"0": 7}, "rest": [["a", [2], "no_grad"]], "ties": {}}',
+    '{"weights": [["0.weight", [true, 2.5], 7]], "layers": {"0": null}, "rest": 3, "ties": []}',
+)
+
+
+def test_a_small_file_that_claims_to_be_huge_is_not_believed(case):
+    metadata, tensors = read_container(case.path)
+    del metadata["sha256"]
+    metadata["layout"] = base64.b64encode(zlib.compress(LAYOUTS[3].encode())).decode()
+    write_container(case.path, metadata, tensors)
+    with pytest.raises(IntegrityError, match=r"0\.weight is said to have 16000000000000 entries, in a file of"):
+        describe_file(case.path)
+    with pytest.raises(ConfigError, match="belongs to another model"):
+        load_model(case.path, case.fresh())

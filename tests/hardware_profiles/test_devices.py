@@ -117,11 +117,16 @@ def test_datasheets_are_quoted_as_they_are() -> None:
 def test_a_gpu_skips_zeros_in_pairs_only(name: str) -> None:
     profile = load_profile(name)
     spec = {"weight_bits": 8, "activation_bits": 8, "sparsity": 0.5}
-    assert not profile.lower("linear", **spec, channels=(64, 64)).sparse
-    paired = profile.lower("linear", **spec, pattern="2:4", channels=(64, 64))
+    wide = (512, 512)
+    assert not profile.lower("linear", **spec, channels=wide).sparse
+    paired = profile.lower("linear", **spec, pattern="2:4", channels=wide)
     assert (paired.sparse, paired.native, paired.rate) == (True, True, "int8_2:4")
-    assert not profile.lower("linear", **spec, pattern="2:4", channels=(64, 40)).sparse  # not a multiple of 32
-    assert not profile.lower("linear", **spec, pattern="4:8", channels=(64, 64)).sparse
+    assert not profile.lower("linear", **spec, pattern="2:4", channels=(512, 520)).sparse  # not a multiple of 32
+    assert not profile.lower("linear", **spec, pattern="4:8", channels=wide).sparse
+    for narrow in ((512, 224), (224, 512)):  # its makers see it win from 256 on
+        dense = profile.lower("linear", **spec, pattern="2:4", channels=narrow)
+        assert (dense.sparse, dense.native, dense.rate) == (False, False, "int8")
+    assert not profile.lower("linear", **spec, pattern="2:4").sparse  # of a layer whose width nobody knows
 
 
 def test_formats_and_groups_are_told_apart() -> None:

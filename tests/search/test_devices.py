@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from paredown.compressors import Anatomy
-from paredown.errors import InputError, TaskError
-from paredown.evaluators import modelled_energy_mj, modelled_latency_ms
-from paredown.hardware_profiles import load_profile
+from paredown.errors import InputError, ParedownError, TaskError
+from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
+from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
-from paredown.search._devices import Device, is_here, remarks_on, static_measurements, wanted
+from paredown.search._artifact import read_artifact
+from paredown.search._capacity import capacity
+from paredown.search._devices import Device, is_here, remark_on_latency, remarks_on, static_measurements, wanted
 from paredown.search._environment import environment
 
 TINY = Path(__file__).parent / "tiny"
@@ -203,13 +208,105 @@ def test_energy_is_measured_where_a_counter_can_be_read(tmp_path: Path) -> None:
         "energy.counters_here = lambda: [Counter()]\n"
     )
     limits, plugins = {"energy_mj": {"max_ratio": 1.0}}, [str(tmp_path / "counter.py")]
-    front = search(task(limits=limits, plugins=plugins, budget={"trials": 1}), out=tmp_path / "run", workers=0)
+    hardware = {"runtime": "torch", "latency_seconds": 0.02, "grid_g_per_kwh": 360.0}
+    asked = task(limits=limits, plugins=plugins, budget={"trials": 1}, hardware=hardware)
+    front = search(asked, out=tmp_path / "run", workers=0)
     measured = front.original.metrics["energy_mj"]
     assert (measured.source, measured.unit) == ("measured", "mJ")
+    carbon = front.original.metrics["co2_g_per_million"]  # of the energy that was measured; nobody measured the grid
+    assert (carbon.value, carbon.source) == (pytest.approx(measured.value * 0.1), "modelled")
+    assert measured.low is not None
+    assert carbon.low == pytest.approx(measured.low * 0.1)
     assert front.original.search_metrics["energy_mj"].source == "modelled"
     elsewhere = open_run(tmp_path / "run").front(profile=PHONE).original.metrics
     assert elsewhere["energy_mj"].source == "modelled"  # what this machine draws says nothing of a phone
     assert not any(name.startswith(("latency_p", "speedup", "eager")) for name in elsewhere)
+
+
+def test_throughput_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
+    hardware = {"runtime": "torch", "latency_seconds": 0.02, "batch": 4, "throughput_p95_ms": 1e4}
+    asked = task(hardware=hardware, objectives={"names": ["accuracy", "throughput"]}, budget={"trials": 1})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    seen = front.original.metrics
+    assert (seen["throughput"].source, seen["ms_per_sample"].source) == ("measured", "measured")
+    assert seen["throughput"].value == pytest.approx(1000 / seen["ms_per_sample"].value)
+    assert seen["ms_per_sample"].low is not None
+    assert seen["ms_per_sample"].low <= seen["ms_per_sample"].value
+    assert seen["throughput_per_s"].source == "measured"
+    assert seen["best_batch"].value in (1, 2, 4, 8, 16, 32, 64)
+    assert front.original.search_metrics["throughput"].source == "modelled"
+    speedup = seen["speedup"]  # of the original over itself
+    assert speedup.low is not None
+    assert speedup.high is not None
+    assert speedup.low <= speedup.value <= speedup.high
+    assert seen["latency_p50_ms"].low is not None
+    facts = read_artifact(tmp_path / "run" / "verified" / "t0").machine
+    assert {"pid", "threads", "pinned_cores", "numa_nodes", "memory_node", "load", "aa_floor"} <= set(facts)
+    assert facts["cores"] == environment()["cores"]  # of the machine, and not those that were pinned
+    elsewhere = open_run(tmp_path / "run").front(profile=PHONE).original.metrics
+    assert elsewhere["throughput"].source == "modelled"
+    assert not {"throughput_per_s", "best_batch"} & set(elsewhere)
+    assert "best throughput" in (tmp_path / "run" / "front.html").read_text()
+    columns = (tmp_path / "run" / "trials.csv").read_text().splitlines()[0].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=False)) for line in _lines(tmp_path / "run" / "trials.csv")]
+    assert {row["latency_ms_source"] for row in rows} == {row["ms_per_sample_source"] for row in rows} == {"modelled"}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()[1:]
+
+
+def test_no_batch_within_the_limit_is_no_best_one() -> None:
+    class Session:
+        def run(self, inputs: torch.Tensor) -> None:
+            time.sleep(0.001)
+
+    split = Split("report", torch.zeros(3, 2), None)
+    within = capacity(Session(), split, batch=2, p95_limit_ms=None, seconds=0.01)
+    assert set(within) == {"throughput_per_s", "best_batch", "throughput", "ms_per_sample"}
+    assert within["best_batch"].value == 2  # of 1 and 2: there are no four samples
+    none = capacity(Session(), split, batch=64, p95_limit_ms=0.5, seconds=0.01)
+    assert none == {}  # and the split has no 64
+
+
+def test_memory_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    hardware = {"runtime": "onnxruntime", "latency_seconds": 0.02}
+    limits, space = {"memory_bytes": {"max_ratio": 1.0}}, {"weight_bits": [32], "activation_bits": [8]}
+    asked = task(hardware=hardware, limits=limits, space=space, budget={"trials": 1})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    assert front.original.metrics["peak_memory_bytes"].source == "measured"
+    assert front.original.metrics["memory_bytes"].source == "modelled"  # another thing: without the runtime's own
+    assert "peak memory" in (tmp_path / "run" / "front.html").read_text()
+
+
+def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise ParedownError("the system does not say")
+
+    monkeypatch.setattr("paredown.search._workshop.peak_memory_of", refuse)
+    asked = task(limits={"memory_bytes": {"max_ratio": 1.0}}, budget={"trials": 1})
+    front = search(asked, out=tmp_path / "run", workers=0)
+    assert front.original.verified
+    assert "the system does not say" in open_run(tmp_path / "run").state.notes
+
+
+def test_carbon_leads_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    hardware = {"runtime": "torch", "profile": PHONE, "grid_g_per_kwh": 400.0}
+    objectives = {"names": ["accuracy", "co2_g_per_million"]}
+    limits = {"co2_g_per_million": {"max_ratio": 1.0}}
+    front = search(task(hardware=hardware, objectives=objectives, limits=limits), out=tmp_path / "run", workers=0)
+    original = front.original.metrics
+    assert original["co2_g_per_million"].value == pytest.approx(original["energy_mj"].value / 3600 * 400)
+    assert front.limits["co2_g_per_million"][1] == pytest.approx(original["co2_g_per_million"].value)
+    assert any(p.metrics["co2_g_per_million"].value < original["co2_g_per_million"].value for p in front.points)
+    there = open_run(tmp_path / "run").front(profile=CHIP)
+    for point in there.points:
+        metrics = point.metrics
+        assert metrics["co2_g_per_million"].value == pytest.approx(metrics["energy_mj"].value / 3600 * 400)
+        assert metrics["co2_g_per_million"].source == "modelled"
 
 
 X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
@@ -230,6 +327,36 @@ def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
     assert "the default profile x86-64-torch is of x86_64, and this machine is arm64" in line
 
 
+def test_a_profile_that_was_measured_on_another_cpu_is_remarked_on() -> None:
+    data = load_profile("x86-64-avx2-openvino").to_dict()
+    measured = HardwareProfile.from_dict({**data, "name": "mine", "isa": ["avx2"], "cpu": "EPYC"})
+    here = {**X86, "processor": "EPYC"}
+    assert remarks_on(measured, "openvino", here) == []
+    (line,) = remarks_on(measured, "openvino", {**here, "processor": "Xeon"})
+    assert "profile mine were measured on another CPU than this: on a EPYC, and this one is a Xeon" in line
+    (line,) = remarks_on(measured, "openvino", {**here, "instruction_sets": ["avx2", "avx512f"]})
+    assert "this one of that name also has avx512f" in line
+
+
+def test_a_measured_profile_that_does_not_foresee_the_original_is_remarked_on(tmp_path: Path) -> None:
+    """Its rates are a thousandth of what any machine reaches."""
+    data = load_profile("x86-64-torch").to_dict()
+    slow = {key: {**rate, "value": rate["value"] / 1e4} for key, rate in data["rates_gmac_s"].items()}
+    here = environment()
+    data |= {"name": "liar", "cpu": here["processor"], "isa": here["instruction_sets"], "rates_gmac_s": slow}
+    path = HardwareProfile.from_dict(data).save(tmp_path / "liar.json")
+    hardware = {"runtime": "torch", "profile": str(path), "latency_seconds": 0.02}
+    search(task(hardware=hardware, budget={"trials": 1}), out=tmp_path / "run", workers=0)
+    (note,) = [note for note in open_run(tmp_path / "run").state.notes if "the profile liar says" in note]
+    assert "either it was not measured on this machine" in note
+    said, took = (Measurement(value=x, unit="ms", source=s) for x, s in ((9.0, "modelled"), (1.0, "measured")))
+    liar = load_profile(path)
+    assert remark_on_latency(liar, said, took) is not None
+    assert remark_on_latency(liar, said, replace(took, value=5.0)) is None
+    assert remark_on_latency(liar, replace(said, source="predicted"), took) is None
+    assert remark_on_latency(load_profile("x86-64-torch"), said, took) is None  # it claims nothing of this machine
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -237,6 +364,8 @@ def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
         ({"hardware": {"profile": [PHONE, PHONE]}}, "names a profile twice"),
         ({"hardware": {"batch": 0}}, "batch"),
         ({"hardware": {"grid_g_per_kwh": 0}}, "grid_g_per_kwh"),
+        ({"hardware": {"throughput_p95_ms": 0}}, "throughput_p95_ms"),
+        ({"limits": {"co2_g_per_million": {"max_ratio": 0.5}}}, "needs hardware.grid_g_per_kwh"),
         ({"limits": {"throughput": {"max_ratio": 2.0}}}, "throughput: takes min"),
         ({"limits": {"throughput": {"min": 0.0}}}, "must be more than zero samples a second"),
         ({"limits": {"throughput": {"min": 5.0}, "ms_per_sample": {"max": 5.0}}}, "are one thing"),

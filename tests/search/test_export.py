@@ -44,12 +44,21 @@ def test_a_fresh_process_verifies_it_as_a_whole_program(given: Given, tmp_path: 
     assert read_artifact(out).format == "pt2"
 
 
+def test_without_the_original_it_is_checked_as_far_as_it_goes(given: Given) -> None:
+    front, _, _ = given
+    found = verify_artifact(front.run / "verified" / front.points[1].id)
+    assert found["ok"]
+    assert found["measured"]["accuracy"]["value"] == front.points[1].metrics["accuracy"].value
+    assert "divergence" not in found["measured"]
+    assert [check["name"] for check in found["checks"]][:3] == ["files", "data", "accuracy"]
+    assert "the task has no [model]" in found["checks"][-1]["detail"]
+
+
 def test_what_cannot_be_done_is_said_before_anything_is_written(given: Given, tmp_path: Path) -> None:
     front, task, model = given
     point, out = front.points[1].id, tmp_path / "out"
     for attempt in (
         lambda: front.export(point, format="onnx", out=out),
-        lambda: verify_artifact(front.run / "verified" / point),
         lambda: apply_config(front.points[1].config, task, out),
     ):
         with pytest.raises(InputError, match=r"the model was handed in from Python .* with model="):

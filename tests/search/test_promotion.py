@@ -38,7 +38,7 @@ def _promoted(trial: Screened) -> Completed:
 
 
 def test_the_front_of_the_first_samples_is_due_and_nothing_else() -> None:
-    promotion = Promotion(GUIDE, ["bytes"], {})
+    promotion = Promotion(GUIDE, ["bytes"], [{}])
     assert promotion.next() is None
     trials = [_screened(0, 1.0, 100), _screened(1, 0.1, 200), _screened(2, 0.5, 200), _screened(3, 0.01, 300)]
     for trial in trials:
@@ -67,7 +67,7 @@ def as_completed(trial: Screened) -> Completed:
 
 
 def test_the_next_one_adds_most_to_those_seen_on_all() -> None:
-    promotion = Promotion(GUIDE, ["bytes"], {})
+    promotion = Promotion(GUIDE, ["bytes"], [{}])
     ends = [_screened(0, 1.0, 100), _screened(4, 0.01, 500)]
     for trial in (*ends, _screened(1, 0.9, 110), _screened(2, 0.1, 300), _screened(3, 0.011, 490)):
         promotion.add(trial)
@@ -81,7 +81,7 @@ def test_the_next_one_adds_most_to_those_seen_on_all() -> None:
 def test_what_surely_breaks_a_limit_is_not_due() -> None:
     unsure = Measurement(value=0.85, low=0.80, high=0.92)
     bad = Measurement(value=0.5, low=0.4, high=0.6)
-    promotion = Promotion(GUIDE, ["bytes"], {"accuracy": (0.9, None), "bytes": (None, 450.0)})
+    promotion = Promotion(GUIDE, ["bytes"], [{"accuracy": (0.9, None), "bytes": (None, 450.0)}])
     promotion.add(_screened(0, 1.0, 100, accuracy=unsure))
     promotion.add(_screened(1, 0.5, 200, accuracy=bad))
     promotion.add(_screened(2, 0.1, 500, accuracy=unsure))
@@ -92,7 +92,7 @@ def test_what_surely_breaks_a_limit_is_not_due() -> None:
 
 
 def test_so_many_are_promoted_and_no_more() -> None:
-    promotion = Promotion(GUIDE, ["bytes"], {})
+    promotion = Promotion(GUIDE, ["bytes"], [{}])
     for i in range(120):  # all of them on the front
         promotion.add(_screened(i, 1.0 / (i + 1), float(i)))
     assert promotion.n_due() == 20
@@ -198,7 +198,7 @@ def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, tmp_path: Path
         out=tmp_path / "run", workers=0,
     )  # fmt: skip
     run = open_run(tmp_path / "run")
-    promotion = Promotion(GUIDE, ["bytes"], limits_from(run.state.facts["limits"]))
+    promotion = Promotion(GUIDE, ["bytes"], [limits_from(run.state.facts["limits"])])
     for trial in run.trials:
         promotion.add(trial)
     assert sum(isinstance(t, Screened) for t in run.trials) > 20

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ._artifact_commands import apply, export, verify
+from ._artifact_commands import apply, diff, export, verify
 from ._other_commands import doctor, schema, ui
+from ._plan import plan
 from ._profile import profile
 from ._run_commands import explain, front, resolve, status
 from ._search_commands import resume, search
@@ -44,5 +45,7 @@ def _root(
         raise typer.Exit(2)
 
 
-for _command in (search, resume, status, front, explain, export, apply, verify, resolve, profile, ui, doctor, schema):
+for _command in (
+    search, resume, status, front, explain, export, apply, verify, diff, resolve, plan, profile, ui, doctor, schema,
+):  # fmt: skip
     app.command()(_command)  # in the order in which the help lists them

@@ -19,17 +19,23 @@ def export(
         typer.Option(metavar="POINT", help='ID, knee, smallest, fastest, best, or "accuracy>=0.98,latency_ms<=0.5".'),
     ] = "knee",
     format: Annotated[
-        str, typer.Option(help="paredown, onnx, openvino, pt2, config, or the format of a runtime of yours.")
+        str,
+        typer.Option(
+            help="paredown, onnx, openvino, pt2, config; for elsewhere tensorrt-onnx, compressed-tensors, "
+            "torchao-config, executorch; or the format of a runtime of yours."
+        ),
     ] = "paredown",
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Code the stored weights: fewer bytes, slower to load; paredown only.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a point as an artifact; prints its path."""
     from ..search import export_point
 
-    path = export_point(run, point, format, out)
+    path = export_point(run, point, format, out, entropy=entropy)
     _show_path(path, {"point": point, "format": format}, as_json)
-    if format != "config":
-        console.say(f"check it: paredown verify {path}")
+    _say_what_next(path, format)
 
 
 def apply(
@@ -40,14 +46,18 @@ def apply(
         Path, typer.Option(metavar="TASK.toml", help="The task that names the model and data.", show_default=False)
     ],
     out: OutFolder,
+    format: Annotated[
+        str | None,
+        typer.Option(help="As for export, but config. Default: that of the task's runtime.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make an artifact from a config, without a search; prints its path."""
     from ..search import apply_config
 
-    path = apply_config(config, task, out)
+    path = apply_config(config, task, out, format=format)
     _show_path(path, {}, as_json)
-    console.say(f"check it: paredown verify {path}")
+    _say_what_next(path, format)
 
 
 def verify(
@@ -78,6 +88,45 @@ def verify(
     console.say("holds what it claims" if result["ok"] else "does NOT hold what it claims")
     if not result["ok"]:
         raise typer.Exit(1)
+
+
+def _say_what_next(path: Path, format: str | None) -> None:
+    """What the format could not express, and how far it was checked."""
+    if format == "config":
+        return
+    from ..evaluators.runtimes.exports import EXPORTS, read_notes
+
+    for fqn, what in read_notes(path).get("fallbacks", {}).items():
+        console.say(f"{fqn}: {what}")
+    export = EXPORTS.get(format or "")
+    if export is not None and export.checked_by is None:
+        console.say(f"{format} is not run here, and nothing is claimed of it: docs/exports.md")
+        return
+    if export is not None:
+        console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")
+    console.say(f"check it: paredown verify {path}")
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A config, or the folder of an artifact.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Layers that are the same, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show in what two configs or artifacts differ, layer by layer: what is done to it, bytes, and the weights."""
+    from ..search import diff as compare
+
+    found = compare(a, b)
+    if as_json:
+        console.show_json(found)
+    else:
+        from ._tables import diff_table
+
+        console.show(diff_table(found, everything=everything))
+    for note in found["notes"]:
+        console.say(note)
+    n = sum(not layer["same"] for layer in found["layers"])
+    console.say("no layer differs" if not n else f"{n} of {len(found['layers'])} layers differ")
 
 
 def _show_path(path: Path, more: dict[str, str], as_json: bool) -> None:

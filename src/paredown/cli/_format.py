@@ -32,12 +32,13 @@ def value(name: str, number: float, unit: str = "") -> str:
 
 
 def interval(name: str, low: float | None, high: float | None, unit: str = "") -> str:
-    """`[98.1, 98.9]` in the unit of `value`; empty where the value is exact."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    """`[98.1, 98.9]` in the unit of `value`; empty where the value is exact, `?` for an end that is not known."""
+    known = [bound for bound in (low, high) if bound is not None]
+    if not known or not all(math.isfinite(bound) for bound in known):
         return ""
-    if is_fraction(name, unit):
-        return f"[{100 * low:.2f}, {100 * high:.2f}]"
-    return f"[{significant(low)}, {significant(high)}]"
+    as_percent = is_fraction(name, unit)
+    shown = ("?" if x is None else f"{100 * x:.2f}" if as_percent else significant(x) for x in (low, high))
+    return f"[{', '.join(shown)}]"
 
 
 def measurement(name: str, measured: Measurement | None) -> str:

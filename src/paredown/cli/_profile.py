@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..evaluators.latency import MachineFigures
     from ..evaluators.prediction import LatencyTable
+    from ..hardware_profiles import HardwareProfile, Match
     from ..search import Task
 
 SLOWEST = 6
@@ -38,40 +39,49 @@ def profile(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the figures; with --task the table too.", show_default=False),
+        typer.Option(metavar="FILE", help="Write the hardware profile; with --task the table too.", show_default=False),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Whose figures stand where nothing is measured. Default: the shipped profile that is nearest.",
+            show_default=False,
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the task's, else 1.", show_default=False)] = None,
     models: Annotated[int, typer.Option(min=4, help="With --task: whole models to measure.")] = 80,
     minutes: Annotated[float, typer.Option(min=0.0, help="With --task: for measuring them, at most.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures and profile as JSON on stdout.")] = False,
 ) -> None:
     """Measure this machine: what really runs faster here, how fast, and how fast memory is. Minutes; leave it alone.
 
-    With --task also the table that [hardware] latency_table takes: it lies beside FILE, as FILE.latency.json.
+    FILE is a hardware profile, for [hardware] profile. With --task also the table that [hardware] latency_table takes:
+    it lies beside FILE, as FILE.latency.json.
     """
-    from ..evaluators.latency import STANDARD, measure_machine
+    from ..evaluators.latency import STANDARD, machine_profile, measure_machine, nearest_profile
+    from ..hardware_profiles import load_profile
     from ..search import Task
 
     loaded = Task.load(task) if task is not None else None
     chosen = runtime or (loaded.hardware.runtime if loaded else _installed())
     if loaded is not None and chosen != loaded.hardware.runtime:
         loaded = loaded.with_overrides([f"hardware.runtime={json.dumps(chosen)}"])
+    given = load_profile(base) if base is not None else None  # a wrong name is better known now
     n_threads = threads or (loaded.hardware.threads if loaded else 1)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         prepared = _prepared(loaded, Path(folder)) if loaded is not None else None
         shapes = [*STANDARD, *(_shapes_of(prepared) if prepared is not None else ())]
         figures = measure_machine(chosen, threads=n_threads, shapes=shapes, say=lambda text: console.say(f"… {text}"))
         table = _table(prepared, chosen, n_threads, models, 60.0 * minutes) if prepared is not None else None
-    document = figures.to_dict()
+    made = machine_profile(figures, given or load_profile(nearest_profile(figures)))
     if out is not None:
-        from ..search._ledger import write_atomic
-
-        write_atomic(out, json.dumps(document, indent=1) + "\n")
+        made.save(out)
         if table is not None:
             table.save(_table_path(out))
     if as_json:
-        console.show_json(document)
-    _tell(figures, table, out)
+        console.show_json({**figures.to_dict(), "profile": made.to_dict()})
+    _tell(figures, made, table, out)
 
 
 def _installed() -> str:
@@ -128,21 +138,35 @@ def _table_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.latency.json")
 
 
-def _tell(figures: MachineFigures, table: LatencyTable | None, out: Path | None) -> None:
+def _tell(figures: MachineFigures, made: HardwareProfile, table: LatencyTable | None, out: Path | None) -> None:
     console.err().print(figures_table(figures))
     for name, figure in (*figures.rates_gmac_s.items(), *figures.bandwidth_gb_s.items(), *figures.overhead_us.items()):
         console.say(f"{name}: {fmt.significant(figure.value)} {figure.unit}")
     faster = [form for form, is_native in figures.natively.items() if is_native]
     console.say(f"{figures.cpu}, {figures.runtime} {figures.runtime_version}, {figures.runtime_threads} thread(s)")
     console.say(f"runs faster than FP32 here, for some layer at least: {', '.join(faster) or 'nothing'}")
+    for rule in made.lowering:
+        if rule.note.startswith("measured"):
+            kinds = ", ".join(rule.when.kinds or ("all",))
+            said = " depthwise" if rule.when.depthwise else ""
+            console.say(f"{kinds}{said}, {_asked(rule.when)}: {rule.runs_as.kernel}; {rule.note}")
     if table is not None:
         quality = table.quality()
         console.say(
             f"{quality.n} models measured in {table.seconds:.0f} s, each foreseen from the others within "
             f"{100 * quality.mape:.1f} % (worst {100 * quality.worst:.1f} %); the original: {table.original_ms:.4g} ms"
         )
-        if out is not None:
-            console.say(f'next: [hardware] latency_table = "{_table_path(out)}"')
+    if out is not None:
+        console.say(f'next: [hardware] profile = "{out}"')
+        if table is not None:
+            console.say(f'      [hardware] latency_table = "{_table_path(out)}"')
+
+
+def _asked(when: Match) -> str:
+    """`INT8`, or what else the rule asks for."""
+    if when.activation_bits == (8,):
+        return "INT8" + (f" from {when.min_channels} channels on" if when.min_channels else "")
+    return "zeros" if when.patterns or when.min_sparsity else "everything else"
 
 
 def figures_table(figures: MachineFigures) -> Table:

@@ -51,6 +51,10 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
             cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
     if any("latency_predicted_ms" in p.metrics for p in points):
         cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms").removesuffix(" predicted")
+    if any("throughput_per_s" in p.metrics for p in points):
+        cells["best throughput"] = _throughput
+    if any("peak_memory_bytes" in p.metrics for p in points):
+        cells["peak memory"] = lambda p: _cell(p, "peak_memory_bytes")
     cells["verified"] = lambda p: "yes" if p.verified else "no"
     cells["recommended"] = lambda p: "★" if p.recommended else ""
     if front.picks:
@@ -86,6 +90,14 @@ def _cell(point: Point, name: str, split: str | None = None) -> str:
     if measured.split and measured.split != split and name not in COSTS:
         remarks.append(measured.split)
     return " ".join([fmt.measurement(name, measured), *remarks])
+
+
+def _throughput(point: Point) -> str:
+    """At the best batch, which is named."""
+    most, batch = (point.metrics.get(name) for name in ("throughput_per_s", "best_batch"))
+    if most is None or batch is None:
+        return fmt.DASH
+    return f"{fmt.significant(most.value)}/s (batch {batch.value:.0f})"
 
 
 def _kind(point: Point) -> str:
@@ -207,6 +219,30 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         made.add_row(*(escape(_plain(row.get(key))) for key in keys), style=None if row.get("ok", True) else "red")
     return made
+
+
+def diff_table(found: Mapping[str, Any], *, everything: bool = False) -> Table:
+    """One row a layer that differs (or all), the claims below; columns that say nothing are left out."""
+    rows = [_diff_row(layer) for layer in found["layers"] if everything or not layer["same"]]
+    for name, values in found["claims"].items():
+        if everything or (values["a"] != values["b"] and not name.startswith("latency_p")):
+            rows.append({"layer": name, **{side: _plain(values[side]) for side in ("a", "b")}})
+    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if value)) or ["layer"]
+    made = table(*columns, right=[column for column in columns if column != "layer"])
+    for row in rows:
+        made.add_row(*(escape(row.get(column, "")) for column in columns))
+    return made
+
+
+def _diff_row(layer: Mapping[str, Any]) -> dict[str, str]:
+    row = {"layer": layer["layer"]}
+    for side in ("a", "b"):
+        one = layer[side]
+        row[side] = one["label"] if one else "not there"
+        row[f"{side} bytes"] = _plain(one["bytes"]) if one else ""
+        row[f"{side} stored"] = ", ".join(one["stored"] or ()) if one else ""
+    error = layer["weight_error"]
+    return {**row, "weight error": "" if error is None else f"{error:.2e}"}
 
 
 def _plain(value: Any) -> str:

@@ -1,71 +1,40 @@
-"""What is said of the machine: read from files that say it, and figures that come back from JSON as they went."""
+"""What is said of the machine: read from files that say it, and measured."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from paredown.errors import InputError
 from paredown.evaluators.latency import (
-    KernelFigure,
+    CacheFacts,
     LayerShape,
-    MachineFigure,
-    MachineFigures,
-    caches_bytes,
+    Pinning,
+    caches,
     cpu_model,
     instruction_sets,
     machine_facts,
+    machine_profile,
     measure_machine,
-    numa_node,
+    nearest_profile,
 )
 from paredown.evaluators.latency._micro_graphs import FORMS, graph_of, reason_against
-
-FIGURE = MachineFigure(value=2.5, unit="GB/s", source="measured", date="2026-01-01")
-KERNEL = KernelFigure(operator="linear", shape="1 x 8 -> 8", form="int8", ms=0.1, speedup=2.0, gmac_s=3.0, kernel="K")
-
-
-def figures() -> MachineFigures:
-    return MachineFigures(
-        cpu="a CPU", isa=("avx2",), cores=(1,), numa_nodes=(0,), caches_bytes={"L2": 1024}, runtime="openvino",
-        runtime_version="1", threads=1, runtime_threads=1, rates_gmac_s={"linear int8": FIGURE},
-        bandwidth_gb_s={"copy 16 kB": FIGURE}, overhead_us={}, kernels=(KERNEL,), natively={"int8": True}, seconds=1.0,
-        date="2026-01-01",
-    )  # fmt: skip
-
-
-def test_figures_come_back_from_json() -> None:
-    assert MachineFigures.from_dict(json.loads(json.dumps(figures().to_dict()))) == figures()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"speed": 1}, "unknown key 'speed'"),
-        ({"cpu": None}, "missing key 'cpu'"),
-        ({"schema_version": 2}, "schema_version must be 1, got 2"),
-        ({"kernels": [{"operator": "linear"}]}, "machine's figures: .*required"),
-    ],
-)
-def test_figures_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:
-    data = {key: value for key, value in {**figures().to_dict(), **change}.items() if value is not None}
-    with pytest.raises(InputError, match=message):
-        MachineFigures.from_dict(data)
+from paredown.hardware_profiles import load_profile
 
 
 def test_the_machine_is_read_from_its_files(tmp_path: Path) -> None:
     core = tmp_path / "cpu" / "cpu3"
-    (core / "node1").mkdir(parents=True)
     for n, (level, kind, size) in enumerate((("1", "Data", "48K"), ("2", "Unified", "2M"))):
         (core / "cache" / f"index{n}").mkdir(parents=True)
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (core / "cache" / f"index{n}" / name).write_text(f"{text}\n")
-    assert numa_node(3, tmp_path) == 1
-    assert numa_node(4, tmp_path) is None
-    assert caches_bytes(3, tmp_path) == {"L1d": 49152, "L2": 2097152}
+    (core / "cache" / "index1" / "shared_cpu_list").write_text("0-3,8\n")
+    assert caches(3, tmp_path) == [
+        CacheFacts(name="L1d", bytes=49152, shared_by=1), CacheFacts(name="L2", bytes=2097152, shared_by=5)
+    ]  # fmt: skip
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n")
     assert cpu_model(tmp_path / "cpuinfo") == "Some CPU"
     assert instruction_sets(tmp_path / "cpuinfo") == ["avx2", "avx512_vnni"]
@@ -76,8 +45,9 @@ def test_threads_are_those_that_the_runtime_reports() -> None:
         def reported_threads(self) -> int:
             return 1
 
-    facts = machine_facts(OneThread(), threads=4, cores=(0,))
+    facts = machine_facts(OneThread(), threads=4, pinning=Pinning(asked=(0,), got=(0,), nodes=(1,), memory_node=1))
     assert (facts["threads"], facts["runtime_threads"]) == (4, 1)
+    assert (facts["cores"], facts["numa_nodes"], facts["memory_node"]) == ([0], [1], 1)
     assert "runtime_threads" not in machine_facts(threads=4)
 
 
@@ -111,6 +81,8 @@ def test_a_machine_is_measured(runtime: str) -> None:
     pytest.importorskip("onnx")
     found = measure_machine(runtime, shapes=SHAPES, seconds=0.0)
     assert found.runtime_threads == 1
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert machine_profile(found, load_profile(nearest_profile(found))).cpu == cpu_model()
     by_form = {(k.shape, k.form): k for k in found.kernels}
     assert len(by_form) == len(SHAPES) * len(FORMS)
     linear = SHAPES[0].label

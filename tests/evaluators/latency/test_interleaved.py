@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paredown.errors import InputError
-from paredown.evaluators import aa_floor, interleaved, is_tie
+from paredown.evaluators import aa_floor, interleaved
 
 
 class Clock:
@@ -131,11 +131,7 @@ def test_the_floor_is_the_worst_of_the_repeats() -> None:
         aa_floor(timer, repeats=0, rng=_rng())
 
 
-def test_ties() -> None:
-    assert is_tie(1.0, 1.029)
-    assert is_tie(1.029, 1.0)
-    assert not is_tie(1.0, 1.031)
-    assert is_tie(1.0, 1.05, floor=0.06)
-    assert not is_tie(1.0, 1.05, floor=0.01)
-    assert is_tie(0.0, 0.0)
-    assert not is_tie(0.0, 1.0)
+def test_what_two_loads_of_a_model_differ_by_is_in_the_floor() -> None:
+    clock = Clock()
+    floor = aa_floor(clock.timer("a", 2.0), clock.timer("b", 2.1), rng=_rng(), clock=clock)
+    assert floor == pytest.approx(0.05)

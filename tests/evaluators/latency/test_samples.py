@@ -14,10 +14,11 @@ from paredown.evaluators import LatencySamples
 
 def test_percentiles_by_hand() -> None:
     samples = LatencySamples(tuple(float(ms) for ms in range(100, 0, -1)))
-    assert samples.percentiles() == {"p10": 10.0, "p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+    percentiles = {name: found.value for name, found in samples.measurements().items()}
+    assert percentiles == {"p10": 10.0, "p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
     thirty = LatencySamples(tuple(float(ms) for ms in range(1, 31)))
     assert thirty.percentile(10) == 3.0
-    assert LatencySamples((7.0,)).percentiles() == dict.fromkeys(("p10", "p50", "p90", "p95", "p99"), 7.0)
+    assert {found.value for found in LatencySamples((7.0,)).measurements().values()} == {7.0}
 
 
 def test_the_measurement_is_p10_and_keeps_the_samples() -> None:
@@ -61,6 +62,28 @@ def test_the_interval_covers_what_it_says() -> None:
         assert measurement.high is not None
         covered += measurement.low <= -math.log(0.9) <= measurement.high
     assert covered / 300 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 300)
+
+
+@pytest.mark.parametrize("q", [50, 90, 95, 99])
+def test_every_percentiles_interval_covers_what_it_says(q: int) -> None:
+    """Of an exponential time: 300 sessions of 400 runs, which are enough for p99."""
+    rng = np.random.default_rng(q)
+    covered, true = 0, -math.log(1 - q / 100)
+    for _ in range(300):
+        found = LatencySamples(tuple(rng.exponential(1.0, 400).tolist())).measurements()[f"p{q}"]
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= true <= found.high
+    assert covered / 300 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 300)
+
+
+@pytest.mark.parametrize(("n", "open_ended"), [(35, {"p90", "p95", "p99"}), (60, {"p95", "p99"}), (368, set())])
+def test_a_percentile_that_few_runs_say_nothing_of_has_an_open_end(n: int, open_ended: set[str]) -> None:
+    """0.99 ** 367 is more than a fortieth and 0.99 ** 368 less; likewise 0.95 ** 72 and 0.9 ** 36."""
+    found = LatencySamples(tuple(float(ms) for ms in range(n))).measurements()
+    assert {name for name, measured in found.items() if measured.high is None} == open_ended
+    assert all(measured.low is not None for name, measured in found.items() if name != "p10")
+    assert all(measured.samples == () for measured in found.values())
 
 
 @pytest.mark.parametrize("ms", [(), (1.0, math.nan), (math.inf,), (-0.1,)])

@@ -51,9 +51,9 @@ def compressed(model: nn.Module, inputs: Any, spec: LayerSpec) -> tuple[tuple[An
     return (model, assignment, variants, calibration, inputs), expected
 
 
-def test_formats_are_those_of_the_runtimes_and_pt2() -> None:
+def test_formats_are_those_of_the_runtimes_pt2_and_the_exports() -> None:
     assert list_formats()[:3] == ("paredown", "onnx", "openvino")
-    assert list_formats()[-1] == "pt2"
+    assert list_formats()[-5:] == ("pt2", "tensorrt-onnx", "compressed-tensors", "torchao-config", "executorch")
 
 
 def test_an_unknown_format_lists_the_known(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Ten layers, what a file of them takes, and the least that it could."""

@@ -1,0 +1,230 @@
+"""The check of an artifact that lies somewhere: files, data, quality, bytes, latency, in a fresh process.
+
+Where the task's original model is at hand, the artifact is compared with it too. Where only the artifact, its runtime
+and the task's data are, everything is checked that needs no original.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, InputError, MissingExtra, ParedownError, TaskError
+from ..evaluators import Measurement
+from ._artifact import Artifact, read_artifact
+from ._fresh import REFERENCE, Loaded, measure_fresh
+from ._plugins import Plugins
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..evaluators import Metric, Split
+    from ._data import Splits
+    from ._task import Task
+
+QUALITY_TOLERANCE = 2e-3
+"""Relative: how far a quality measured again may lie from the claim. Other cores may sum in another order."""
+LATENCY_TOLERANCE = 0.25
+"""Relative: beyond it the latency is said to differ. It never fails a check: the machine may be another, or busy."""
+
+Check = dict[str, Any]
+
+
+def verify_artifact(
+    path: Path | str, *, task: Task | Path | str | None = None, model: nn.Module | None = None
+) -> dict[str, Any]:
+    """Check an artifact's files, load it in a fresh process, measure it on the report split, and compare with its
+    claims.
+
+    `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
+    Data, quality and bytes must be what was claimed; a latency that differs is reported and does not fail the check.
+    The original model is compared with where it can be loaded; a check says so where it cannot.
+    Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
+    the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
+    """
+    from ._data import load_task_data
+    from ._driver import as_task
+    from ._loading import load_task_metric
+    from ._workshop import is_for_elsewhere, needs_factory, peak_memory_of
+
+    artifact = read_artifact(Path(path))
+    used = _own_task(artifact) if task is None else as_task(task)
+    if model is not None and needs_factory(artifact.format):
+        raise InputError(
+            f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model that was handed in "
+            "from Python; name the model's factory in the task's [model]"
+        )
+    Plugins.of(used).load()
+    splits, metric = load_task_data(used), load_task_metric(used)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as name:
+        folder = Path(name)
+        whole, why = _with_original(artifact, used, model, folder)
+        measured = whole if whole is not None else _alone(artifact, used, splits.report, metric, folder)
+        if not is_for_elsewhere(artifact.format):
+            measured |= peak_memory_of(
+                artifact.main_path, artifact.runtime, splits.report, threads=used.hardware.threads
+            )
+    checks = [{"name": "files", "ok": True, "detail": "every file matches its checksum"}]
+    checks += _data_checks(artifact, splits)
+    checks += _claim_checks(artifact, measured, metric.name)
+    if why:
+        checks.append({"name": "original", "ok": True, "detail": f"not compared with: {why}"})
+    return {
+        "ok": all(check["ok"] for check in checks),
+        "artifact": str(path),
+        "format": artifact.format,
+        "runtime": artifact.runtime,
+        "point": artifact.point,
+        "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
+        "measured": {name: m.to_dict(samples=False) for name, m in measured.items()},
+        "checks": checks,
+    }
+
+
+def _own_task(artifact: Artifact) -> Task:
+    """The task that the artifact was made from. Its factories are code, and an artifact may come from anybody: run are
+    files outside of it, where the task's author had them, and what comes with paredown. Raises `InputError` for code
+    that lies in the artifact, or is named by module (any function that is installed could be meant).
+    """
+    from ._task import Task
+    from ._task_code import is_file
+
+    task = Task.from_dict(artifact.task, base_dir=artifact.base_dir)
+    named = [task.model.factory if task.model else None, task.data.factory, task.quality.metric, *task.plugins]
+    files = [task.model.export if task.model else None]
+    for reference in filter(None, named):
+        source = reference.rpartition(":")[0] or (reference if reference in task.plugins else "")
+        if is_file(source):
+            files.append(source)
+        elif source and source.partition(".")[0] != "paredown":
+            raise InputError(
+                f"{artifact.folder} names code to be run, {reference!r}, and its word for that is not enough; give "
+                f"the task that you trust with --task"
+            )
+    for name in filter(None, files):
+        if task.path(name).resolve().is_relative_to(artifact.folder.resolve()):
+            raise InputError(
+                f"{artifact.folder} brings code of its own, {name!r}, and an artifact's code is not run; give the task "
+                f"that you trust with --task"
+            )
+    return task
+
+
+def _with_original(
+    artifact: Artifact, task: Task, model: nn.Module | None, folder: Path
+) -> tuple[dict[str, Measurement] | None, str]:
+    """What is measured beside the original; or None, and why the original is not to be had."""
+    from ..compressors import model_digest
+    from ..evaluators.runtimes import ExportError
+    from ._loading import load_task_model
+    from ._prepare import prepare
+    from ._workshop import Workshop, is_for_elsewhere, judge_loaded
+
+    if model is None:
+        try:
+            original = load_task_model(task)
+        except (TaskError, MissingExtra) as error:
+            return None, str(error)
+    else:
+        original = model
+    if model_digest(original) != artifact.model:
+        raise InputError(
+            f"{artifact.folder} was made from another model than the task's; give the task that it belongs to with "
+            f"--task"
+        )
+    prepared = prepare(task, store=folder / "store", model=model)
+    shop = Workshop(prepared)
+    try:
+        reference = shop.export({}, artifact.format, folder / "original")
+    except (MissingExtra, ExportError) as error:
+        return None, f"it cannot be exported here ({error})"
+    artifacts = {REFERENCE: reference, "artifact": artifact.main_path.resolve()}
+    elsewhere = is_for_elsewhere(artifact.format)
+    found = shop.measure(
+        artifacts, runtime=artifact.runtime, folder=folder / "fresh", throughput=not elsewhere, is_reference=elsewhere
+    )["artifact"]
+    _require_ran(artifact, found)
+    return judge_loaded(prepared, shop.reference, found)[0], ""
+
+
+def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
+    """What can be measured with the artifact and the data alone."""
+    from ..evaluators import evaluate_outputs, summarise
+    from ._workshop import is_for_elsewhere, latencies
+
+    elsewhere = is_for_elsewhere(artifact.format)
+    found = measure_fresh(
+        {"artifact": artifact.main_path.resolve()}, runtime=artifact.runtime, split=report,
+        batch_size=task.data.batch_size, threads=task.hardware.threads, folder=folder / "fresh",
+        model_source=_architecture(task), plugins=Plugins.of(task), seconds=task.hardware.latency_seconds,
+        latency=not elsewhere,
+        capacity=None if elsewhere else {
+            "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
+            "seconds": min(0.3, task.hardware.latency_seconds),
+        },
+    )["artifact"]  # fmt: skip
+    _require_ran(artifact, found)
+    measured = latencies(found, task.hardware.grid_g_per_kwh)
+    if not metric.needs_reference and found.outputs is not None:
+        scores = evaluate_outputs(metric, report, found.outputs)
+        measured[metric.name] = summarise(scores, metric, report.name)
+    return measured
+
+
+def _architecture(task: Task) -> dict[str, Any] | None:
+    """How a fresh process makes the architecture, without the original's weights; None where no model is named."""
+    data = task.to_dict()
+    if not data.get("model"):
+        return None
+    data["model"] = {key: value for key, value in data["model"].items() if key != "weights"}
+    return {"task": data, "base_dir": str(task.base_dir)}
+
+
+def _require_ran(artifact: Artifact, found: Loaded) -> None:
+    if found.reason is not None:
+        error = ConfigError if "belongs to another model" in found.reason else ParedownError
+        raise error(f"{artifact.folder} cannot be run: {found.reason}")
+
+
+def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:
+    """Whether the claims are about the very samples that are here."""
+    said, here = artifact.data.get("report"), splits.facts()["report"]
+    if said is None:  # schema 1 did not say
+        return []
+    same = said.get("sha256") == here["sha256"]
+    detail = f"the report split is the one that was claimed on, {here['n']} samples"
+    if not same:
+        detail = f"the report split is another than that of the claims ({here['n']} samples; {said.get('n')} then)"
+    return [{"name": "data", "ok": same, "detail": detail}]
+
+
+def _claim_checks(artifact: Artifact, measured: Mapping[str, Measurement], quality: str) -> list[Check]:
+    checks: list[Check] = []
+    claims = artifact.claims
+    if quality in claims and quality in measured:
+        claim, now = claims[quality].value, measured[quality].value
+        apart = abs(claim - now) / max(abs(claim), 1e-12)
+        checks.append(
+            {"name": quality, "ok": apart <= QUALITY_TOLERANCE, "detail": f"claimed {claim:.6g}, measured {now:.6g}"}
+        )
+    elif quality in claims:
+        checks.append(
+            {
+                "name": quality,
+                "ok": True,
+                "detail": f"claimed {claims[quality].value:.6g}; not measured: it compares with the original",
+            }
+        )
+    if "bytes" in claims and artifact.format == "paredown":
+        claimed, length = int(claims["bytes"].value), artifact.main_path.stat().st_size
+        checks.append({"name": "bytes", "ok": claimed == length, "detail": f"claimed {claimed}, the file has {length}"})
+    if "latency_ms" in measured and "latency_ms" in claims and claims["latency_ms"].source == "measured":
+        claim, now = claims["latency_ms"].value, measured["latency_ms"].value
+        close = abs(claim - now) <= LATENCY_TOLERANCE * claim
+        detail = f"claimed {claim:.4g} ms, measured {now:.4g} ms" + (
+            "" if close else "; another machine, or a busy one"
+        )
+        checks.append({"name": "latency_ms", "ok": True, "detail": detail})
+    return checks

@@ -1,0 +1,13 @@
+"""As little energy as the profile says, for little more divergence than the sensitivity plan's.
+
+What it does   as `_performance`, with the profile's energies (arithmetic, traffic, idling) in the place of its times
+Bad input      a profile without energies: an error that names it
+"""
+
+from __future__ import annotations
+
+from ._ground import Ground
+
+
+def energy_levels(ground: Ground, slack: float) -> tuple[int, ...]:
+    return ground.cheapest("energy_mj", slack).levels

@@ -1,0 +1,44 @@
+"""The rule that needs no space and no table: INT8, but FP16 where INT8 is too coarse for the weights.
+
+What it does   a layer stays in FP16 if the mean squared error of its INT8 weights, relative to their mean square, is
+               above a threshold; else it gets INT8 weights, and INT8 activations where [space] activation_bits has 8
+Source         the precision rule of mixed FP16/INT8 deployments; relative, so that one threshold fits all layers
+Did not help   it looks at weights alone: a layer that is coarse and unimportant stays in FP16 all the same
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from ...compressors import LayerSpec
+
+if TYPE_CHECKING:
+    from .._prepare import Prepared
+    from .._task import Task
+
+THRESHOLD = 1e-4
+"""Of the relative error: 40 dB."""
+
+FP16 = LayerSpec(weight_bits=16, weight_format="fp16")
+
+
+def fp16_mse_assignment(
+    prepared: Prepared, task: Task, threshold: float
+) -> tuple[dict[str, LayerSpec], Mapping[str, float]]:
+    """(fqn -> spec, fqn -> relative error of INT8). Layers that [space] leaves alone stay as they are."""
+    from ...compressors import applicable, compress, module_at
+
+    model, anatomy = prepared.bench.model, prepared.anatomy
+    int8 = LayerSpec(weight_bits=8, activation_bits=8 if 8 in task.space.activation_bits else 32)
+    assignment, errors = {}, {}
+    for layer in anatomy.layers:
+        if any(fnmatchcase(layer.fqn, glob) for glob in task.space.leave):
+            continue
+        spec = int8 if applicable(int8, layer) is None else int8.weight_only
+        weight = module_at(model, layer.fqn).weight
+        error = compress(weight.detach(), spec, layer).weight_error  # type: ignore[operator]
+        errors[layer.fqn] = error
+        assignment[layer.fqn] = FP16 if error > threshold else spec
+    return assignment, errors

@@ -1,0 +1,15 @@
+"""As fast as the profile says it can be, for little more divergence than the sensitivity plan's.
+
+What it does   least modelled latency among the candidates within the limits whose summed divergence is at most
+               1 + slack times the least; among equals the fewest bit operations, so that layers with many MACs and
+               little sensitivity get the narrow widths
+Did not help   a profile on which no width is faster: then the bit operations alone decide
+"""
+
+from __future__ import annotations
+
+from ._ground import Ground
+
+
+def performance_levels(ground: Ground, slack: float) -> tuple[int, ...]:
+    return ground.cheapest("latency_ms", slack).levels

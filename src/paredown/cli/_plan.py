@@ -1,0 +1,96 @@
+"""`paredown plan`: a config without a search."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _console as console
+from . import _format as fmt
+from ._options import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Strategy(StrEnum):
+    uniform = "uniform"
+    sensitivity = "sensitivity"
+    performance = "performance"
+    energy = "energy"
+    fp16_mse = "fp16-mse"
+
+
+def plan(
+    task: Annotated[
+        Path | None,
+        typer.Argument(metavar="TASK.toml", help="Default: the embedded handwritten digits.", show_default=False),
+    ] = None,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(help="The same everywhere; bits where they matter; fast or frugal on the profile; FP16 or INT8."),
+    ] = Strategy.sensitivity,
+    bits: Annotated[
+        float | None,
+        typer.Option(help="Mean bits a weight; default the task's limits on costs, else 4.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIMIT",
+            help='"bytes<=100000", "bytes<=25%" of the original, "latency_ms<=0.5"; may be repeated.',
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="fp16-mse: relative error of INT8 above which a layer stays in FP16; 1e-4 by default."),
+    ] = None,
+    slack: Annotated[
+        float, typer.Option(min=0.0, help="performance, energy: how much more divergence they may spend.")
+    ] = 0.25,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.json", help="Write the config, for `paredown apply`.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A config by a rule, without a search: uniform, or from the sensitivity table. Nothing of it is evaluated."""
+    from ..digits import TASK_PATH
+    from ..search import plan as make_plan
+    from ..search._ledger import write_atomic
+    from ._progress import display
+
+    if task is None:
+        console.say("no task given: planning for the embedded handwritten digits")
+    with display("paredown plan") as progress:
+        found = make_plan(
+            task or TASK_PATH, strategy=strategy.value, bits=bits, limits=limit, threshold=threshold, slack=slack,
+            progress=progress,
+        )  # fmt: skip
+    if out is not None:
+        write_atomic(out, json.dumps(dict(found.config), indent=2) + "\n")
+    if as_json:
+        console.show_json(found.to_dict())
+    else:
+        from ._tables import facts_table
+
+        shown = {name: fmt.measurement(name, m) for name, m in found.metrics.items() if "@" not in name}
+        console.show(facts_table({"strategy": found.strategy, **shown}))
+        console.show(_levels(found.config["layers"]))
+    if out is not None:
+        console.say(f"next: paredown apply {out} --task {task or 'TASK.toml'} --out DIR")
+
+
+def _levels(layers: dict[str, dict[str, Any]]) -> Table:
+    from ..compressors import LayerSpec
+    from ._tables import table
+
+    made = table("layer", "becomes")
+    for fqn, spec in layers.items():
+        made.add_row(fqn, LayerSpec.from_dict(spec).label())
+    return made

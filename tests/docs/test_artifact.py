@@ -1,0 +1,211 @@
+"""The reader in docs/artifact.md knows nothing of paredown or torch, and reads every artifact to the bit."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from paredown.compressors import (
+    FLOAT_BITS,
+    FORMAT_BITS,
+    Anatomy,
+    LayerSpec,
+    calibrate,
+    compress,
+    describe_file,
+    load_model,
+    module_at,
+    save_model,
+)
+from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
+from paredown.testing._models import AWKWARD
+
+PAGE = Path(__file__).parents[2] / "docs" / "artifact.md"
+SOURCE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[-1]
+
+
+@pytest.fixture(scope="module")
+def read() -> Callable[[Path], Any]:
+    module = types.ModuleType("reader")
+    exec(compile(SOURCE, str(PAGE), "exec"), module.__dict__)
+    found: Callable[[Path], Any] = module.__dict__["read"]
+    return found
+
+
+def same(read: Callable[[Path], Any], path: Path, fresh: nn.Module) -> None:
+    """Every tensor of the loaded model, and every layer's input, as the reader has them."""
+    specs = load_model(path, fresh)
+    tensors, layers = read(path)
+    state = {name: value for name, value in fresh.state_dict().items() if isinstance(value, torch.Tensor)}
+    assert set(tensors) == set(state)
+    for name, value in state.items():
+        expected = value.float() if value.dtype == torch.bfloat16 else value
+        assert expected.numpy().tobytes() == np.ascontiguousarray(tensors[name]).tobytes(), name
+    described = describe_file(path)["layers"]
+    for fqn, (spec, qparams) in layers.items():
+        activation = described[fqn]["activation"]
+        assert (None if activation is None else (activation["scale"], activation["zero_point"])) == qparams
+        assert spec.get("a", FLOAT_BITS) == specs[fqn].activation_bits
+
+
+GRIDS = [(name, bits) for name, widths in FORMAT_BITS.items() for bits in widths if name != "adaptive"]
+
+
+def saved(path: Path, specs: list[LayerSpec], *, entropy: bool, name: str = "convolutions") -> nn.Module:
+    """A model whose layers get the specs in turn; gives a fresh one of the same architecture."""
+    model, inputs = AWKWARD[name]()
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy)
+    assignment = {layer.fqn: specs[i % len(specs)] for i, layer in enumerate(anatomy.layers)}
+    variants = {
+        fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn])  # type: ignore[arg-type]
+        for fqn, spec in assignment.items()
+    }
+    save_model(path, model, assignment, variants, calibration, entropy=entropy)
+    fresh, _ = AWKWARD[name]()
+    return fresh
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize(("format", "bits"), GRIDS)
+def test_every_format_of_weights(read: Any, tmp_path: Path, format: str, bits: int, entropy: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    plain = LayerSpec(weight_bits=bits, weight_format=format)
+    specs = [plain]
+    if bits < 16:
+        more = {"weight_bits": bits, "weight_format": format}
+        specs = [
+            LayerSpec(**more, group_size=8, scale_bits=16),
+            LayerSpec(**more, group_size="tensor", sparsity=0.6, activation_bits=8),
+            LayerSpec(**more, sparsity=0.3, activation_bits=8, activation_scheme="dynamic"),
+        ]
+    same(read, path, saved(path, specs, entropy=entropy))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [LayerSpec()],
+        [LayerSpec(rank=0.3), LayerSpec(rank=0.3, sparsity=0.6, weight_bits=4, activation_bits=8)],
+        [LayerSpec(sparsity=0.5), LayerSpec(sparsity=0.9), LayerSpec(sparsity=0.1)],
+    ],
+    ids=["as it is", "low rank", "sparse"],
+)
+def test_low_rank_sparse_and_untouched(read: Any, tmp_path: Path, specs: list[LayerSpec], entropy: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    same(read, path, saved(path, specs, entropy=entropy))
+
+
+@pytest.mark.parametrize("name", ["tied_weights", "shared_module", "never_runs", "keyword_inputs"])
+def test_models_that_share_and_leave_out(read: Any, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.safetensors"
+    same(read, path, saved(path, [LayerSpec(weight_bits=4)], entropy=False, name=name))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_a_format_that_was_chosen_for_the_weight(read: Any, tmp_path: Path, entropy: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    adaptive = LayerSpec(weight_bits=3, weight_format="adaptive", scale_bits=16)
+    same(read, path, saved(path, [adaptive, LayerSpec()], entropy=entropy, name="keyword_inputs"))
+
+
+def pattern_for(name: str) -> torch.Tensor:
+    """A mask (48, 80) that the sparse format of this name holds in the fewest bytes of all."""
+    rng = np.random.default_rng(4)
+    mask = np.zeros((48, 80), dtype=bool)
+    if name == "bitmap":
+        mask = rng.random((48, 80)) < 0.4
+    elif name == "coo":
+        mask.reshape(-1)[rng.choice(48 * 80, 3, replace=False)] = True
+    elif name in ("csr", "csc"):
+        few = np.array([np.isin(np.arange(80), rng.choice(80, 3, replace=False)) for _ in range(48)])
+        mask = few
+        mask[7], mask[9] = False, rng.random(80) < 0.1
+        mask = mask if name == "csr" else np.ascontiguousarray(mask.reshape(80, 48)).reshape(48, 80)
+    elif name == "bsr":
+        mask = np.kron(rng.random((12, 20)) < 0.2, np.ones((4, 4))) > 0
+    elif name == "ell":
+        mask = np.array([np.isin(np.arange(80), rng.choice(80, 3, replace=False)) for _ in range(48)])
+    elif name == "dia":
+        mask = np.eye(48, 80, k=3) + np.eye(48, 80, k=-5) > 0
+    elif name == "nm":
+        mask = np.array([np.isin(np.arange(4), rng.choice(4, 1)) for _ in range(48 * 20)]).reshape(48, 80)
+    elif name == "blockmap":
+        mask = np.kron(rng.random((48, 10)) < 0.2, np.ones((1, 8))) * (rng.random((48, 80)) < 0.5) > 0
+    elif name == "gaps":
+        mask = rng.random((48, 80)) < 0.1
+    return torch.from_numpy(mask)
+
+
+@pytest.mark.parametrize("bits", [4, FLOAT_BITS])
+@pytest.mark.parametrize("name", SPARSE_FORMATS)
+def test_every_sparse_format(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bits: int) -> None:
+    """The rule is made to choose this one format, so that all of them are written and read."""
+    from paredown.compressors.storage import _parts
+
+    monkeypatch.setattr(_parts, "smallest", lambda pattern, bits, size=None: encode_as(pattern, name, bits))
+    model = nn.Sequential(nn.Linear(80, 48))
+    mask = pattern_for(name)
+    with torch.no_grad():
+        model[0].weight.mul_(mask)
+    anatomy = Anatomy.trace(model, torch.zeros(1, 80))
+    zeros = float((~mask).sum()) / mask.numel()
+    spec = LayerSpec(weight_bits=bits, sparsity=zeros)
+    variant = compress(model[0].weight, spec, anatomy["0"])
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, {"0": spec}, {"0": variant})
+    assert describe_file(path)["layers"]["0"]["stored"] == [name]
+    fresh = nn.Sequential(nn.Linear(80, 48))
+    same(read, path, fresh)
+    assert torch.equal(fresh[0].weight.detach(), variant.effective)
+
+
+def test_half_precision_and_other_types(read: Any, tmp_path: Path) -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4).to(torch.bfloat16)
+            self.short = nn.Parameter(torch.randn(3).half())
+            self.steps: torch.Tensor
+            self.register_buffer("steps", torch.tensor(7))
+            self.register_buffer("flags", torch.tensor([True, False]))
+
+    model, fresh = Mixed(), Mixed()
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, {}, {})
+    same(read, path, fresh)
+
+
+def test_it_needs_numpy_alone(tmp_path: Path) -> None:
+    """In a process of its own, where torch and paredown cannot be imported."""
+    path = tmp_path / "model.safetensors"
+    fresh = saved(path, [LayerSpec(weight_bits=3, sparsity=0.5)], entropy=True)
+    load_model(path, fresh)
+    script = tmp_path / "reader.py"
+    guard = "import sys\nsys.modules['torch'] = sys.modules['paredown'] = None\n"
+    script.write_text(
+        guard + SOURCE + "\ntensors, layers = read(sys.argv[1])\n"
+        "print(json.dumps({n: [str(t.dtype), float(t.astype('f8').sum())] for n, t in tensors.items()}))\n"
+    )
+    done = subprocess.run([sys.executable, "-I", script, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name, value in fresh.state_dict().items():
+        assert found[name][1] == pytest.approx(float(value.double().sum()), rel=1e-9, abs=1e-9)
+
+
+def test_the_page_says_how_long_it_is() -> None:
+    lines = [line for line in SOURCE.splitlines() if line.strip()]
+    assert len(lines) <= 150

@@ -1,0 +1,327 @@
+"""An artifact far from home: loaded, checked without its original, compared, and never allowed to run code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import paredown
+from paredown.errors import ConfigError, InputError, IntegrityError, ParedownError
+from paredown.evaluators import Measurement
+from paredown.search import Task, apply_config, diff, verify_artifact
+from paredown.search._agreement import Agreement
+from paredown.search._artifact import read_artifact
+from paredown.search._check_artifact import _data_checks
+from paredown.search._config import assignment_of
+from paredown.search._data import load_task_data
+from paredown.search._prepare import prepare
+from paredown.search._workshop import Workshop, write_artifact
+
+TINY = Path(__file__).parent / "tiny" / "tiny.py"
+LAYERS = {
+    "first": {"weight_bits": 4, "activation_bits": 8},
+    "second": {"weight_bits": 3, "sparsity": 0.8},
+    "last": {"weight_bits": 8},
+}
+
+
+def tiny() -> nn.Module:
+    namespace: dict[str, Any] = {"__name__": "tiny"}
+    exec(compile(TINY.read_text(), str(TINY), "exec"), namespace)
+    model: nn.Module = namespace["model"]()
+    return model
+
+
+def changed() -> nn.Module:
+    """The architecture with other weights."""
+    model = tiny()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a task, its code and its weights, and artifacts that were made there: plain, coded, another."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(TINY, home / "tiny.py")
+    torch.manual_seed(5)
+    weights = {name: torch.randn_like(value) * 0.4 for name, value in tiny().state_dict().items()}
+    save_file(weights, home / "weights.safetensors")
+    task = Task.from_dict(
+        {
+            "model": {"factory": "tiny.py:model", "weights": "weights.safetensors"},
+            "data": {"factory": "tiny.py:data"},
+            "hardware": {"runtime": "torch", "latency_seconds": 0.02},
+            "space": {"weight_bits": [3, 4, 8], "activation_bits": [8, 32]},
+            "mlflow": {"enabled": False},
+        },
+        base_dir=home,
+    )
+    config = {"schema_version": 1, "layers": LAYERS}
+    other = {"schema_version": 1, "layers": {**LAYERS, "last": {"weight_bits": 6}}}
+    apply_config(config, task, home / "plain")
+    apply_config(config, task, home / "coded", entropy=True)
+    shop = Workshop(prepare(task, store=home / "store"))
+    assignment = assignment_of(other, shop.prepared.anatomy)
+    main = shop.export(assignment, "paredown", home / "other")
+    claims = {"bytes": Measurement(value=float(main.stat().st_size), unit="B")}
+    write_artifact(
+        home / "other", main=main, shop=shop, assignment=assignment, claims=claims, point="config", format="paredown",
+        facts={},
+    )  # fmt: skip
+    return home
+
+
+def away(home: Path, tmp_path: Path) -> Path:
+    """The artifact where the original's weights are not."""
+    shutil.copytree(home / "plain", tmp_path / "artifact")
+    shutil.copy(home / "tiny.py", tmp_path / "tiny.py")
+    return tmp_path / "artifact"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_what_is_loaded_is_a_plain_module(home: Path) -> None:
+    plain, coded = (paredown.load(home / name, changed) for name in ("plain", "coded"))
+    assert not plain.training
+    x = torch.randn(5, 16)
+    with torch.no_grad():
+        assert torch.equal(plain(x), coded(x))
+    state = plain.state_dict()
+    assert set(state) == set(tiny().state_dict())
+    assert int((state["second.weight"] == 0).sum()) >= round(0.8 * 24 * 24)
+    assert [len(m._forward_pre_hooks) for m in (plain.first, plain.second, plain.last)] == [1, 0, 0]
+    alone = paredown.load(home / "plain" / "model.safetensors", changed)
+    assert torch.equal(alone.state_dict()["first.weight"], state["first.weight"])
+
+
+def test_the_manifest_says_where_it_comes_from(home: Path) -> None:
+    plain, coded = (read_artifact(home / name) for name in ("plain", "coded"))
+    assert set(plain.data) == {"calibration", "search", "report"}
+    assert sum(facts["n"] for facts in plain.data.values()) == 400
+    assert all(len(facts["sha256"]) == 64 for facts in plain.data.values())
+    assert plain.storage == {"entropy": False}
+    assert coded.storage == {"entropy": True}
+    assert plain.agreement.startswith("outputs within 0.0e+00")
+    for artifact in (plain, coded):
+        assert artifact.claims["bytes"].value == artifact.main_path.stat().st_size
+
+
+def test_verified_at_home_and_away(home: Path, tmp_path: Path) -> None:
+    found = verify_artifact(home / "coded")
+    assert found["ok"]
+    assert {"accuracy", "divergence", "speedup"} <= set(found["measured"])
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
+    found = verify_artifact(artifact)
+    assert found["ok"]
+    assert found["measured"]["accuracy"]["value"] == found["claims"]["accuracy"]["value"]
+    assert "latency_ms" in found["measured"]
+    assert "divergence" not in found["measured"]
+    assert "weights.safetensors" in found["checks"][-1]["detail"]
+
+
+def test_claims_about_other_data_are_not_confirmed(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    splits = load_task_data(Task.from_dict(dict(read_artifact(artifact).task), base_dir=home))
+    assert [check["ok"] for check in _data_checks(read_artifact(artifact), splits)] == [True]
+    edit(artifact, lambda d: d["data"]["report"].update(sha256="0" * 64))
+    (check,) = _data_checks(read_artifact(artifact), splits)
+    assert not check["ok"]
+    assert "another than that of the claims" in check["detail"]
+
+
+def test_another_model_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="belongs to another model: the model has no first"):
+        paredown.load(home / "plain", lambda: nn.Sequential(nn.Linear(16, 10)))
+    with pytest.raises(InputError, match=r"model_factory must return a torch\.nn\.Module, got dict"):
+        paredown.load(home / "plain", dict)  # type: ignore[arg-type]
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
+    code = (tmp_path / "tiny.py").read_text()
+    (tmp_path / "tiny.py").write_text(code.replace("nn.Linear(24, 24)", "nn.Linear(24, 24, bias=False)"))
+    with pytest.raises(ConfigError, match=r"cannot be run: .* belongs to another model"):
+        verify_artifact(artifact)
+    (tmp_path / "tiny.py").write_text(code)
+    save_file(tiny().state_dict(), tmp_path / "weights.safetensors")  # a model of the same shape
+    with pytest.raises(InputError, match="was made from another model than the task's"):
+        verify_artifact(artifact)
+
+
+def test_a_format_of_another_runtime_says_who_runs_it(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(format="onnx", runtime="onnxruntime"))
+    with pytest.raises(InputError, match=r"no module of PyTorch; the runtime 'onnxruntime' runs it"):
+        paredown.load(artifact, changed)
+
+
+def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None:
+    """Reading, loading and comparing run nothing; checking runs only what lies outside of the artifact."""
+    artifact = away(home, tmp_path)
+    (artifact / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    for change, complaint in (
+        (lambda d: d["task"]["model"].update(factory="artifact/evil.py:model"), r"brings code of its own, 'art.*evil"),
+        (lambda d: d["task"]["data"].update(factory="os:system"), "names code to be run, 'os:system'"),
+        (lambda d: d["task"].update(plugins=["artifact/evil.py"]), r"brings code of its own, 'artifact/evil\.py'"),
+        (lambda d: d["task"].update(plugins=["evil"]), "names code to be run, 'evil'"),
+    ):
+        shutil.copy(home / "plain" / "manifest.json", artifact / "manifest.json")
+        edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
+        edit(artifact, change)
+        read_artifact(artifact)
+        paredown.load(artifact, changed)
+        diff(artifact, artifact)
+        with pytest.raises(InputError, match=complaint):
+            verify_artifact(artifact)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_schema_1_is_read(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+
+    def back(data: dict[str, Any]) -> None:
+        data["schema_version"] = 1
+        for key in ("data", "agreement", "storage"):
+            del data[key]
+
+    edit(artifact, back)
+    read = read_artifact(artifact)
+    assert (read.data, read.agreement, read.storage) == ({}, "", {"entropy": False})
+    paredown.load(artifact, changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda d: d.update(schema_version=3), InputError, "An artifact of a later version needs a later paredown"),
+        (lambda d: d.update(schema_version=True), InputError, "schema version True"),
+        (lambda d: d.update(files=[]), IntegrityError, "files must be a dict"),
+        (lambda d: d["files"].update({"config.json": 3}), IntegrityError, "must say bytes and sha256"),
+        (lambda d: d.update(main=7), IntegrityError, "main must be a str"),
+        (lambda d: d["claims"].update(accuracy=0.9), IntegrityError, "no measurement"),
+        (lambda d: d["files"].update({"a\0b": {"bytes": 1, "sha256": ""}}), IntegrityError, "is no name of a file"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(
+    home: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], error: type[Exception], says: str
+) -> None:
+    artifact = away(home, tmp_path)
+    edit(artifact, change)
+    with pytest.raises(error, match=says):
+        paredown.load(artifact, changed)
+
+
+def test_a_manifest_nested_without_end(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    (artifact / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(IntegrityError, match="is not JSON"):
+        paredown.load(artifact, changed)
+
+
+class TestDiff:
+    def test_of_two_artifacts(self, home: Path) -> None:
+        found = diff(home / "plain", home / "other")
+        assert json.loads(json.dumps(found)) == found
+        assert not found["same"]
+        rows = {row["layer"]: row for row in found["layers"]}
+        assert [name for name, row in rows.items() if not row["same"]] == ["last"]
+        assert (rows["last"]["a"]["label"], rows["last"]["b"]["label"]) == ("w8", "w6")
+        assert rows["last"]["a"]["bytes"] - rows["last"]["b"]["bytes"] == 240 * 8 // 8 - 240 * 6 // 8
+        assert 0 < rows["last"]["weight_error"] < 1e-2
+        assert rows["first"]["weight_error"] == 0.0
+        assert rows["second"]["a"]["stored"] != ["dense"]
+        assert found["claims"]["bytes"]["a"] > found["claims"]["bytes"]["b"]
+
+    def test_entropy_coding_changes_no_layer(self, home: Path) -> None:
+        found = diff(home / "plain", home / "coded")
+        assert found["same"]
+        assert {row["weight_error"] for row in found["layers"]} == {0.0}
+
+    def test_of_configs(self, home: Path, tmp_path: Path) -> None:
+        path = tmp_path / "by-hand.json"
+        path.write_text(json.dumps({"schema_version": 1, "layers": {"first": {"weight_bits": 4}}}))
+        found = diff(path, home / "plain" / "config.json")
+        assert [(row["layer"], row["a"]["label"], row["b"]["label"]) for row in found["layers"]] == [
+            ("first", "w4", "w4 a8"), ("second", "fp32", "w3 s80"), ("last", "fp32", "w8")
+        ]  # fmt: skip
+        assert {row["weight_error"] for row in found["layers"]} == {None}
+        beside = diff(path, home / "plain")
+        assert beside["b"]["kind"] == "artifact"
+        assert "both are of our own format" in beside["notes"][0]
+
+    def test_what_is_neither(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="there is nothing at"):
+            diff(tmp_path / "nowhere", tmp_path)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError, match=r"has neither manifest\.json nor config\.json"):
+            diff(tmp_path / "empty", tmp_path)
+        (tmp_path / "task.json").write_text('{"model": {}}')
+        with pytest.raises(ConfigError, match="is it a config"):
+            diff(tmp_path / "task.json", tmp_path / "task.json")
+
+    def test_on_the_command_line(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        from paredown.cli import main
+
+        assert main(["diff", str(home / "plain"), str(home / "other")]) == 0
+        captured = capsys.readouterr()
+        assert "last" in captured.out
+        assert "first" not in captured.out
+        assert "1 of 3 layers differ" in captured.err
+        assert main(["diff", str(home / "plain"), str(home / "coded"), "--all", "--json"]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["same"]
+        assert "no layer differs" in captured.err
+
+
+class TestAgreement:
+    def test_by_hand(self) -> None:
+        expected = torch.tensor([[1.0, 0.0], [0.0, 4.0], [0.0, 2.0]])
+        found = torch.tensor([[1.0, 0.0], [0.0, 4.0], [1.2, 1.0]])
+        agreement = Agreement.of(found, expected)
+        assert (agreement.apart, agreement.same_answer, agreement.margin) == pytest.approx((0.3, 2 / 3, 0.5))
+        kept, said = agreement.verdict(integer=True)
+        assert not kept
+        assert said.startswith("outputs within 3.0e-01 of PyTorch's, the same answer on 66.67 %; where it differs the")
+        assert said.endswith("led by 5.0e-01 at most")
+        assert not agreement.verdict(integer=False)[0]
+
+    def test_what_keeps_the_bound(self) -> None:
+        expected = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
+        near = Agreement.of(expected + 1e-6, expected)
+        assert near.verdict(integer=False)[0]
+        rounded = Agreement.of((expected * 500).round() / 500, expected)
+        assert rounded.verdict(integer=True)[0]
+        assert not rounded.verdict(integer=False)[0]
+
+    def test_an_export_that_computes_something_else_is_not_written(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = Workshop.expected
+        monkeypatch.setattr(Workshop, "expected", lambda self, assignment: expected(self, assignment) + 1.0)
+        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        config = {"schema_version": 1, "layers": {"last": {"weight_bits": 8}}}
+        with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
+            apply_config(config, task, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_entropy_coding_is_for_our_own_format(home: Path, tmp_path: Path) -> None:
+    task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+    with pytest.raises(InputError, match="'pt2' is its runtime's own"):
+        apply_config({"schema_version": 1, "layers": {}}, task, tmp_path / "out", format="pt2", entropy=True)
+    assert not (tmp_path / "out").exists()

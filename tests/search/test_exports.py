@@ -1,0 +1,46 @@
+"""Artifacts for elsewhere: what is claimed of them, and what is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from paredown.errors import InputError
+from paredown.search import Task, apply_config, verify_artifact
+from paredown.search._artifact import MANIFEST, read_artifact
+
+W4 = {"schema_version": 1, "layers": {fqn: {"weight_bits": 4} for fqn in ("first", "second", "last")}}
+
+
+def test_what_is_loaded_here_is_measured_but_for_the_time(tiny_task: Callable[..., Task], tmp_path: Path) -> None:
+    out = apply_config(W4, tiny_task(), tmp_path / "out", format="compressed-tensors")
+    artifact = read_artifact(out)
+    assert (artifact.format, artifact.runtime, artifact.main) == (
+        "compressed-tensors",
+        "torch",
+        "huggingface/config.json",
+    )
+    assert artifact.claims["accuracy"].source == "measured"
+    assert artifact.claims["latency_ms"].source == "modelled"
+    assert "speedup" not in artifact.claims
+    checked = verify_artifact(out)
+    assert checked["ok"]
+    assert "latency_ms" not in checked["measured"]
+
+
+def test_what_nothing_here_can_run_has_no_claims(tiny_task: Callable[..., Task], tmp_path: Path) -> None:
+    out = apply_config(W4, tiny_task(), tmp_path / "out", format="torchao-config")
+    assert sorted(file.name for file in out.iterdir()) == ["export-notes.json", "torchao.json"]
+    assert json.loads((out / "export-notes.json").read_text())["written_as"]["first"] == "IntxWeightOnlyConfig"
+    with pytest.raises(InputError, match=rf"expected a folder with {MANIFEST}"):
+        verify_artifact(out)
+
+
+def test_bare_weights_of_a_model_from_python_are_refused(tiny_task: Callable[..., Task], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'compressed-tensors' holds weights only"):
+        apply_config(W4, tiny_task(), tmp_path / "out", format="compressed-tensors", model=nn.Linear(16, 10))
+    assert not (tmp_path / "out").exists()

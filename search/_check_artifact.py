@@ -53,7 +53,7 @@ def verify_artifact(
     used = _own_task(artifact) if task is None else as_task(task)
     if model is not None and needs_factory(artifact.format):
         raise InputError(
-            f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model that was handed in "
+            f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model handed in "
             "from Python; name the model's factory in the task's [model]"
         )
     Plugins.of(used).load()

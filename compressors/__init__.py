@@ -10,35 +10,53 @@ from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
 from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._spec import ACTIVATION_BITS, FLOAT_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec, formats
+from ._pattern import Pattern
+from ._spec import (
+    ACTIVATION_BITS,
+    FLOAT_BITS,
+    FORMAT_BITS,
+    RANK_FORMS,
+    SPEC_VERSION,
+    WEIGHT_BITS,
+    LayerSpec,
+    formats,
+)
 
 if TYPE_CHECKING:
-    from ._calibration import ActivationRange, Calibration, activation_quantizer, calibrate
-    from ._compress import applicable, compress, decode, needs_moments
+    from ._calibration import ActivationRange, Calibration, Rounding, activation_quantizer, calibrate, rounding_of
+    from ._compress import applicable, compress, decode, needs_gradients, needs_moments
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
+    from ._gradients import Gradients, LayerGradients, collect_gradients
+    from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
     from ._registry import (
+        is_method,
         methods,
         register_activation_method,
         register_rank_method,
         register_sparsity_method,
         register_weight_method,
     )
+    from ._repair import Repairs, installed
     from ._resident import CompressedModel
+    from ._scaling import SCALINGS, scale_channels
     from ._store import VariantStore
-    from ._variant import Variant
+    from ._variant import EvenCodes, Variant
     from .quantization import ActivationQuantizer
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
 
 _LAZY = {
     "ActivationRange": "._calibration",
     "Calibration": "._calibration",
+    "Rounding": "._calibration",
     "activation_quantizer": "._calibration",
+    "rounding_of": "._calibration",
     "calibrate": "._calibration",
     "applicable": "._compress",
     "compress": "._compress",
     "decode": "._compress",
+    "needs_gradients": "._compress",
     "needs_moments": "._compress",
     "model_digest": "._digest",
     "tensor_digest": "._digest",
@@ -46,15 +64,26 @@ _LAZY = {
     "forward": "._forward",
     "module_at": "._forward",
     "preserved": "._forward",
+    "Link": "._links",
+    "find_links": "._links",
+    "Gradients": "._gradients",
+    "LayerGradients": "._gradients",
+    "collect_gradients": "._gradients",
     "LayerMoments": "._moments",
     "Moments": "._moments",
+    "is_method": "._registry",
     "methods": "._registry",
     "register_activation_method": "._registry",
     "register_rank_method": "._registry",
     "register_sparsity_method": "._registry",
     "register_weight_method": "._registry",
+    "Repairs": "._repair",
+    "installed": "._repair",
     "CompressedModel": "._resident",
+    "SCALINGS": "._scaling",
+    "scale_channels": "._scaling",
     "VariantStore": "._store",
+    "EvenCodes": "._variant",
     "Variant": "._variant",
     "ActivationQuantizer": ".quantization",
     "describe_file": ".storage",
@@ -70,40 +99,57 @@ __all__ = [
     "FLOAT_BITS",
     "FORMAT_BITS",
     "KINDS",
+    "RANK_FORMS",
+    "SCALINGS",
+    "SPEC_VERSION",
     "WEIGHT_BITS",
     "ActivationQuantizer",
     "ActivationRange",
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "EvenCodes",
+    "Gradients",
     "Inputs",
+    "LayerGradients",
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
+    "Link",
     "Moments",
+    "Pattern",
+    "Repairs",
+    "Rounding",
     "Variant",
     "VariantStore",
     "activation_quantizer",
     "applicable",
     "calibrate",
+    "collect_gradients",
     "compress",
     "decode",
     "describe_file",
+    "find_links",
     "fixed_bytes",
     "formats",
     "forward",
+    "installed",
+    "is_method",
     "layer_bytes",
     "load_model",
     "methods",
     "model_digest",
     "module_at",
+    "needs_gradients",
     "needs_moments",
     "preserved",
     "register_activation_method",
     "register_rank_method",
     "register_sparsity_method",
     "register_weight_method",
+    "rounding_of",
     "save_model",
+    "scale_channels",
     "stored_bytes",
     "tensor_digest",
 ]

@@ -12,7 +12,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = ("linear", "conv1d", "conv2d", "embedding")
+KINDS = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +21,15 @@ class LayerInfo:
 
     fqn           full name of the module; for a module reached by several names, the first
     kind          one of `KINDS`
-    weight_shape  the weight's shape; axis 0 is the output channel (for an embedding: the row)
+    weight_shape  the weight's shape; axis 0 is the output channel (for an embedding the row, for a transposed
+                  convolution the *input* channel, as PyTorch has it)
     groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
     n_calls       how often the layer runs in one forward pass (a shared module runs several times)
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
     input_shape   of the first call, without the batch axis; likewise `output_shape`
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
+    shared_input, sum_after  see `_readers.Readers`: where its input and output are rounded by `activation_scope` tensor
     """
 
     fqn: str
@@ -40,6 +42,8 @@ class LayerInfo:
     output_shape: tuple[int, ...] = ()
     has_bias: bool = False
     tied_to: tuple[str, ...] = ()
+    shared_input: str = ""
+    sum_after: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dict(_listed(asdict(self)))
@@ -48,6 +52,11 @@ class LayerInfo:
     def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
         """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
         return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
+
+    @property
+    def is_transposed(self) -> bool:
+        """A transposed convolution: the rows of its weight meet different inputs, and no method can look at these."""
+        return self.kind.startswith("conv_transpose")
 
     @property
     def n_weights(self) -> int:

@@ -12,20 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import ConfigError, InputError
 from . import quantization  # noqa: F401  (registers the built-in activation method)
 from ._anatomy import Anatomy
 from ._forward import forward, module_at, preserved
+from ._gradients import Gradients
 from ._moments import MomentCollector, Moments
 from ._registry import ACTIVATION
 from ._spec import LayerSpec
-from .quantization import ActivationQuantizer, DynamicQuantizer
+from .quantization import ActivationQuantizer, DynamicQuantizer, OutputQuantizer
 from .quantization._activation import affine_qparams, symmetric_qparams
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SAMPLE = 32768
 _BITS = 8
+_DEFAULT = LayerSpec().activation_method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +52,20 @@ class ActivationRange:
 class Calibration:
     """fqn -> range of the layer's input. Layers with integer inputs (embeddings) have none.
 
-    ranges   by the method "affine" at 8 bits; other methods and widths have theirs in `others`, under the method's name
-             ("percentile") or, at another width, name@bits ("affine@4") -> fqn -> range
+    ranges   by the default method at 8 bits; other methods and widths have theirs in `others`, under the method's name
+             ("percentile") or, at another width, name@bits ("minmax@4") -> fqn -> range
+    places   fqn -> (shared_input, sum_after) of `LayerInfo`, of the layers that have either, where `calibrate` was
+             asked for tensors; the range of a layer's output then stands in the mappings above under `output_key(fqn)`
     moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
+    gradients  of the loss, where `collect_gradients` was asked for them and they were put here; likewise
     digest   sha256 over the ranges: it identifies the calibration of the activations
     """
 
     ranges: Mapping[str, ActivationRange]
     others: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     moments: Moments | None = None
+    gradients: Gradients | None = None
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -67,7 +75,7 @@ class Calibration:
         """(scale, zero_point) for the layer's input under `spec`. Raises `ConfigError` if it was not calibrated."""
         method = spec.activation_method
         key = _key(method, spec.activation_bits)
-        ranges = self.ranges if key == "affine" else self.others.get(key, {})
+        ranges = self.ranges if key == _DEFAULT else self.others.get(key, {})
         if fqn not in ranges:
             raise ConfigError(
                 f"{fqn} is to have {spec.activation_bits}-bit activations by {method!r}, but the calibration holds no "
@@ -80,20 +88,25 @@ class Calibration:
         data: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "ranges": _ranges_to_dict(self.ranges)}
         if self.others:
             data["others"] = {method: _ranges_to_dict(ranges) for method, ranges in self.others.items()}
+        if self.places:
+            data["places"] = {fqn: list(place) for fqn, place in self.places.items()}
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """Raises `ConfigError` for an unknown key or schema version."""
-        if unknown := sorted(set(data) - {"schema_version", "ranges", "others"}):
-            raise ConfigError(f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others")
+        if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places"}):
+            raise ConfigError(
+                f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others, places"
+            )
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ConfigError(
                 f"a calibration of schema_version {SCHEMA_VERSION} is expected, got {data.get('schema_version')!r}; "
                 f"calibrate again"
             )
         others = {method: _ranges_from_dict(ranges) for method, ranges in data.get("others", {}).items()}
-        return cls(ranges=_ranges_from_dict(data.get("ranges", {})), others=others)
+        places = {fqn: (str(taken), str(given)) for fqn, (taken, given) in data.get("places", {}).items()}
+        return cls(ranges=_ranges_from_dict(data.get("ranges", {})), others=others, places=places)
 
 
 def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> tuple[float, int]:
@@ -105,10 +118,71 @@ def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpe
     return calibration.qparams(fqn, spec)
 
 
+def output_key(fqn: str) -> str:
+    """Under what the range of a layer's output stands in a calibration."""
+    return f"{fqn}:output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """Where a layer's activations are rounded, and to what.
+
+    input_at    fqn of the module before which the layer's input is rounded: the layer, or one around it
+    input       (scale, zero_point); None: a range for each token, found when it runs
+    output_at   fqn of the module behind which the layer's output is rounded; "" where it is not
+    output      (scale, zero_point) of the output, where it is rounded
+    """
+
+    bits: int
+    input_at: str
+    input: tuple[float, int] | None
+    output_at: str = ""
+    output: tuple[float, int] | None = None
+
+
+def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> Rounding:
+    """Of a layer with `changes_activation`. Raises `ConfigError` where what it needs was not calibrated."""
+    if not spec.needs_range:
+        return Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
+    params = activation_qparams(calibration, fqn, spec)
+    if spec.activation_scope == "layer" or calibration is None:
+        return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
+    if fqn not in calibration.places:
+        raise ConfigError(
+            f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know who else reads its input "
+            "and what it is added to; calibrate with tensors=True, or, if it is alone with both, take activation_scope "
+            "'layer'"
+        )
+    shared_input, sum_after = calibration.places[fqn]
+    return Rounding(
+        bits=spec.activation_bits, input_at=shared_input or fqn, input=params, output_at=sum_after,
+        output=calibration.qparams(output_key(fqn), spec) if sum_after else None,
+    )  # fmt: skip
+
+
+def install(model: nn.Module, roundings: Iterable[Rounding]) -> list[RemovableHandle]:
+    """Hooks on `model` that round so; the same rounding at the same place is done once."""
+    handles: list[RemovableHandle] = []
+    done = set()
+    for rounding in roundings:
+        before = (rounding.input_at, rounding.input, rounding.bits)
+        if rounding.input is None:
+            module = module_at(model, rounding.input_at)
+            handles.append(module.register_forward_pre_hook(DynamicQuantizer(rounding.bits), with_kwargs=True))
+        elif before not in done:
+            done.add(before)
+            quantizer = ActivationQuantizer(*rounding.input, rounding.bits)
+            handles.append(module_at(model, rounding.input_at).register_forward_pre_hook(quantizer, with_kwargs=True))
+        if rounding.output is not None:
+            after = OutputQuantizer(*rounding.output, rounding.bits)
+            handles.append(module_at(model, rounding.output_at).register_forward_hook(after))
+    return handles
+
+
 def activation_quantizer(
     calibration: Calibration | None, fqn: str, spec: LayerSpec
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """The forward pre-hook of a layer with `changes_activation`. Raises as `activation_qparams`."""
+    """What rounds the input of a layer with `changes_activation`, wherever. Raises as `activation_qparams`."""
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
     return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)
@@ -121,6 +195,8 @@ def calibrate(
     *,
     bits: Sequence[int] = (_BITS,),
     moments: bool = False,
+    means: bool = False,
+    tensors: bool = False,
 ) -> Calibration:
     """Run `model` on every batch (see `forward`), once, and choose ranges for the input of each layer.
 
@@ -129,15 +205,24 @@ def calibrate(
     NaN or infinity.
 
     bits     widths to choose ranges for, 8 always among them; by every registered method
+    tensors  choose ranges for what goes into sums too, which `activation_scope` tensor needs
     moments  collect the inputs' second moments too, which methods such as "gptq" need (see `_moments.py`)
+    means    collect their means, which are cheap and come with the moments anyway
     """
-    collector = MomentCollector(model, anatomy) if moments else None
+    collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
     watchers = {layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding"}
+    places = {
+        x.fqn: (x.shared_input, x.sum_after) for x in anatomy.layers if tensors and (x.shared_input or x.sum_after)
+    }
     n_batches = 0
     handles = []
     try:
         for fqn, watcher in watchers.items():
             handles.append(module_at(model, fqn).register_forward_pre_hook(watcher, with_kwargs=True))
+        for fqn, (_, after) in places.items():
+            if after:
+                watchers[output_key(fqn)] = given = _Watcher(f"{fqn}, behind {after},")
+                handles.append(module_at(model, after).register_forward_hook(given.see_output))
         with preserved(model), ExitStack() as stack:
             if collector is not None:
                 stack.enter_context(collector.watching())
@@ -155,9 +240,10 @@ def calibrate(
         for name in ACTIVATION.names
     }
     return Calibration(
-        ranges=by_method.pop("affine"),
+        ranges=by_method.pop(_DEFAULT),
         others=by_method,
         moments=None if collector is None else collector.result(anatomy),
+        places=places,
     )
 
 
@@ -177,7 +263,13 @@ class _Watcher:
         self.sample = torch.empty(0)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = args[0] if args else kwargs.get("input")
+        self._see(args[0] if args else kwargs.get("input"))
+
+    def see_output(self, module: nn.Module, args: object, output: object) -> None:
+        """The same as a forward hook."""
+        self._see(output)
+
+    def _see(self, x: object) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
             return
         x = x.detach().reshape(-1)

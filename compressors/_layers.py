@@ -13,8 +13,13 @@ _TYPES: tuple[tuple[str, type[nn.Module]], ...] = (
     ("linear", nn.Linear),
     ("conv1d", nn.Conv1d),
     ("conv2d", nn.Conv2d),
+    ("conv_transpose1d", nn.ConvTranspose1d),
+    ("conv_transpose2d", nn.ConvTranspose2d),
     ("embedding", nn.Embedding),
 )
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 def kind_of(module: nn.Module) -> str | None:
@@ -65,7 +70,7 @@ def compressible(model: nn.Module) -> dict[str, LayerInfo]:
             fqn=fqn,
             kind=kind,
             weight_shape=tuple(weight.shape),
-            groups=module.groups if isinstance(module, (nn.Conv1d, nn.Conv2d)) else 1,
+            groups=module.groups if isinstance(module, CONVOLUTIONS) else 1,
             has_bias=getattr(module, "bias", None) is not None,
         )
     for fqns in holders.values():

@@ -1,4 +1,4 @@
-"""What the inputs of each layer are like: their second moments, from one streaming pass.
+"""What the inputs of each layer are like: their means and second moments, from one streaming pass.
 
 For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
 all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
@@ -7,29 +7,26 @@ convolutions have one H for each group. An embedding has none: its inputs are on
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import ConfigError, InputError, IntegrityError
+from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
-from ._digest import tensor_digest
 from ._forward import module_at
-from .storage._container import verify_container, write_container
+from ._statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = "paredown.moments"
 LARGEST = 2**27
 """Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
+_MEAN = "mean:"
+"""Before a layer's name: its mean, in the file of the moments."""
 _PATCHES = 2**22
 """Numbers of patches that are unfolded together: the bound on what the pass needs beside the moments themselves."""
 
@@ -47,85 +44,48 @@ class LayerMoments:
         return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
 
 
-class Moments:
+class Moments(Statistics):
     """fqn -> `LayerMoments`. Layers that share a weight share their moments, the sum of all that enter it.
 
-    In memory, or in a file that is mapped when it is first asked; only the file's name goes to other processes.
+    Each layer has means of its own.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], path: Path | None = None) -> None:
-        self._tensors = dict(tensors)
-        self._aliases = dict(aliases)
-        self._found: dict[str, LayerMoments] = {}
-        self.path = path
+    FORMAT = "paredown.moments"
+    WHAT = "moments of inputs"
 
     def get(self, fqn: str) -> LayerMoments | None:
         """None for a layer of which nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
-        name = self._aliases.get(fqn, fqn)
-        if name not in self._found:
-            if self.path is not None and not self._tensors:
-                self._tensors, self._aliases = _read(self.path)
-                name = self._aliases.get(fqn, fqn)
-            if name not in self._tensors:
-                return None
-            second = self._tensors[name]
-            self._found[name] = LayerMoments(second=second, digest=tensor_digest(second))
-        return self._found[name]
+        found = self._find(fqn)
+        return None if found is None else LayerMoments(second=found[0], digest=found[1])
+
+    def mean(self, fqn: str) -> Tensor | None:
+        """(groups, n) float32: E[x] of the inputs that a row of the weight meets. Otherwise as `get`."""
+        self._load()
+        return self._tensors.get(_MEAN + fqn)
 
     @property
     def names(self) -> tuple[str, ...]:
-        if self.path is not None and not self._tensors:
-            self._tensors, self._aliases = _read(self.path)
-        return (*self._tensors, *self._aliases)
-
-    def save(self, folder: Path) -> Moments:
-        """The same, in `folder/<digest>.safetensors`: the name is what the content says."""
-        digest = hashlib.sha256()
-        for name, tensor in self._tensors.items():
-            digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
-        digest.update(repr(sorted(self._aliases.items())).encode())
-        path = Path(folder) / f"{digest.hexdigest()}.safetensors"
-        if not path.is_file():
-            metadata = {"format": FORMAT, **{f"alias:{name}": target for name, target in self._aliases.items()}}
-            write_container(path, metadata, self._tensors, align=64)
-        return Moments({}, {}, path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self.path is None:
-            return {"path": None, "tensors": self._tensors, "aliases": self._aliases}
-        return {"path": self.path, "tensors": {}, "aliases": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["tensors"], state["aliases"], state["path"])  # type: ignore[misc]
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import safe_open
-
-    try:
-        _, header = verify_container(path)
-    except (IntegrityError, ConfigError) as error:
-        raise IntegrityError(f"{error} (the inputs' moments; calibrate again)") from error
-    metadata = header["__metadata__"]
-    if metadata.get("format") != FORMAT:
-        raise IntegrityError(f"{path} holds no moments of inputs; its format is {metadata.get('format')!r}")
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in header if name != "__metadata__"}
-    return tensors, {k.removeprefix("alias:"): v for k, v in metadata.items() if k.startswith("alias:")}
+        """Of the layers that have second moments."""
+        return tuple(name for name in super().names if not name.startswith(_MEAN))
 
 
 class MomentCollector:
     """Watches the layers of a model while it runs; `result` gives the moments of all that was seen.
 
-    Memory: for each layer groups * n^2 doubles, however long it runs, and a bounded piece of patches.
+    Memory: for each layer groups * n^2 doubles, however long it runs, and a bounded piece of patches; n where `second`
+    is False: then there are means alone.
     """
 
-    def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
+    def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool = True) -> None:
         self._modules = {
             layer.fqn: (layer, module_at(model, layer.fqn))
             for layer in anatomy.layers
-            if layer.kind != "embedding" and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+            if layer.kind != "embedding" and not layer.is_transposed
         }
+        self._squared = {
+            layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+        }
+        self._totals: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -174,17 +134,20 @@ class MomentCollector:
     def _add(self, fqn: str, x: Tensor) -> None:
         """x (groups, m, n): m more inputs."""
         x = x.float()
-        product = (x.transpose(1, 2) @ x).double().cpu()
+        total = x.sum(dim=1, dtype=torch.float64).cpu()
+        self._totals[fqn] = self._totals[fqn] + total if fqn in self._totals else total
+        self._counts[fqn] = self._counts.get(fqn, 0) + x.shape[1]
+        squared = fqn in self._squared
+        product = (x.transpose(1, 2) @ x).double().cpu() if squared else total
         if not bool(torch.isfinite(product).all()):
             raise InputError(
                 f"the input of {fqn} holds NaN, infinity or numbers whose squares overflow on the calibration data; "
                 f"check the data and the weights"
             )
-        if fqn in self._sums:
+        if squared and fqn in self._sums:
             self._sums[fqn] += product
-        else:
+        elif squared:
             self._sums[fqn] = product
-        self._counts[fqn] = self._counts.get(fqn, 0) + x.shape[1]
 
     def result(self, anatomy: Anatomy) -> Moments:
         sums: dict[str, Tensor] = {}
@@ -199,6 +162,8 @@ class MomentCollector:
                 sums[first] = sums[first] + seen if first in sums else seen
                 counts[first] = counts.get(first, 0) + self._counts[layer.fqn]
         means = {name: (total / counts[name]).float().contiguous() for name, total in sums.items()}
+        for fqn, total in self._totals.items():
+            means[_MEAN + fqn] = (total / self._counts[fqn]).float().contiguous()
         return Moments(means, aliases)
 
 

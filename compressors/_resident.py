@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import ConfigError, InputError
 from ._anatomy import Anatomy
-from ._calibration import Calibration, activation_quantizer
+from ._calibration import Calibration, install, rounding_of
 from ._forward import module_at
 from ._layers import kind_of, weight_of
 from ._spec import LayerSpec
@@ -60,19 +61,16 @@ class CompressedModel:
         if self._applied:
             raise InputError("an assignment is applied to this model already; leave its block first")
         swaps = self._swaps(assignment, variants)
-        quantizers = {
-            fqn: activation_quantizer(self.calibration, fqn, spec)
-            for fqn, spec in assignment.items()
-            if spec.changes_activation
-        }
+        roundings = [
+            rounding_of(self.calibration, fqn, spec) for fqn, spec in assignment.items() if spec.changes_activation
+        ]
         originals = [(parameter, parameter.data) for parameter, _ in swaps]
-        handles = []
+        handles: list[RemovableHandle] = []
         self._applied = True
         try:
             for parameter, effective in swaps:
                 parameter.data = effective.to(device=parameter.device, dtype=parameter.dtype)
-            for fqn, quantizer in quantizers.items():
-                handles.append(self._modules[fqn].register_forward_pre_hook(quantizer, with_kwargs=True))
+            handles = install(self.model, roundings)
             yield self.model
         finally:
             for handle in handles:

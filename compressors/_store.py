@@ -11,8 +11,9 @@ from torch import Tensor
 from ..errors import IntegrityError
 from . import _registry
 from ._anatomy import LayerInfo
-from ._compress import compress, needs_moments
+from ._compress import compress, needs_gradients, needs_moments
 from ._digest import tensor_digest
+from ._gradients import LayerGradients
 from ._moments import LayerMoments
 from ._spec import FLOAT_BITS, LayerSpec
 from ._variant import Variant
@@ -30,7 +31,8 @@ class VariantStore:
     """Variants on disk, content-addressed: `root/<2 hex digits>/<64 hex digits>.safetensors`.
 
     The address is the sha256 of the weight's bytes, the weight's part of the spec, the layer's kind and groups, the
-    versions of the methods and of this code, and of the moments of the layer's inputs where a method looks at them.
+    versions of the methods and of this code, and of the moments of the layer's inputs and the loss' gradients where a
+    method looks at them.
     Files are written atomically, so processes may share a store and even build the same variant at once. A file is
     checked against its checksum once for each store object, then mapped into
     memory: the same pages serve all processes.
@@ -42,7 +44,7 @@ class VariantStore:
 
     def key(
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
-        moments: LayerMoments | None = None,
+        moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> str:  # fmt: skip
         """The address, 64 hex digits. `weight_digest` is `tensor_digest(weight)`, where the caller has it already."""
         spec = spec.weight_only
@@ -56,6 +58,8 @@ class VariantStore:
         }
         if moments is not None and needs_moments(spec):
             made_from["moments"] = moments.digest
+        if gradients is not None and needs_gradients(spec):
+            made_from["gradients"] = gradients.digest
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -63,28 +67,31 @@ class VariantStore:
 
     def has(
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
-        moments: LayerMoments | None = None,
+        moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> bool:  # fmt: skip
         """Whether the variant lies on disk (the neutral one need not)."""
-        return self.path(self.key(weight, spec, layer, weight_digest=weight_digest, moments=moments)).is_file()
+        return self.path(
+            self.key(weight, spec, layer, weight_digest=weight_digest, moments=moments, gradients=gradients)
+        ).is_file()
 
     def get(
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
-        moments: LayerMoments | None = None,
+        moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> Variant:  # fmt: skip
         """The variant, built (see `compress`) and stored if it is missing.
 
-        moments  of the layer's inputs (`Calibration.moments`), for methods that need them
+        moments    of the layer's inputs (`Calibration.moments`), for methods that need them
+        gradients  of the loss by the layer's weight (`Calibration.gradients`), likewise
 
         The neutral variant is not stored: it is the weight. Raises `SpecError` as `compress` does, and
         `IntegrityError`, naming the file, if the stored one is damaged.
         """
         if not spec.changes_weight:
             return compress(weight, spec, layer)
-        key = self.key(weight, spec, layer, weight_digest=weight_digest, moments=moments)
+        key = self.key(weight, spec, layer, weight_digest=weight_digest, moments=moments, gradients=gradients)
         if key not in self._open:
             if not self.path(key).is_file():
-                self._write(key, compress(weight, spec, layer, moments=moments))
+                self._write(key, compress(weight, spec, layer, moments=moments, gradients=gradients))
             self._open[key] = self._read(key, spec.weight_only, layer)
         return self._open[key]
 

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._forward import batch_size, forward, module_at, preserved
 from ._layers import compressible, same_tensor
+from ._readers import Readers, ReaderWatch
 
 
 @dataclass(slots=True)
@@ -21,6 +22,7 @@ class _Seen:
     """What the hook of one layer saw."""
 
     n_calls: int = 0
+    n_inputs: int = 0
     n_outputs: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
@@ -31,17 +33,20 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
     candidates = compressible(model)
     if not candidates:
         raise InputError(
-            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d and "
-            f"Embedding with a plain floating-point weight. Check the model that the factory returns"
+            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d "
+            f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the "
+            f"factory returns"
         )
-    seen = _watch(model, inputs, candidates)
+    readers = ReaderWatch(model)
+    with readers.watching():
+        seen = _watch(model, inputs, candidates)
     if not seen:
         raise InputError(
             f"{type(model).__name__} has {len(candidates)} layers that could be compressed, but none ran in the "
             f"forward pass; it may run a traced or frozen copy of them"
         )
     n_samples = batch_size(inputs)
-    layers = tuple(_layer(candidates[fqn], seen, n_samples) for fqn in seen)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
     return cls(
         layers=layers,
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
@@ -64,6 +69,7 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
                 record.input_shape = tuple(first.shape[1:])
                 record.output_shape = tuple(output.shape[1:])
             record.n_calls += 1
+            record.n_inputs += first.numel()
             record.n_outputs += output.numel()
 
         return hook
@@ -79,17 +85,22 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
     return seen
 
 
-def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int) -> LayerInfo:
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
     seen = all_seen[static.fqn]
-    per_output = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
+        readers = Readers()
+    per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     return dataclasses.replace(
         static,
         n_calls=seen.n_calls,
-        macs=-(-seen.n_outputs * per_output // n_samples),
+        macs=-(-n_numbers * per_number // n_samples),
         input_shape=seen.input_shape,
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
+        shared_input=readers.shared_input,
+        sum_after=readers.sum_after,
     )
 
 

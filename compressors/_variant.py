@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -10,12 +11,27 @@ import torch
 from torch import Tensor
 
 from ._spec import FLOAT_BITS, LayerSpec
-from .lowrank import kept_rank
+from .lowrank._forms import PARTS, part_kernels, product
+from .lowrank._forms import part_shapes as factor_shapes
 from .quantization._grid import CASTS
 from .storage._parts import load_coded, load_matrix, load_values
 
-FACTORS = ("u.", "v.")
 WHOLE = ("",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvenCodes:
+    """A matrix as (code - zero) * scale, bit for bit its effective weight.
+
+    codes  (rows, columns) uint8
+    scale  (rows, groups) float32; `zero` likewise, uint8
+    group  columns that share a scale; the last group may be short
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    group: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +42,7 @@ class Variant:
     effective     dense, of the weight's shape: what the weight is worth now. float32 where it was quantized or
                   factorized, else the weight's own dtype. Not to be written to
     tensors       exactly what the artifact stores for it (see `storage/_parts.py`); for low rank the names begin
-                  with `u.` and `v.`
+                  with the part's prefix (`lowrank._forms.PARTS`): `u.` and `v.`, say
     weight_error  squared error relative to the original, ‖W - Ŵ‖² / ‖W‖²; 0 where both are zero
     """
 
@@ -52,6 +68,23 @@ class Variant:
         coded, _ = load_coded(self.tensors, _matrix_shape(shape), self.spec)
         return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
 
+    def even_codes(self) -> EvenCodes | None:
+        """The codes of a whole weight of integers on an even grid ("int", "int_asym"), in groups or not; else None."""
+        if self.spec.weight_bits > 8 or self.spec.weight_format not in ("int", "int_asym") or self.spec.rank < 1.0:
+            return None
+        rows, columns = _matrix_shape(tuple(self.effective.shape))
+        coded, survives = load_coded(self.tensors, (rows, columns), self.spec)
+        half = 2 ** (self.spec.weight_bits - 1)
+        scale = coded.params.scale.expand(rows, coded.params.scale.shape[1]).contiguous()
+        zero = coded.params.zero
+        zero = torch.full_like(scale, half) if zero is None else zero.expand_as(scale).contiguous()
+        group = coded.grid.group if scale.shape[1] > 1 else columns
+        codes = coded.codes.to(torch.int16) + half
+        if survives is not None:
+            spread = zero.to(torch.int16).repeat_interleave(group, dim=1)[:, :columns]
+            codes = torch.where(survives.reshape(rows, columns), codes, spread)
+        return EvenCodes(codes=codes.to(torch.uint8), scale=scale, zero=zero.to(torch.uint8), group=group)
+
     def integers(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """(codes (out, n) int8, scales (out, groups) float32, zeros (out, groups) int8 or None) of a whole weight in
         the formats "int" and "int_asym", whatever shares a scale; None for another.
@@ -71,19 +104,47 @@ class Variant:
         return codes, coded.params.scale.expand(shape[0], -1), zero
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight."""
-        if self.spec.rank >= 1.0:
+        """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight, and for
+        forms of low rank that are no two such factors (see `parts`).
+        """
+        if self.spec.rank >= 1.0 or self.spec.rank_form != "channel":
             return None
-        return _factors(self.spec, tuple(self.effective.shape), self.tensors)
+        parts = self.parts()
+        return parts["u."], parts["v."]
+
+    def parts(self) -> dict[str, Tensor]:
+        """Prefix -> float32 matrix of each stored part, after sparsity and quantization; the last meets the input."""
+        return _decoded_parts(self.spec, tuple(self.effective.shape), self.tensors)
+
+
+def prefixes(spec: LayerSpec) -> tuple[str, ...]:
+    """Of the stored matrices, in the order in which they lie in a file."""
+    return WHOLE if spec.rank >= 1.0 else PARTS[spec.rank_form]
+
+
+def part_spec(spec: LayerSpec, prefix: str) -> LayerSpec:
+    """What is done to one stored matrix. Of a residual the two factors stay whole and at 8 bits at least: what they
+    get wrong the rest has to make up for."""
+    if spec.rank >= 1.0 or spec.rank_form != "residual" or prefix == "w.":
+        return spec
+    dense = dataclasses.replace(spec, sparsity=0.0, pattern="")
+    if spec.weight_bits >= 16:
+        return dense
+    return dataclasses.replace(
+        dense, weight_bits=8, weight_format="int", group_size=0, scale_bits=32, weight_method="affine"
+    )
+
+
+def part_kernel(spec: LayerSpec, prefix: str, shape: tuple[int, ...]) -> int:
+    """Positions of the kernel of a stored matrix."""
+    return prod(shape[2:]) if spec.rank >= 1.0 else part_kernels(spec.rank_form, shape)[prefix]
 
 
 def part_shapes(spec: LayerSpec, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Prefix -> shape of each stored matrix: the weight itself, or its two factors."""
-    rows, columns = _matrix_shape(shape)
+    """Prefix -> shape of each stored matrix: the weight itself, or the parts that it was split into."""
     if spec.rank >= 1.0:
-        return {WHOLE[0]: (rows, columns)}
-    rank = kept_rank(spec.rank, (rows, columns))
-    return {FACTORS[0]: (rows, rank), FACTORS[1]: (rank, columns)}
+        return {WHOLE[0]: _matrix_shape(shape)}
+    return factor_shapes(spec.rank_form, spec.rank, shape)
 
 
 def decode(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Tensor:
@@ -94,18 +155,18 @@ def decode(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor
     """
     if spec.rank >= 1.0:
         return _matrix(spec, part_shapes(spec, shape)[""], tensors).reshape(shape)
-    u, v = _factors(spec, shape, tensors)
-    return (u.double() @ v.double()).float().reshape(shape)
+    parts = {prefix: part.double() for prefix, part in _decoded_parts(spec, shape, tensors).items()}
+    return product(spec.rank_form, parts, shape).float().reshape(shape)
 
 
-def _factors(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    u, v = (
-        _matrix(
-            spec, part_shape, {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        )
+def _decoded_parts(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        prefix: _matrix(
+            part_spec(spec, prefix), part_shape,
+            {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)},
+        ).float()
         for prefix, part_shape in part_shapes(spec, shape).items()
-    )
-    return u.float(), v.float()
+    }  # fmt: skip
 
 
 def _matrix(spec: LayerSpec, shape: tuple[int, int], tensors: Mapping[str, Tensor]) -> Tensor:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         summarise,
         value_of_loss,
     )
+    from .sensitivity import loss_gradients
 
 _HOMES = {
     "._costs": ("Cost", "bops", "macs"),
@@ -75,6 +76,7 @@ _HOMES = {
         "summarise",
         "value_of_loss",
     ),
+    ".sensitivity": ("loss_gradients",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -109,6 +111,7 @@ __all__ = [
     "exclusive_slot",
     "get_metric",
     "interleaved",
+    "loss_gradients",
     "losses_of",
     "lowered_as",
     "macs",

@@ -32,13 +32,14 @@ class Cost:
 def macs(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None = None) -> Cost:
     """Multiply-accumulates of one sample, by layer.
 
-    Low rank r of an (out, n) weight turns out·n into r·(out + n) at each position. Zeros that follow no pattern change
+    Low rank r of an (out, n) weight turns out·n into r·(out + n) at each position; other forms are counted part by
+    part, and a residual, which runs as one product, as the whole. Zeros that follow no pattern change
     nothing: no kernel here skips them. A layer that `assignment` does not name is left alone. Only the compressible
     layers are counted (the product of queries and keys, for one, is not).
     Raises `ConfigError` where `assignment` names a layer that the model has not.
     """
     specs = specs_of(anatomy, assignment)
-    counts = {layer.fqn: sum(factor_macs(layer, specs[layer.fqn].rank)) for layer in anatomy.layers}
+    counts = {layer.fqn: sum(spec_macs(layer, specs[layer.fqn])) for layer in anatomy.layers}
     return Cost(unit="MAC", layers=counts)
 
 
@@ -46,23 +47,27 @@ def bops(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None = None) ->
     """Bit operations of one sample, by layer: MACs × weight bits × activation bits (Baskin et al. 2018, without their
     accumulator term). FP32 counts as 32 × 32.
 
-    Of the two products of a low-rank layer the second reads what the first has made, which stays in FP32: it counts
+    Of the products of a low-rank layer all but the first read what another has made, which stays in FP32: they count
     weight bits × 32. See `macs` for the rest.
     """
     specs = specs_of(anatomy, assignment)
     return Cost(unit="BOP", layers={layer.fqn: _layer_bops(layer, specs[layer.fqn]) for layer in anatomy.layers})
 
 
-def factor_macs(layer: LayerInfo, rank: float) -> tuple[int, ...]:
-    """The MACs of each product that the layer is made of: one, or with a rank below 1.0 the two of its factors."""
-    if rank >= 1.0 or layer.macs == 0:
-        return (layer.macs,)
-    from ..compressors.lowrank import kept_rank  # that package needs torch
+def spec_macs(layer: LayerInfo, spec: LayerSpec) -> tuple[int, ...]:
+    """The MACs of each product that the layer is made of, in the order in which they run: one, or those of its
+    parts.
+    """
+    return factor_macs(layer, spec.rank, spec.rank_form)
 
-    out, n = layer.matrix_shape
-    kept = kept_rank(rank, layer.matrix_shape)
-    positions = layer.macs // layer.n_weights
-    return positions * kept * n, positions * kept * out
+
+def factor_macs(layer: LayerInfo, rank: float, form: str = "channel") -> tuple[int, ...]:
+    """`spec_macs` of a rank (share of the full one) in a form; 1.0 is the whole weight."""
+    if rank >= 1.0 or layer.macs == 0 or form == "residual":
+        return (layer.macs,)
+    from ..compressors.lowrank import part_macs  # that package needs torch
+
+    return tuple(reversed(part_macs(form, rank, layer).values()))
 
 
 def specs_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None) -> dict[str, LayerSpec]:
@@ -78,5 +83,5 @@ def specs_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None) -> di
 
 
 def _layer_bops(layer: LayerInfo, spec: LayerSpec) -> int:
-    first, *second = factor_macs(layer, spec.rank)
+    first, *second = spec_macs(layer, spec)
     return spec.weight_bits * (first * spec.activation_bits + sum(second) * FLOAT_BITS)

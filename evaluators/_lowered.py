@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from ..compressors import FLOAT_BITS, Pattern
 
 if TYPE_CHECKING:
     from ..compressors import LayerInfo, LayerSpec
@@ -12,24 +15,36 @@ if TYPE_CHECKING:
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:
     """What the profile's runtime really runs for this layer, treated so.
 
-    Zeros that follow no pattern are told as a share only: a rule about 2:4 does not fit them. Weights that are no plain
-    integers (groups, palettes, …) run in floating point, unless the profile has a rule about their format or group.
+    A transposed convolution runs in floating point, unless a rule names its kind: its scales belong to input channels.
+    Zeros that follow no N:M pattern are told as a share only: a rule about 2:4 does not fit them, nor blocks, rows and
+    columns. A residual runs as one dense product everywhere: no runtime here adds two products up. Weights that are no
+    plain integers (groups, palettes, …) run in floating point, unless the profile has a rule about their format or
+    group.
     """
     weight_bits, activation_bits = spec.kernel_bits
+    if layer.is_transposed and not any(layer.kind in (rule.when.kinds or ()) for rule in profile.lowering):
+        weight_bits, activation_bits = FLOAT_BITS, FLOAT_BITS
     group_size = spec.group_size if isinstance(spec.group_size, int) else 0
     if _speaks_of(profile, spec, group_size):
         weight_bits = spec.weight_bits
-    return profile.lower(
+    residual = spec.rank < 1.0 and spec.rank_form == "residual"
+    lowered = profile.lower(
         layer.kind,
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         weight_format=spec.weight_format,
         group_size=group_size,
         sparsity=spec.sparsity,
-        rank=spec.rank,
+        pattern=spec.pattern if Pattern.parse(spec.pattern).kind == "n:m" else None,
+        rank=1.0 if residual else spec.rank,
         depthwise=is_depthwise(layer),
+        rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
         channels=channels_of(layer),
     )
+    return replace(lowered, native=False, note=_RESIDUAL) if residual else lowered
+
+
+_RESIDUAL = "the factors and the rest run as the one dense weight that they add up to: bytes are saved, and no time"
 
 
 def _speaks_of(profile: HardwareProfile, spec: LayerSpec, group_size: int) -> bool:

@@ -118,31 +118,31 @@ def roofline(
     """One layer of the model. The anatomy says how large the whole model is: its weights pass through the caches once
     for each inference, so they come from the level that holds *all* of them."""
     lowered = lowered_as(layer, spec, profile)
-    products = factor_macs(layer, spec.rank if lowered.low_rank else 1.0)
+    products = factor_macs(layer, spec.rank if lowered.low_rank else 1.0, spec.rank_form)
     kept = (1.0 - spec.sparsity) if lowered.sparse else 1.0
     moved = _bytes_moved(anatomy, layer, lowered, products, profile, batch=batch, threads=threads)
     return LayerRoofline(
         lowered=lowered,
         n_macs=sum(products) * kept * batch,
         bytes={level: n for level, n, _ in moved},
-        compute_ms=_compute_ms(layer, lowered, products, profile, batch=batch, threads=threads) * kept,
+        compute_ms=_compute_ms(layer, spec, lowered, products, profile, batch=batch, threads=threads) * kept,
         traffic_ms=sum(n / bandwidth for _, n, bandwidth in moved) * 1e-6,
         overhead_ms=profile.layer_overhead_us.value * 1e-3 * len(products) * layer.n_calls,
     )
 
 
 def _compute_ms(
-    layer: LayerInfo, lowered: Lowered, products: tuple[int, ...], profile: HardwareProfile, *, batch: int, threads: int
-) -> float:
+    layer: LayerInfo, spec: LayerSpec, lowered: Lowered, products: tuple[int, ...], profile: HardwareProfile, *,
+    batch: int, threads: int,
+) -> float:  # fmt: skip
     if not layer.macs:
         return 0.0
     rate = profile.rate_gmac_s(lowered.rate, threads=threads) * 1e6  # a millisecond
     if is_depthwise(layer):
         return sum(products) * batch / rate
-    positions = layer.macs // layer.n_weights
     total = 0.0
     groups = layer.groups if len(products) == 1 else 1
-    for rows, columns in _product_shapes(layer, products, positions):
+    for rows, columns, positions in _product_shapes(layer, spec, products):
         out, inner = _padded(rows, profile.channels_multiple), _padded(columns, profile.channels_multiple)
         if profile.tile is None:
             total += positions * batch * out * inner * groups
@@ -154,13 +154,15 @@ def _compute_ms(
     return total / rate
 
 
-def _product_shapes(layer: LayerInfo, products: tuple[int, ...], positions: int) -> list[tuple[int, int]]:
-    """(outputs, inner length) of each matrix product, at each position, of one group."""
+def _product_shapes(layer: LayerInfo, spec: LayerSpec, products: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """(outputs, inner length, positions) of each matrix product, of one group, in the order in which they run."""
     out, inner = layer.matrix_shape
     if len(products) == 1:
-        return [(max(1, out // layer.groups), inner)]
-    rank = products[0] // (positions * inner)
-    return [(rank, inner), (out, rank)]
+        return [(max(1, out // layer.groups), inner, layer.macs // layer.n_weights)]
+    from ..compressors.lowrank import part_shapes  # that package needs torch
+
+    shapes = reversed(part_shapes(spec.rank_form, spec.rank, layer.weight_shape).values())
+    return [(*shape, n // (shape[0] * shape[1])) for shape, n in zip(shapes, products, strict=True)]
 
 
 def _padded(n: int, multiple: int) -> int:

@@ -27,6 +27,7 @@ class Treatment:
     group_size     weights that share a scale along a row; 0: the whole row (or tensor) does
     pattern        "2:4" and the like; None: zeros stand anywhere
     depthwise      a convolution with as many groups as output channels
+    rounded_output  False for a layer whose output goes into a sum in FP32
     channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
                    not as wide
     """
@@ -40,6 +41,7 @@ class Treatment:
     pattern: str | None = None
     rank: float = 1.0
     depthwise: bool = False
+    rounded_output: bool = True
     channels: tuple[int, int] | None = None
 
     @property
@@ -81,6 +83,9 @@ class Match(Closed):
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] | None = None
     depthwise: bool | None = Field(default=None, description="whether each channel is convolved by itself")
+    rounded_output: bool | None = Field(
+        default=None, description="false: layers whose output goes into a sum without being quantized first"
+    )
     weight_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
     weight_formats: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
         default=None, description="int (codes on an even grid), or a format's own name"
@@ -106,6 +111,7 @@ class Match(Closed):
         return (
             (self.kinds is None or asked.kind in self.kinds)
             and (self.depthwise is None or asked.depthwise == self.depthwise)
+            and (self.rounded_output is None or asked.rounded_output == self.rounded_output)
             and (self.weight_bits is None or asked.weight_bits in self.weight_bits)
             and (self.weight_formats is None or asked.weight_format in self.weight_formats)
             and (self.activation_bits is None or asked.activation_bits in self.activation_bits)

@@ -182,6 +182,7 @@ class HardwareProfile(Closed):
         pattern: str | None = None,
         rank: float = 1.0,
         depthwise: bool = False,
+        rounded_output: bool = True,
         channels: tuple[int, int] | None = None,
     ) -> Lowered:
         """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
@@ -193,7 +194,7 @@ class HardwareProfile(Closed):
         asked = Treatment(
             kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
             group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
-            channels=channels,
+            rounded_output=rounded_output, channels=channels,
         )  # fmt: skip
         index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
         return apply_rule(rule, asked, index=index)

@@ -9,8 +9,8 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ._structure import is_structural, layers_of, structure_of, without_structur
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compressors import Anatomy, Calibration, LayerSpec, Variant
+    from ..compressors import Anatomy, Calibration, LayerSpec, Repairs, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
     from ._cutter import Cutter
     from ._plugins import Plugins
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._rows import Rows
     from ._space import SearchSpace
     from ._structure import Structured
+    from ._task_sections import RepairSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Bench:
 
     reference   what the original says on the search split
     divergence  "kl" or "mse"
+    repair      what is made good after compression
+    repair_inputs  calibration batches for it; empty where nothing is
     plugins     imported by whoever works at the bench, before anything else
     structured  what can be removed whole; None where the task removes nothing
     """
@@ -52,6 +55,8 @@ class Bench:
     store: Path
     batch_size: int
     plugins: Plugins
+    repair: RepairSection
+    repair_inputs: tuple[Any, ...] = ()
     structured: Structured | None = None
 
 
@@ -64,6 +69,7 @@ class Worker:
     _digests: dict[str, str] = field(default_factory=dict)
     _resident: Any = None
     _store: Any = None
+    _repairs: Repairs | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _hooks: dict[nn.Module, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     _cut: Cutter | None = None
@@ -77,12 +83,8 @@ class Worker:
         model = self.bench.model.eval()
         self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
         self._store = VariantStore(self.bench.store)
-        tensors = [*model.parameters(), *model.buffers()]  # a mask is on what a batch norm remembers too
-        self._weights = [(tensor, tensor.data) for tensor in tensors]
-        self._hooks = {
-            module: (frozenset(module._forward_pre_hooks), frozenset(module._forward_hooks))
-            for module in model.modules()
-        }
+        self._weights = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
+        self._hooks = {m: (frozenset(m._forward_pre_hooks), frozenset(m._forward_hooks)) for m in model.modules()}
         self._forwards = {module: vars(module).get("forward") for module in model.modules()}
 
     def reset(self) -> None:
@@ -91,11 +93,11 @@ class Worker:
 
         from ..compressors import CompressedModel
 
-        for parameter, data in self._weights:
-            parameter.data = data
+        for tensor, data in self._weights:
+            tensor.data = data
         for module, known in self._hooks.items():
-            for hooks, mine in zip((module._forward_pre_hooks, module._forward_hooks), known, strict=True):
-                for key in [key for key in hooks if key not in mine]:
+            for hooks, before in zip((module._forward_pre_hooks, module._forward_hooks), known, strict=True):
+                for key in [key for key in hooks if key not in before]:
                     del hooks[key]
         for module, forward in self._forwards.items():
             if forward is None:
@@ -103,22 +105,24 @@ class Worker:
             else:
                 vars(module)["forward"] = forward
         self._rows = None
+        self._repairs = None
         torch.set_grad_enabled(True)
         self._resident = CompressedModel(self.bench.model.eval(), self.bench.anatomy, self.bench.calibration)
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         """From the store; made there first if it is missing."""
-        from ..compressors import needs_moments, tensor_digest
+        from ..compressors import needs_gradients, needs_moments, tensor_digest
 
         key = (fqn, spec.weight_only)
         if key not in self._variants:
             weight, layer = self._resident.weight(fqn), self.bench.anatomy[fqn]
             if fqn not in self._digests:
                 self._digests[fqn] = tensor_digest(weight)
-            moments = self.bench.calibration.moments
+            moments, gradients = self.bench.calibration.moments, self.bench.calibration.gradients
             self._variants[key] = self._store.get(
                 weight, spec.weight_only, layer, weight_digest=self._digests[fqn],
                 moments=moments.get(fqn) if moments is not None and needs_moments(spec) else None,
+                gradients=gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
             )  # fmt: skip
         return self._variants[key]
 
@@ -149,16 +153,50 @@ class Worker:
                 divergence=bench.divergence, batch_size=bench.batch_size,
             )  # fmt: skip
 
-    def applied(self, levels: Sequence[int]) -> AbstractContextManager[nn.Module]:
-        """Inside, the model behaves as the candidate of these levels."""
+    @contextmanager
+    def applied(self, levels: Sequence[int], *, norms: bool = True) -> Iterator[nn.Module]:
+        """Inside, the model behaves as the candidate of these levels, repaired as far as trials are; `norms` False:
+        without a pass for the batch norms in any case."""
+        from ..compressors import installed
         from ._space import Candidate
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
         if structure_of(assignment):
-            return self.cutter.applied(assignment)
+            with self.cutter.applied(assignment) as model:
+                yield model
+            return
         plain = layers_of(assignment)
-        applied: AbstractContextManager[nn.Module] = self._resident.apply(plain, self.variants(plain))
-        return applied
+        variants = self.variants(plain)
+        values = self._repaired(plain, variants, norms=norms and self.bench.repair.batch_norm == "trials")
+        with self._resident.apply(plain, variants), installed(self.bench.model, values):
+            yield self.bench.model
+
+    @contextmanager
+    def repaired(self, assignment: Mapping[str, LayerSpec]) -> Iterator[None]:
+        """Inside, the model's weights are the original's, and its other numbers those that go with the assignment: what
+        is exported from it is what a trial sees, with batch norms that follow also where they do for finalists only."""
+        from ..compressors import installed
+
+        norms = self.bench.repair.batch_norm != "off"
+        with installed(self.bench.model, self._repaired(assignment, self.variants(assignment), norms=norms)):
+            yield
+
+    @property
+    def repairs(self) -> Repairs:
+        from ..compressors import Repairs
+
+        if self._repairs is None:
+            bench = self.bench
+            self._repairs = Repairs(self._resident, bench.calibration.moments, bench.repair_inputs)
+        return self._repairs
+
+    def _repaired(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], *, norms: bool
+    ) -> Mapping[str, Tensor]:
+        values: Mapping[str, Tensor] = {}
+        if self.bench.repair.bias:
+            values = self.repairs.biases(assignment, variants)
+        return self.repairs.norms(assignment, variants, values) if norms else values
 
     @property
     def cutter(self) -> Cutter:

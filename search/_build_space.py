@@ -9,7 +9,7 @@ from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from ..compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, formats
+from ..compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, Pattern, formats
 from ..errors import TaskError
 from ._devices import MODELLED
 from ._space import Candidate, Group, SearchSpace
@@ -17,6 +17,8 @@ from ._structure import structural_groups
 from ._task_rules import nearest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ._structure import Structured
     from ._task import Task
     from ._task_sections import Section, SpaceSection
@@ -24,37 +26,51 @@ if TYPE_CHECKING:
 Costs = Callable[[str, LayerSpec], int]
 """(fqn, spec) -> stored bytes of that layer."""
 
+Weights = Callable[[str], "Tensor"]
+"""fqn -> that layer's weight."""
+
 AXES = ("weight_bits", "activation_bits", "sparsity", "rank")
 METHODS = {axis: f"{axis.removesuffix('_bits')}_method" for axis in AXES}
 """Axis -> the key that names how its values are reached."""
 STORED = {
     "weight_bits": ("weight_format", "group_size", "scale_bits"),
-    "activation_bits": ("activation_scheme",),
+    "activation_bits": ("activation_scheme", "activation_scope"),
+    "sparsity": ("sparsity_pattern",),
+    "rank": ("rank_form",),
 }
 """Axis -> further keys that say how its values are stored or found."""
 KEYS = {axis: (METHODS[axis], *STORED.get(axis, ())) for axis in AXES}
 """Axis -> every key that means something only where the axis is not neutral."""
+_FIELDS = {"sparsity_pattern": "pattern"}
+"""Keys of [space] whose field of `LayerSpec` is called otherwise."""
 _NEUTRAL = LayerSpec()
 _MAX_UNIFORM = 24
 
 
 def build_space(
-    task: Task, anatomy: Anatomy, costs: Costs | None = None, structured: Structured | None = None
+    task: Task,
+    anatomy: Anatomy,
+    costs: Costs | None = None,
+    *,
+    weights: Weights | None = None,
+    structured: Structured | None = None,
 ) -> SearchSpace:
     """The decision groups of this model under [space], in the order in which they run.
 
     A group is what shares a tensor, named by its first layer. Its levels are the combinations of the axes' values that
     can be applied to every layer of it, each by each method (and format, group, …) of the axes that are active in it,
     the neutral level first where it is allowed, then from the dearest to the cheapest by `costs` (default:
-    `estimate_bytes`). Layers that are left alone, or may only be neutral, are no part of the space.
+    `estimate_bytes`). Layers that are left alone, or may only be neutral, are no part of the space. Ranks by number and
+    by energy become each layer's own shares; the latter look at `weights`.
 
     Raises `TaskError`: no layer that can be compressed, a glob that matches nothing, an axis that fits no layer, a
     method that is not registered, nothing left to decide.
     """
-    section = task.space
+    section = _with_native_scope(task.space, task.hardware.runtime)
     if not anatomy.layers:
         raise TaskError(
-            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d and Embedding"
+            "the model has no layer that can be compressed; paredown compresses Linear, Conv1d, Conv2d (transposed "
+            "ones too) and Embedding"
         )
     _check_globs(section, anatomy)
     _check_methods(section)
@@ -65,7 +81,7 @@ def build_space(
         layers = [by_fqn[fqn] for fqn in fqns]
         if any(fnmatchcase(fqn, glob) for fqn in fqns for glob in section.leave):
             continue
-        levels = _levels(layers, section, costs)
+        levels = _levels(layers, section, costs, weights)
         if levels != (_NEUTRAL,):
             groups.append(Group(name=fqns[0], layers=fqns, levels=levels))
     if not groups:
@@ -74,6 +90,24 @@ def build_space(
             f"[space] leaves nothing to decide: {left}; narrow space.leave, or allow more values than the neutral ones"
         )
     return SearchSpace(groups=tuple(groups))
+
+
+def native_scope(runtime: str) -> str:
+    """What `activation_scope` "auto" means: where the runtime has no integer kernel for a convolution whose output is
+    not rounded, that is what "tensor" is for."""
+    return "tensor" if runtime == "onnxruntime" else "layer"
+
+
+def _with_native_scope(section: SpaceSection, runtime: str) -> SpaceSection:
+    def resolved(table: Any) -> Any:
+        if table.activation_scope is None:
+            return table
+        scopes = dict.fromkeys(native_scope(runtime) if s == "auto" else s for s in table.activation_scope)
+        return table.model_copy(update={"activation_scope": tuple(scopes)})
+
+    overrides = {glob: resolved(table) for glob, table in section.overrides.items()}
+    found: SpaceSection = resolved(section).model_copy(update={"overrides": overrides})
+    return found
 
 
 def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
@@ -161,20 +195,26 @@ def bounds(
 def estimate_bytes(layer: LayerInfo, spec: LayerSpec) -> int:
     """About what a layer's weight takes in a file: to order levels by, before anything is compressed."""
     rows, columns = layer.matrix_shape
-    shapes = [(rows, columns)]
-    if spec.rank < 1.0:
-        rank = max(1, round(spec.rank * min(rows, columns)))
-        shapes = [(rows, rank), (rank, columns)]
-    return sum(_matrix_bytes(out, inner, spec) for out, inner in shapes)
+    if spec.rank >= 1.0:
+        return _matrix_bytes(rows, columns, spec)
+    from ..compressors.lowrank import part_shapes  # that package needs torch
+
+    shapes = part_shapes(spec.rank_form, spec.rank, layer.weight_shape)
+    rest = shapes.pop("w.", None)
+    if rest is None:
+        return sum(_matrix_bytes(out, inner, spec) for out, inner in shapes.values())
+    factors = dataclasses.replace(spec, sparsity=0.0, pattern="")
+    if spec.weight_bits < 8:
+        factors = dataclasses.replace(factors, weight_bits=8, weight_format="int", group_size=0)
+    return _matrix_bytes(*rest, spec) + sum(_matrix_bytes(out, inner, factors) for out, inner in shapes.values())
 
 
 def _matrix_bytes(rows: int, columns: int, spec: LayerSpec) -> int:
     n = rows * columns
     scales = 0
     if spec.weight_bits < 16:
-        size = spec.group_size
-        groups = ceil(columns / size) if isinstance(size, int) and size > 0 else 1
-        n_scales = 1 if size == "tensor" else rows * groups
+        tall, size = spec.block
+        n_scales = 1 if spec.group_size == "tensor" else ceil(rows / tall) * (ceil(columns / size) if size else 1)
         scales = n_scales * spec.scale_bits // 8
         scales += ceil(n_scales * spec.weight_bits / 8) if spec.weight_format == "int_asym" else 0
         scales += 2**spec.weight_bits * spec.scale_bits // 8 if spec.weight_format == "palette" else 0
@@ -215,7 +255,8 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
         values = getattr(section, axis)
         if values == type(section).model_fields[axis].default:
             continue
-        specs = [_of_axis(axis, value) for value in values]
+        chosen = {key: getattr(section, key) for key in ("sparsity_pattern", "rank_form")}
+        specs = [spec for value in values for spec in _alone(axis, value, chosen)]
         changing = [spec for spec in specs if not spec.is_neutral]
         reasons = [applicable(spec, layer) for spec in changing for layer in anatomy.layers]
         if reasons and all(reason is not None for reason in reasons):
@@ -227,15 +268,16 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
 
 def _check_methods(section: SpaceSection) -> None:
     """A method must be registered, and must have something to do."""
-    from ..compressors import methods
+    from ..compressors import is_method, methods
 
     tables = [("space", section), *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items())]
     for axis, key in METHODS.items():
-        known, neutral = methods(key.removesuffix("_method")), getattr(_NEUTRAL, axis)
+        kind, neutral = key.removesuffix("_method"), getattr(_NEUTRAL, axis)
+        known = methods(kind)
         active = any(value != neutral for _, table in tables for value in getattr(table, axis) or ())
         for where, table in tables:
             names = getattr(table, key) or ()
-            if unknown := [name for name in names if name not in known]:
+            if unknown := [name for name in names if not is_method(kind, name)]:
                 raise TaskError(
                     f"{where}.{key}: there is no {key.replace('_', ' ')} {unknown[0]!r}; known are {', '.join(known)}. "
                     "One of your own is registered by a file that the task names in plugins"
@@ -247,6 +289,7 @@ def _check_methods(section: SpaceSection) -> None:
                 )
     for where, table in tables:
         _check_stored(where, table, section)
+        _check_patterns(where, table, section)
 
 
 def _check_stored(where: str, table: Section, section: SpaceSection) -> None:
@@ -270,6 +313,29 @@ def _check_stored(where: str, table: Section, section: SpaceSection) -> None:
             )
 
 
+def _check_patterns(where: str, table: Section, section: SpaceSection) -> None:
+    """Each N:M must have its share among the sparsities, and a pattern something to do."""
+    chosen = {key: getattr(table, key) or getattr(section, key) for key in ("sparsity", "sparsity_pattern")}
+    shares = [share for share in chosen["sparsity"] if share != 0.0]
+    if not shares and any(chosen["sparsity_pattern"]):
+        raise TaskError(
+            f"{where}.sparsity_pattern = {list(chosen['sparsity_pattern'])} has nothing to do: no value of "
+            f"space.sparsity changes a layer; add some, or leave sparsity_pattern out"
+        )
+    for pattern in chosen["sparsity_pattern"]:
+        if shares and not any(_agrees(share, pattern) for share in shares):
+            raise TaskError(
+                f"{where}.sparsity_pattern: {pattern!r} means a sparsity of {Pattern.parse(pattern).share:.4g}, and "
+                f"sparsity offers {', '.join(f'{share:g}' for share in shares)}; add it, or leave {pattern!r} out"
+            )
+    for share in shares:
+        if not any(_agrees(share, pattern) for pattern in chosen["sparsity_pattern"]):
+            raise TaskError(
+                f"{where}.sparsity: none of the patterns {', '.join(chosen['sparsity_pattern'])} has a share of "
+                f"{share:g}; add '' (zeros anywhere) to sparsity_pattern, or leave {share:g} out"
+            )
+
+
 def _of_axis(axis: str, value: Any) -> LayerSpec:
     """That axis alone; a width in the first format that has it."""
     if axis == "weight_bits" and value != FLOAT_BITS:
@@ -287,8 +353,10 @@ def _groups(anatomy: Anatomy) -> Iterable[tuple[str, ...]]:
     return list(groups)
 
 
-def _levels(layers: Sequence[LayerInfo], section: SpaceSection, costs: Costs | None) -> tuple[LayerSpec, ...]:
-    offers = [_offered(layer, section) for layer in layers]
+def _levels(
+    layers: Sequence[LayerInfo], section: SpaceSection, costs: Costs | None, weights: Weights | None
+) -> tuple[LayerSpec, ...]:
+    offers = [_offered(layer, section, weights) for layer in layers]
     common = [spec for spec in offers[0] if all(spec in other for other in offers[1:])]
     if not common:
         names = ", ".join(layer.fqn for layer in layers)
@@ -302,31 +370,82 @@ def _levels(layers: Sequence[LayerInfo], section: SpaceSection, costs: Costs | N
     return tuple(sorted(common, key=lambda spec: (not spec.is_neutral, -cost(spec), *_dearest_first(spec))))
 
 
-def _offered(layer: LayerInfo, section: SpaceSection) -> list[LayerSpec]:
-    """Every combination that can be applied to this layer. An axis of which no value fits it is left neutral there."""
-    from ..compressors import applicable
-
-    keys = (*AXES, *(key for keys in KEYS.values() for key in keys))
+def _offered(layer: LayerInfo, section: SpaceSection, weights: Weights | None = None) -> list[LayerSpec]:
+    """Every combination that can be applied to this layer. An axis of which no value fits it is left neutral there, and
+    where the pattern of a combination does not fit, the layer stays dense in it."""
+    keys = (*AXES, *(key for keys in KEYS.values() for key in keys), "rank_number", "rank_energy")
     chosen = {key: getattr(section, key) for key in keys}
     for glob, override in section.overrides.items():
         if fnmatchcase(layer.fqn, glob):
             chosen |= {key: values for key in keys if (values := getattr(override, key)) is not None}
+    fit: dict[LayerSpec, None] = {}
+    for form in chosen["rank_form"]:
+        ranks = (*chosen["rank"], *_own_ranks(layer, form, chosen, weights))
+        fit |= dict.fromkeys(_fitting(layer, {**chosen, "rank": ranks, "rank_form": (form,)}))
+    return list(fit) or [_NEUTRAL]
+
+
+def _fitting(layer: LayerInfo, chosen: Mapping[str, Sequence[Any]]) -> Iterable[LayerSpec]:
+    from ..compressors import applicable
+
     fitting = {}
     for axis in AXES:
         values = chosen[axis]
-        usable = [value for value in values if applicable(_of_axis(axis, value), layer) is None]
+        usable = [value for value in values if any(applicable(s, layer) is None for s in _alone(axis, value, chosen))]
         fitting[axis] = usable or [getattr(_NEUTRAL, axis)]
-    fit: dict[LayerSpec, None] = {}
     for values in product(*fitting.values()):
         for spec in _by_each_method(dict(zip(AXES, values, strict=True)), chosen):
-            fit |= dict.fromkeys([s for s in (spec, _without_group(spec)) if applicable(s, layer) is None][:1])
-    return list(fit) or [_NEUTRAL]
+            ways = (spec, _without_group(spec), _without_zeros(spec), _of_layer(spec), _of_layer(_without_group(spec)))
+            yield from [s for s in ways if applicable(s, layer) is None][:1]
+
+
+def _alone(axis: str, value: Any, chosen: Mapping[str, Sequence[Any]]) -> list[LayerSpec]:
+    """That value by itself, in each of the forms in which it could be."""
+    if axis == "rank" and value != 1.0:
+        plain = [LayerSpec(rank=value, rank_form=form) for form in chosen["rank_form"] if form != "residual"]
+        return plain or [_NEUTRAL]  # a residual is judged with the bits or zeros of its rest
+    if axis == "sparsity" and value != 0.0:
+        return [
+            LayerSpec(sparsity=value, pattern=pattern)
+            for pattern in chosen["sparsity_pattern"]
+            if _agrees(value, pattern)
+        ]
+    return [_of_axis(axis, value)]
+
+
+def _agrees(sparsity: float, pattern: str) -> bool:
+    """Whether this share is the one that the pattern fixes, if it fixes one."""
+    share = Pattern.parse(pattern).share
+    return share is None or abs(share - sparsity) < 1e-3
+
+
+def _own_ranks(
+    layer: LayerInfo, form: str, chosen: Mapping[str, Sequence[Any]], weights: Weights | None
+) -> list[float]:
+    """Ranks by number and by energy as shares of this layer's full rank; none where it has none to lower."""
+    numbers, energies = chosen["rank_number"], chosen["rank_energy"]
+    if not numbers and not energies:
+        return []
+    from ..compressors.lowrank import energy_rank, full_rank, misfit, rank_share, unfolded
+
+    if layer.kind == "embedding" or layer.groups != 1 or misfit(form, layer.weight_shape) is not None:
+        return []
+    full = full_rank(form, layer.weight_shape)
+    ranks = [number for number in numbers if number < full]
+    if energies:
+        if weights is None:
+            raise TaskError("space.rank_energy looks at the weights, and the model is not at hand here")
+        matrix = unfolded(
+            form, weights(layer.fqn).detach().float().cpu().reshape(layer.matrix_shape), layer.weight_shape
+        )
+        ranks += [rank for energy in energies if (rank := energy_rank(matrix, energy)) < full]
+    return [rank_share(rank, full) for rank in dict.fromkeys(ranks)]
 
 
 def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any]]) -> Iterable[LayerSpec]:
     """These values of the axes by every combination of the keys of the active ones; a neutral axis has none.
 
-    Combinations that there are not (a width that the format lacks) are left out.
+    Combinations that there are not (a width that the format lacks, a share that N:M does not mean) are left out.
     """
     active = [key for axis in AXES if values[axis] != getattr(_NEUTRAL, axis) for key in KEYS[axis]]
     for names in product(*(chosen[key] for key in active)):
@@ -334,11 +453,21 @@ def _by_each_method(values: Mapping[str, Any], chosen: Mapping[str, Sequence[Any
         bits = data["weight_bits"]
         if bits != FLOAT_BITS and bits not in FORMAT_BITS[data["weight_format"]]:
             continue
+        if not _agrees(data["sparsity"], data.get("sparsity_pattern", "")):
+            continue
         if data.get("weight_format") in ("fp16", "bf16"):  # a cast has neither scales nor a choice of codes
             data |= {"group_size": 0, "scale_bits": 32, "weight_method": chosen["weight_method"][0]}
         if data.get("activation_scheme") == "dynamic":  # nothing to calibrate, so no choice of a range
-            data["activation_method"] = chosen["activation_method"][0]
-        yield LayerSpec.from_dict(data)
+            data["activation_method"] = _NEUTRAL.activation_method
+            data["activation_scope"] = "layer"
+        yield LayerSpec.from_dict({_FIELDS.get(key, key): value for key, value in data.items()})
+
+
+def _without_zeros(spec: LayerSpec) -> LayerSpec:
+    """Where the pattern does not fit, the layer stays dense."""
+    if not spec.pattern:
+        return spec
+    return dataclasses.replace(spec, sparsity=0.0, pattern="", sparsity_method=_NEUTRAL.sparsity_method)
 
 
 def _without_group(spec: LayerSpec) -> LayerSpec:
@@ -346,12 +475,17 @@ def _without_group(spec: LayerSpec) -> LayerSpec:
     return dataclasses.replace(spec, group_size=0) if spec.group_size not in (0, "tensor") else spec
 
 
+def _of_layer(spec: LayerSpec) -> LayerSpec:
+    """Where no one else reads the input, and the output goes into no sum, the tensor is the layer's."""
+    return dataclasses.replace(spec, activation_scope="layer")
+
+
 def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
     """Orders specs of one layer size by about what they store; then activations in FP32 and built-in methods first.
     Total, so that the order never varies.
     """
     density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank * spec.keep
-    keys = [*(key for axis in AXES for key in KEYS[axis]), "keep_method"]
+    keys = [*(_FIELDS.get(key, key) for axis in AXES for key in KEYS[axis]), "keep_method"]
     ways = [str(getattr(spec, key)) for key in keys]
     own = [getattr(spec, key) != getattr(_NEUTRAL, key) for key in keys]
     return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *own, *ways)
@@ -380,7 +514,8 @@ def _values(spec: LayerSpec) -> tuple[float, ...]:
 
 
 def _n_methods_shared(one: LayerSpec, other: LayerSpec) -> int:
-    return sum(getattr(one, key) == getattr(other, key) for keys in KEYS.values() for key in keys)
+    keys = [_FIELDS.get(key, key) for keys in KEYS.values() for key in keys]
+    return sum(getattr(one, key) == getattr(other, key) for key in keys)
 
 
 def _is_plain(spec: LayerSpec) -> bool:

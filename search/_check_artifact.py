@@ -6,6 +6,7 @@ and the task's data are, everything is checked that needs no original.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, InputError, MissingExtra, ParedownError, TaskError
 from ..evaluators import Measurement
 from ._artifact import Artifact, read_artifact
+from ._auto_runtime import AUTO
 from ._fresh import REFERENCE, Loaded, measure_fresh
 from ._plugins import Plugins
 
@@ -50,7 +52,7 @@ def verify_artifact(
     from ._workshop import is_for_elsewhere, needs_factory, peak_memory_of
 
     artifact = read_artifact(Path(path))
-    used = _own_task(artifact) if task is None else as_task(task)
+    used = _own_task(artifact) if task is None else _with_runtime(as_task(task), artifact.runtime)
     if model is not None and needs_factory(artifact.format):
         raise InputError(
             f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model handed in "
@@ -110,6 +112,12 @@ def _own_task(artifact: Artifact) -> Task:
                 f"that you trust with --task"
             )
     return task
+
+
+def _with_runtime(task: Task, runtime: str) -> Task:
+    """An artifact's runtime is known, also where the task leaves it open."""
+    is_open = task.hardware.runtime == AUTO
+    return task.with_overrides([f"hardware.runtime={json.dumps(runtime)}"]) if is_open else task
 
 
 def _with_original(

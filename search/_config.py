@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..compressors import Anatomy, LayerSpec
+from ..compressors import SPEC_VERSION, Anatomy, LayerSpec
 from ..errors import ConfigError, SpecError
 from ..evaluators import Measurement
 from ._structure import is_structural
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = SPEC_VERSION
+"""Version 1 is read too: in it an activation whose method is not named is by "affine"."""
 
 
 def config_of(assignment: Mapping[str, LayerSpec]) -> dict[str, Any]:
-    """`{"schema_version": 1, "layers": {fqn: what differs from the neutral spec}}`."""
+    """`{"schema_version": 2, "layers": {fqn: what differs from the neutral spec}}`."""
     return {"schema_version": SCHEMA_VERSION, "layers": {fqn: spec.to_dict() for fqn, spec in assignment.items()}}
 
 
@@ -49,10 +50,9 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
 
     if unknown := sorted(set(config) - {"schema_version", "layers", "claims"}):
         raise ConfigError(f"unknown key {unknown[0]!r} in the config; known are schema_version, layers, claims")
-    if config.get("schema_version") != SCHEMA_VERSION:
-        raise ConfigError(
-            f"the config has schema version {config.get('schema_version')!r}; this paredown reads {SCHEMA_VERSION}"
-        )
+    version = config.get("schema_version")
+    if not isinstance(version, int) or version not in range(1, SCHEMA_VERSION + 1):
+        raise ConfigError(f"the config has schema version {version!r}; this paredown reads 1 to {SCHEMA_VERSION}")
     layers = config.get("layers")
     if not isinstance(layers, Mapping) or not all(isinstance(spec, Mapping) for spec in layers.values()):
         raise ConfigError(
@@ -74,7 +74,7 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
     assignment = {fqn: LayerSpec() for fqn in anatomy.fqns}
     for fqn, spec in layers.items():
         try:
-            assignment[fqn] = LayerSpec.from_dict(spec)
+            assignment[fqn] = LayerSpec.from_dict(spec, version=version)
         except SpecError as error:
             raise ConfigError(f"layer {fqn}: {error}") from None
         if is_structural(fqn):

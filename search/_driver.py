@@ -7,6 +7,7 @@ that a run that was killed anywhere goes on from there.
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
+from ._auto_runtime import FILE as CHOICE
+from ._auto_runtime import said, settle_runtime
 from ._environment import usable_cores
 from ._exploration import explore
 from ._groundwork import build_store, evaluate_baselines
 from ._heap import settle, thawed_afterwards
+from ._ledger import write_atomic
 from ._mirrors import Mirrors
 from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
@@ -65,8 +69,13 @@ def search(
     task = as_task(task)
     if model is None and task.model is None:
         raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
-    run, ledger = create_run(Path(out) if out is not None else new_run_path(task), task)
+    folder = Path(out) if out is not None else new_run_path(task)
+    task, choice = settle_runtime(task, model=model, run=folder)
+    run, ledger = create_run(folder, task)
     with ledger:
+        if choice is not None:
+            write_atomic(run.path / CHOICE, json.dumps(choice, indent=2) + "\n")
+            Recorder(run, ledger, progress).note(said(choice))
         return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address)
 
 

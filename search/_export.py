@@ -14,6 +14,7 @@ from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
 from ._agreement import Agreement
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
+from ._auto_runtime import settle_runtime
 from ._config import assignment_of, config_of, read_config, with_claims
 from ._devices import static_measurements
 from ._driver import store_path
@@ -104,7 +105,7 @@ def apply_config(
     """
     from ._driver import as_task
 
-    task = as_task(task)
+    task, _ = settle_runtime(as_task(task), model=model)
     data = config if isinstance(config, Mapping) else read_config(Path(config))
     Plugins.of(task).load()
     format = format or artifact_format(task, given=model is not None)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compressors import LayerSpec
+from ..compressors import SPEC_VERSION, LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._devices import remarks_on, static_measurements
 from ._environment import environment
+from ._plans import plans, weights_of
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
+from ._remarks import without_correction
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
@@ -60,6 +62,9 @@ def build_store(sitting: Sitting) -> None:
             sitting.recorder.note(line)
     for line in remarks_on_structure(prepared.bench.structured):
         sitting.recorder.note(line)
+    if prepared.task.repair.bias:
+        for line in without_correction(prepared.bench.model, prepared.anatomy, prepared.bench.repair_inputs):
+            sitting.recorder.note(line)
     sitting.costs, sitting.fixed = static_costs(prepared, sizes)
     sitting.original_costs = original_costs(prepared, sizes)
     take_latency_table(sitting)
@@ -108,6 +113,7 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "search_data": prepared.bench.split.digest,
         "report_data": prepared.report.digest,
         "space": space_to_dict(space),
+        "spec_version": SPEC_VERSION,
         "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
         "guide": [{"name": o.name, "maximise": o.maximise} for o in prepared.guide],
         "quality": prepared.bench.metric.name,
@@ -133,19 +139,31 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
     from ..evaluators import lowered_as
 
-    return lowered_as(prepared.anatomy[fqn], spec, prepared.profile).kernel
+    lowered = lowered_as(prepared.anatomy[fqn], spec, prepared.profile)
+    idle = [
+        what
+        for what, asked, used in (
+            ("zeros", spec.sparsity > 0.0, lowered.sparse), ("factors", spec.rank < 1.0, lowered.low_rank)
+        )
+        if asked and not used
+    ]  # fmt: skip
+    return lowered.kernel + (f" ({' and '.join(idle)} save bytes, no time)" if idle else "")
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
-    """The original and every uniform setting. They do not count against the budget of trials."""
+    """The original, every uniform setting, and the allocations that need no search (`_plans.py`). They do not count
+    against the budget of trials.
+    """
     space, state = sitting.prepared.space, sitting.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    settings = [candidate for _, candidate in uniform_settings(space)]
+    baselines = [candidate for _, candidate in uniform_settings(space)]
+    energies = sitting.task.space.rank_energy
+    baselines += [candidate for _, candidate in plans(space, weights_of(sitting.prepared.bench.model), energies)]
     if (structured := sitting.prepared.bench.structured) is not None:
-        settings += threshold_settings(space, structured)
-    wanted += [("uniform", candidate) for candidate in dict.fromkeys(settings)]
+        baselines += threshold_settings(space, structured)
+    wanted += [("uniform", candidate) for candidate in dict.fromkeys(baselines)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

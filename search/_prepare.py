@@ -84,11 +84,12 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
     Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
     """
-    from ..compressors import Anatomy, calibrate, model_digest, needs_moments
-    from ..evaluators import ReferenceOutputs, resolve_divergence
+    from ..compressors import Anatomy, calibrate, model_digest, needs_gradients, needs_moments
+    from ..evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
+    from ._plans import weights_of
     from ._plugins import Plugins
 
     plugins = Plugins.of(task)
@@ -103,20 +104,28 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
     structured = _structured(task, model, splits.calibration)
-    space = build_space(task, anatomy, structured=structured)
+    digest = model_digest(model)
+    if task.prepare.scaling != "off":
+        model = _scaled(task, model, anatomy, splits.calibration)
+    space = build_space(task, anatomy, weights=weights_of(model), structured=structured)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
+    if structured is not None and any(needs_moments(spec) or needs_gradients(spec) for spec in wanted):
+        raise TaskError(
+            "space: methods that look at a layer's inputs or at the loss's gradient (gptq, descent, wanda, taylor, …) "
+            "do not know layers with fewer channels yet; take others, or leave channels, heads, neurons, … out of "
+            "[space]"
+        )
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
-        moments=any(needs_moments(spec) for spec in wanted),
+        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
+        tensors=any(spec.activation_scope == "tensor" for spec in wanted),
     )  # fmt: skip
-    if structured is not None and any(needs_moments(spec) for spec in wanted):
-        raise TaskError(
-            "space: methods that look at a layer's inputs (gptq, descent, …) do not know layers with fewer channels "
-            "yet; take others, or leave channels, heads, neurons, … out of [space]"
-        )
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
+    if any(needs_gradients(spec) for spec in wanted):
+        gradients = loss_gradients(model, splits.calibration, anatomy, metric)
+        calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     search = _in_random_order(splits.search, task.search.samples, task.data.seed)
     reference = ReferenceOutputs.compute(model, search, batch)
     bench = Bench(
@@ -131,6 +140,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         store=store,
         batch_size=batch,
         plugins=plugins,
+        repair=task.repair,
+        repair_inputs=_repair_inputs(task, splits.calibration),
         structured=structured,
     )
     objectives = _objectives(task, metric.name, metric.maximise)
@@ -147,7 +158,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         guide=guide,
         modules=user_modules(task),
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
-        model_digest=model_digest(model),
+        model_digest=digest,
     )
 
 
@@ -163,6 +174,33 @@ def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured 
     alignment = max(alignment_of(load_profile(name)) for name in task.profiles)
     refuse_with_structure(task, wanted(task))
     return find_structure(task, model, batches, alignment)
+
+
+def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
+    """A copy with other numbers and the same outputs."""
+    import copy
+
+    from ..compressors import calibrate, scale_channels
+
+    how, batch, ready = task.prepare.scaling, task.data.batch_size, copy.deepcopy(model)
+    batches = (inputs for inputs, _ in calibration.batches(batch))
+    moments = calibrate(ready, batches, anatomy, moments=True).moments if how == "awq" else None
+    scale_channels(
+        ready, calibration.take(2).inputs, how, anatomy=anatomy, moments=moments, bits=task.prepare.bits
+    )  # fmt: skip
+    return ready
+
+
+def _repair_inputs(task: Task, calibration: Split) -> tuple[Any, ...]:
+    """A few samples where they only show how the layers are joined."""
+    import torch
+
+    repair = task.repair
+    if repair.batch_norm == "off" and not repair.bias:
+        return ()
+    n = min(2 if repair.batch_norm == "off" else repair.samples, len(calibration))
+    chosen = calibration.select(torch.linspace(0, len(calibration) - 1, n).long())  # data sets come sorted
+    return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
 
 
 def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,3 +41,18 @@ def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
             f"layer: {most}{more}"
         )
     return lines
+
+
+def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]) -> list[str]:
+    """A line for layers whose mean output cannot be put back."""
+    from ..compressors import CompressedModel, Repairs
+
+    names = Repairs(CompressedModel(model, anatomy), None, inputs).without_place
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    line = (
+        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a "
+    )
+    line += f"batch norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
+    return [line]

@@ -143,7 +143,7 @@ class Rows:
         from ..evaluators.sensitivity import PrefixMismatchError
 
         model, batch = self.worker.bench.model, Split("table", inputs)
-        with self.worker.applied(self._levels(group, level)):
+        with self.worker.applied(self._levels(group, level), norms=False):
             if cache is not None and self.why_not is None:
                 try:
                     with cache.before(self.worker.bench.space.groups[group].layers):
@@ -164,9 +164,13 @@ class Rows:
         self.why_not = why_not
         self._kept.clear()
 
+    @property
+    def _around(self) -> dict[str, str]:
+        return {fqn: module for fqn, (module, _) in self.worker.bench.calibration.places.items() if module}
+
     def _plan(self, group: int, level: int, n: int) -> _Plan:
         """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
-        from ..evaluators.sensitivity import Prefix, kept_bytes, recomputed_share
+        from ..evaluators.sensitivity import Prefix, kept_bytes, modules_around, recomputed_share
 
         bench = self.worker.bench
         if self.why_not is None and self._timeline is None:
@@ -177,13 +181,18 @@ class Rows:
         fqns = bench.space.groups[group].layers
         if is_structural(bench.space.groups[group].name):
             return _Plan()
-        prefix = Prefix.of(timeline, bench.model, fqns)
+        around = self._around
+        prefix = Prefix.of(timeline, bench.model, fqns, modules_around(around, fqns))
         mine = kept_bytes(timeline, [prefix])
         if not prefix.answered or mine > self.max_bytes:
             return _Plan()
         share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
         every = kept_bytes(
-            timeline, [Prefix.of(timeline, bench.model, g.layers) for g in without_structure(bench.space).groups]
+            timeline,
+            [
+                Prefix.of(timeline, bench.model, group.layers, modules_around(around, group.layers))
+                for group in without_structure(bench.space).groups
+            ],
         )
         together = every * n <= self.max_bytes
         size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
@@ -197,7 +206,7 @@ class Rows:
         from ..evaluators.sensitivity import Timeline
 
         bench = self.worker.bench
-        with self.worker.applied(base_levels(bench.space)):
+        with self.worker.applied(base_levels(bench.space), norms=False):
             timeline = Timeline.trace(bench.model, bench.split.take(TRACED).inputs)
         self._timeline, self.why_not = timeline, timeline.why_not
 
@@ -209,9 +218,10 @@ class Rows:
         bench = self.worker.bench
         inputs, fqns = bench.split.take(TRACED).inputs, bench.space.groups[group].layers
         try:
-            with self.worker.applied(base_levels(bench.space)):
+            with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns]
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns],
+                    around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
             self._give_up(str(error))
@@ -235,11 +245,13 @@ class Rows:
             self._kept_for = at[1]
         if plan.together and at in self._kept:
             return self._kept[at]
-        groups = [g.layers for g in bench.space.groups] if plan.together else [bench.space.groups[group].layers]
+        decided = without_structure(bench.space).groups if plan.together else [bench.space.groups[group]]
+        groups = [g.layers for g in decided]
         try:
-            with self.worker.applied(base_levels(bench.space)):
+            with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups,
+                    around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
             self._give_up(str(error))

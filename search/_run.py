@@ -37,7 +37,8 @@ class Run:
 
     @property
     def space(self) -> SearchSpace:
-        return space_from_dict(self._facts()["space"])
+        facts = self._facts()
+        return space_from_dict(facts["space"], facts.get("spec_version", 1))
 
     def _facts(self) -> dict[str, Any]:
         if not self.state.facts:
@@ -237,10 +238,15 @@ def space_to_dict(space: SearchSpace) -> list[dict[str, Any]]:
     ]
 
 
-def space_from_dict(data: Sequence[Mapping[str, Any]]) -> SearchSpace:
+def space_from_dict(data: Sequence[Mapping[str, Any]], version: int) -> SearchSpace:
+    """`version` is the `SPEC_VERSION` that it was written with."""
     return SearchSpace(
         groups=tuple(
-            Group(name=g["name"], layers=tuple(g["layers"]), levels=tuple(LayerSpec.from_dict(s) for s in g["levels"]))
+            Group(
+                name=g["name"],
+                layers=tuple(g["layers"]),
+                levels=tuple(LayerSpec.from_dict(s, version=version) for s in g["levels"]),
+            )
             for g in data
         )
     )

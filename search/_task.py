@@ -29,7 +29,9 @@ from ._task_sections import (
     MlflowSection,
     ModelSection,
     ObjectivesSection,
+    PrepareSection,
     QualitySection,
+    RepairSection,
     SearchSection,
     Section,
     SpaceSection,
@@ -50,6 +52,12 @@ class Task(Section):
     quality: QualitySection = Field(default_factory=QualitySection, description="what makes a model good")
     hardware: HardwareSection = Field(default_factory=HardwareSection, description="where the model will run")
     space: SpaceSection = Field(default_factory=SpaceSection, description="what may be done to each layer")
+    prepare: PrepareSection = Field(
+        default_factory=PrepareSection, description="what is done to the model before anything is compressed"
+    )
+    repair: RepairSection = Field(
+        default_factory=RepairSection, description="what is made good after compression, without training"
+    )
     objectives: ObjectivesSection = Field(
         default_factory=ObjectivesSection, description="what the front is spread over"
     )

@@ -10,6 +10,7 @@ from ._task_values import (
     ActivationBits,
     ActivationMethods,
     ActivationSchemes,
+    ActivationScopes,
     Arguments,
     Duration,
     Flag,
@@ -19,7 +20,10 @@ from ._task_values import (
     Keeps,
     MetricName,
     Number,
+    RankEnergies,
+    RankForms,
     RankMethods,
+    RankNumbers,
     Ranks,
     Reference,
     ScaleBits,
@@ -27,6 +31,7 @@ from ._task_values import (
     Share,
     Sparsities,
     SparsityMethods,
+    SparsityPatterns,
     Text,
     WeightBits,
     WeightFormats,
@@ -158,7 +163,10 @@ class HardwareSection(Section):
     """Where the model will run."""
 
     runtime: Text = Field(
-        default="onnxruntime", min_length=1, description="what runs the exported model: torch, onnxruntime, openvino"
+        default="onnxruntime",
+        min_length=1,
+        description="what runs the exported model: torch, torch-compile, onnxruntime, openvino; auto: "
+        "the fastest of those here, measured on this model",
     )
     profile: Text | tuple[Text, ...] | None = Field(
         default=None,
@@ -224,6 +232,11 @@ class OverrideSection(Section):
     group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
     scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
     activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
+    sparsity_pattern: SparsityPatterns | None = Field(default=None, description="where zeros may stand")
+    rank_form: RankForms | None = Field(default=None, description="what weights of a lower rank are split into")
+    rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
+    rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
+    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor")
     channels: Keeps | None = Field(default=None, description="shares of coupled channels of convolutions that stay")
     heads: Keeps | None = Field(default=None, description="shares of attention heads that stay")
     neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
@@ -244,7 +257,9 @@ class SpaceSection(Section):
         default=("affine",), description="how weights are quantized: names of registered methods, each tried"
     )
     activation_method: ActivationMethods = Field(
-        default=("affine",), description="how the ranges of quantized activations are chosen"
+        default=("minmax",),
+        description="how the ranges of quantized activations are chosen: minmax, percentile, entropy, or affine (least "
+        "squared error)",
     )
     sparsity_method: SparsityMethods = Field(
         default=("magnitude",), description="how the weights that become zero are chosen"
@@ -257,12 +272,34 @@ class SpaceSection(Section):
     )
     group_size: GroupSizes = Field(
         default=(0,),
-        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, or 'tensor'",
+        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, 'tensor', or a "
+        "block of rows by weights, '32x32'",
     )
     scale_bits: ScaleBits = Field(default=(32,), description="of the stored scales and tables: 32, 16")
     activation_scheme: ActivationSchemes = Field(
         default=("affine",),
         description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
+    )
+    activation_scope: ActivationScopes = Field(
+        default=("auto",),
+        description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes "
+        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for "
+        "onnxruntime, else layer",
+    )
+    sparsity_pattern: SparsityPatterns = Field(
+        default=("",),
+        description="where zeros may stand: '' anywhere, '2:4' or any N:M along the input channels (with the sparsity "
+        "that it means, 1 - N/M, among the shares), blocks of outputs x inputs ('1x4', '4x4', '16x1'), 'row', 'column'",
+    )
+    rank_form: RankForms = Field(
+        default=("channel",),
+        description="what weights of a lower rank are split into: channel, input, spatial, tucker2 (convolutions), or "
+        "residual: two factors beside what they leave over, which is made sparse or quantized",
+    )
+    rank_number: RankNumbers = Field(default=(), description="ranks to offer as numbers, beside the shares of `rank`")
+    rank_energy: RankEnergies = Field(
+        default=(),
+        description="ranks to offer as the least that keeps this share of the squared singular values, beside `rank`",
     )
     channels: Keeps = Field(
         default=(1.0,),
@@ -286,6 +323,32 @@ class SpaceSection(Section):
         default_factory=dict,
         description="glob of layer names -> axes; where several match, the later one wins, axis by axis",
     )
+
+
+class PrepareSection(Section):
+    """What is done to the model before anything is compressed; its outputs stay, but for float32's rounding."""
+
+    scaling: Literal["off", "equalize", "awq"] = Field(
+        default="off",
+        description="scale channels between layers: equalize makes the ranges of rows and of the next layer's columns "
+        "alike (where no norm stands between them), awq makes weights of large inputs larger",
+    )
+    bits: Integer = Field(default=4, ge=2, le=8, description="of the weights that awq has in mind")
+
+
+class RepairSection(Section):
+    """What is made good after compression, without training and without a byte more; of every candidate alike."""
+
+    bias: Flag = Field(
+        default=False,
+        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind",
+    )
+    batch_norm: Literal["off", "finalists", "trials"] = Field(
+        default="off",
+        description="whether the running statistics of batch norms follow the compressed model's: of what is exported, "
+        "or of every trial too (a pass over `samples` each)",
+    )
+    samples: Integer = Field(default=256, ge=2, description="calibration samples for batch_norm, at most")
 
 
 class ObjectivesSection(Section):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AllowInfNan, BeforeValidator, Strict, WithJsonSchema
 
-from ..compressors import WEIGHT_BITS, LayerSpec
+from ..compressors import WEIGHT_BITS, LayerSpec, Pattern
 from ..errors import SpecError
 from ._task_code import reference_to
 
@@ -76,7 +76,7 @@ def _share(value: object) -> object:
     )
 
 
-def _axis(key: str) -> Callable[[object], object]:
+def _axis(key: str, *, may_be_empty: bool = False) -> Callable[[object], object]:
     """A check of one axis' list: not empty, nothing twice, each value one that a `LayerSpec` takes."""
 
     def check(values: object) -> object:
@@ -84,7 +84,7 @@ def _axis(key: str) -> Callable[[object], object]:
             return None
         if not isinstance(values, (list, tuple)):
             raise ValueError(f"must be a list, got {values!r}; write {key} = [{values}]")
-        if not values:
+        if not values and not may_be_empty:
             raise ValueError(f"must name at least one value, got an empty list; leave {key} out for the default")
         for position, value in enumerate(values):
             try:
@@ -101,6 +101,19 @@ def _axis(key: str) -> Callable[[object], object]:
 def _check_value(key: str, value: Any) -> None:
     """A width needs a format that has it, and a format a width: they are checked together when the space is built."""
     if key == "weight_bits" and value in WEIGHT_BITS and not isinstance(value, bool | float):
+        return
+    if key == "activation_scope" and value == "auto":
+        return
+    if key == "sparsity_pattern":
+        Pattern.parse(value)
+        return
+    if key == "rank_energy":
+        if not _is_number(value) or not 0.0 < value < 1.0:
+            raise SpecError(f"a share of the energy must be in (0, 1), got {value!r}; 0.95 is usual")
+        return
+    if key == "rank_number":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SpecError(f"a rank must be a whole number, 1 at least, got {value!r}")
         return
     LayerSpec.from_dict({key: value})
 
@@ -189,7 +202,12 @@ ScaleBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("scale_bits"))]
 Keeps = Annotated[tuple[Number, ...], BeforeValidator(_axis("keep"))]
 KeepMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("keep_method"))]
 ActivationSchemes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scheme"))]
+ActivationScopes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scope"))]
 WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
 ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
 SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]
+SparsityPatterns = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_pattern"))]
+RankForms = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_form"))]
+RankEnergies = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank_energy", may_be_empty=True))]
+RankNumbers = Annotated[tuple[Integer, ...], BeforeValidator(_axis("rank_number", may_be_empty=True))]
 RankMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_method"))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,13 +61,13 @@ class Workshop:
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            model, plain, variants, anatomy = self.left(assignment)
-            main = export_model(
-                format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
-                anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
-            )  # fmt: skip
-            if entropy:
-                save_model(main, model, plain, variants, bench.calibration, entropy=True)
+            with self.repaired(assignment) as (model, plain, variants, anatomy):
+                main = export_model(
+                    format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
+                    anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
+                )  # fmt: skip
+                if entropy:
+                    save_model(main, model, plain, variants, bench.calibration, entropy=True)
             if structure_of(assignment):
                 text = structure_text(self.worker.cutter.cut(assignment).removal)
                 (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
@@ -82,8 +83,8 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "stored.safetensors"
         try:
-            model, plain, variants, _ = self.left(assignment)
-            save_model(path, model, plain, variants, self.prepared.bench.calibration)
+            with self.repaired(assignment) as (model, plain, variants, _):
+                save_model(path, model, plain, variants, self.prepared.bench.calibration)
             said = structure_bytes(self.worker.cutter.cut(assignment).removal) if structure_of(assignment) else 0
             return path.stat().st_size + said
         finally:
@@ -99,6 +100,19 @@ class Workshop:
             return bench.model, plain, self.worker.variants(plain), bench.anatomy
         cut = self.worker.cutter.cut(assignment)
         return self.worker.cutter.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
+
+    @contextmanager
+    def repaired(
+        self, assignment: Mapping[str, LayerSpec]
+    ) -> Iterator[tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]]:
+        """`left`, and inside its numbers are made good. Where something is removed there is nothing to make good: see
+        `refuse_with_structure`."""
+        left = self.left(assignment)
+        if structure_of(assignment):
+            yield left
+            return
+        with self.worker.repaired(left[1]):
+            yield left
 
     def measure(
         self,
@@ -140,10 +154,10 @@ class Workshop:
         from ..evaluators import ReferenceOutputs
 
         bench = self.prepared.bench
-        small, plain, variants, anatomy = self.left(assignment)
-        resident = CompressedModel(small, anatomy, bench.calibration)
-        with resident.apply(plain, variants) as model:
-            return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+        with self.repaired(assignment) as (left, plain, variants, anatomy):
+            resident = CompressedModel(left, anatomy, bench.calibration)
+            with resident.apply(plain, variants) as model:
+                return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
 
     def peak_memory(self, main: Path) -> dict[str, Measurement]:
         """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it

@@ -2,8 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/quantization/run.py --out benchmarks/results/quantization.json
 
-Not a timing, so the machine need not be idle; deterministic. With one thread about a quarter of an hour. A model that
-is in the file already is left as it is, so a run that was cut off goes on; delete the file to begin anew.
+Not a timing, so the machine need not be idle; deterministic. With one thread about half an hour, a third of it the
+searches for mixed precision (`--trials`). A model that is in the file already is left as it is, so a run that was cut
+off goes on; delete the file to begin anew. Rivals that are not installed are looked for in the folder PAREDOWN_PEERS,
+and left out with the reason.
 """
 
 from __future__ import annotations
@@ -21,16 +23,21 @@ from quantbench.goals import goals
 from quantbench.measure import measure
 from quantbench.subjects import SUBJECTS
 
+SCHEMA_VERSION = 2
+"""Since 2 each row has its divergence on the search part."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
-    parser.add_argument("--samples", type=int, help="of the report split; default all")
+    parser.add_argument("--samples", type=int, help="of each part; default all")
+    parser.add_argument("--trials", type=int, default=80, help="of the search for mixed precision; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = {
+        "schema_version": SCHEMA_VERSION,
         "command": shlex.join(["python", "benchmarks/quantization/run.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__},
@@ -38,11 +45,14 @@ def main() -> None:
         "goals": [],
     }
     if arguments.out.is_file():
-        result["models"] = json.loads(arguments.out.read_text())["models"]
+        known = json.loads(arguments.out.read_text())
+        if known.get("schema_version") != SCHEMA_VERSION:
+            parser.error(f"{arguments.out} was made by another version of this benchmark; delete it, or choose another")
+        result["models"] = known["models"]
     for name in arguments.models:
         if name in result["models"]:
             continue
-        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
+        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples, arguments.trials)
         result["goals"] = goals(result["models"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")  # what is there is not lost if the next one fails

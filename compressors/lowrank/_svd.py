@@ -27,11 +27,31 @@ def kept_rank(share: float, matrix_shape: tuple[int, int]) -> int:
 def svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(u (out, rank), v (rank, n)) in float32, the best approximation of `matrix` (out, n) of this rank."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    left, values, right = signed(left[:, :rank], values[:rank], right[:rank])
+    root = values.sqrt()
+    return (left * root).float(), (root[:, None] * right).float()
+
+
+def signed(left: Tensor, values: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same decomposition with the sign of each pair fixed: the largest entry on the left is positive."""
     pivots = left.abs().argmax(dim=0)
     signs = torch.where(left.gather(0, pivots[None])[0] < 0, -1.0, 1.0)
-    root = values.sqrt()
-    return (left * (root * signs)).float(), ((root * signs)[:, None] * right).float()
+    return left * signs, values, signs[:, None] * right
+
+
+def rank_share(rank: int, full: int) -> float:
+    """The share of which `kept_rank` makes this rank, of a full rank."""
+    return max(1, min(rank, full)) / full
+
+
+def energy_rank(matrix: Tensor, energy: float) -> int:
+    """The least rank of `matrix` (out, n) that keeps this share of the squared singular values, in (0, 1]."""
+    squares = torch.linalg.svdvals(matrix.double()).square()
+    total = float(squares.sum())
+    if total == 0.0:
+        return 1
+    kept = squares.cumsum(dim=0) / total
+    return min(len(squares), int((kept < energy - 1e-12).sum()) + 1)
 
 
 RANK.register("svd", svd)

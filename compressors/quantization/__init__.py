@@ -1,8 +1,9 @@
 """Fewer bits, for weights and for activations. `README.md` here lists formats and methods."""
 
-from ._activation import ActivationQuantizer, DynamicQuantizer, dynamic_quantize, mse_range
+from ._activation import ActivationQuantizer, DynamicQuantizer, OutputQuantizer, dynamic_quantize, mse_range
 from ._activation_ranges import activation_entropy, activation_minmax, activation_percentile
 from ._adaptive import adaptive, best_format
+from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
 from ._descent import descent
 from ._gptq import gptq
@@ -20,6 +21,7 @@ __all__ = [
     "Coded",
     "DynamicQuantizer",
     "Grid",
+    "OutputQuantizer",
     "Params",
     "Rounder",
     "WeightProblem",
@@ -27,6 +29,7 @@ __all__ = [
     "activation_minmax",
     "activation_percentile",
     "adaptive",
+    "adaround",
     "affine",
     "awq",
     "best_format",
@@ -40,6 +43,7 @@ __all__ = [
     "hqq",
     "minmax",
     "mse_range",
+    "neighbours",
     "percentile",
     "weighted",
 ]

@@ -1,6 +1,6 @@
-"""Ranges of activations by the plain rules; the default, of least squared error, is in `_activation`.
+"""Ranges of activations by the plain rules; that of least squared error, "affine", is in `_activation`.
 
-minmax      everything that was seen (Jacob et al. 2018)
+minmax      everything that was seen (Jacob et al. 2018); the default
 percentile  0.01 % of the values are clipped on each side where there are any (McKinstry et al. 2019)
 entropy     the clip at which the histogram is nearest to its quantized form (Migacz 2017, TensorRT)
 We differ   entropy: one clip for the magnitudes of both signs

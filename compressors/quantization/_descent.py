@@ -32,7 +32,7 @@ def descent(problem: WeightProblem) -> Coded:
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
-    hessian = _damped(problem.moments)
+    hessian = damped(problem.moments)
     values = compensated(problem, params)
     plain = problem.rounder(params).values(problem.target)
     if _error(problem, hessian, plain) < _error(problem, hessian, values):
@@ -44,7 +44,7 @@ def descent(problem: WeightProblem) -> Coded:
     return coded(problem, params, values)
 
 
-def _damped(moments: Tensor) -> Tensor:
+def damped(moments: Tensor) -> Tensor:
     mean = moments.diagonal(dim1=1, dim2=2).mean(dim=1)
     mean = torch.where(mean > 0, mean, torch.ones_like(mean))
     return moments + torch.eye(moments.shape[1]) * (_DAMPING * mean)[:, None, None]

@@ -36,7 +36,10 @@ def fit(grid: Grid, matrix: Tensor, weight: Tensor | None = None, *, bits: int |
     """
     shape = (matrix.shape[0], matrix.shape[1])
     rows = to_groups(matrix, grid)
-    weights = None if weight is None or _is_constant(weight) else to_groups(weight.expand(shape).contiguous(), grid)
+    if weight is None or _is_constant(weight):
+        # an integer zero point is fitted by a straight line, in which the zeros behind a short group must not count
+        weight = torch.ones(shape) if grid.format == "int_asym" and rows.numel() != matrix.numel() else None
+    weights = None if weight is None else to_groups(weight.expand(shape).contiguous(), grid)
     if grid.format == "palette":
         return _fit_palette(grid, rows, weights, shape)
     if grid.format == "int_asym":

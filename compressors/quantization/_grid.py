@@ -1,7 +1,8 @@
 """What a code stands for: `scale * (level - zero)`, where a level is the code itself or an entry of a table.
 
 A matrix (R, C) is cut into groups along its rows: (R, G) scales, G = ceil(C / group). One scale for the tensor is
-(1, 1). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in every format, which is what is packed:
+(1, 1), and of blocks of several rows there are (ceil(R / tall), G). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in
+every format, which is what is packed:
 
     int       the number itself (8 bits: from -127)
     int_asym  the number above the lowest: level = code + 2^(b-1), with an integer zero point for each group
@@ -32,6 +33,7 @@ class Grid:
     """The format, the width and who shares a scale; what `LayerSpec` says of it, for a matrix of known shape.
 
     group  columns that share a scale, at most all of them; `per_tensor`: one scale for everything
+    tall   rows that share it
     """
 
     format: str
@@ -39,17 +41,19 @@ class Grid:
     group: int
     per_tensor: bool
     half_scales: bool
+    tall: int = 1
 
     @classmethod
     def of(cls, spec: LayerSpec, n_columns: int) -> Grid:
-        size = spec.group_size
-        group = min(size, n_columns) if isinstance(size, int) and size > 0 else n_columns
+        tall, size = spec.block
+        group = min(size, n_columns) if size > 0 else n_columns
         return cls(
             format=spec.weight_format,
             bits=spec.weight_bits,
             group=group,
-            per_tensor=size == WHOLE_TENSOR,
+            per_tensor=spec.group_size == WHOLE_TENSOR,
             half_scales=spec.scale_bits == 16,
+            tall=tall,
         )
 
     def as_format(self, format: str) -> Grid:
@@ -74,7 +78,7 @@ class Grid:
         return -half, len(fixed_table(self.format, self.bits)) - half - 1
 
     def scale_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
-        return (1, 1) if self.per_tensor else (shape[0], -(-shape[1] // self.group))
+        return (1, 1) if self.per_tensor else (-(-shape[0] // self.tall), -(-shape[1] // self.group))
 
     def stored_scale(self, scale: Tensor) -> Tensor:
         """`scale` as it will be read back, in float32. Raises `SpecError` where FP16 cannot hold it."""
@@ -159,17 +163,33 @@ class Rounder:
 
 def _spread(values: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
     """(R, G) to (R, C), or to (R, 1) where a row has one group; (1, 1) stays."""
+    if grid.tall > 1:
+        values = values.repeat_interleave(grid.tall, dim=0)[: shape[0]].contiguous()
     if values.shape[1] == 1:
         return values
     return values.repeat_interleave(grid.group, dim=1)[:, : shape[1]].contiguous()
 
 
 def to_groups(matrix: Tensor, grid: Grid) -> Tensor:
-    """(R, C) to (R * G, group), zeros behind the last columns; the whole tensor as one row with `per_tensor`."""
+    """(R, C) to (R * G, group), zeros behind the last columns; the whole tensor as one row with `per_tensor`. Of blocks
+    each is a row, with zeros below the last rows too.
+    """
     if grid.per_tensor:
         return matrix.reshape(1, -1)
     rows, columns = matrix.shape
-    n_groups = -(-columns // grid.group)
-    if n_groups * grid.group != columns:
-        matrix = torch.nn.functional.pad(matrix, (0, n_groups * grid.group - columns))
-    return matrix.reshape(rows * n_groups, grid.group)
+    n_down, n_groups = grid.scale_shape((rows, columns))
+    if (n_down * grid.tall, n_groups * grid.group) != (rows, columns):
+        matrix = torch.nn.functional.pad(matrix, (0, n_groups * grid.group - columns, 0, n_down * grid.tall - rows))
+    if grid.tall == 1:
+        return matrix.reshape(rows * n_groups, grid.group)
+    blocks = matrix.reshape(n_down, grid.tall, n_groups, grid.group).transpose(1, 2)
+    return blocks.reshape(n_down * n_groups, grid.tall * grid.group).contiguous()
+
+
+def from_groups(rows: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
+    """The matrix (R, C) of which `to_groups` gave these rows."""
+    if grid.per_tensor:
+        return rows.reshape(shape)
+    n_down, n_groups = grid.scale_shape(shape)
+    whole = rows.reshape(n_down, n_groups, grid.tall, grid.group).transpose(1, 2)
+    return whole.reshape(n_down * grid.tall, -1)[: shape[0], : shape[1]].contiguous()

@@ -11,7 +11,7 @@ from ...errors import SpecError
 from .._registry import WEIGHT
 from ._adaptive import best_format
 from ._affine import code_range
-from ._grid import Grid, Params, to_groups
+from ._grid import Params, from_groups, to_groups
 from ._problem import Coded, WeightProblem, decoded
 
 
@@ -72,13 +72,7 @@ def _simple(problem: WeightProblem, method: str) -> Coded:
     if wrong is not None:
         raise SpecError(f"the weight method {method!r} at {grid.bits} bits {wrong}")
     params = Params(scale=grid.stored_scale(scale.reshape(grid.scale_shape(problem.shape))))
-    return Coded(codes=_from_groups(codes, grid, problem.shape), params=params, grid=grid)
-
-
-def _from_groups(rows: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
-    if grid.per_tensor:
-        return rows.reshape(shape)
-    return rows.reshape(shape[0], -1)[:, : shape[1]].contiguous()
+    return Coded(codes=from_groups(codes, grid, problem.shape), params=params, grid=grid)
 
 
 def _simple_wrong(codes: Tensor, scale: Tensor, matrix: Tensor, bits: int) -> str | None:

@@ -54,7 +54,9 @@ def _group_errors(problem: WeightProblem, values: Tensor) -> Tensor:
         part = d[:, :, start : start + size]
         block = h[:, start : start + size, start : start + size]
         parts.append(((part @ block) * part).sum(dim=2).reshape(-1))
-    return torch.stack(parts, dim=1)
+    errors = torch.stack(parts, dim=1)  # (R, G)
+    tall = problem.grid.tall
+    return errors if tall == 1 else torch.stack([block.sum(dim=0) for block in errors.split(tall)])
 
 
 WEIGHT.register("weighted", weighted, formats=CONCRETE, needs="moments")

@@ -1,5 +1,34 @@
-"""Zeros: which weights to drop (`_magnitude`)."""
+"""Zeros: which weights to drop, and where they may stand. `README.md` here lists scores, methods and patterns."""
 
+from ._blend import composed
+from ._gradient import fisher, gradient, taylor
 from ._magnitude import magnitude, n_zeros
+from ._obs import block_obs, obs
+from ._patterns import drop_lowest
+from ._problem import SparsityProblem
+from ._refit import refitted
+from ._solve import sparsify
+from ._sparsegpt import sparsegpt
+from ._stability import ClosedLoop, StabilityRail, register_stability, stability_rail
+from ._wanda import wanda
 
-__all__ = ["magnitude", "n_zeros"]
+__all__ = [
+    "ClosedLoop",
+    "SparsityProblem",
+    "StabilityRail",
+    "block_obs",
+    "composed",
+    "drop_lowest",
+    "fisher",
+    "gradient",
+    "magnitude",
+    "n_zeros",
+    "obs",
+    "refitted",
+    "register_stability",
+    "sparsegpt",
+    "sparsify",
+    "stability_rail",
+    "taylor",
+    "wanda",
+]

@@ -1,33 +1,37 @@
-"""Unstructured magnitude sparsity, layer by layer.
+"""Magnitude: the least weights go.
 
-What it does   drops the weights of least magnitude of one matrix
+What it does   scores a weight by its magnitude
 Paper          Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks"
-We differ      no retraining here, and the share is set for each layer by the search, not by one global threshold
+We differ      no retraining here, and the share is set for each layer by the search. One threshold for all layers is an
+               allocation and no score: the search evaluates it beside the uniform settings, as one to beat
 Cost           one sort
 Did not help   latency: no runtime that we export to runs unstructured zeros faster on a CPU. It saves bytes only, and
-               those only where a sparse format is smaller than dense codes (at 4 bits: beyond 25 % zeros)
+               those only where a sparse format is smaller than dense codes (at 4 bits: beyond 25 % zeros). Of
+               ResNet-20 it leaves 42 % of accuracy at three quarters of zeros, where "refit(wanda)" leaves 84
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from .._pattern import Pattern
 from .._registry import SPARSITY
+from ._patterns import drop_lowest
+from ._problem import SparsityProblem
 
 
 def n_zeros(share: float, numel: int) -> int:
     """How many of `numel` weights are dropped: the nearest whole number, but at least one survives."""
-    return max(0, min(numel - 1, round(share * numel)))
+    return Pattern().n_zeros(share, (1, numel))
 
 
 def magnitude(matrix: Tensor, share: float) -> Tensor:
     """Mask of `matrix`'s shape, True where a weight survives. Of equal magnitudes, the earlier is dropped first."""
-    flat = matrix.abs().reshape(-1)
-    order = torch.argsort(flat, stable=True)
-    mask = torch.ones_like(flat, dtype=torch.bool)
-    mask[order[: n_zeros(share, flat.numel())]] = False
-    return mask.reshape(matrix.shape)
+    return drop_lowest(matrix.abs(), Pattern(), share)
 
 
-SPARSITY.register("magnitude", magnitude)
+def _score(problem: SparsityProblem) -> Tensor:
+    return problem.matrix.abs()
+
+
+SPARSITY.register("magnitude", _score, gives="scores")

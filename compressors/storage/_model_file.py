@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, IntegrityError
-from .._calibration import Calibration, activation_qparams
+from .._calibration import Calibration, Rounding, install, rounding_of
 from .._digest import tensor_bytes
 from .._layers import weight_of
 from .._resident import check_names, variant_of
 from .._spec import LayerSpec
 from .._variant import Variant, decode
-from ..quantization import ActivationQuantizer, DynamicQuantizer
 from ..sparse_formats import SPARSE_FORMATS
 from ._container import read_container, write_container
 from ._layout import FORMAT, READABLE, Layout, static_modules
@@ -32,7 +31,7 @@ from ._records import Reader, entropy_record, layer_record, weight_record
 
 _NAME_OF = {format.number: format.name for format in SPARSE_FORMATS.values()}
 
-_installed: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
+_installed: WeakKeyDictionary[nn.Module, list[RemovableHandle]] = WeakKeyDictionary()
 """The activation quantizers that `load_model` has installed, so that a second load replaces them."""
 
 
@@ -62,8 +61,8 @@ def save_model(
     ]
     for fqn in layout.layers:
         spec = assignment.get(fqn, LayerSpec())
-        qparams = activation_qparams(calibration, fqn, spec) if spec.needs_range else None
-        records.append(layer_record(spec, qparams))
+        rounding = rounding_of(calibration, fqn, spec) if spec.changes_activation else None
+        records.append(layer_record(spec, fqn, rounding))
     state = model.state_dict()
     rest = b"".join(tensor_bytes(state[entry.name]) for entry in layout.rest)
     return write_container(Path(path), layout.metadata(), {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)})
@@ -83,6 +82,11 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     content = _Content.read(path)
     content.layout.check_fits(Layout.of(model), str(path))
     weights, layers, rest = content.decode()
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    for _, rounding in layers.values():
+        for name in (rounding.input_at, rounding.output_at) if rounding else ():
+            if name and name not in names:
+                raise ConfigError(f"{path} rounds at {name}, which this model has not; it belongs to another model")
 
     modules = static_modules(model)
     state = model.state_dict()
@@ -91,11 +95,10 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
             weight_of(modules[fqns[0]]).copy_(weight.effective)
         for name, value in rest.items():
             state[name].copy_(value)
-    specs = {}
-    for fqn, (spec, qparams) in layers.items():
-        _install(modules[fqn], spec, qparams)
-        specs[fqn] = spec
-    return specs
+    for handle in _installed.pop(model, ()):
+        handle.remove()
+    _installed[model] = install(model, [rounding for _, rounding in layers.values() if rounding is not None])
+    return {fqn: spec for fqn, (spec, _) in layers.items()}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def describe_file(path: Path) -> dict[str, Any]:
     content = _Content.read(Path(path))
     weights, layers, _ = content.decode(trusted=False)
     described = {}
-    for fqn, (spec, qparams) in layers.items():
+    for fqn, (spec, rounding) in layers.items():
         weight = weights[content.layout.layers[fqn]]
         entry = content.layout.weights[content.layout.layers[fqn]]
         described[fqn] = {
@@ -115,7 +118,7 @@ def describe_file(path: Path) -> dict[str, Any]:
             "stored": weight.stored,
             "n_bytes": weight.n_bytes,
             "zeros": float((weight.effective == 0).double().mean()),
-            "activation": None if qparams is None else {"scale": qparams[0], "zero_point": qparams[1]},
+            "activation": _described(rounding.input if rounding else None),
         }
     return {
         "format": FORMAT,
@@ -176,8 +179,8 @@ class _Content:
 
     def decode(
         self, *, trusted: bool = True
-    ) -> tuple[list[_Weight], dict[str, tuple[LayerSpec, tuple[float, int] | None]], dict[str, Tensor]]:
-        """Each distinct weight, each layer (spec, scale and zero point or None), and the rest.
+    ) -> tuple[list[_Weight], dict[str, tuple[LayerSpec, Rounding | None]], dict[str, Tensor]]:
+        """Each distinct weight, each layer (spec, rounding of its activations or None), and the rest.
 
         trusted  whether the shapes are known to be those of a model that is there
         """
@@ -200,8 +203,8 @@ class _Content:
             )
         layers = {}
         for fqn, index in self.layout.layers.items():
-            activation, qparams = reader.layer()
-            layers[fqn] = (_join(weights[index].spec, activation), qparams)
+            activation, rounding = reader.layer(fqn)
+            layers[fqn] = (_join(weights[index].spec, activation), rounding)
         reader.end()
         reader = Reader(self.rest, str(self.path))
         rest = {entry.name: reader.raw(entry.n_bytes, entry.torch_dtype, entry.shape) for entry in self.layout.rest}
@@ -247,17 +250,8 @@ def _holders(layout: Layout) -> dict[int, list[str]]:
     return holders
 
 
-def _install(module: nn.Module, spec: LayerSpec, qparams: tuple[float, int] | None) -> None:
-    earlier = _installed.pop(module, None)
-    if earlier is not None:
-        earlier.remove()
-    if spec.changes_activation:
-        quantizer = (
-            DynamicQuantizer(spec.activation_bits)
-            if qparams is None
-            else ActivationQuantizer(*qparams, spec.activation_bits)
-        )
-        _installed[module] = module.register_forward_pre_hook(quantizer, with_kwargs=True)
+def _described(qparams: tuple[float, int] | None) -> dict[str, Any] | None:
+    return None if qparams is None else {"scale": qparams[0], "zero_point": qparams[1]}
 
 
 def _join(weight: LayerSpec, activation: LayerSpec) -> LayerSpec:

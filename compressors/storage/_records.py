@@ -3,7 +3,7 @@
 A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
     spec      JSON with short keys; nothing where the weight is left alone
-    1 byte    bit 0: the first stored matrix is sparse; bit 1: so is the second; bit 2: streams are marked
+    1 byte    bit i: the i-th stored matrix is sparse; bit 7: streams are marked
     matrices  their tensors, in the order of `_parts.NAMES`; the lengths follow from the spec, the shape and the layout
 Where streams are marked, each stream of a sparse matrix's index, and the codes, have a byte before them: 0, and the
 stream is packed as ever; 1, and it is entropy-coded (see `_entropy.py`).
@@ -11,6 +11,8 @@ A layer:
     2 bytes   length of the spec, little endian
     spec      the activation's part of it
     5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
+    places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn
+              where it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, SpecError
+from .._calibration import Rounding
 from .._digest import tensor_bytes
 from .._spec import FLOAT_BITS, LayerSpec
-from .._variant import part_shapes
+from .._variant import part_shapes, part_spec, prefixes
 from ..quantization._grid import CASTS, Rounder
 from ..sparse_formats import check_width
 from ..sparse_formats import decode as decode_layout
@@ -52,19 +55,21 @@ _SHORT = {
     "group_size": "g",
     "scale_bits": "sb",
     "activation_scheme": "as",
+    "pattern": "p",
+    "rank_form": "rf",
+    "activation_scope": "ao",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
 _LENGTH = struct.Struct("<H")
-_MARKED = 4
+_MARKED = 128
 _PACKED, _CODED = 0, 1
 
 
 def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
     """`tensors` as in `Variant.tensors`."""
-    prefixes = _prefixes(spec)
-    data = [tensors[prefix + name] for prefix in prefixes for name in NAMES if prefix + name in tensors]
-    head = _spec_bytes(spec.weight_only) + bytes([_flags(prefixes, tensors)])
+    data = [tensors[prefix + name] for prefix in prefixes(spec) for name in NAMES if prefix + name in tensors]
+    head = _spec_bytes(spec.weight_only) + bytes([_flags(spec, tensors)])
     return head + b"".join(tensor_bytes(tensor) for tensor in data)
 
 
@@ -76,10 +81,11 @@ def entropy_record(spec: LayerSpec, tensors: Mapping[str, Tensor], shape: tuple[
     data = []
     recoded: dict[str, Tensor] = {}
     for prefix, part_shape in part_shapes(spec, shape).items():
-        part = _recoded(_part_of(tensors, prefix), part_shape, spec)
+        own = part_spec(spec, prefix)
+        part = _recoded(_part_of(tensors, prefix), part_shape, own)
         recoded |= {prefix + name: tensor for name, tensor in part.items()}
-        data += [_marked(name, part, part_shape, spec) for name in NAMES if name in part]
-    flags = _flags(_prefixes(spec), recoded) | _MARKED
+        data += [_marked(name, part, part_shape, own) for name in NAMES if name in part]
+    flags = _flags(spec, recoded) | _MARKED
     coded = _spec_bytes(spec.weight_only) + bytes([flags]) + b"".join(data)
     return min(coded, plain, key=len)
 
@@ -89,12 +95,30 @@ def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
     return len(_spec_bytes(spec.weight_only)) + 1 + n_bytes
 
 
-def layer_record(spec: LayerSpec, qparams: tuple[float, int] | None) -> bytes:
-    return _spec_bytes(spec.activation_only) + (_QPARAMS.pack(*qparams) if qparams is not None else b"")
+def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
+    """`rounding`: of a layer whose activations change."""
+    data = _spec_bytes(spec.activation_only)
+    if rounding is None or rounding.input is None:
+        return data
+    data += _QPARAMS.pack(*rounding.input)
+    if spec.activation_scope == "tensor":
+        data += _name("" if rounding.input_at == fqn else rounding.input_at) + _name(rounding.output_at)
+        data += _QPARAMS.pack(*rounding.output) if rounding.output is not None else b""
+    return data
 
 
-def layer_record_bytes(spec: LayerSpec) -> int:
-    return len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
+def layer_record_bytes(spec: LayerSpec, shared_input: str = "", sum_after: str = "") -> int:
+    n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
+    if spec.needs_range and spec.activation_scope == "tensor":
+        n_bytes += len(_name(shared_input)) + len(_name(sum_after)) + (_QPARAMS.size if sum_after else 0)
+    return n_bytes
+
+
+def _name(fqn: str) -> bytes:
+    data = fqn.encode()
+    if len(data) > 255:
+        raise SpecError(f"a module's name of more than 255 bytes cannot be stored: {fqn[:40]}…")
+    return bytes([len(data)]) + data
 
 
 class Reader:
@@ -116,18 +140,39 @@ class Reader:
         tensors: dict[str, Tensor] = {}
         try:
             for i, (prefix, part_shape) in enumerate(part_shapes(spec, shape).items()):
-                part = self._part(part_shape, spec, dtype, sparse=bool(flags >> i & 1), marked=bool(flags & _MARKED))
+                part = self._part(
+                    part_shape, part_spec(spec, prefix), dtype,
+                    sparse=bool(flags >> i & 1), marked=bool(flags & _MARKED),
+                )  # fmt: skip
                 tensors |= {prefix + name: tensor for name, tensor in part.items()}
         except ValueError as error:
             raise IntegrityError(f"{self._where}: {error}; the file contradicts itself") from error
         return spec, tensors
 
-    def layer(self) -> tuple[LayerSpec, tuple[float, int] | None]:
+    def layer(self, fqn: str) -> tuple[LayerSpec, Rounding | None]:
         spec = self._spec()
-        if not spec.needs_range:
+        if not spec.changes_activation:
             return spec, None
+        if not spec.needs_range:
+            return spec, Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
+        input, output, input_at, output_at = self._qparams(), None, "", ""
+        if spec.activation_scope == "tensor":
+            input_at, output_at = self._fqn(), self._fqn()
+            output = self._qparams() if output_at else None
+        return spec, Rounding(
+            bits=spec.activation_bits, input_at=input_at or fqn, input=input, output_at=output_at, output=output
+        )
+
+    def _qparams(self) -> tuple[float, int]:
         scale, zero_point = _QPARAMS.unpack(self._take(_QPARAMS.size).tobytes())
-        return spec, (scale, zero_point)
+        return scale, zero_point
+
+    def _fqn(self) -> str:
+        length = int(self._take(1)[0])
+        try:
+            return self._take(length).tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{self._where}: the name of a module cannot be read ({error})") from error
 
     def end(self) -> None:
         if self.position != len(self._data):
@@ -136,7 +181,10 @@ class Reader:
             )
 
     def raw(self, n_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(self._take(n_bytes)).view(dtype).reshape(shape)
+        taken = self._take(n_bytes)
+        if n_bytes == 0:  # a view of nothing as wider numbers is refused
+            return torch.empty(shape, dtype=dtype)
+        return torch.from_numpy(taken).view(dtype).reshape(shape)
 
     def _part(
         self, shape: tuple[int, int], spec: LayerSpec, dtype: torch.dtype, *, sparse: bool, marked: bool
@@ -256,15 +304,11 @@ def _part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _flags(prefixes: tuple[str, ...], tensors: Mapping[str, Tensor]) -> int:
-    return sum(1 << i for i, prefix in enumerate(prefixes) if f"{prefix}layout" in tensors)
+def _flags(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> int:
+    return sum(1 << i for i, prefix in enumerate(prefixes(spec)) if f"{prefix}layout" in tensors)
 
 
 def _spec_bytes(spec: LayerSpec) -> bytes:
     data = {_SHORT[key]: value for key, value in spec.to_dict().items()}
     text = json.dumps(data, separators=(",", ":")).encode() if data else b""
     return _LENGTH.pack(len(text)) + text
-
-
-def _prefixes(spec: LayerSpec) -> tuple[str, ...]:
-    return ("",) if spec.rank >= 1.0 else ("u.", "v.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .._costs import factor_macs, specs_of
+from .._costs import specs_of
 from .._lowered import lowered_as
 from ._liveness import ActivationGraph, Peak, peak_activations
 
@@ -28,13 +28,15 @@ def running_weight_bytes(
     for layer in anatomy.layers:
         lowered = lowered_as(layer, specs[layer.fqn], profile)
         shared = any(other in found for other in layer.tied_to)
-        rank = specs[layer.fqn].rank if lowered.low_rank else 1.0
-        found[layer.fqn] = 0.0 if shared else layer.n_weights * _share(layer, rank) * lowered.weight_bits / 8
+        n = _n_stored(layer, specs[layer.fqn]) if lowered.low_rank else layer.n_weights
+        found[layer.fqn] = 0.0 if shared else n * lowered.weight_bits / 8
     return found
 
 
-def _share(layer: LayerInfo, rank: float) -> float:
-    return sum(factor_macs(layer, rank)) / layer.macs if layer.macs else 1.0
+def _n_stored(layer: LayerInfo, spec: LayerSpec) -> int:
+    from ...compressors.lowrank import part_shapes  # that package needs torch
+
+    return sum(rows * columns for rows, columns in part_shapes(spec.rank_form, spec.rank, layer.weight_shape).values())
 
 
 def activation_peak(

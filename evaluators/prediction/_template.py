@@ -10,7 +10,7 @@ less time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ...compressors import module_at
+from ...compressors._calibration import output_key
 from ...errors import InputError
 from ..runtimes._lowering import Lowered, prepare
 from ..runtimes._onnx_export import finish
@@ -50,23 +51,32 @@ class Template:
     _open: Mapping[str, str]
     _weights: Mapping[str, Tensor]
     _ranges: Mapping[str, tuple[float, int]]
+    _outputs: Mapping[str, tuple[float, int]]
     _stand_ins: dict[tuple[str, Form], Lowered] = field(default_factory=dict)
 
     @classmethod
     def trace(cls, model: nn.Module, anatomy: Anatomy, calibration: Calibration, example_inputs: Inputs) -> Template:
-        """Raises `ExportError` where the model, or a layer of it, cannot be written as ONNX."""
+        """Where `calibration` knows whole tensors, those are what a form rounds (`activation_scope` tensor).
+
+        Raises `ExportError` where the model, or a layer of it, cannot be written as ONNX.
+        """
         from ...compressors import LayerSpec
 
         spec = LayerSpec(weight_bits=8, activation_bits=8)
         layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding"]
         weights = {fqn: _weight(model, fqn) for fqn in layers}
         ranges = {fqn: calibration.qparams(fqn, spec) for fqn in layers}
+        places = calibration.places
+        outputs = {fqn: calibration.qparams(output_key(fqn), spec) for fqn in layers if places.get(fqn, ("", ""))[1]}
         marked = [
             Lowered(
                 fqn=fqn,
                 codes=torch.zeros(weights[fqn].shape, dtype=torch.int8),
                 scales=torch.ones(len(weights[fqn])),
                 activation=((n + 1) * _STEP, 0),
+                activation_at=places.get(fqn, ("", ""))[0],
+                output=((len(layers) + n + 1) * _STEP, 0) if fqn in outputs else None,
+                output_at=places.get(fqn, ("", ""))[1],
             )
             for n, fqn in enumerate(layers)
         ]
@@ -79,6 +89,7 @@ class Template:
             _open=names,
             _weights=weights,
             _ranges=ranges,
+            _outputs=outputs,
         )
 
     def build(self, forms: Mapping[str, Form], *, guarded: bool) -> ir.Model:
@@ -92,12 +103,16 @@ class Template:
         graph = model.graph
         inputs = {value.name: value for value in graph.inputs}
         opened = {fqn: inputs[name] for fqn, name in self._open.items()}
-        quantizers = _quantizers(graph, len(self.layers))
+        quantizers = _quantizers(graph, 2 * len(self.layers))
         lowered = [self._stand_in(fqn, forms.get(fqn, PLAIN)) for fqn in self.layers]
         guards: dict[tuple[int, float, int], ir.Value] = {}
         for n, layer in enumerate(lowered):
             for quantize, dequantize in quantizers.get(n, ()):
                 _set_quantizer(graph, quantize, dequantize, layer, guards if guarded else None)
+            given = self._outputs.get(layer.fqn) if layer.activation is not None else None
+            for quantize, dequantize in quantizers.get(len(self.layers) + n, ()):
+                of_output = replace(layer, fqn=output_key(layer.fqn), activation=given)
+                _set_quantizer(graph, quantize, dequantize, of_output, guards if guarded else None)
         fill_weights(model, [layer for layer in lowered if layer.is_structured], opened)
         for layer in lowered:
             if not layer.is_structured:
@@ -214,6 +229,6 @@ def _constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
     import onnx_ir as ir
 
     if name not in graph.initializers:
-        value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+        value = ir.val(name, const_value=ir.tensor(np.array(array, order="C"), name=name))
         graph.register_initializer(value)
     return graph.initializers[name]

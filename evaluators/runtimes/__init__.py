@@ -1,4 +1,6 @@
-"""What really runs a compressed model: PyTorch, ONNX Runtime, OpenVINO. Add one with `register_runtime`.
+"""What really runs a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO.
+
+Add one with `register_runtime`.
 
 Importing this package imports none of them.
 """
@@ -8,9 +10,11 @@ from ._formats import export_model, list_formats
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVinoRuntime
 from ._torch import STRUCTURE_FILE, TorchRuntime
+from ._torch_compile import CompiledTorchRuntime
 
 __all__ = [
     "STRUCTURE_FILE",
+    "CompiledTorchRuntime",
     "ExportError",
     "OnnxRuntime",
     "OpenVinoRuntime",
@@ -24,5 +28,5 @@ __all__ = [
     "register_runtime",
 ]
 
-for _runtime in (TorchRuntime(), OnnxRuntime(), OpenVinoRuntime()):
+for _runtime in (TorchRuntime(), OnnxRuntime(), OpenVinoRuntime(), CompiledTorchRuntime()):
     register_runtime(_runtime)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...compressors import Calibration, LayerSpec, Variant, module_at
+from ...compressors import Calibration, LayerSpec, Rounding, Variant, module_at, rounding_of
 from ...compressors.quantization import dynamic_quantize
 from ...errors import ConfigError
 from ._base import ExportError
+from ._chain import Chain, chain_of, run_as_chain
+from ._narrow import NarrowRule, NarrowWeight
 
 ActivationOp = Callable[[Tensor, "Lowered"], Tensor]
 """(x, layer) -> fake-quantized x; how that is written down is the format's affair."""
@@ -21,12 +23,17 @@ ActivationOp = Callable[[Tensor, "Lowered"], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lowered:
-    """One layer as a runtime gets it. At most one of `codes` and `factors` is there; with neither, `effective` is used.
+    """One layer as a runtime gets it. At most one of `codes`, `narrow`, `half`, `factors` is there; else `effective`.
 
     effective   dense FP32 weight of the old shape, or None where the weight is the original's
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
+    narrow      the weight of a linear layer as `NarrowWeight`, for a kernel that widens it as it multiplies
+    half        `effective` of a linear layer or an embedding, in the FP16 or BF16 that it was rounded to
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
+    chain       form and parts of another form of low rank, see `_chain.py`; `effective` is there too
     activation  (scale, zero_point) of the input as uint8, or None
+    activation_at  fqn of the module before which the input is rounded; "" for the layer itself
+    output      (scale, zero_point) of what the module `output_at` gives, where that is rounded too
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
     is_open     whoever exports writes the weight in a form of its own, which none of the above says
@@ -36,10 +43,16 @@ class Lowered:
     effective: Tensor | None = None
     codes: Tensor | None = None
     scales: Tensor | None = None
+    narrow: NarrowWeight | None = None
+    half: Tensor | None = None
     factors: tuple[Tensor, Tensor] | None = None
     activation: tuple[float, int] | None = None
     activation_bits: int = 8
     dynamic: bool = False
+    chain: Chain | None = None
+    activation_at: str = ""
+    output: tuple[float, int] | None = None
+    output_at: str = ""
     is_open: bool = False
 
     @property
@@ -49,31 +62,40 @@ class Lowered:
     @property
     def is_structured(self) -> bool:
         """Whether the weight is stored as something other than one dense FP32 tensor."""
-        return self.codes is not None or self.factors is not None or self.is_open
+        return self.is_open or any(form is not None for form in (self.codes, self.narrow, self.half, self.factors))
 
 
 def lower(
     assignment: Mapping[str, LayerSpec],
     variants: Mapping[str, Variant],
     calibration: Calibration | None,
+    narrow: NarrowRule | None = None,
 ) -> list[Lowered]:
     """What each layer that is not neutral becomes on a CPU runtime.
 
     Weight of plain integers (`LayerSpec.is_plain_int`) and activation with a calibrated range: int8 codes. Low rank:
-    two factors, in FP32. Everything else, also weight-only quantization, sparsity, groups, palettes and floating
-    formats, is the dense FP32 effective weight: no CPU kernel here is faster with less. A dynamic activation is
-    quantized in FP32 arithmetic too.
+    two factors, in FP32, or a chain of convolutions (`_chain.py`). Weight-only integers, in groups or not, of the
+    linear layers that `narrow` chooses: their codes, widened as they are multiplied. Everything else, also sparsity,
+    palettes and floating formats, is the dense FP32 effective weight: no CPU kernel here is faster with less. A dynamic
+    activation is quantized in FP32 arithmetic.
     Raises `ConfigError` where a variant or an activation's range is missing.
     """
-    return [_lower_one(fqn, spec, variants, calibration) for fqn, spec in assignment.items() if not spec.is_neutral]
+    return [
+        _lower_one(fqn, spec, variants, calibration, narrow) for fqn, spec in assignment.items() if not spec.is_neutral
+    ]
 
 
-def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calibration: Calibration | None) -> Lowered:
-    activation = activation_qparams(fqn, spec, calibration) if spec.needs_range else None
-    dynamic = spec.changes_activation and not spec.needs_range
-    bits = min(spec.activation_bits, 8)
+def _lower_one(
+    fqn: str,
+    spec: LayerSpec,
+    variants: Mapping[str, Variant],
+    calibration: Calibration | None,
+    narrow: NarrowRule | None,
+) -> Lowered:
+    rounding = rounding_of(calibration, fqn, spec) if spec.changes_activation else None
+    rounded = Lowered(fqn=fqn) if rounding is None else _rounded(fqn, rounding)
     if not spec.changes_weight:
-        return Lowered(fqn=fqn, activation=activation, activation_bits=bits, dynamic=dynamic)
+        return rounded
     if fqn not in variants:
         raise ConfigError(f"no compressed weight was given for {fqn}, whose spec is {spec.label()}")
     variant = variants[fqn]
@@ -82,11 +104,29 @@ def _lower_one(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], calib
             f"the variant given for {fqn} is {variant.spec.label()}, but the assignment says {spec.weight_only.label()}"
         )
     factors = variant.factors()
-    coded = variant.codes() if activation is not None and factors is None else None
+    coded = variant.codes() if rounded.activation is not None and factors is None else None
     codes, scales = coded if coded is not None else (None, None)
+    narrowed = narrow.of(variant) if narrow is not None and not spec.changes_activation else None
+    half = _half(spec, variant) if narrow is not None else None
+    return replace(
+        rounded, effective=variant.effective, codes=codes, scales=scales, factors=factors, narrow=narrowed, half=half,
+        chain=chain_of(variant),
+    )  # fmt: skip
+
+
+def _half(spec: LayerSpec, variant: Variant) -> Tensor | None:
+    """A convolution's is folded with its batch norm, and is FP16 no more."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(spec.weight_format)
+    if dtype is None or spec.rank < 1.0 or variant.effective.dim() != 2:
+        return None
+    return variant.effective.to(dtype)
+
+
+def _rounded(fqn: str, rounding: Rounding) -> Lowered:
     return Lowered(
-        fqn=fqn, effective=variant.effective, codes=codes, scales=scales, factors=factors, activation=activation,
-        activation_bits=bits, dynamic=dynamic,
+        fqn=fqn, activation=rounding.input, activation_bits=min(rounding.bits, 8), dynamic=rounding.input is None,
+        activation_at="" if rounding.input_at == fqn else rounding.input_at,
+        output=rounding.output, output_at=rounding.output_at,
     )  # fmt: skip
 
 
@@ -120,9 +160,32 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
         module = module_at(ready, layer.fqn)
         if layer.is_structured:
             module.weight = nn.Parameter(_weight(ready, layer.fqn).detach().clone(), requires_grad=False)
-        if layer.activation is not None or layer.dynamic:
-            module.register_forward_pre_hook(_before(module, layer, activation_op), with_kwargs=True)
+        if layer.chain is not None:
+            run_as_chain(module, layer.chain)
+    _install(ready, layers, activation_op)
     return ready
+
+
+def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> None:
+    """The same rounding at the same place is done once."""
+    done = set()
+    for layer in layers:
+        place = (layer.activation_at or layer.fqn, layer.activation, layer.activation_bits)
+        if layer.dynamic or (layer.activation is not None and place not in done):
+            done.add(place)
+            hook = _before(module_at(ready, layer.fqn), layer, activation_op)
+            module_at(ready, place[0]).register_forward_pre_hook(hook, with_kwargs=True)
+        if layer.output is not None:
+            module_at(ready, layer.output_at).register_forward_hook(_behind(layer, activation_op))
+
+
+def _behind(layer: Lowered, activation_op: ActivationOp) -> Callable[..., Any]:
+    given = replace(layer, activation=layer.output)
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return activation_op(clamped(output, given), given) if isinstance(output, Tensor) else output
+
+    return hook
 
 
 def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
@@ -135,7 +198,7 @@ def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
 def _before(
     layer_module: nn.Module, layer: Lowered, activation_op: ActivationOp
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    by_sample = isinstance(layer_module, nn.Conv1d | nn.Conv2d)
+    by_sample = isinstance(layer_module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
 
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

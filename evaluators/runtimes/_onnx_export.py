@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
     from ._lowering import Lowered
+    from ._narrow import NarrowRule
 
 MAIN_FILE = "model.onnx"
 
@@ -27,18 +28,20 @@ def export_onnx(
     out: Path,
     *,
     guarded: bool = True,
+    narrow: NarrowRule | None = None,
 ) -> Path:
     """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
     guarded  keep ONNX Runtime from quantizing FP32 weights by itself, see `quantize_guarded`. OpenVINO does no such
              thing, and computes a FakeQuantize that a Clamp follows slightly differently
+    narrow   which weight-only layers are written as codes; None: none
     """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
 
     from ._lowering import lower
 
-    graph = build(model, lower(assignment, variants, calibration), example_inputs, guarded=guarded)
+    graph = build(model, lower(assignment, variants, calibration, narrow), example_inputs, guarded=guarded)
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     ir.save(graph, path)
@@ -71,7 +74,8 @@ def finish(model: ir.Model) -> ir.Model:
 
 
 def _share_quantizers(graph: ir.Graph) -> None:
-    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice."""
+    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice, side by side or in turn
+    (which gives the same codes again)."""
     seen: dict[object, ir.Value] = {}
     for node in tuple(graph):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -79,11 +83,23 @@ def _share_quantizers(graph: ir.Graph) -> None:
         params = tuple(_numbers(value) for value in node.inputs[1:])
         if None in params:
             continue
+        if (same := _codes_again(node, params)) is not None:
+            node.outputs[0].replace_all_uses_with(same, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+            continue
         key = (node.op_type, node.inputs[0], params)
         first = seen.setdefault(key, node.outputs[0])
         if first is not node.outputs[0]:
             node.outputs[0].replace_all_uses_with(first, replace_graph_outputs=True)
             graph.remove(node, safe=True)
+
+
+def _codes_again(node: ir.Node, params: object) -> ir.Value | None:
+    """The codes that a QuantizeLinear makes anew of what was made of them."""
+    above = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node.op_type != "QuantizeLinear" or above is None or above.op_type != "DequantizeLinear":
+        return None
+    return above.inputs[0] if tuple(_numbers(value) for value in above.inputs[1:]) == params else None
 
 
 def _numbers(value: ir.Value | None) -> tuple[str, bytes] | None:

@@ -1,4 +1,4 @@
-"""Puts our form of each layer's weight into the graph: int8 codes, or two factors.
+"""Puts our form of each layer's weight into the graph: int8 codes, narrow codes that are widened again, or two factors.
 
 Works on what `_onnx_trace` leaves: each such weight is an open input of the graph. A use of it that we know (the weight
 of a Conv or a Gemm, or of a MatMul behind a Transpose) gets the form that the runtimes have kernels for; for any other
@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ._base import ExportError
 from ._lowering import Lowered
+from ._narrow import NarrowWeight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = npt.NDArray[Any]
+
+_FLOAT = 1
+"""onnx.TensorProto.FLOAT"""
+
+_CONTRIB = "com.microsoft"
+_FLOAT_PRODUCTS = 1
+"""MatMulNBits' accuracy_level: inputs stay FP32. From 4 on ONNX Runtime rounds them to int8, 0.5 % off."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where PyTorch's exporter notes the fqns of the modules that a node comes from."""
@@ -68,6 +78,10 @@ class _Writer:
         self._graph.inputs.remove(weight)
 
     def _fill_known(self, layer: Lowered, node: ir.Node, index: int) -> bool:
+        if layer.half is not None:
+            return False
+        if layer.narrow is not None:
+            return self._fill_narrow(layer, layer.narrow, node, index)
         if node.op_type == "Conv" and index == 1:
             self._conv(layer, node)
         elif node.op_type == "Gemm" and index == 1 and is_linear(node):
@@ -80,10 +94,55 @@ class _Writer:
             return False
         return True
 
+    def _fill_narrow(self, layer: Lowered, weight: NarrowWeight, node: ir.Node, index: int) -> bool:
+        """A product in ONNX Runtime's own operator, which OpenVINO reads too; a Gemm's bias is added behind it."""
+        if node.op_type == "Transpose" and feeds_matmuls(node):
+            for matmul in tuple(node.outputs[0].consumers()):
+                self._swap(matmul, self._n_bits(layer, weight, matmul))
+            self._graph.remove(node, safe=True)
+        elif node.op_type == "Gemm" and index == 1 and is_linear(node):
+            product = self._n_bits(layer, weight, node)
+            if len(node.inputs) > 2 and node.inputs[2] is not None:
+                product = self._before(node, "Add", [product, node.inputs[2]], {})
+            self._swap(node, product)
+        else:
+            return False
+        return True
+
+    def _n_bits(self, layer: Lowered, weight: NarrowWeight, node: ir.Node) -> ir.Value:
+        assert layer.effective is not None
+        n, k = layer.effective.shape
+        inputs = [
+            node.inputs[0],
+            self._constant(f"{layer.fqn}.weight_codes", weight.codes),
+            self._constant(f"{layer.fqn}.weight_scales", weight.scales),
+        ]
+        if weight.zeros is not None:
+            inputs.append(self._constant(f"{layer.fqn}.weight_zeros", weight.zeros))
+        attributes = {
+            "K": k,
+            "N": n,
+            "bits": weight.bits,
+            "block_size": weight.block,
+            "accuracy_level": _FLOAT_PRODUCTS,
+        }
+        self._graph.opset_imports.setdefault(_CONTRIB, 1)
+        return self._before(node, "MatMulNBits", inputs, attributes, domain=_CONTRIB)
+
+    def _swap(self, node: ir.Node, new: ir.Value) -> None:
+        """`new` in the place of what `node` gave."""
+        old = node.outputs[0]
+        new.type, new.shape = old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
+
     def _fill_plain(self, layer: Lowered, node: ir.Node, index: int) -> None:
         if layer.codes is not None and layer.scales is not None:
             codes, scales = layer.codes.numpy(), layer.scales.numpy()
             node.replace_input_with(index, self._dequantized(layer.fqn, codes, scales, axis=0, before=node))
+        elif layer.half is not None:
+            stored = self._constant(f"{layer.fqn}.weight_half", _half_array(layer.half))
+            node.replace_input_with(index, self._before(node, "Cast", [stored], {"to": _FLOAT}))
         else:
             assert layer.effective is not None
             node.replace_input_with(index, self._constant(f"{layer.fqn}.weight", layer.effective.numpy()))
@@ -169,10 +228,12 @@ class _Writer:
         value.name = self._fresh(f"{fqn}.weight")
         return value
 
-    def _before(self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> ir.Value:
+    def _before(
+        self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any], *, domain: str = ""
+    ) -> ir.Value:
         import onnx_ir as ir
 
-        new = ir.node(op, inputs, attributes)
+        new = ir.node(op, inputs, attributes, domain=domain)
         self._graph.insert_before(node, new)
         new.outputs[0].name = self._fresh(f"{node.outputs[0].name}_{op.lower()}")
         return new.outputs[0]
@@ -213,6 +274,15 @@ class _Writer:
         fresh = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(fresh)
         return fresh
+
+
+def _half_array(values: Tensor) -> Array:
+    """FP16 as numpy has it; BF16, which it has not, as `ml_dtypes` has it."""
+    if values.dtype == torch.float16:
+        return values.numpy()
+    import ml_dtypes
+
+    return values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
 def _factors(layer: Lowered) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ what it cannot see it cannot fold, transpose or rename, and `_onnx_layers` then 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from ._program import export_program, first_line, quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_ASKS_FOR_MORE = ("attn_mask", "dropout_p", "is_causal", "enable_gqa")
+"""Arguments of PyTorch's attention that its plain form has not."""
 
 _UINT8 = 2
 """onnx.TensorProto.UINT8"""
@@ -62,8 +66,9 @@ def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes the one operation of ours that it does not know."""
+    """How the exporter writes an operation of ours, and attention over three axes, of which it knows four only."""
     import onnxscript
+    from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention as attention
 
     op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer
 
@@ -72,7 +77,21 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         zero = op.Cast(op.Constant(value_int=zero_point), to=_UINT8)
         return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
 
-    return {torch.ops.paredown.quantize_dequantize.default: quantize_dequantize}
+    def plain_attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+        """Without a mask, over any number of axes: one multiplication less than the exporter's own."""
+        n, size = len(query.shape), query.shape[-1]
+        scale = options.get("scale")
+        given = [x for x in rest if x] + [options[name] for name in _ASKS_FOR_MORE if options.get(name)]
+        if given or not isinstance(size, int):
+            return attention(query, key, value, *rest, **options)
+        step = op.Constant(value_float=size**-0.5 if scale is None else scale)
+        turned = op.Transpose(key, perm=[*range(n - 2), n - 1, n - 2])
+        return op.MatMul(op.Softmax(op.MatMul(op.Mul(query, step), turned), axis=-1), value)
+
+    return {
+        torch.ops.paredown.quantize_dequantize.default: quantize_dequantize,
+        torch.ops.aten.scaled_dot_product_attention.default: plain_attention,
+    }
 
 
 def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:
@@ -92,7 +111,7 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
                 custom_translation_table=_translations(),
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"PyTorch could not write this model as ONNX: {first_line(error)}") from error
+            raise ExportError(f"PyTorch could not write this model as ONNX: {_where(error, program)}") from error
         if onnx_program is None:
             raise ExportError("PyTorch could not write this model as ONNX: its exporter returned nothing")
         names = _names_of_weights(model)
@@ -102,6 +121,23 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
         if pad_after_quantizing(onnx_program.model.graph):
             onnx_program.optimize()
     return onnx_program.model, open_weights
+
+
+def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
+    """The operation that could not be written, the module that calls it, and the first cause; else what is known."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    found = next((match for each in chain if (match := re.search(r"translating node %(\w+)", str(each)))), None)
+    node = next((n for n in program.graph.nodes if found is not None and n.name == found[1]), None)
+    if node is None:
+        return first_line(chain[-1])
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    fqn = stack[-1][0] if stack else ""
+    return (
+        f"{node.target} in {fqn or 'the forward of the model itself'} has no form there ({first_line(chain[-1])}); "
+        "write that part of the model otherwise, or use the runtime 'torch', which needs no export"
+    )
 
 
 def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:

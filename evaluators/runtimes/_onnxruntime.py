@@ -25,6 +25,11 @@ class OnnxRuntime:
     name = "onnxruntime"
     format = "onnx"
 
+    def __init__(self, *, narrow_from: int = 2**17) -> None:
+        """`narrow_from`: linear layers of so many weights run their 4-bit weights as such; smaller ones are faster in
+        FP32. There is no fast kernel for 8 bits that leaves the inputs as they are."""
+        self._narrow_from = narrow_from
+
     def available(self) -> str | None:
         return missing("onnx", "onnxruntime", "onnx", "onnxscript")
 
@@ -38,7 +43,10 @@ class OnnxRuntime:
         out: Path,
     ) -> Path:
         """Writes `out/model.onnx`. See `Runtime.export`."""
-        return export_onnx(model, assignment, variants, calibration, example_inputs, out)
+        from ._narrow import NarrowRule
+
+        rule = NarrowRule(bits=(4,), from_size=self._narrow_from)
+        return export_onnx(model, assignment, variants, calibration, example_inputs, out, narrow=rule)
 
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None

@@ -99,8 +99,8 @@ class TorchSession:
     """
 
     def __init__(self, model: nn.Module, threads: int, fixed_batch: int | None = None) -> None:
-        self._model = model.cpu()
-        self._threads, self._fixed_batch = threads, fixed_batch
+        self.model = model.cpu()
+        self.threads, self.fixed_batch = threads, fixed_batch
 
     def run(self, inputs: Inputs) -> Tensor:
         import torch
@@ -109,14 +109,14 @@ class TorchSession:
         from ._program import chunks
 
         threads = torch.get_num_threads()
-        if threads != self._threads:
-            torch.set_num_threads(self._threads)
+        if threads != self.threads:
+            torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                if self._fixed_batch is None:
-                    return forward(self._model, inputs).clone()
-                parts = chunks(inputs, self._fixed_batch)
-                return torch.cat([forward(self._model, part)[:n] for part, n in parts])
+                if self.fixed_batch is None:
+                    return forward(self.model, inputs).clone()
+                parts = chunks(inputs, self.fixed_batch)
+                return torch.cat([forward(self.model, part)[:n] for part, n in parts])
         finally:
-            if threads != self._threads:
+            if threads != self.threads:
                 torch.set_num_threads(threads)

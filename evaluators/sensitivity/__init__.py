@@ -1,7 +1,7 @@
 """How much one layer's treatment alone changes the outputs: cheaper than a whole pass for each.
 
 `PrefixCache` answers from memory what ran before the layer; `fisher_table` guesses all of it from one backward pass;
-an `OutputFrame` keeps in which direction it changes them.
+an `OutputFrame` keeps in which direction it changes them; `loss_gradients` says what the loss makes of each weight.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from ._calls import Timeline
 from ._fisher import FisherTable, fisher_table
 from ._frame import OutputFrame
-from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, recomputed_share
+from ._loss import loss_gradients
+from ._prefix import Prefix, PrefixCache, PrefixMismatchError, kept_bytes, modules_around, recomputed_share
 
 __all__ = [
     "FisherTable",
@@ -20,5 +21,7 @@ __all__ = [
     "Timeline",
     "fisher_table",
     "kept_bytes",
+    "loss_gradients",
+    "modules_around",
     "recomputed_share",
 ]

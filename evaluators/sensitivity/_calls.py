@@ -92,6 +92,12 @@ class Timeline:
         held = {id(weight) for weight in weights}
         return min((call.start for call in self.calls if _holds(call.module, held)), default=0)
 
+    def begin_of(self, modules: Iterable[nn.Module]) -> int:
+        """When the first of these modules begins; after the end of the pass where none does."""
+        wanted = {id(module) for module in modules}
+        end = max((call.end for call in self.calls), default=0) + 1
+        return min((call.start for call in self.calls if id(call.module) in wanted), default=end)
+
 
 def _remembers(model: nn.Module, inputs: Inputs) -> str | None:
     """Run the model; say what of the pass outlives it, for a replay would leave that as another pass had left it."""

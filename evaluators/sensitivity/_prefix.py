@@ -11,7 +11,7 @@ Does not help  where one module does everything (a scripted model), and for a la
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,9 +43,10 @@ class Prefix:
     entries: dict[nn.Module, tuple[int | None, ...]]
 
     @classmethod
-    def of(cls, timeline: Timeline, model: nn.Module, fqns: Iterable[str]) -> Prefix:
+    def of(cls, timeline: Timeline, model: nn.Module, fqns: Iterable[str], around: Iterable[str] = ()) -> Prefix:
+        """`around`: modules whose inputs change with the layers', see `LayerInfo.shared_input`."""
         weights = weights_of(model, fqns)
-        begin = timeline.begin(weights)
+        begin = min(timeline.begin(weights), timeline.begin_of(model.get_submodule(name) for name in around))
         held = {id(weight) for weight in weights}
         answered: list[int] = []
         entries: dict[nn.Module, list[int | None]] = defaultdict(list)
@@ -71,12 +72,16 @@ class PrefixCache:
 
     Made by `record`. While it is used the model must be as it was when it was recorded, but for the layers whose fqns
     are given to `before`.
+
+    around  fqn -> the module whose input changes with that layer's (`LayerInfo.shared_input`), where such a change will
+            be made
     """
 
     model: nn.Module
     timeline: Timeline
     anatomy: Anatomy
     outputs: Tensor
+    around: Mapping[str, str] = field(default_factory=dict)
     _kept: dict[int, Any] = field(default_factory=dict)
     _prefixes: dict[tuple[str, ...], Prefix] = field(default_factory=dict)
 
@@ -89,16 +94,17 @@ class PrefixCache:
         *,
         timeline: Timeline | None = None,
         groups: Sequence[Sequence[str]] | None = None,
+        around: Mapping[str, str] | None = None,
     ) -> PrefixCache:
-        """One pass over a batch. `groups` are those layers that will change together (default: the anatomy's); what
-        none of them needs is not kept.
+        """One pass over a batch. `around`: see the class. `groups` are those layers that will change together (default:
+        the anatomy's); what none of them needs is not kept.
 
         Raises `PrefixMismatchError` where the model cannot be replayed, with the reason; and whatever the model raises.
         """
         timeline = timeline or Timeline.trace(model, inputs)
         if timeline.why_not:
             raise PrefixMismatchError(f"passes of this model are not replayed: {timeline.why_not}")
-        cache = cls(model=model, timeline=timeline, anatomy=anatomy, outputs=torch.empty(0))
+        cache = cls(model=model, timeline=timeline, anatomy=anatomy, outputs=torch.empty(0), around=around or {})
         wanted = {i for fqns in (anatomy.groups if groups is None else groups) for i in cache.prefix(fqns).answered}
         cache._record(inputs, wanted)
         return cache
@@ -106,7 +112,7 @@ class PrefixCache:
     def prefix(self, fqns: Sequence[str]) -> Prefix:
         key = tuple(fqns)
         if key not in self._prefixes:
-            self._prefixes[key] = Prefix.of(self.timeline, self.model, key)
+            self._prefixes[key] = Prefix.of(self.timeline, self.model, key, modules_around(self.around, key))
         return self._prefixes[key]
 
     @property
@@ -185,6 +191,11 @@ class PrefixCache:
             return rebuilt(self._kept[index], torch.clone)
         lent += [(tensor, tensor._version) for tensor in tensors_of(self._kept[index])]
         return rebuilt(self._kept[index], lambda tensor: tensor)
+
+
+def modules_around(around: Mapping[str, str], fqns: Iterable[str]) -> list[str]:
+    """Of these layers, see `PrefixCache.around`."""
+    return [around[fqn] for fqn in fqns if around.get(fqn)]
 
 
 class _Player:

@@ -61,14 +61,15 @@ class TestRules:
         net, x = model(), normal(16, 3, 6, 6) ** 3
         anatomy = Anatomy.trace(net, x)
         found = calibrate(net, [x], anatomy, bits=(4, 8))
-        wide, narrow = found.ranges["0"], found.others["affine@4"]["0"]
+        wide, narrow = found.others["affine"]["0"], found.others["affine@4"]["0"]
         assert narrow.high < wide.high  # four bits clip more
-        spec = LayerSpec(activation_bits=4)
+        spec = LayerSpec(activation_bits=4, activation_method="affine")
         assert found.qparams("0", spec) == narrow.qparams(4)
+        assert found.qparams("0", LayerSpec(activation_bits=8)) == found.ranges["0"].qparams(8)
         assert found.qparams("0", LayerSpec(activation_bits=8, activation_method="minmax"))[0] == pytest.approx(
             float(x.max() - x.min()) / 255, rel=1e-5
         )
-        with pytest.raises(ConfigError, match=r"6-bit activations by 'affine'.*calibrate with bits=6 among its widths"):
+        with pytest.raises(ConfigError, match=r"6-bit activations by 'minmax'.*calibrate with bits=6 among its widths"):
             found.qparams("0", LayerSpec(activation_bits=6))
         assert Calibration.from_dict(found.to_dict()).digest == found.digest
 

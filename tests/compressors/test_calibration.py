@@ -72,12 +72,12 @@ def test_a_calibration_survives_json():
 
 
 def test_what_is_no_calibration_is_refused():
-    with pytest.raises(ConfigError, match="schema_version 1 is expected, got None"):
+    with pytest.raises(ConfigError, match="schema_version 2 is expected, got None"):
         Calibration.from_dict({"ranges": {}})
     with pytest.raises(ConfigError, match="unknown key 'scales'"):
-        Calibration.from_dict({"schema_version": 1, "scales": {}})
+        Calibration.from_dict({"schema_version": 2, "scales": {}})
     with pytest.raises(ConfigError, match="the activation range of a must have low, high and n"):
-        Calibration.from_dict({"schema_version": 1, "ranges": {"a": {"low": 0}}})
+        Calibration.from_dict({"schema_version": 2, "ranges": {"a": {"low": 0}}})
     with pytest.raises(ConfigError, match="must be finite and hold zero"):
         ActivationRange(low=0.5, high=1.0)
     with pytest.raises(ConfigError, match="must be finite and hold zero"):

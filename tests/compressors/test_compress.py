@@ -213,8 +213,8 @@ def test_unknown_methods_list_the_known():
     weight = normal(8, 16)
     for spec, known in (
         (LayerSpec(weight_bits=4, weight_method="other"), "adaptive"),
-        (LayerSpec(sparsity=0.5, sparsity_method="wanda"), "magnitude"),
-        (LayerSpec(rank=0.25, rank_method="tucker"), "svd"),
+        (LayerSpec(sparsity=0.5, sparsity_method="other"), "block_obs"),
+        (LayerSpec(rank=0.25, rank_method="other"), "asvd"),
     ):
         with pytest.raises(SpecError, match=rf"there is no \w+ method '\w+'; known are {known}.*register_"):
             compress(weight, spec, info(weight))

@@ -65,7 +65,7 @@ def test_labels():
         ("weight_bits", 16, "'int' must be 2, 3, 4, 5, 6, 7, 8 or 32, got 16; formats of 16 bits are fp16, bf16"),
         ("activation_bits", 5, "activation_bits must be one of 4, 6, 8 or 32, got 5"),
         ("weight_format", "int7", "weight_format must be one of int, int_asym, .* or adaptive, got 'int7'"),
-        ("group_size", 7, "a number of weights from 8 to 4096, or 'tensor'.* got 7"),
+        ("group_size", 7, "a number of weights from 8 to 4096, a block such as .* got 7"),
         ("group_size", "row", "got 'row'"),
         ("group_size", True, "got True"),
         ("scale_bits", 8, "scale_bits must be one of 16 or 32, got 8"),

@@ -15,6 +15,7 @@ from paredown.compressors.quantization import (
     Grid,
     WeightProblem,
     adaptive,
+    adaround,
     awq,
     decoded,
     descent,
@@ -22,9 +23,11 @@ from paredown.compressors.quantization import (
     gptq,
     hqq,
     minmax,
+    neighbours,
     percentile,
     weighted,
 )
+from paredown.compressors.quantization._descent import damped
 from paredown.compressors.quantization._gptq import compensated
 from paredown.compressors.quantization._ranges import entropy_clip
 from paredown.errors import SpecError
@@ -94,6 +97,31 @@ class TestCompensation:
         assert errors["gptq"] < 0.9 * errors["fit_nearest"]
         assert errors["descent"] <= errors["gptq"] * 1.001
         assert errors["awq"] <= errors["fit_nearest"] * 1.1
+
+    @pytest.mark.parametrize("spec", FORMATS, ids=str)
+    @pytest.mark.parametrize("groups", [1, 4])
+    def test_adaround_is_never_worse_than_gptq_in_any_row(self, spec, groups):
+        asked = problem(normal(8, 45), moments(45, groups), **spec)
+
+        def errors(coded):
+            d = (decoded(coded) - asked.matrix).reshape(groups, -1, 45)
+            return ((d @ damped(asked.moments)) * d).sum(dim=2).reshape(-1)
+
+        mine, theirs = errors(adaround(asked)), errors(gptq(asked))
+        assert bool((mine <= theirs * 1.0001).all())
+        assert bool((mine < theirs * 0.999).any())
+
+    @pytest.mark.parametrize("spec", FORMATS, ids=str)
+    def test_adaround_takes_one_of_the_two_codewords_around(self, spec):
+        asked = problem(normal(6, 40), 2.0 * torch.eye(40)[None], **spec)
+        assert torch.equal(adaround(asked).codes, fit_nearest(asked).codes)  # nothing to be gained
+        rounder = asked.rounder(fit_nearest(asked).params)
+        lower, upper = neighbours(rounder, asked.matrix)
+        nearest = rounder.values(asked.matrix)
+        assert bool(((nearest == lower) | (nearest == upper)).all())
+        inside = lower < upper
+        assert bool((lower <= asked.matrix + 1e-6)[inside].all())
+        assert bool((asked.matrix <= upper + 1e-6)[inside].all())
 
     def test_descent_is_near_the_best_that_there_is(self):
         """Four weights of 2 bits: all 256 settings of a row are tried."""

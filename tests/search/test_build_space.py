@@ -285,7 +285,7 @@ class TestMethods:
     def test_the_axes_cross(self) -> None:
         space = space_of(
             CONV, weight_bits=[4], activation_bits=[8], weight_method=["mine", "affine"],
-            activation_method=["affine", "mine"],
+            activation_method=["minmax", "mine"],
         )  # fmt: skip
         assert labels(space, "conv") == ["w4 a8", "w4 a8:mine", "w4:mine a8", "w4:mine a8:mine"]
 

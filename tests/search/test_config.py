@@ -29,6 +29,18 @@ def test_round_trip() -> None:
     assert assignment_of(config, ANATOMY) == assignment
 
 
+def test_a_config_of_version_1_means_what_it_meant() -> None:
+    """There the range of an activation was by least squared error where nothing else was said."""
+    layers = {FIRST: {"activation_bits": 8}}
+    old, new = (assignment_of({"schema_version": v, "layers": layers}, ANATOMY)[FIRST] for v in (1, 2))
+    assert (old.activation_method, new.activation_method) == ("affine", "minmax")
+    named = {FIRST: {"activation_bits": 8, "activation_method": "entropy"}}
+    assert assignment_of({"schema_version": 1, "layers": named}, ANATOMY)[FIRST].activation_method == "entropy"
+    assert assignment_of({"schema_version": 1, "layers": {FIRST: {"weight_bits": 4}}}, ANATOMY)[FIRST] == LayerSpec(
+        weight_bits=4
+    )
+
+
 def test_a_layer_that_is_not_named_is_left_alone() -> None:
     assert set(assignment_of({"schema_version": 1, "layers": {}}, ANATOMY).values()) == {LayerSpec()}
 
@@ -42,7 +54,7 @@ def test_a_layer_that_is_not_named_is_left_alone() -> None:
         ({"schema_version": 1, "layers": {FIRST: {"weigth_bits": 4}}}, f"layer {FIRST}: unknown key 'weigth_bits'"),
         ({"schema_version": 1, "layers": {FIRST: 4}}, '"layers" must map'),
         ({"schema_version": 1, "layers": []}, '"layers" must map'),
-        ({"schema_version": 2, "layers": {}}, "schema version 2"),
+        ({"schema_version": 3, "layers": {}}, "schema version 3; this paredown reads 1 to 2"),
         ({"schema_version": 1, "layers": {}, "extra": 1}, "unknown key 'extra'"),
     ],
 )  # fmt: skip

@@ -20,9 +20,10 @@ from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
 from paredown.search._config import assignment_of, config_of
+from paredown.search._plans import plans, weights_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
-from paredown.search._structure import is_structural, threshold_settings
+from paredown.search._structure import is_structural, structure_of, threshold_settings
 from paredown.search._workshop import Workshop
 
 TINY = Path(__file__).parent / "tiny"
@@ -245,11 +246,61 @@ def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp
         ({"channels": [1.0, 0.01]}, r"keeping 0.01 of the \d+ units of channels:\S+ leaves 0; at least 1 must stay"),
         ({"channels": [1.0, 0.5], "keep_method": ["l3"]}, "there is no score 'l3'; known are l1, l2"),
         ({"channels": [1.0, 0.5], "weight_method": ["gptq"]}, "do not know layers with fewer channels yet"),
+        (
+            {"channels": [1.0, 0.5], "sparsity": [0.0, 0.5], "sparsity_method": ["taylor"]},
+            "do not know layers with fewer channels yet",
+        ),
     ],
 )
 def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space: dict[str, Any], said: str) -> None:
     with pytest.raises(TaskError, match=said):
         prepare(task(**space), store=tmp_path / "store", model=model())
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("repair.bias=true", "repair: means and batch norms are not put back"),
+        ('repair.batch_norm="finalists"', "repair: means and batch norms are not put back"),
+        ('prepare.scaling="equalize"', "prepare.scaling: channels are not scaled"),
+    ],
+)
+def test_repairs_and_scaled_channels_do_not_go_with_it(
+    task: Callable[..., Task], tmp_path: Path, key: str, said: str
+) -> None:
+    with pytest.raises(TaskError, match=said):
+        prepare(task(**ALL).with_overrides([key]), store=tmp_path / "store", model=model())
+
+
+def test_plans_of_the_layers_leave_sets_and_blocks_whole(task: Callable[..., Task], tmp_path: Path) -> None:
+    made = task(**ALL | {"weight_bits": [32], "sparsity": [0.0, 0.3, 0.6]})
+    prepared = prepare(made, store=tmp_path / "store", model=model())
+    found = plans(prepared.space, weights_of(prepared.bench.model))
+    assert [label for label, _ in found] == ["global s30", "global s60"]
+    for _, candidate in found:
+        assignment = prepared.space.assignment(candidate)
+        assert not structure_of(assignment)
+        assert any(spec.sparsity > 0.0 for spec in assignment.values())
+
+
+def test_tensors_that_are_shared_are_rounded_where_something_was_removed_too(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": ["tensor"]}
+    prepared = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    for but in ("", "block:blocks.0"):
+        candidate = smallest(prepared, but=but)
+        assignment = prepared.space.assignment(candidate)
+        with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        path = shop.export(assignment, "paredown", tmp_path / "out")
+        got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        scopes = {spec.activation_scope for spec in assignment.values() if spec.changes_activation}
+        assert "tensor" in scopes
 
 
 def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
-"""One subject under every setting: calibrated once, each layer compressed, the report split run, held against FP32."""
+"""One subject under every setting: calibrated once, each layer compressed, both parts run, held against FP32.
+
+What is best of several is chosen by the divergence from the original's outputs on the search part; the report part is
+only reported.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,62 +20,122 @@ from paredown.compressors import (
     CompressedModel,
     LayerInfo,
     LayerSpec,
+    Repairs,
+    Variant,
     applicable,
     calibrate,
     compress,
+    installed,
     needs_moments,
     stored_bytes,
 )  # fmt: skip
-from paredown.evaluators import evaluate_split, get_metric, paired_test
+from paredown.evaluators import (
+    ReferenceOutputs,
+    Split,
+    evaluate_split,
+    get_metric,
+    paired_test,
+    resolve_divergence,
+)
 
+from .mixed import mixed
+from .reference_gptq import reference_gptq
 from .rivals import RIVALS
-from .settings import settings
+from .settings import REPAIRED, REPAIRS, settings
 from .subjects import Subject
 
 WIDTHS = (4, 6, 8)
+REFERENCE = "W3 reference GPTQ g64"
+UNIFORM = "W4 "
+"""What the names of the settings begin with that mixed precision has to beat."""
+
+Assignment = Mapping[str, LayerSpec]
+Variants = Mapping[str, Variant]
 
 
-def measure(subject: Subject, say: Any = print, samples: int | None = None) -> dict[str, Any]:
-    """JSON-ready: the original, and for each setting quality, difference from FP32 with its interval, and bytes."""
-    report = subject.report if samples is None else subject.report.take(samples)
-    subject = dataclasses.replace(subject, report=report)
+def measure(subject: Subject, say: Any = print, samples: int | None = None, trials: int = 0) -> dict[str, Any]:
+    """JSON-ready: the original, and for each setting quality, difference from FP32 with its interval, and bytes.
+
+    samples  of each part, at most; trials: of the search for mixed precision, 0: none
+    """
+    search, report = (
+        part if samples is None else part.take(min(samples, len(part))) for part in (subject.search, subject.report)
+    )
+    subject = dataclasses.replace(subject, search=search, report=report)
     start = time.process_time()
-    anatomy = Anatomy.trace(subject.model, report.take(1).inputs)
-    batches = subject.calibration.split(64)
-    calibration = calibrate(subject.model, batches, anatomy, bits=WIDTHS, moments=True)
+    bench = Bench(subject)
     calibration_s = time.process_time() - start
-    bench = _Bench(subject, anatomy, calibration)
-    rows = {}
-    wide = any(layer.matrix_shape[1] > 64 for layer in anatomy.layers)
+    rows: dict[str, Any] = {}
+
+    def note(name: str, row: dict[str, Any]) -> None:
+        rows[name] = row
+        say(f"{subject.name:12} {name:28} {row['value']:9.4f} {row['search_divergence']:9.5f} {row['bytes']:9d} B")
+
+    wide = any(layer.matrix_shape[1] > 64 for layer in bench.anatomy.layers)
     for name, spec in {**settings(), **(settings(64) if wide else {})}.items():
-        rows[name] = bench.row(spec)
-        say(f"{subject.name:12} {name:28} {rows[name]['value']:9.4f} {rows[name]['bytes']:9d} B")
-    rivals = {}
+        assignment, variants, seconds = bench.compressed(spec)
+        note(name, bench.row(assignment, variants, {}, seconds))
+        for suffix, (_, norms) in REPAIRS.items() if name in REPAIRED else ():
+            values = bench.repaired(assignment, variants, norms=norms)
+            if values is not None:
+                note(name + suffix, bench.row(assignment, variants, values, seconds))
+    if wide:
+        values, n_bytes = reference_gptq(bench, bits=3, group=64)
+        note(REFERENCE, bench.row_of_weights(values, n_bytes))
+    rivals: dict[str, Any] = {}
     for name, rival in RIVALS.items():
         scores = rival(subject)
         rivals[name] = {"skipped": scores} if isinstance(scores, str) else bench.against_original(scores)
         say(f"{subject.name:12} {name:28} {rivals[name]}")
-    return {
+    found = {
         "metric": subject.metric,
         "n_calibration": len(subject.calibration),
+        "n_search": len(search),
         "n_report": len(report),
         "original": {"value": bench.value(bench.original), "bytes": bench.bytes_of({}, {})},
         "calibration_cpu_s": round(calibration_s, 2),
         "settings": rows,
         "rivals": rivals,
     }
+    if trials:
+        found["mixed"] = mixed(bench, rows, best(rows, UNIFORM), trials)
+        say(f"{subject.name:12} {found['mixed']}")
+    return found
 
 
-class _Bench:
-    def __init__(self, subject: Subject, anatomy: Anatomy, calibration: Calibration) -> None:
-        self.subject, self.anatomy, self.calibration = subject, anatomy, calibration
+def best(rows: Mapping[str, Any], begin: str, end: str = "", *, plain: bool = True) -> str:
+    """Of the settings named so, the one of least divergence on the search part; `plain`: without repairs."""
+    names: Iterable[str] = (n for n in rows if n.startswith(begin) and n.endswith(end) and n != REFERENCE)
+    return min((n for n in names if not plain or " + " not in n), key=lambda n: rows[n]["search_divergence"])
+
+
+class Bench:
+    """A subject, calibrated, and what the original gives on its parts."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        model = subject.model
+        batches = subject.calibration.split(64)
+        self.anatomy = Anatomy.trace(model, subject.report.take(1).inputs)
+        self.calibration: Calibration = calibrate(model, batches, self.anatomy, bits=WIDTHS, moments=True)
         self.metric = get_metric(subject.metric)
-        self.resident = CompressedModel(subject.model, anatomy, calibration)
-        self.original = self.scores()
+        self.resident = CompressedModel(model, self.anatomy, self.calibration)
+        self.repairs = Repairs(self.resident, self.calibration.moments, batches[:4])
+        self.divergence = resolve_divergence("auto", self.metric)
+        self.reference = ReferenceOutputs.compute(model, subject.search, subject.batch_size)
+        self.original = self.scores(subject.report)
 
-    def scores(self) -> Tensor:
-        subject = self.subject
-        return evaluate_split(subject.model, subject.report, self.metric, batch_size=subject.batch_size).metric
+    def scores(self, split: Split) -> Tensor:
+        return evaluate_split(self.subject.model, split, self.metric, batch_size=self.subject.batch_size).metric
+
+    def search_divergence(self) -> float:
+        found = evaluate_split(
+            self.subject.model, self.subject.search, self.metric, reference=self.reference, divergence=self.divergence,
+            batch_size=self.subject.batch_size,
+        ).divergence  # fmt: skip
+        if found is None:
+            raise RuntimeError("no divergence was measured")
+        return float(found.mean())
 
     def value(self, scores: Tensor) -> float:
         return float(self.metric.finish(float(scores.double().mean())))
@@ -80,24 +145,48 @@ class _Bench:
         paired = paired_test(scores, self.original, self.metric)
         return {"value": self.value(scores), "gain": paired.difference, "low": paired.low, "high": paired.high}
 
-    def row(self, spec: LayerSpec) -> dict[str, Any]:
+    def compressed(self, spec: LayerSpec) -> tuple[dict[str, LayerSpec], dict[str, Variant], float]:
         """Every layer gets the setting, the first and the last too; where it does not apply, its nearest."""
         start = time.process_time()
         assignment = {layer.fqn: fitted(spec, layer) for layer in self.anatomy.layers}
-        moments = self.calibration.moments
-        variants = {}
+        return assignment, self.variants(assignment), time.process_time() - start
+
+    def variants(self, assignment: Assignment) -> dict[str, Variant]:
+        moments, variants = self.calibration.moments, {}
         for layer in self.anatomy.layers:
             mine = assignment[layer.fqn]
             if mine.changes_weight:
                 seen = moments.get(layer.fqn) if moments is not None and needs_moments(mine) else None
                 variants[layer.fqn] = compress(self.resident.weight(layer.fqn), mine, layer, moments=seen)
-        seconds = time.process_time() - start
-        with torch.no_grad(), self.resident.apply(assignment, variants):
-            scores = self.scores()
-        n_bytes = self.bytes_of(assignment, variants)
-        return {**self.against_original(scores), "bytes": n_bytes, "compress_cpu_s": round(seconds, 3)}
+        return variants
 
-    def bytes_of(self, assignment: Any, variants: Any) -> int:
+    def repaired(self, assignment: Assignment, variants: Variants, *, norms: bool) -> Mapping[str, Tensor] | None:
+        """None where the model has nothing (more) to repair."""
+        values = self.repairs.biases(assignment, variants)
+        if not norms:
+            return values or None
+        more = self.repairs.norms(assignment, variants, values)
+        return more if set(more) != set(values) or any("running" in name for name in more) else None
+
+    def row(
+        self, assignment: Assignment, variants: Variants, values: Mapping[str, Tensor], seconds: float
+    ) -> dict[str, Any]:
+        scores, apart = self.run(assignment, variants, values)
+        n_bytes = self.bytes_of(assignment, variants)
+        found = {**self.against_original(scores), "search_divergence": apart, "bytes": n_bytes}
+        return found | {"compress_cpu_s": round(seconds, 3)}
+
+    def run(self, assignment: Assignment, variants: Variants, values: Mapping[str, Tensor]) -> tuple[Tensor, float]:
+        """(scores on the report part, divergence on the search part)."""
+        with torch.no_grad(), self.resident.apply(assignment, variants), installed(self.subject.model, values):
+            return self.scores(self.subject.report), self.search_divergence()
+
+    def row_of_weights(self, values: Mapping[str, Tensor], n_bytes: int) -> dict[str, Any]:
+        with torch.no_grad(), installed(self.subject.model, values):
+            scores, apart = self.scores(self.subject.report), self.search_divergence()
+        return {**self.against_original(scores), "search_divergence": apart, "bytes": n_bytes}
+
+    def bytes_of(self, assignment: Assignment, variants: Variants) -> int:
         return stored_bytes(self.subject.model, self.anatomy, assignment, variants)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +21,9 @@ from paredown.evaluators.runtimes import export_model, get_runtime
 from .subjects import Subject
 
 Rival = Callable[[Subject], Tensor | str]
+
+if peers := os.environ.get("PAREDOWN_PEERS"):
+    sys.path.append(peers)  # behind everything else: rivals are no part of the project's environment
 
 
 def onnxruntime_static(subject: Subject) -> Tensor | str:
@@ -61,15 +68,55 @@ def onnxruntime_static(subject: Subject) -> Tensor | str:
         return _scores(subject, session.run)
 
 
-def not_installed(package: str) -> Rival:
-    """A place for a rival that is not here: it says so, in words, in the result."""
+def torchao(kind: str) -> Rival:
+    """torchao's weight-only and dynamic quantization, which are for Linear layers; the others stay in FP32."""
 
     def rival(subject: Subject) -> Tensor | str:
-        if find_spec(package) is None:
-            return f"{package} is not installed"
-        return f"{package} is installed, and has no adapter here yet"
+        if find_spec("torchao") is None:
+            return "torchao is not installed"
+        from torchao import quantization as ao
+
+        how = {
+            "int8": lambda: ao.Int8WeightOnlyConfig(),
+            "int8 dynamic": lambda: ao.Int8DynamicActivationInt8WeightConfig(),
+            "int4": lambda: ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=ao.PerAxis(0)),
+            "int3": lambda: ao.IntxWeightOnlyConfig(weight_dtype=torch.int3, granularity=ao.PerAxis(0)),
+        }
+        model = copy.deepcopy(subject.model)
+        if sum(isinstance(m, torch.nn.Linear) for m in model.modules()) < 2:
+            return "it quantizes Linear layers, of which this model has one"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ao.quantize_(model, how[kind]())
+                with torch.no_grad():
+                    return _scores(subject, model)
+        except Exception as error:
+            return f"it raised {type(error).__name__}: {str(error).splitlines()[0][:200]}"
 
     return rival
+
+
+def nncf(subject: Subject) -> Tensor | str:
+    """NNCF's post-training quantization of the OpenVINO model, all defaults."""
+    if find_spec("nncf") is None or find_spec("openvino") is None:
+        return "nncf is not installed"
+    import nncf as package
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="quantbench-") as folder:
+        try:
+            path = export_model(
+                "onnx", subject.model, {}, {}, None, subject.calibration[:2], Path(folder) / "fp32",
+                runtime="onnxruntime",
+            )  # fmt: skip
+            model = openvino.Core().read_model(path)
+            data = package.Dataset([batch.numpy() for batch in subject.calibration.split(1)])
+            quantized = package.quantize(model, data, subset_size=len(subject.calibration))
+            compiled = openvino.Core().compile_model(quantized, "CPU")
+        except Exception as error:
+            return f"it raised {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return _scores(subject, lambda inputs: torch.from_numpy(next(iter(compiled(inputs.numpy()).values())).copy()))
 
 
 def _scores(subject: Subject, run: Callable[[Any], Tensor]) -> Tensor:
@@ -80,6 +127,9 @@ def _scores(subject: Subject, run: Callable[[Any], Tensor]) -> Tensor:
 
 RIVALS: dict[str, Rival] = {
     "ONNX Runtime static W8A8": onnxruntime_static,
-    "torchao": not_installed("torchao"),
-    "NNCF": not_installed("nncf"),
+    "NNCF W8A8": nncf,
+    "torchao W8, Linear only": torchao("int8"),
+    "torchao W8A8 dynamic, Linear only": torchao("int8 dynamic"),
+    "torchao W4, Linear only": torchao("int4"),
+    "torchao W3, Linear only": torchao("int3"),
 }

@@ -24,6 +24,8 @@ LOW: Ways = {
     "entropy": {"weight_method": "entropy"},
     "weighted": {"weight_method": "weighted"},
     "awq": {"weight_method": "awq"},
+    "adaround": {"weight_method": "adaround"},
+    "gptq in 4x16 blocks": {"weight_method": "gptq", "group_size": "4x16", "scale_bits": 16},
     "hqq": {"weight_method": "hqq"},
     "int_asym": {"weight_format": "int_asym", "scale_bits": 16},
     "int_asym hqq": {"weight_method": "hqq", "weight_format": "int_asym", "scale_bits": 16},
@@ -50,7 +52,7 @@ FLOATS: Ways = {
 
 ACTIVATIONS: Ways = {
     "W8A8": {"weight_bits": 8, "activation_bits": 8},
-    "W8A8 minmax": {"weight_bits": 8, "activation_bits": 8, "activation_method": "minmax"},
+    "W8A8 affine": {"weight_bits": 8, "activation_bits": 8, "activation_method": "affine"},
     "W8A8 percentile": {"weight_bits": 8, "activation_bits": 8, "activation_method": "percentile"},
     "W8A8 entropy": {"weight_bits": 8, "activation_bits": 8, "activation_method": "entropy"},
     "W8A8 symmetric": {"weight_bits": 8, "activation_bits": 8, "activation_scheme": "symmetric"},
@@ -59,6 +61,14 @@ ACTIVATIONS: Ways = {
     "W4A6 gptq": {"weight_bits": 4, "activation_bits": 6, "weight_method": "gptq"},
     "W4A4 gptq": {"weight_bits": 4, "activation_bits": 4, "weight_method": "gptq"},
 }
+
+REPAIRS: dict[str, tuple[bool, bool]] = {" + bias": (True, False), " + bias, norms": (True, True)}
+"""Suffix of a setting's name -> whether biases, and batch norms, are repaired."""
+REPAIRED = (
+    "W8A8",
+    *(f"W{bits} {way}" for bits in (4, 3, 2) for way in ("affine", "gptq", "descent", "palette descent")),
+)
+"""Settings that are tried with each of these too, where the model has something to repair."""
 
 GROUPED = ("round to nearest", "affine", "gptq", "descent", "awq", "hqq", "int_asym gptq", "int_asym hqq")
 """Once more with groups of 64 at 4, 3 and 2 bits, for models whose rows are longer than that."""
@@ -74,7 +84,7 @@ def settings(group_size: int = 0) -> dict[str, LayerSpec]:
             if bits not in FORMAT_BITS[way.get("weight_format", "int")] or (group_size and name not in GROUPED):
                 continue
             grouped = f" g{group_size}" if group_size else ""
-            found[f"W{bits} {name}{grouped}"] = LayerSpec(weight_bits=bits, group_size=group_size, **way)
+            found[f"W{bits} {name}{grouped}"] = LayerSpec(**{"weight_bits": bits, "group_size": group_size, **way})
     if not group_size:
         found |= {name: LayerSpec(**way) for name, way in {**FLOATS, **ACTIVATIONS}.items()}
     return found

@@ -1,8 +1,8 @@
 """The models and their data: real weights, found by PAREDOWN_ASSETS. Calibration never meets the report data.
 
-ResNet-20 and ResNet-8 calibrate on training images and report on the first half of the test images; of the keyword nets
-there are no training recordings, so 64 of the test recordings calibrate and the others report. The language model
-calibrates on 64 windows of 512 tokens and reports on 128 others.
+ResNet-20 and ResNet-8 calibrate on training images, choose on 1,000 and report on 2,500 others of the first 5,000 test
+images; of the keyword nets there are no training recordings, so 64 of the test recordings calibrate, 120 choose and the
+others report. The language model calibrates on 64 windows of 512 tokens, chooses on 32 and reports on 128 others.
 ResNet-8: Banbury et al. (2021), "MLPerf Tiny Benchmark"; the language model is a Llama (Touvron et al. 2023) of 260 k.
 """
 
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,36 +28,41 @@ sys.path.insert(0, str(BENCHMARKS / "search"))
 from searchbench import sources  # noqa: E402
 
 WINDOW = 512
+N_SEARCH, N_SPOKEN = 1000, 120
+"""Images, and recordings, that settings are chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model, what it is calibrated on (a tensor of inputs), and what it is reported on."""
+    """A model, what it is calibrated on (a tensor of inputs), what settings are chosen on, and reported on."""
 
     name: str
     model: nn.Module
     calibration: Tensor
+    search: Split
     report: Split
     metric: str
     batch_size: int
 
 
-def _images(standardised: bool, n_calibration: int = 512) -> tuple[Tensor, Split]:
-    order = np.random.default_rng(0).permutation(5000)[2500:]  # the report split of the search's benchmark
+def _images(standardised: bool, n_calibration: int = 512) -> dict[str, Any]:
+    order = np.random.default_rng(0).permutation(5000)
     inputs, _ = sources._images("train_first10000.npz", np.arange(n_calibration))
-    report, labels = sources._images("test_first5000.npz", np.sort(order))
+    search, search_labels = sources._images("test_first5000.npz", np.sort(order[:N_SEARCH]))
+    report, labels = sources._images("test_first5000.npz", np.sort(order[2500:]))
     if not standardised:
         mean, std = (torch.tensor(values)[:, None, None] for values in (sources.MEAN, sources.STD))
-        inputs, report = (((x * std + mean) * 255.0).round() for x in (inputs, report))
-    return inputs.contiguous(), Split("report", report.contiguous(), labels)
+        inputs, search, report = (((x * std + mean) * 255.0).round() for x in (inputs, search, report))
+    return {
+        "calibration": inputs.contiguous(),
+        "search": Split("search", search.contiguous(), search_labels),
+        "report": Split("report", report.contiguous(), labels),
+    }
 
 
 def resnet20() -> Subject:
     model = runpy.run_path(str(BENCHMARKS.parent / "examples" / "cifar10" / "resnet.py"))["trained_resnet20"]()
-    calibration, report = _images(standardised=True)
-    return Subject(
-        name="resnet20", model=model.eval(), calibration=calibration, report=report, metric="accuracy", batch_size=250
-    )
+    return Subject(name="resnet20", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=True))
 
 
 class _Same(nn.Conv2d):
@@ -101,19 +107,20 @@ class ResNet8(nn.Module):
 def resnet8() -> Subject:
     model = ResNet8()
     model.load_state_dict(load_file(sources.ASSETS / "cifar10" / "resnet8.safetensors"))
-    calibration, report = _images(standardised=False)
-    return Subject(
-        name="resnet8", model=model.eval(), calibration=calibration, report=report, metric="accuracy", batch_size=250
-    )
+    return Subject(name="resnet8", model=model.eval(), metric="accuracy", batch_size=250, **_images(standardised=False))
 
 
 def _keywords(name: str, model: nn.Module, load: Callable[[], dict[str, tuple[Tensor, Tensor]]]) -> Subject:
     parts = load()
     inputs, labels = (torch.cat([parts[key][i] for key in ("search", "report")]) for i in (0, 1))
-    report = Split("report", inputs, labels)
-    return Subject(
-        name=name, model=model, calibration=parts["calibration"][0], report=report, metric="accuracy", batch_size=128
+    search, report = (
+        Split(part, inputs[where], labels[where])
+        for part, where in (("search", slice(N_SPOKEN)), ("report", slice(N_SPOKEN, None)))
     )
+    return Subject(
+        name=name, model=model, calibration=parts["calibration"][0], search=search, report=report, metric="accuracy",
+        batch_size=128,
+    )  # fmt: skip
 
 
 def dscnn() -> Subject:
@@ -218,10 +225,10 @@ def stories() -> Subject:
         tokens = torch.from_numpy(archive[archive.files[0]].astype(np.int64))
     windows = tokens[: len(tokens) // WINDOW * WINDOW].reshape(-1, WINDOW)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(windows)))
-    report = Split("report", windows[order[64 : 64 + 128]])
+    search, report = Split("search", windows[order[192:224]]), Split("report", windows[order[64:192]])
     return Subject(
-        name="stories260k", model=model.eval(), calibration=windows[order[:64]], report=report, metric="perplexity",
-        batch_size=16,
+        name="stories260k", model=model.eval(), calibration=windows[order[:64]], search=search, report=report,
+        metric="perplexity", batch_size=16,
     )  # fmt: skip
 
 

@@ -64,7 +64,8 @@ def profile(
     from ..search import Task
 
     loaded = Task.load(task) if task is not None else None
-    chosen = runtime or (loaded.hardware.runtime if loaded else _installed())
+    named = loaded.hardware.runtime if loaded is not None and loaded.hardware.runtime != "auto" else None
+    chosen = runtime or named or _installed()
     if loaded is not None and chosen != loaded.hardware.runtime:
         loaded = loaded.with_overrides([f"hardware.runtime={json.dumps(chosen)}"])
     given = load_profile(base) if base is not None else None  # a wrong name is better known now

@@ -22,7 +22,14 @@ def schema_of(kind: str) -> dict[str, Any]:
 def config_schema() -> dict[str, Any]:
     """Of a config: what each layer becomes. A layer that is not named, or a key that is left out, is left alone."""
     from ..compressors import LayerSpec
-    from ..compressors._spec import ACTIVATION_BITS, ACTIVATION_SCHEMES, FORMAT_BITS, SCALE_BITS, WEIGHT_BITS
+    from ..compressors._spec import (
+        ACTIVATION_BITS,
+        ACTIVATION_SCHEMES,
+        ACTIVATION_SCOPES,
+        FORMAT_BITS,
+        SCALE_BITS,
+        WEIGHT_BITS,
+    )
     from ..search._config import SCHEMA_VERSION
 
     about: dict[str, dict[str, Any]] = {
@@ -31,10 +38,11 @@ def config_schema() -> dict[str, Any]:
         "weight_format": {"enum": list(FORMAT_BITS)},
         "group_size": {
             "type": ["integer", "string"],
-            "description": "weights that share a scale; 0: a row, or 'tensor'",
+            "description": "weights that share a scale; 0: a row, 'tensor', or a block such as '32x32'",
         },
         "scale_bits": {"enum": list(SCALE_BITS)},
         "activation_scheme": {"enum": list(ACTIVATION_SCHEMES)},
+        "activation_scope": {"enum": list(ACTIVATION_SCOPES)},
         "sparsity": {"type": "number", "minimum": 0, "exclusiveMaximum": 1, "description": "share of zero weights"},
         "rank": {
             "type": "number",

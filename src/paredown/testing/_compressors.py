@@ -9,17 +9,30 @@ Each check raises `AssertionError` and says what the method broke.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..compressors import FORMAT_BITS, LayerInfo, LayerMoments, LayerSpec, applicable, compress, decode
+from ..compressors import (
+    FORMAT_BITS,
+    LayerGradients,
+    LayerInfo,
+    LayerMoments,
+    LayerSpec,
+    Pattern,
+    applicable,
+    compress,
+    decode,
+    needs_gradients,
+)
 from ..compressors._registry import REGISTRIES
 from ..compressors.quantization import CASTS, Coded, Grid, WeightProblem, code_range, decoded
 from ..compressors.quantization._solve import broken_promise
-from ..compressors.sparsity import n_zeros
-from ..errors import InputError
+from ..compressors.sparsity import SparsityProblem, n_zeros, sparsify
+from ..errors import InputError, SpecError
 
 _BITS = (2, 3, 4, 5, 6, 7, 8)
 _ASKED: tuple[tuple[int | str, bool, bool], ...] = ((0, False, True), (8, True, True), ("tensor", False, False))
@@ -42,6 +55,10 @@ def check_compressor(kind: str, name: str) -> None:
         where = f"the {kind} method {name!r} on {label}"
         if kind == "weight" and REGISTRIES[kind].formats(name) is not None:
             _check_formats(name, matrix, where)
+        elif kind == "sparsity" and REGISTRIES[kind].gives(name) != "mask":
+            _check_patterns(name, matrix, where)
+        elif kind == "rank" and REGISTRIES[kind].needs(name) is not None:
+            _check_rank(partial(_with_moments, method), matrix, where)
         else:
             _CHECKS[kind](method, matrix, where)
     if kind != "activation":
@@ -180,6 +197,47 @@ def _check_sparsity(method: Callable[..., Any], matrix: Tensor, where: str) -> N
         )
 
 
+def _check_patterns(name: str, matrix: Tensor, where: str) -> None:
+    """A method that is handed a problem: every pattern that fits, with and without knowledge of the inputs."""
+    method, (rows, columns) = REGISTRIES["sparsity"][name], (matrix.shape[0], matrix.shape[1])
+    needs = REGISTRIES["sparsity"].needs(name) or ""
+    for text, share in (("", 0.1), ("", 0.5), ("", 0.99), ("2:4", 0.5), ("2x2", 0.5), ("row", 0.75), ("column", 0.5)):
+        pattern = Pattern.parse(text)
+        if pattern.misfit(rows, columns) is not None:
+            continue
+        for seen in (True, False) if "moments" in needs else (False,):
+            problem = SparsityProblem(
+                matrix=matrix,
+                share=share,
+                pattern=pattern,
+                moments=_some_moments(columns) if seen else None,
+                gradients=_some_gradients(matrix) if "gradients" in needs else None,
+            )
+            here = f"{where}, {text or 'no pattern'} at {share}"
+            try:
+                answer = _call(method, (problem,), here)
+                sparsify(problem, name)
+            except SpecError as error:
+                raise AssertionError(f"{here}: {error}") from error
+            if len(answer) == 2 and seen:
+                mask, values = answer
+                kept = torch.where(mask, values, 0.0)
+                plain = problem.output_error(torch.where(mask, matrix, 0.0))
+                mended = problem.output_error(kept)
+                worse = mended > plain * (1 + 1e-4)
+                _expect(not worse, here, "the new values cost more of the output than the old ones on the same mask")
+
+
+def _some_gradients(matrix: Tensor) -> Tensor:
+    """(2, out, n): means, and mean squares that are no less than theirs."""
+    mean = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(matrix.numel()))
+    return torch.stack([mean, mean.square() * 2.0])
+
+
+def _with_moments(method: Callable[..., Any], matrix: Tensor, rank: int) -> Any:
+    return method(matrix, rank, _some_moments(matrix.shape[1])[0])
+
+
 def _check_rank(method: Callable[..., Any], matrix: Tensor, where: str) -> None:
     rows, columns = matrix.shape
     full = min(rows, columns)
@@ -213,12 +271,15 @@ def _check_stored(kind: str, name: str) -> None:
         "rank": {"rank": 0.25},
     }
     moments = LayerMoments(second=_some_moments(54), digest="")
+    gradients = LayerGradients(both=_some_gradients(weight.reshape(8, 54)), digest="")
     others: list[dict[str, Any]] = [{}] + [setting for other, setting in settings.items() if other != kind]
     for other in others:
         spec = LayerSpec.from_dict({**settings[kind], **other, f"{kind}_method": name})
         where = f"the {kind} method {name!r} in {spec.label()}"
+        if spec.rank < 1.0 and needs_gradients(spec):
+            continue  # of the whole weight, not of its factors
         _expect(applicable(spec, layer) is None, where, "must apply to a plain convolution")
-        variant = compress(weight, spec, layer, moments=moments)
+        variant = compress(weight, spec, layer, moments=moments, gradients=gradients)
         again = decode(spec, layer.weight_shape, variant.tensors)
         _expect(torch.equal(again, variant.effective), where, "what is stored must give the effective weight back")
         _expect(0.0 < variant.weight_error < 1.0, where, f"the relative error is {variant.weight_error:g}")
@@ -230,7 +291,7 @@ def _check_stored(kind: str, name: str) -> None:
 
 def _call(method: Callable[..., Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     """The result as a tuple, after checking that the call is pure and repeatable."""
-    before = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    before = [_copied(a) for a in arguments]
     random_state = torch.random.get_rng_state()
     first = method(*arguments)
     _expect(
@@ -245,7 +306,17 @@ def _call(method: Callable[..., Any], arguments: tuple[Any, ...], where: str) ->
     return tuple(first)
 
 
+def _copied(argument: Any) -> Any:
+    if isinstance(argument, SparsityProblem):
+        moments, gradients = (None if t is None else t.clone() for t in (argument.moments, argument.gradients))
+        return replace(argument, matrix=argument.matrix.clone(), moments=moments, gradients=gradients)
+    return argument.clone() if isinstance(argument, Tensor) else argument
+
+
 def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, SparsityProblem) and isinstance(b, SparsityProblem):
+        pairs = ((a.matrix, b.matrix), (a.moments, b.moments), (a.gradients, b.gradients))
+        return all((x is None and y is None) or _equal(x, y) for x, y in pairs)
     return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else bool(a == b)
 
 

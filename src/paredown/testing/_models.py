@@ -113,6 +113,34 @@ class Transformer(nn.Module):
         return output
 
 
+class Residual(nn.Module):
+    """Two blocks whose input goes around them too, one of them through a convolution; what is added is normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.blocks = nn.Sequential(_Block(6, 6), _Block(6, 8))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.blocks(functional.relu(self.stem(x))).mean(dim=(2, 3)))
+        return output
+
+
+class _Block(nn.Module):
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)
+        self.second, self.norm2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)
+        self.around = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.norm1(self.first(x)))
+        out = self.norm2(self.second(out))
+        out += self.around(x)
+        return functional.relu(out)
+
+
 class Scaled(nn.Module):
     """Nothing that can be compressed."""
 
@@ -183,6 +211,18 @@ _add("mlp", _mlp, lambda: torch.randn(_N, 8))
 _add("bare_layer", lambda: nn.Linear(5, 3), lambda: torch.randn(_N, 5))
 _add("convolutions", _convolutions, lambda: torch.randn(_N, 3, 9, 9))
 _add("conv1d", lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 5)), lambda: torch.randn(_N, 2, 16))
+_add(
+    "transposed",
+    lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Flatten(2),
+        nn.ConvTranspose1d(4, 3, 2, padding=1),
+    ),
+    lambda: torch.randn(_N, 2, 7, 7),
+)
 _add("grouped", lambda: nn.Sequential(nn.Conv2d(6, 9, 3, groups=3), nn.Flatten()), lambda: torch.randn(_N, 6, 5, 5))
 _add("depthwise", _depthwise, lambda: torch.randn(_N, 6, 5, 5))
 _add("one_channel", _one_channel, lambda: torch.randn(_N, 1, 2, 2))
@@ -193,4 +233,5 @@ _add("never_runs", NeverRuns, lambda: torch.randn(_N, 5))
 _add("out_of_order", OutOfOrder, lambda: (torch.randn(_N, 5),))
 _add("keyword_inputs", KeywordInputs, lambda: {"input_ids": _tokens(10), "scale": torch.rand(_N, 1)})
 _add("transformer", Transformer, lambda: _tokens(20))
+_add("residual", Residual, lambda: torch.randn(_N, 3, 8, 8))
 _add("nothing", Scaled, lambda: torch.randn(_N, 3))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +47,11 @@ MODELS = (
     "shared_module",
     "keyword_inputs",
     "transformer",
+    "residual",
 )
 TREATMENTS = {
     "8-bit weights and activations": (LayerSpec(weight_bits=8, activation_bits=8),),
+    "8 bits of whole tensors": (LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor"),),
     "a mixture": (
         LayerSpec(rank=0.4),
         LayerSpec(weight_bits=4, sparsity=0.25),
@@ -74,7 +76,9 @@ def check_runtime(runtime: Runtime, models: tuple[str, ...] = MODELS) -> None:
         raise MissingExtra(f"the runtime {runtime.name!r} cannot be checked: {line}")
     for name in models:
         for treatment, specs in TREATMENTS.items():
-            _check(runtime, _Case.make(name, specs), f"{runtime.name}: {name} with {treatment}")
+            case = _Case.make(name, specs)
+            if case.assignment:
+                _check(runtime, case, f"{runtime.name}: {name} with {treatment}")
     _check_refusals(runtime)
 
 
@@ -94,18 +98,22 @@ class _Case:
     def make(cls, name: str, specs: tuple[LayerSpec, ...]) -> _Case:
         model, inputs = AWKWARD[name]()
         anatomy = Anatomy.trace(model, inputs)
-        calibration = calibrate(model, [inputs], anatomy)
+        calibration = calibrate(model, [inputs], anatomy, tensors=True)
         assignment: dict[str, LayerSpec] = {}
         for spec, group in zip(cycle(specs), anatomy.groups, strict=False):
             # layers that share a tensor must get the same weight: what does not apply to one is given to none
             fits = not any(applicable(spec.weight_only, anatomy[fqn]) for fqn in group)
             assignment.update(dict.fromkeys(group, spec if fits else LayerSpec()))
+        if specs[0].activation_scope == "tensor" and not any(x.shared_input or x.sum_after for x in anatomy.layers):
+            assignment = {}  # a model without sums: what "layer" does is checked anyway
         for fqn, spec in assignment.items():
-            if applicable(spec, anatomy[fqn]):
-                assignment[fqn] = spec.weight_only  # an embedding's input is not quantized
+            of_layer = replace(spec, activation_scope="layer")
+            if applicable(spec, anatomy[fqn]):  # an embedding's input is not quantized
+                assignment[fqn] = spec.weight_only if applicable(of_layer, anatomy[fqn]) else of_layer
         variants = {
             layer.fqn: compress(module_at(model, layer.fqn).weight.detach(), assignment[layer.fqn], layer)  # type: ignore[operator]
             for layer in anatomy.layers
+            if layer.fqn in assignment
         }
         resident = CompressedModel(model, anatomy, calibration)
         with torch.no_grad():

@@ -20,6 +20,7 @@ from paredown.evaluators.runtimes import get_runtime
 from paredown.evaluators.runtimes._lowering import lower
 from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
 from paredown.evaluators.runtimes._openvino import OpenVinoSession
+from paredown.testing import AWKWARD
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -98,6 +99,27 @@ def test_the_same_kernels_run_as_in_the_real_export(
     real = get_runtime(runtime).export(model, chosen, variants, calibration, x[:2], tmp_path / "real")
     mine = template.write(forms_of(anatomy, chosen), tmp_path / "mine.onnx", guarded=runtime == "onnxruntime")
     assert ran(runtime, mine, x[:1], tmp_path) == ran(runtime, real, x[:1], tmp_path)
+
+
+def test_whole_tensors_are_rounded_as_in_the_real_export(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model, x = AWKWARD["residual"]()
+    assert isinstance(x, Tensor)
+    anatomy = Anatomy.trace(model, x[:1])
+    calibration = calibrate(model, [x], anatomy, tensors=True)
+    of_layer = LayerSpec(weight_bits=8, activation_bits=8)
+    tensor = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
+    chosen = {layer.fqn: tensor if applicable(tensor, layer) is None else of_layer for layer in anatomy.layers}
+    variants = {
+        fqn: compress(module_at(model, fqn).weight.detach(), spec.weight_only, anatomy[fqn])  # type: ignore[operator]
+        for fqn, spec in chosen.items()
+    }
+    real = get_runtime("onnxruntime").export(model, chosen, variants, calibration, x[:2], tmp_path / "real")
+    template = Template.trace(model, anatomy, calibration, x[:2])
+    mine = template.write(forms_of(anatomy, chosen), tmp_path / "mine.onnx", guarded=True)
+    assert ran("onnxruntime", mine, x[:1], tmp_path) == ran("onnxruntime", real, x[:1], tmp_path)
+    plain = OnnxRuntimeSession(template.write({}, tmp_path / "plain.onnx", guarded=True), 1)
+    torch.testing.assert_close(plain.run(x), model(x).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_plain_forms_compute_what_the_model_computes(

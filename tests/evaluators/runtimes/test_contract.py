@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def test_torch_keeps_the_contract() -> None:
     check_runtime(TorchRuntime())
 
 
-@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer"])
+@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer", "residual"])
 def test_onnxruntime_keeps_the_contract(model: str) -> None:
     check_runtime(get_runtime("onnxruntime"), (model,))
 
@@ -53,6 +54,13 @@ class Broken(TorchRuntime):
 class ForgetsActivations(Broken):
     def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
         return super().export(model, {fqn: spec.weight_only for fqn, spec in assignment.items()}, *rest)
+
+
+class ForgetsSums(Broken):
+    """Rounds what each layer reads for it alone, whatever the scope."""
+
+    def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
+        return super().export(model, {f: replace(s, activation_scope="layer") for f, s in assignment.items()}, *rest)
 
 
 class ForgetsWeights(Broken):
@@ -150,6 +158,11 @@ def test_a_broken_session_is_rejected(session: type[Wrapped], clause: str) -> No
             check_runtime(runtime, ("convolutions",))
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_runtime_that_does_not_round_what_is_added_is_rejected() -> None:
+    with pytest.raises(AssertionError, match=r"whole tensors: .*does not quantize as the calibration says"):
+        check_runtime(ForgetsSums(), ("residual",))
 
 
 def test_a_runtime_that_is_not_there_is_not_checked() -> None:

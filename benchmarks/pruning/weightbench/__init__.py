@@ -1,0 +1,1 @@
+"""Scores, patterns, forms of low rank and their allocation, on the same models, data and seeds."""

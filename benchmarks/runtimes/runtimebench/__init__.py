@@ -1,0 +1,1 @@
+"""Models × runtimes × formats, and the makers' own quantizers beside them."""

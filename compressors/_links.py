@@ -1,0 +1,253 @@
+"""Where a channel's scale can be moved from one weight to the next without changing what the model computes.
+
+What is divided by s where a tensor is made (rows of a convolution's or a linear layer's weight and its bias, or the
+gain and bias of a norm) is multiplied back where it is used (columns of the next weights), if everything between them
+keeps factors: f(x / s) = f(x) / s. Found in the graph that `torch.export` makes of one forward pass.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ._forward import preserved
+from ._layers import same_tensor
+
+if TYPE_CHECKING:
+    from torch.fx import Graph, Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A weight whose columns see the channels: `repeat` columns each, one after the other (after flattening an image).
+    A depthwise convolution's weight has its channels as rows."""
+
+    name: str
+    repeat: int = 1
+    depthwise: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """made      names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
+    is_norm   whether they are a norm's, which nothing quantizes
+    uses      every weight that the channels go to
+    """
+
+    made: tuple[str, ...]
+    is_norm: bool
+    uses: tuple[Use, ...]
+    channels: int
+
+
+def find_links(model: nn.Module, inputs: object) -> tuple[Link, ...]:
+    """All that there are, in the order of the graph. None where the model cannot be traced (it branches on data, say).
+
+    A parameter that is used twice, or shared, is in no link.
+    """
+    graph, names = _graph_of(model, inputs)
+    if graph is None:
+        return ()
+    finder = _Finder(model, names)
+    return tuple(link for node in graph.nodes if (link := finder.link_from(node)) is not None)
+
+
+@torch.no_grad()
+def rescale(model: nn.Module, link: Link, scale: Tensor) -> None:
+    """Divide by `scale` (channels,), positive, where the channels are made; multiply where they are used. In place."""
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for name in link.made:
+        parameter = own[name]
+        parameter.data = (parameter.double() / _rows(scale, parameter)).to(parameter.dtype)
+    for use in link.uses:
+        parameter = own[use.name]
+        factor = _rows(scale, parameter) if use.depthwise else _columns(scale, use, parameter)
+        parameter.data = (parameter.double() * factor).to(parameter.dtype)
+
+
+def _rows(scale: Tensor, parameter: Tensor) -> Tensor:
+    return scale.double().reshape(-1, *[1] * (parameter.dim() - 1))
+
+
+def _columns(scale: Tensor, use: Use, parameter: Tensor) -> Tensor:
+    return scale.double().repeat_interleave(use.repeat).reshape(1, -1, *[1] * (parameter.dim() - 2))
+
+
+def _graph_of(model: nn.Module, inputs: object) -> tuple[Graph | None, Mapping[str, str]]:
+    args: tuple[Any, ...] = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, Mapping) else (inputs,)
+    kwargs = dict(inputs) if isinstance(inputs, Mapping) else {}
+    try:
+        with preserved(model), _quiet():
+            program = torch.export.export(model, args, kwargs, strict=False)
+    except (
+        Exception
+    ):  # whatever stands in a model's forward may raise here; the model then has no links that we know of
+        return None, {}
+    return program.graph, program.graph_signature.inputs_to_parameters
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own affairs
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """Along which axis of a tensor the channels lie, and how many entries each has there."""
+
+    axis: int
+    repeat: int = 1
+
+
+_KEEP = {
+    "relu", "relu_", "leaky_relu", "dropout", "dropout_", "clone", "contiguous", "alias", "max_pool2d", "max_pool1d",
+    "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "detach", "detach_", "to", "_to_copy",
+}  # fmt: skip
+"""Operations of one tensor that keep a positive factor of each channel, and the place of the axis."""
+
+
+class _Finder:
+    def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
+        self._names = names
+        self._model = dict(model.named_parameters(remove_duplicate=False))
+        keys = [same_tensor(parameter) for parameter in self._model.values()]
+        self._shared = {key for key in keys if keys.count(key) > 1}
+
+    def link_from(self, node: Node) -> Link | None:
+        """Of the tensor that this node makes."""
+        made = self._made(node)
+        if made is None:
+            return None
+        names, axis, channels, is_norm = made
+        uses = self._uses(node, _At(axis))
+        if not uses or len({use.name for use in uses} | set(names)) < len(uses) + len(names):
+            return None
+        return Link(made=names, is_norm=is_norm, uses=tuple(uses), channels=channels)
+
+    def _made(self, node: Node) -> tuple[tuple[str, ...], int, int, bool] | None:
+        """(parameters, axis, channels, whether a norm)."""
+        op = _op(node)
+        if op in ("conv1d", "conv2d", "linear"):
+            found, axis = self._parameters(node, 1, 2), (_rank(node) - 1 if op == "linear" else 1)
+        elif op == "batch_norm":
+            found, axis = self._parameters(node, 1, 2), 1
+        elif op == "layer_norm" and len(node.args[1]) == 1:  # type: ignore[arg-type]
+            found, axis = self._parameters(node, 2, 3), _rank(node) - 1
+        elif op == "rms_norm" and len(node.args[1]) == 1:  # type: ignore[arg-type]
+            found, axis = self._parameters(node, 2, 9), _rank(node) - 1
+        elif op == "mul":  # by a vector that is a parameter, as norms written by hand end
+            at = next((i for i in (0, 1) if self._is_vector(node.args[i], _size(node, -1))), None)
+            found = None if at is None else self._parameters(node, at, 9)
+            axis = _rank(node) - 1
+        else:
+            return None
+        if found is None:
+            return None
+        return found, axis, self._model[found[0]].shape[0], op not in ("conv1d", "conv2d", "linear")
+
+    def _parameters(self, node: Node, weight: int, bias: int) -> tuple[str, ...] | None:
+        """Names of both (or of the weight, where there is no bias); None unless each is a parameter used here alone."""
+        given = [node.args[i] for i in (weight, bias) if len(node.args) > i and node.args[i] is not None]
+        if len(node.args) <= weight or node.args[weight] is None:
+            return None
+        names = [self._parameter(arg) for arg in given]
+        return None if None in names else tuple(name for name in names if name is not None)
+
+    def _parameter(self, arg: Any) -> str | None:
+        name = self._names.get(getattr(arg, "name", ""))
+        if name is None or len(arg.users) != 1 or name not in self._model:
+            return None
+        parameter = self._model[name]
+        return None if same_tensor(parameter) in self._shared or not parameter.is_floating_point() else name
+
+    def _is_vector(self, arg: Any, size: int) -> bool:
+        name = self._parameter(arg)
+        return name is not None and tuple(self._model[name].shape) == (size,)
+
+    def _uses(self, node: Node, at: _At) -> list[Use] | None:
+        """None where some user of the tensor would see that it was scaled."""
+        found: list[Use] = []
+        for user in node.users:
+            use = self._use(user, node, at)
+            if use is not None:
+                found.append(use)
+                continue
+            after = _passed(user, node, at)
+            more = None if after is None else self._uses(user, after)
+            if more is None:
+                return None
+            found.extend(more)
+        return found
+
+    def _use(self, user: Node, node: Node, at: _At) -> Use | None:
+        op = _op(user)
+        if op not in ("conv1d", "conv2d", "linear") or user.args[0] is not node or list(user.args).count(node) != 1:
+            return None
+        if at.axis != (_rank(node) - 1 if op == "linear" else 1):
+            return None
+        name = self._parameter(user.args[1])
+        if name is None:
+            return None
+        groups = user.args[6] if op != "linear" and len(user.args) > 6 else 1
+        if groups == 1:
+            return Use(name=name, repeat=at.repeat)
+        depthwise = at.repeat == 1 and groups == self._model[name].shape[0] == _size(node, 1)
+        return Use(name=name, depthwise=True) if depthwise else None
+
+
+def _passed(user: Node, node: Node, at: _At) -> _At | None:
+    """Where the channels are in the output of an operation that keeps their factors; None if it does not."""
+    op = _op(user)
+    if op in _KEEP and user.args and user.args[0] is node:
+        return at
+    if op == "mul":
+        others = [arg for arg in user.args if arg is not node]
+        same = _rank(user) == _rank(node) and _size(user, at.axis) == _size(node, at.axis)
+        return at if len(others) == 1 and same else None
+    if op == "mean" and len(user.args) > 1 and user.args[0] is node:
+        given: Any = user.args[1]
+        axes = [int(axis) % _rank(node) for axis in given]
+        kept = len(user.args) > 2 and bool(user.args[2])
+        if at.axis in axes:
+            return None
+        return at if kept else replace(at, axis=at.axis - sum(axis < at.axis for axis in axes))
+    if op == "pad" and user.args[0] is node:
+        pads: Any = user.args[1]
+        constant = len(user.args) < 3 or user.args[2] == "constant"
+        value = user.args[3] if len(user.args) > 3 else None
+        return at if constant and not value and len(pads) // 2 < _rank(node) - at.axis else None
+    if op in ("flatten", "view", "reshape") and user.args[0] is node and at.axis == 1:
+        before, after = _shape(node), _shape(user)
+        if len(after) == 2 and after[0] == before[0]:
+            return _At(1, at.repeat * int(torch.tensor(before[2:]).prod()) if len(before) > 2 else at.repeat)
+        return None
+    return None
+
+
+def _op(node: Node) -> str:
+    """The name of an ATen operation ("conv2d"); "" for whatever is none."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return ""
+    packet = getattr(node.target, "overloadpacket", None)
+    return "" if packet is None else str(packet).removeprefix("aten.")
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return tuple(int(n) for n in node.meta["val"].shape)
+
+
+def _rank(node: Node) -> int:
+    return len(_shape(node))
+
+
+def _size(node: Node, axis: int) -> int:
+    return _shape(node)[axis]

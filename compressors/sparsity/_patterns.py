@@ -1,0 +1,63 @@
+"""From scores to a mask, in any pattern.
+
+With the same scores a sparser mask drops everything that a lighter one does: for weights, rows, columns and blocks of
+one size at any two shares, for N:M with the same M.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._pattern import Pattern
+
+
+def drop_lowest(scores: Tensor, pattern: Pattern, share: float, kernel: int = 1) -> Tensor:
+    """(R, C) bool, True where a weight survives. Of equal scores the earlier goes first.
+
+    A block's score is the sum of its weights'; see `Pattern.n_zeros` for how many go.
+    """
+    rows, columns = scores.shape
+    n_zeros = pattern.n_zeros(share, (rows, columns))
+    if pattern.kind == "row":
+        return without_least(scores, n_zeros // rows)
+    if pattern.kind == "column":
+        return without_least(scores.T, n_zeros // columns).T.contiguous()
+    if pattern.kind == "n:m":
+        grouped = to_channels(scores, kernel).reshape(-1, pattern.m)
+        mask = without_least(grouped, pattern.m - pattern.n)
+        return from_channels(mask.reshape(rows, kernel, -1))
+    if pattern.kind == "block":
+        sums = block_sums(scores, pattern, kernel)
+        mask = without_least(sums.reshape(1, -1), n_zeros // (pattern.n * pattern.m)).reshape(sums.shape)
+        return spread_blocks(mask, pattern)
+    return without_least(scores.reshape(1, -1), n_zeros).reshape(scores.shape)
+
+
+def to_channels(matrix: Tensor, kernel: int) -> Tensor:
+    """(R, inputs * kernel) to (R, kernel, inputs): input channels stand side by side."""
+    return matrix.reshape(matrix.shape[0], -1, kernel).transpose(1, 2)
+
+
+def from_channels(view: Tensor) -> Tensor:
+    """The inverse of `to_channels`, contiguous."""
+    return view.transpose(1, 2).reshape(view.shape[0], -1).contiguous()
+
+
+def block_sums(scores: Tensor, pattern: Pattern, kernel: int) -> Tensor:
+    """(R / n, kernel, inputs / m): the sum over each block of n outputs x m input channels."""
+    view = to_channels(scores, kernel)
+    rows, _, inputs = view.shape
+    return view.reshape(rows // pattern.n, pattern.n, kernel, inputs // pattern.m, pattern.m).sum(dim=(1, 4))
+
+
+def spread_blocks(blocks: Tensor, pattern: Pattern) -> Tensor:
+    """(R, C) from (R / n, kernel, inputs / m): each weight what its block has."""
+    return from_channels(blocks.repeat_interleave(pattern.n, dim=0).repeat_interleave(pattern.m, dim=2))
+
+
+def without_least(scores: Tensor, n: int) -> Tensor:
+    """Of the same shape, bool: False for the n least of each row; of equal ones the earlier first."""
+    order = torch.argsort(scores, dim=1, stable=True)
+    mask = torch.ones_like(scores, dtype=torch.bool)
+    return mask.scatter_(1, order[:, :n], False)

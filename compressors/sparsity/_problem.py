@@ -1,0 +1,72 @@
+"""What a method that knows patterns is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._pattern import ANYWHERE, Pattern
+from ._patterns import drop_lowest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SparsityProblem:
+    """One matrix of which some weights are to go.
+
+    matrix     (R, C) float32; column i * kernel + k is input channel i at position k of the kernel
+    share      of zeros
+    pattern    where they may stand; it fits the matrix
+    kernel     positions of the kernel: 1 but for convolutions
+    moments    (groups, C, C) float32, the second moments of the inputs (`_moments.py`): of rows [i * R / groups,
+               (i + 1) * R / groups) the i-th. None: nothing is known of the inputs, all count the same
+    gradients  (2, R, C) float32: the mean of the loss' gradient over the samples, and the mean of its square
+               (`_gradients.py`); None unless the method asked for them
+    """
+
+    matrix: Tensor
+    share: float
+    pattern: Pattern = ANYWHERE
+    kernel: int = 1
+    moments: Tensor | None = None
+    gradients: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def n_dropped(self) -> int:
+        """Exactly so many weights go."""
+        return self.pattern.n_zeros(self.share, self.shape)
+
+    @property
+    def mean_square_inputs(self) -> Tensor:
+        """(R, C): of the input that each weight is multiplied with; ones where nothing is known."""
+        if self.moments is None:
+            return torch.ones_like(self.matrix)
+        diagonal = self.moments.diagonal(dim1=1, dim2=2)
+        return diagonal.repeat_interleave(self.shape[0] // len(diagonal), dim=0)
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """(R, C) bool, True where a weight survives: the least scores go; of equal ones the earlier first."""
+        return drop_lowest(scores, self.pattern, self.share, self.kernel)
+
+    def output_error(self, values: Tensor) -> float:
+        """Mean squared error of the layer's output when its weights are `values` (R, C): trace(D H D')."""
+        return float(self.row_errors(values).sum())
+
+    def row_errors(self, values: Tensor) -> Tensor:
+        """(R,) float64: each output's share of it."""
+        d = values.double() - self.matrix
+        if self.moments is None:
+            return d.square().sum(dim=1)
+        d = d.reshape(len(self.moments), -1, self.shape[1])
+        return ((d @ self.moments.double()) * d).sum(dim=2).reshape(-1)
+
+    def no_worse(self, mask: Tensor, values: Tensor) -> Tensor:
+        """(R, C) float32: of each output the new values, unless the old ones on the mask cost less."""
+        old = torch.where(mask, self.matrix, 0.0)
+        better = self.row_errors(values) <= self.row_errors(old)
+        return torch.where(better[:, None] & values.isfinite().all(dim=1, keepdim=True), values, old)

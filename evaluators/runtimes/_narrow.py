@@ -1,0 +1,100 @@
+"""Weight-only integers of a linear layer as ONNX Runtime and OpenVINO take them: `MatMulNBits`, 4 or 8 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ...compressors import EvenCodes, Variant
+
+_BLOCKS = (128, 64, 32, 16)
+"""Columns that share a scale in the kernels: powers of two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NarrowWeight:
+    """(code - zero) * scale in blocks of columns, as `MatMulNBits` has it.
+
+    codes   (out, blocks, block * bits / 8) uint8, the lower half of a byte first
+    scales  (out, blocks) float32
+    zeros   (out, ceil(blocks * bits / 8)) uint8, packed alike; None where all are the middle one
+    """
+
+    bits: int
+    block: int
+    codes: npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.float32]
+    zeros: npt.NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NarrowRule:
+    """Which weights a runtime multiplies as codes, because it is no slower so.
+
+    bits       widths that it has kernels for; a weight of fewer bits is widened to the next
+    from_size  weights of a layer, at least
+    whole      whether the row must be whole blocks
+    """
+
+    bits: tuple[int, ...]
+    from_size: int = 0
+    whole: bool = False
+
+    def of(self, variant: Variant) -> NarrowWeight | None:
+        """None where the weight must run as FP32."""
+        weight = variant.effective
+        bits = next((bits for bits in self.bits if variant.spec.weight_bits <= bits), None)
+        if weight.dim() != 2 or bits is None or weight.numel() < self.from_size:
+            return None
+        even = variant.even_codes()
+        if even is None:
+            return None
+        columns = even.codes.shape[1]
+        block = _block(even.group, columns)
+        if block is None or (self.whole and columns % block):
+            return None
+        return _blocked(even, variant.spec.weight_bits, bits, block)
+
+
+def _block(group: int, columns: int) -> int | None:
+    """The longest block that no group's end cuts; a row of one group may end in the middle of its last."""
+    if group >= columns:
+        return next((block for block in _BLOCKS if columns % block == 0), 32)
+    return next((block for block in _BLOCKS if group % block == 0), None)
+
+
+def _blocked(even: EvenCodes, own_bits: int, bits: int, block: int) -> NarrowWeight:
+    rows, columns = even.codes.shape
+    blocks = -(-columns // block)
+    of_block = np.minimum(np.arange(blocks) * block // even.group, even.scale.shape[1] - 1)
+    scales = even.scale.numpy()[:, of_block]
+    zeros = even.zero.numpy()[:, of_block].astype(np.int16)
+    shift = 2 ** (bits - 1) - 2 ** (own_bits - 1)  # a symmetric code keeps its distance from the middle
+    codes = np.empty((rows, blocks * block), np.int16)
+    codes[:, :columns] = even.codes.numpy()
+    middle = bool((zeros == 2 ** (own_bits - 1)).all())
+    if middle:
+        codes, zeros = codes + shift, zeros + shift
+    codes[:, columns:] = zeros[:, -1:]  # what is padded counts nothing
+    return NarrowWeight(
+        bits=bits,
+        block=block,
+        codes=_packed(codes, bits).reshape(rows, blocks, -1),
+        scales=np.ascontiguousarray(scales),
+        zeros=None if middle else _packed(zeros, bits),
+    )
+
+
+def _packed(values: npt.NDArray[np.int16], bits: int) -> npt.NDArray[np.uint8]:
+    """(rows, n) numbers of 4 or 8 bits to (rows, bytes)."""
+    codes: npt.NDArray[Any] = values.astype(np.uint8)
+    if bits == 8:
+        return np.ascontiguousarray(codes)
+    if codes.shape[1] % 2:
+        codes = np.pad(codes, ((0, 0), (0, 1)))
+    packed: npt.NDArray[np.uint8] = codes[:, 0::2] | (codes[:, 1::2] << 4)
+    return packed

@@ -1,0 +1,51 @@
+"""The loss by which weights are judged important: its gradients, from one backward pass over the calibration split.
+
+Class numbers as targets (or the next token, where the metric infers them): the cross-entropy. Targets of the outputs'
+shape: the mean squared error. Otherwise the outputs in a random direction, drawn for each batch, whose squared
+gradients are the Fisher information of a squared error: E[g] then says nothing, and only scores by E[g^2] ("fisher")
+make sense.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...compressors import Anatomy, Gradients, collect_gradients
+from ...compressors._gradients import PASSES
+from .._split import Split
+from ..quality import Metric
+from ..quality._classes import IGNORED
+
+
+def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0) -> Gradients:
+    """See `collect_gradients`, which it raises as. At most `PASSES` batches."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def batches() -> Iterator[tuple[Any, Any, int]]:
+        size = math.ceil(len(split) / PASSES)
+        start = 0
+        for inputs, targets in split.batches(size):
+            n = min(size, len(split) - start)
+            part = split.between(start, start + n)
+            if targets is None and metric.infer_targets is not None:
+                targets = metric.infer_targets(part.inputs)
+            yield inputs, targets, n
+            start += n
+
+    def loss(outputs: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
+        if targets is not None and not targets.is_floating_point() and targets.shape == outputs.shape[:-1]:
+            flat = outputs.float().reshape(-1, outputs.shape[-1])
+            return functional.cross_entropy(flat, targets.to(outputs.device).long().reshape(-1), ignore_index=IGNORED)
+        if targets is not None and targets.is_floating_point() and targets.shape == outputs.shape:
+            return functional.mse_loss(outputs.float(), targets.to(outputs.device).float())
+        signs = torch.randint(0, 2, outputs.shape, generator=generator).mul_(2).sub_(1).to(outputs)
+        drawn: Tensor = (signs * outputs).nan_to_num(0.0).sum()
+        return drawn / math.sqrt(outputs.numel())
+
+    return collect_gradients(model, batches(), anatomy, loss)

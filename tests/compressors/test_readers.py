@@ -1,0 +1,111 @@
+"""Who else reads what a layer takes, and where its output is added: found in one pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
+from paredown.errors import ConfigError, SpecError
+from paredown.testing import AWKWARD
+
+TENSOR = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
+
+
+def found(model: nn.Module, inputs: object) -> dict[str, tuple[str, str]]:
+    return {layer.fqn: (layer.shared_input, layer.sum_after) for layer in Anatomy.trace(model, inputs).layers}
+
+
+def test_a_block_s_input_is_shared_and_its_norm_is_added() -> None:
+    assert found(*AWKWARD["residual"]()) == {
+        "stem": ("", ""),
+        "blocks.0.first": ("blocks", ""),  # the outermost module that is given the very tensor
+        "blocks.0.second": ("", "blocks.0.norm2"),
+        "blocks.1.first": ("blocks.1", ""),
+        "blocks.1.second": ("", "blocks.1.norm2"),
+        "blocks.1.around": ("blocks.1", "blocks.1.around"),
+        "head": ("", ""),
+    }
+
+
+class Changed(nn.Module):
+    """The same object, written to before the layer reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _Inner()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.inner(x * 1.0)
+        return output
+
+
+class _Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 0.0
+        return y + self.conv(torch.relu_(x)) * 2.0
+
+
+def test_a_tensor_that_was_written_to_is_another() -> None:
+    assert found(Changed().eval(), torch.randn(1, 2, 3, 3)) == {"inner.conv": ("", "")}
+
+
+def test_models_without_sums_have_none() -> None:
+    for name in ("mlp", "convolutions", "depthwise", "shared_module"):
+        assert set(found(*AWKWARD[name]()).values()) == {("", "")}
+
+
+def test_whole_tensors_are_rounded_for_all_their_readers() -> None:
+    """By hand: around the first block the sum of two rounded tensors, each on its own grid."""
+    model, inputs = AWKWARD["residual"]()
+    assert isinstance(inputs, Tensor)
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, tensors=True)
+    spec = LayerSpec(activation_bits=8, activation_scope="tensor")
+    seen: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen["block"] = args[0].clone()
+
+    with CompressedModel(model, anatomy, calibration).apply({"blocks.0.first": spec, "blocks.0.second": spec}, {}):
+        handle = module_at(model, "blocks.0").register_forward_pre_hook(keep)
+        norm = module_at(model, "blocks.0.norm2").register_forward_hook(lambda *args: seen.update(norm=args[2].clone()))
+        with torch.no_grad():
+            model(inputs)
+        handle.remove()
+        norm.remove()
+    scale, _ = calibration.qparams("blocks.0.first", spec)
+    torch.testing.assert_close(seen["block"] / scale, (seen["block"] / scale).round(), atol=1e-4, rtol=0)
+    scale, _ = calibration.qparams("blocks.0.second:output", spec)
+    torch.testing.assert_close(seen["norm"] / scale, (seen["norm"] / scale).round(), atol=1e-3, rtol=0)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_where_nothing_is_shared_the_scope_does_not_apply() -> None:
+    model, inputs = AWKWARD["residual"]()
+    anatomy = Anatomy.trace(model, inputs)
+    assert applicable(TENSOR, anatomy["blocks.0.second"]) is None
+    assert "activation_scope 'layer'" in str(applicable(TENSOR, anatomy["stem"]))
+
+
+def test_a_calibration_without_tensors_is_refused() -> None:
+    model, inputs = AWKWARD["residual"]()
+    anatomy = Anatomy.trace(model, inputs)
+    layer = anatomy["blocks.0.second"]
+    variant = compress(module_at(model, layer.fqn).weight.detach(), TENSOR, layer)  # type: ignore[operator]
+    resident = CompressedModel(model, anatomy, calibrate(model, [inputs], anatomy))
+    with (
+        pytest.raises(ConfigError, match=r"blocks\.0\.second .*tensors=True"),
+        resident.apply({layer.fqn: TENSOR}, {layer.fqn: variant}),
+    ):
+        pass
+
+
+def test_a_range_of_each_token_has_no_tensor() -> None:
+    with pytest.raises(SpecError, match="'dynamic' has none"):
+        LayerSpec(activation_bits=8, activation_scheme="dynamic", activation_scope="tensor")

@@ -1,0 +1,69 @@
+"""What is written and what really runs: no stray quantizers, and what cannot be written is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress, module_at
+from paredown.evaluators.runtimes import ExportError
+from paredown.evaluators.runtimes._onnx_export import export_onnx
+from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
+from paredown.testing import AWKWARD
+
+
+class _Airy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.airy_ai(x)
+
+
+def test_an_operation_that_cannot_be_written_is_named_with_its_module(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), _Airy()))
+    with pytest.raises(ExportError, match=r"airy_ai\S* in 1\.1 has no form there .* use the runtime 'torch'"):
+        export_onnx(model, {}, {}, None, torch.randn(2, 4), tmp_path)
+
+
+def test_attention_over_three_axes_is_written(tmp_path: Path) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.project(x)
+            output: Tensor = nn.functional.scaled_dot_product_attention(y, x, y)
+            return output
+
+    model, x = Attention().eval(), torch.randn(3, 5, 6)
+    output = OnnxRuntimeSession(export_onnx(model, {}, {}, None, x, tmp_path), 1).run(x)
+    torch.testing.assert_close(output, model(x).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_no_quantizer_stands_between_a_convolution_a_sum_and_its_relu(tmp_path: Path) -> None:
+    """Of the residual blocks all that is left in FP32 is what reads the last sum; every convolution is integer."""
+    model, inputs = AWKWARD["residual"]()
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, tensors=True)
+    tensor = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
+    of_layer = LayerSpec(weight_bits=8, activation_bits=8)
+    specs = {layer.fqn: tensor if applicable(tensor, layer) is None else of_layer for layer in anatomy.layers}
+    variants = {
+        fqn: compress(module_at(model, fqn).weight.detach(), spec, anatomy[fqn])  # type: ignore[operator]
+        for fqn, spec in specs.items()
+    }
+    path = export_onnx(model, specs, variants, calibration, inputs, tmp_path)
+    graph = onnx.load(path).graph
+    made = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:  # in what we write: no pair of a quantizer and its inverse follows another
+        if node.op_type == "QuantizeLinear" and node.input[0] in made:
+            assert made[node.input[0]].op_type not in ("QuantizeLinear", "DequantizeLinear")
+    OnnxRuntimeSession(path, 1, tmp_path / "optimized.onnx")
+    ran = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert ran.count("QLinearConv") == 6
+    assert not {"Conv", "FusedConv", "BatchNormalization"} & set(ran)
+    assert ran.count("QLinearAdd") == 1  # the last one's sum is averaged in FP32
+    assert ran.count("QuantizeLinear") <= 3

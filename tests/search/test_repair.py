@@ -1,0 +1,128 @@
+"""[repair]: what a trial sees is what is exported, without a byte more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors import layer_bytes, load_model, model_digest
+from paredown.search import Task, open_run, search
+from paredown.search._bench import Worker
+from paredown.search._prepare import prepare
+from paredown.search._space import Candidate
+from paredown.search._workshop import Workshop
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 16, 5)
+        self.bare = nn.Linear(5, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bare(self.fc(torch.relu(self.norm(self.conv(x))).flatten(1)))
+
+
+def factory() -> nn.Module:
+    return Net()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    x = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return x, Net().eval()(x).argmax(1)
+
+
+def task(scaling: str = "off", **repair: object) -> Task:
+    return Task.from_dict(
+        {
+            "model": {"factory": factory},
+            "data": {"factory": data, "calibration": 60, "search": 100, "report": 100},
+            "space": {"weight_bits": [2, 3, 8], "activation_bits": [32, 8]},
+            "hardware": {"runtime": "torch", "latency_seconds": 0.02},
+            "search": {"table_samples": 16},
+            "budget": {"trials": 6},
+            "mlflow": {"enabled": False},
+            "prepare": {"scaling": scaling},
+            "repair": repair,
+        },
+        base_dir=Path(__file__).parent,
+    )
+
+
+@pytest.mark.parametrize(
+    "repair", [{"bias": True}, {"batch_norm": "trials"}, {"bias": True, "batch_norm": "trials", "samples": 40}]
+)
+def test_a_trial_sees_what_is_exported(repair: dict[str, object], tmp_path: Path) -> None:
+    plain, mended = (prepare(task(**keys), store=tmp_path / "store") for keys in ({}, repair))
+    space, inputs = mended.space, mended.bench.split.inputs
+    candidate = Candidate(levels=tuple(len(group.levels) - 1 for group in space.groups))
+    assignment = space.assignment(candidate)
+    shop, before = Workshop(mended), model_digest(mended.bench.model)
+    path = shop.export(assignment, "paredown", tmp_path / "out")
+    assert model_digest(mended.bench.model) == before
+    loaded = factory().eval()
+    load_model(path, loaded)
+    with torch.no_grad(), shop.worker.applied(candidate.levels):
+        assert torch.equal(mended.bench.model(inputs), loaded(inputs))
+    with torch.no_grad():
+        assert torch.allclose(shop.expected(assignment), loaded(mended.report.inputs), atol=1e-5)
+    apart = [float(Worker(p.bench).scores(candidate.levels, 100).divergence.mean()) for p in (plain, mended)]  # type: ignore[union-attr]
+    assert apart[1] < apart[0] if "bias" in repair else apart[1] != apart[0]
+    sizes = [Workshop(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, mended)]
+    assert sizes[0] == sizes[1] == path.stat().st_size
+    assert layer_bytes(mended.anatomy["conv"], assignment["conv"], shop.worker.variant("conv", assignment["conv"])) > 0
+
+
+def test_finalists_alone_are_repaired_where_that_is_asked_for(tmp_path: Path) -> None:
+    prepared = prepare(task(batch_norm="finalists"), store=tmp_path / "store")
+    worker, x = Worker(prepared.bench), prepared.bench.split.inputs
+    levels = tuple(len(group.levels) - 1 for group in prepared.space.groups)
+    assignment = prepared.space.assignment(Candidate(levels=levels))
+    mean = prepared.bench.model.norm.running_mean
+    assert isinstance(mean, Tensor)
+    before = mean.clone()
+    with torch.no_grad(), worker.applied(levels):
+        assert torch.equal(mean, before)
+        prepared.bench.model(x)
+    with worker.repaired(assignment):
+        assert not torch.equal(mean, before)
+    assert torch.equal(mean, before)
+
+
+def test_a_job_that_was_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    prepared = prepare(task(bias=True, batch_norm="trials"), store=tmp_path / "store")
+    worker, before = Worker(prepared.bench), model_digest(prepared.bench.model)
+    interrupted = worker.applied(tuple(len(group.levels) - 1 for group in prepared.space.groups))
+    interrupted.__enter__()
+    assert model_digest(prepared.bench.model) != before
+    worker.reset()
+    assert model_digest(prepared.bench.model) == before
+
+
+def test_a_search_ends_in_verified_points_and_says_what_it_could_not_correct(tmp_path: Path) -> None:
+    front = search(task(bias=True, batch_norm="trials", samples=30), out=tmp_path / "run", workers=0)
+    notes = open_run(tmp_path / "run").state.notes
+    assert all(point.verified for point in front.points), [point.note for point in front.points]
+    assert any("[repair] bias has no place in 1 of 3 layers" in note and "bare" in note for note in notes)
+
+
+@pytest.mark.parametrize("scaling", ["equalize", "awq"])
+def test_a_model_that_was_prepared_is_still_the_task_s_own(scaling: str, tmp_path: Path) -> None:
+    """Its channels are scaled, its outputs and the artifact's model are not other ones."""
+    plain, ready = (prepare(task(scaling=how), store=tmp_path / "store") for how in ("off", scaling))
+    assert ready.model_digest == plain.model_digest == model_digest(factory())
+    assert model_digest(ready.bench.model) != plain.model_digest
+    outputs = plain.bench.reference.outputs
+    assert torch.allclose(ready.bench.reference.outputs, outputs, rtol=1e-4, atol=1e-5)
+    assignment = ready.space.assignment(Candidate(levels=(0,) * len(ready.space)))
+    path, loaded = Workshop(ready).export(assignment, "paredown", tmp_path / "out"), factory().eval()
+    load_model(path, loaded)
+    with torch.no_grad(), Worker(ready.bench).applied((0,) * len(ready.space)):
+        assert torch.equal(ready.bench.model(ready.bench.split.inputs), loaded(ready.bench.split.inputs))

@@ -167,7 +167,7 @@ def _fit_palette(grid: Grid, rows: Tensor, weights: Tensor | None, shape: tuple[
         table = table.to(grid.dtype).float()
         if grid.per_tensor:
             break
-        level = table[torch.bucketize(scaled, (table[1:] + table[:-1]) / 2)]
+        level = table[torch.bucketize(scaled.contiguous(), (table[1:] + table[:-1]) / 2)]
         counted = level if weights is None else level * weights
         energy = (counted * level).sum(dim=1)
         fitted = (counted * scaled).sum(dim=1) / energy.clamp(min=1e-20)

@@ -42,7 +42,8 @@ def test_bytes_of_the_whole_network(layers, tmp_path):
     dense = sum(store.get(weight, LayerSpec(weight_bits=4), layer).n_bytes for weight, layer in layers)
     assert dense <= n_weights // 2 + 4 * n_channels
     sparse = sum(store.get(weight, LayerSpec(sparsity=0.5), layer).n_bytes for weight, layer in layers)
-    assert sparse == sum(-(-w.numel() // 8) + 4 * (w.numel() - round(w.numel() / 2)) for w, _ in layers)
+    bitmaps = sum(-(-w.numel() // 8) + 4 * (w.numel() - round(w.numel() / 2)) for w, _ in layers)
+    assert 0.99 * bitmaps < sparse <= bitmaps  # zeros that keep together take a little less than a bitmap
 
 
 def test_the_order_of_widths_is_the_order_of_errors(layers, tmp_path):

@@ -33,6 +33,8 @@ __all__ = ["applicable", "check_finite", "compress", "decode", "needs_gradients"
 
 def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     """Why this treatment makes no sense for this layer, in a clause; None if it does."""
+    if spec.changes_structure:
+        return "keep is for coupled sets of channels, heads or neurons; this is a layer"
     return (
         _rank_misfit(spec, layer) or _bits_misfit(spec, layer) or _sparsity_misfit(spec, layer) or _other(spec, layer)
     )

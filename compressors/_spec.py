@@ -73,6 +73,8 @@ class LayerSpec:
                    scale for each output channel; "tensor": one scale for all; "32x16": blocks of 32 rows (output
                    channels) by 16 weights of each. FP16 and BF16 have no scale
     scale_bits     of the stored scales and tables: 32 or 16, floating point
+    keep           of a coupled set of channels, heads or neurons (`structure`): the share of its units that stays, in
+                   [0, 1]. Such a spec says nothing else, and is no treatment of a layer
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
     activation_scope  "layer" rounds what this layer reads. "tensor" rounds as integer graphs do: the tensor that it
@@ -96,6 +98,8 @@ class LayerSpec:
     pattern: str = ""
     rank_form: str = "channel"
     activation_scope: str = "layer"
+    keep: float = 1.0
+    keep_method: str = "output"
 
     def __post_init__(self) -> None:
         _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
@@ -125,16 +129,24 @@ class LayerSpec:
                 f"weight_bits of the format {self.weight_format!r} must be {_either((*widths, FLOAT_BITS))}, "
                 f"got {self.weight_bits}; formats of {self.weight_bits} bits are {', '.join(formats(self.weight_bits))}"
             )
+        if not _is_number(self.keep) or not 0.0 <= self.keep <= 1.0:
+            raise SpecError(f"keep must be in [0, 1], got {self.keep!r}; 0.75 means that a quarter of the units go")
+        object.__setattr__(self, "keep", float(self.keep))
         object.__setattr__(self, "sparsity", _patterned(float(self.sparsity), self.pattern))
         object.__setattr__(self, "rank", float(self.rank))
 
     @property
     def is_neutral(self) -> bool:
-        return not (self.changes_weight or self.changes_activation)
+        return not (self.changes_weight or self.changes_activation or self.changes_structure)
 
     @property
     def changes_weight(self) -> bool:
         return self.weight_bits != FLOAT_BITS or self.sparsity > 0.0 or self.rank < 1.0
+
+    @property
+    def changes_structure(self) -> bool:
+        """Whether it is of a coupled set, and removes some of it."""
+        return self.keep < 1.0
 
     @property
     def changes_activation(self) -> bool:
@@ -217,6 +229,8 @@ class LayerSpec:
         if self.rank < 1.0:
             form = "" if self.rank_form == "channel" else f"-{self.rank_form}"
             parts.append(f"r{100 * self.rank:.4g}{form}" + self._by("rank_method"))
+        if self.keep < 1.0:
+            parts.append(f"k{100 * self.keep:g}" + self._by("keep_method"))
         return " ".join(parts) or "fp32"
 
     def _stored_as(self) -> str:

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParedownError
+from ._structure import is_structural, layers_of, structure_of, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..compressors import Anatomy, Calibration, LayerSpec, Repairs, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
+    from ._cutter import Cutter
     from ._plugins import Plugins
     from ._race import Losses, Raced
     from ._rows import Rows
     from ._space import SearchSpace
+    from ._structure import Structured
     from ._task_sections import RepairSection
 
 
@@ -38,6 +41,7 @@ class Bench:
     repair      what is made good after compression
     repair_inputs  calibration batches for it; empty where nothing is
     plugins     imported by whoever works at the bench, before anything else
+    structured  what can be removed whole; None where the task removes nothing
     """
 
     model: nn.Module
@@ -53,6 +57,7 @@ class Bench:
     plugins: Plugins
     repair: RepairSection
     repair_inputs: tuple[Any, ...] = ()
+    structured: Structured | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Worker:
     _repairs: Repairs | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _hooks: dict[nn.Module, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
+    _cut: Cutter | None = None
     _forwards: dict[nn.Module, Any] = field(default_factory=dict)
     _rows: Rows | None = None
 
@@ -155,9 +161,14 @@ class Worker:
         from ._space import Candidate
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
-        variants = self.variants(assignment)
-        values = self._repaired(assignment, variants, norms=norms and self.bench.repair.batch_norm == "trials")
-        with self._resident.apply(assignment, variants), installed(self.bench.model, values):
+        if structure_of(assignment):
+            with self.cutter.applied(assignment) as model:
+                yield model
+            return
+        plain = layers_of(assignment)
+        variants = self.variants(plain)
+        values = self._repaired(plain, variants, norms=norms and self.bench.repair.batch_norm == "trials")
+        with self._resident.apply(plain, variants), installed(self.bench.model, values):
             yield self.bench.model
 
     @contextmanager
@@ -187,6 +198,15 @@ class Worker:
             values = self.repairs.biases(assignment, variants)
         return self.repairs.norms(assignment, variants, values) if norms else values
 
+    @property
+    def cutter(self) -> Cutter:
+        """Whatever is to be done with a model of which something is removed."""
+        from ._cutter import Cutter
+
+        if self._cut is None:
+            self._cut = Cutter(self)
+        return self._cut
+
     def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
         """Rows of the sensitivity table: each of these levels of one group alone. See `Rows.measure`.
 
@@ -203,12 +223,23 @@ class Worker:
         from ..evaluators.sensitivity import fisher_table
 
         bench = self.bench
+        groups = without_structure(bench.space).groups
+        if not groups:
+            none = [[0.0 if spec.is_neutral else None for spec in group.levels] for group in bench.space.groups]
+            return {"values": none, "passes": 0.0}
         found = fisher_table(
-            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in bench.space.groups],
+            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in groups],
             self.variant, calibration=bench.calibration, divergence=bench.divergence,
             variance=bench.reference.variance, batch_size=min(bench.batch_size, 16), seed=seed,
         )  # fmt: skip
-        return {"values": [list(row) for row in found.values], "passes": found.passes}
+        rows = iter(found.values)
+        values = [
+            [0.0 if spec.is_neutral else None for spec in group.levels]
+            if is_structural(group.name)
+            else list(next(rows))
+            for group in bench.space.groups
+        ]  # of what is removed there is no guess
+        return {"values": values, "passes": found.passes}
 
     def trial(self, levels: Sequence[int], n_samples: int) -> dict[str, Measurement]:
         """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""

@@ -13,11 +13,13 @@ from ..compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec
 from ..errors import TaskError
 from ._devices import MODELLED
 from ._space import Candidate, Group, SearchSpace
+from ._structure import structural_groups
 from ._task_rules import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ._structure import Structured
     from ._task import Task
     from ._task_sections import Section, SpaceSection
 
@@ -46,7 +48,12 @@ _MAX_UNIFORM = 24
 
 
 def build_space(
-    task: Task, anatomy: Anatomy, costs: Costs | None = None, *, weights: Weights | None = None
+    task: Task,
+    anatomy: Anatomy,
+    costs: Costs | None = None,
+    *,
+    weights: Weights | None = None,
+    structured: Structured | None = None,
 ) -> SearchSpace:
     """The decision groups of this model under [space], in the order in which they run.
 
@@ -69,7 +76,7 @@ def build_space(
     _check_methods(section)
     _check_axes(section, anatomy)
     by_fqn = {layer.fqn: layer for layer in anatomy.layers}
-    groups = []
+    groups = structural_groups(section, structured) if structured is not None else []
     for fqns in _groups(anatomy):
         layers = [by_fqn[fqn] for fqn in fqns]
         if any(fnmatchcase(fqn, glob) for fqn in fqns for glob in section.leave):
@@ -111,7 +118,7 @@ def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
     cheapest, by the same methods if it can be. The all-neutral candidate (the original) is left out, and so are
     repetitions. Of more than 24 treatments, those of weights and activations, and those that change one axis alone.
     """
-    offered = {spec for group in space.groups for spec in group.levels if not spec.is_neutral}
+    offered = {spec for group in space.groups for spec in group.levels if not spec.is_neutral and spec.keep > 0.0}
     if len(offered) > _MAX_UNIFORM:
         offered = {spec for spec in offered if _is_plain(spec)}
     settings: dict[Candidate, str] = {}
@@ -477,8 +484,8 @@ def _dearest_first(spec: LayerSpec) -> tuple[Any, ...]:
     """Orders specs of one layer size by about what they store; then activations in FP32 and built-in methods first.
     Total, so that the order never varies.
     """
-    density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
-    keys = [_FIELDS.get(key, key) for axis in AXES for key in KEYS[axis]]
+    density = spec.weight_bits * (1.0 - spec.sparsity) * spec.rank * spec.keep
+    keys = [*(_FIELDS.get(key, key) for axis in AXES for key in KEYS[axis]), "keep_method"]
     ways = [str(getattr(spec, key)) for key in keys]
     own = [getattr(spec, key) != getattr(_NEUTRAL, key) for key in keys]
     return (-density, -spec.activation_bits, -spec.weight_bits, spec.sparsity, -spec.rank, *own, *ways)
@@ -494,6 +501,7 @@ def _nearest_level(group: Group, spec: LayerSpec) -> int:
         and level.activation_bits >= spec.activation_bits
         and level.sparsity <= spec.sparsity
         and level.rank >= spec.rank
+        and level.keep >= spec.keep
     ]
     cheapest = max(milder, default=0)
     # levels are sorted by cost: those that differ from it in their methods only stand for the same treatment
@@ -502,7 +510,7 @@ def _nearest_level(group: Group, spec: LayerSpec) -> int:
 
 
 def _values(spec: LayerSpec) -> tuple[float, ...]:
-    return tuple(getattr(spec, axis) for axis in AXES)
+    return (*(getattr(spec, axis) for axis in AXES), spec.keep)
 
 
 def _n_methods_shared(one: LayerSpec, other: LayerSpec) -> int:
@@ -516,6 +524,7 @@ def _is_plain(spec: LayerSpec) -> bool:
         spec.changes_activation,
         spec.sparsity > 0.0,
         spec.rank < 1.0,
+        spec.keep < 1.0,
     ]
     return sum(changed) == 1 or (spec.sparsity == 0.0 and spec.rank == 1.0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement, Source
+from ._structure import is_structural
 from ._trial import Completed, Trial
 
 if TYPE_CHECKING:
@@ -105,9 +106,19 @@ def role_of(point: Point) -> Role:
 
 
 def uniform_label(config: Mapping[str, Any]) -> str:
-    """What a config does to most of its layers: `w4 a8`. The empty string for a config without layers."""
-    labels = Counter(LayerSpec.from_dict(spec).label() for spec in config.get("layers", {}).values())
-    return labels.most_common(1)[0][0] if labels else ""
+    """What a config does to most of its layers: `w4 a8`; and to what it removes from: `k75`, or `threshold k75` where
+    that is the commonest share of several. The empty string for a config without layers."""
+    labels: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    several = False
+    for name, data in config.get("layers", {}).items():
+        spec = LayerSpec.from_dict(data)
+        if not is_structural(name) or spec.changes_structure:
+            labels[is_structural(name)][spec.label()] += 1
+        several |= is_structural(name) and not spec.changes_structure and not name.startswith("block:")
+    most = [counted.most_common(1)[0][0] for counted in labels.values() if counted]
+    if labels[True] and (several or len(labels[True]) > 1):
+        most[-1] = f"threshold {most[-1]}"
+    return " ".join(label for label in most if len(most) == 1 or label != LayerSpec().label())
 
 
 def quality_name(front: Front) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ..compressors import SPEC_VERSION, Anatomy, LayerSpec
 from ..errors import ConfigError, SpecError
 from ..evaluators import Measurement
+from ._structure import is_structural
 
 SCHEMA_VERSION = SPEC_VERSION
 """Version 1 is read too: in it an activation whose method is not named is by "affine"."""
@@ -40,7 +41,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, LayerSpec]:
-    """fqn -> spec; a layer that the config does not name is left alone.
+    """fqn -> spec; a layer that the config does not name is left alone. Sets and blocks of which something is removed
+    (names with a colon) are handed on as they are: see `Structured.check`.
 
     Raises `ConfigError` for a config of another model, naming the layers that do not fit.
     """
@@ -61,7 +63,7 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
             f"layer {uncalled[0]} never runs in this model, or its parent uses its weight by itself; it cannot be "
             "compressed, so leave it out"
         )
-    strangers = [fqn for fqn in layers if fqn not in anatomy.fqns]
+    strangers = [fqn for fqn in layers if fqn not in anatomy.fqns and not is_structural(fqn)]
     if strangers:
         near = difflib.get_close_matches(strangers[0], anatomy.fqns, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its layers are {', '.join(anatomy.fqns[:5])}, …"
@@ -75,6 +77,8 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
             assignment[fqn] = LayerSpec.from_dict(spec, version=version)
         except SpecError as error:
             raise ConfigError(f"layer {fqn}: {error}") from None
+        if is_structural(fqn):
+            continue
         if why := applicable(assignment[fqn], anatomy[fqn]):
             raise ConfigError(f"layer {fqn}: {why}")
     for group in anatomy.groups:

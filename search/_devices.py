@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from ..evaluators import Measurement
 from ._environment import ISA
+from ._structure import is_structural
 
 if TYPE_CHECKING:
     from ..compressors import Anatomy, LayerSpec
@@ -96,6 +98,11 @@ class Device:
         from ..compressors import LayerSpec
         from ..evaluators.memory._weights import other_weight_bytes
 
+        if any(is_structural(group.name) for group in space.groups):
+            raise InputError(
+                "what a run with removed channels, heads or blocks costs on another device cannot be told from its "
+                "ledger yet; search with that profile in [hardware] profile"
+            )
         neutral = LayerSpec()
         decided = {fqn for group in space.groups for fqn in group.layers}
         table = [[self.costs(anatomy, group.layers, spec) for spec in group.levels] for group in space.groups]

@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ("openvino", "onnx", "onnxscript"),
     "plotly": ("plotly",),
     "huggingface": ("transformers",),
+    "structure": ("torch-pruning",),
     "executorch": ("executorch",),
 }
 """Extra -> distributions. `pip install 'paredown[EXTRA]'` gets them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from ..errors import SpecError
 from ._bench import Job
 from ._narrowed import narrow
 from ._promotion import EVERY, Promotion, as_screened
@@ -12,7 +13,7 @@ from ._result import Limits, misses, violation
 from ._sitting import Sitting, next_attempt, on_every_device
 from ._space import Candidate, SearchSpace
 from ._taking_turns import TakingTurns, guides_of, limits_of
-from ._trial import Infeasible, Trial
+from ._trial import Failed, Infeasible, Trial
 from .searchers import Objective, Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
 
 _PATIENCE = 100
@@ -178,7 +179,14 @@ class _Exploration:
         """Send it to a worker, unless its static costs already break a limit on every device."""
         if candidate in self.seeds:
             self.sitting.recorder.note(f"t{number} is the plan {self.seeds[candidate]}")
-        metrics = self.sitting.static(candidate)
+        try:
+            metrics = self.sitting.static(candidate)
+        except SpecError as error:  # what is left of a layer is too small for what it is to become
+            seed = self.sitting.task.search.seed
+            failed = Failed(number=number, candidate=candidate, kind="mixed", reason=f"SpecError: {error}", seed=seed)
+            self.sitting.recorder.trial(failed)
+            self._finish(failed)
+            return
         known = [{name: bound for name, bound in limits.items() if name in metrics} for limits in self.limits]
         if any(violation(metrics, limits) == 0.0 for limits in known):
             screened = self.promotion is not None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
+from ..evaluators.runtimes import STRUCTURE_FILE
 from ._agreement import Agreement
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
 from ._auto_runtime import settle_runtime
@@ -22,6 +23,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
+from ._structure import Structured
 from ._workshop import (
     Workshop,
     artifact_format,
@@ -116,6 +118,7 @@ def apply_config(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
     assignment = assignment_of(data, prepared.anatomy)
+    (prepared.bench.structured or Structured()).check(assignment)
     return _make(prepared, assignment, format, _empty_folder(out), point="config", entropy=entropy)
 
 
@@ -166,10 +169,15 @@ def _make_checked(
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
         agreement = _agree(shop, assignment, found.outputs, may_differ=elsewhere)
-        totals = prepared.devices[0].whole(prepared.anatomy, assignment)
+        _, plain, _, anatomy = shop.left(assignment)
+        totals = prepared.devices[0].whole(anatomy, plain)
         claims = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)  # all of them modelled
         claims |= judge_loaded(prepared, shop.reference, found)[0]
-        stored = main.stat().st_size if format == "paredown" else shop.stored_bytes(assignment, Path(folder))
+        stored = (
+            sum(file.stat().st_size for file in (main, main.with_name(STRUCTURE_FILE)) if file.exists())
+            if format == "paredown"
+            else shop.stored_bytes(assignment, Path(folder))
+        )
         claims["bytes"] = Measurement(value=float(stored), unit="B")
     claims["file_bytes"] = Measurement(
         value=float(sum(f.stat().st_size for f in out.rglob("*") if f.is_file())), unit="B"

@@ -21,6 +21,7 @@ from ._remarks import without_correction
 from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
+from ._structure import is_structural, remarks_on_structure, threshold_settings, without_structure
 from ._trial import Completed, Kind
 
 _BUILD_TIMEOUT_S = 1800.0
@@ -39,7 +40,7 @@ def build_store(sitting: Sitting) -> None:
     """
     prepared = sitting.prepared
     wanted: dict[str, list[LayerSpec]] = {fqn: [LayerSpec()] for fqn in prepared.anatomy.fqns}
-    for group in prepared.space.groups:
+    for group in without_structure(prepared.space).groups:
         for fqn in group.layers:
             wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
     chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
@@ -59,6 +60,8 @@ def build_store(sitting: Sitting) -> None:
         hardware = sitting.task.hardware
         for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
             sitting.recorder.note(line)
+    for line in remarks_on_structure(prepared.bench.structured):
+        sitting.recorder.note(line)
     if prepared.task.repair.bias:
         for line in without_correction(prepared.bench.model, prepared.anatomy, prepared.bench.repair_inputs):
             sitting.recorder.note(line)
@@ -117,9 +120,14 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "limits": {},
         "costs": {name: [list(row) for row in rows] for name, rows in sitting.costs.items()},
         "fixed": dict(sitting.fixed),
-        "original_bytes": [sum(sizes[f, LayerSpec()] for f in g.layers) for g in space.groups],
-        "weight_error": [[max(errors[f, s] for f in g.layers) for s in g.levels] for g in space.groups],
-        "runs_as": [[_kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups],
+        "original_bytes": [
+            max(sitting.costs["bytes"][n]) if is_structural(g.name) else sum(sizes[f, LayerSpec()] for f in g.layers)
+            for n, g in enumerate(space.groups)
+        ],
+        "weight_error": [[max(errors.get((f, s), 0.0) for f in g.layers) for s in g.levels] for g in space.groups],
+        "runs_as": [
+            ["" if is_structural(g.name) else _kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups
+        ],
         "profile": prepared.profile.name,
         "profiles": [device.profile.name for device in prepared.devices],
         "activations": graph.to_dict() if (graph := prepared.devices[0].graph) is not None else None,
@@ -150,9 +158,12 @@ def evaluate_baselines(sitting: Sitting) -> None:
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    baselines = uniform_settings(space)
-    baselines += plans(space, weights_of(sitting.prepared.bench.model), sitting.task.space.rank_energy)
-    wanted += [("uniform", candidate) for candidate in dict.fromkeys(candidate for _, candidate in baselines)]
+    baselines = [candidate for _, candidate in uniform_settings(space)]
+    energies = sitting.task.space.rank_energy
+    baselines += [candidate for _, candidate in plans(space, weights_of(sitting.prepared.bench.model), energies)]
+    if (structured := sitting.prepared.bench.structured) is not None:
+        baselines += threshold_settings(space, structured)
+    wanted += [("uniform", candidate) for candidate in dict.fromkeys(baselines)]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..compressors import LayerSpec
 from ._space import Candidate, Group, SearchSpace
+from ._structure import is_structural, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +39,7 @@ def plans(space: SearchSpace, weights: Weights, energies: Sequence[float] = ()) 
 
     energies  of `[space] rank_energy`
     """
+    whole, space = space, without_structure(space)
     found: dict[Candidate, str] = {}
     for base in _bases(space, lambda spec: spec.sparsity > 0.0 and not spec.pattern and spec.rank >= 1.0, "sparsity"):
         levels_of = (spec for group in space.groups for spec in group.levels)
@@ -49,7 +51,14 @@ def plans(space: SearchSpace, weights: Weights, energies: Sequence[float] = ()) 
         for energy in energies[:_MOST]:
             own = [_energy_share(weights(group.layers[0]), base, energy) for group in space.groups]
             found.setdefault(_candidate(space, base, "rank", own), f"energy {100 * energy:g}")
-    return [(label, candidate) for candidate, label in found.items() if not _is_neutral(space, candidate)]
+    own_plans = [(label, candidate) for candidate, label in found.items() if not _is_neutral(space, candidate)]
+    return [(label, _among_sets(whole, candidate)) for label, candidate in own_plans]
+
+
+def _among_sets(space: SearchSpace, candidate: Candidate) -> Candidate:
+    """The candidate of the layers, with whatever else the space may remove left whole, or at its dearest level."""
+    levels = iter(candidate.levels)
+    return Candidate(levels=tuple(0 if is_structural(group.name) else next(levels) for group in space.groups))
 
 
 def _candidate(space: SearchSpace, base: LayerSpec, axis: str, own: Sequence[float]) -> Candidate:

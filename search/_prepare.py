@@ -11,6 +11,8 @@ from ..errors import ParedownError, TaskError
 from ._bench import Bench, judge, reason
 from ._devices import Device, at, devices_of, is_here
 from ._space import SearchSpace
+from ._structural_costs import with_structure
+from ._structure import without_structure
 from .searchers import Objective
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ..evaluators import Measurement, Split
     from ..hardware_profiles import HardwareProfile
     from ._data import Splits
+    from ._structure import Structured
     from ._task import Task
 
 Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
@@ -100,11 +103,18 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    structured = _structured(task, model, splits.calibration)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
-    space = build_space(task, anatomy, weights=weights_of(model))
+    space = build_space(task, anatomy, weights=weights_of(model), structured=structured)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
+    if structured is not None and any(needs_moments(spec) or needs_gradients(spec) for spec in wanted):
+        raise TaskError(
+            "space: methods that look at a layer's inputs or at the loss's gradient (gptq, descent, wanda, taylor, …) "
+            "do not know layers with fewer channels yet; take others, or leave channels, heads, neurons, … out of "
+            "[space]"
+        )
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
@@ -132,6 +142,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         plugins=plugins,
         repair=task.repair,
         repair_inputs=_repair_inputs(task, splits.calibration),
+        structured=structured,
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
@@ -149,6 +160,20 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=digest,
     )
+
+
+def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured | None:
+    """Raises `TaskError` for what cannot be removed, or does not go together with it."""
+    from ..hardware_profiles import load_profile
+    from ._devices import wanted
+    from ._structure import alignment_of, find_structure, refuse_with_structure, removes_something
+
+    if not removes_something(task.space):
+        return None
+    batches = [inputs for inputs, _ in calibration.batches(16)]
+    alignment = max(alignment_of(load_profile(name)) for name in task.profiles)
+    refuse_with_structure(task, wanted(task))
+    return find_structure(task, model, batches, alignment)
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
@@ -257,7 +282,7 @@ def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]
     """
     from ..compressors import LayerSpec, fixed_bytes
 
-    anatomy, space = prepared.anatomy, prepared.space
+    anatomy, space = prepared.anatomy, without_structure(prepared.space)
     costs: dict[str, tuple[tuple[float, ...], ...]] = {}
     counted = [[_counted(anatomy, group.layers, spec, stored) for spec in group.levels] for group in space.groups]
     for name in _COUNTED:
@@ -270,6 +295,8 @@ def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]
         rows = device.rows(anatomy, space)
         costs |= {at(metric, suffix): values for metric, values in rows.costs.items()}
         fixed |= {at(metric, suffix): value for metric, value in rows.fixed.items()}
+    if space != prepared.space:
+        return with_structure(prepared, costs, fixed, stored)
     return costs, fixed
 
 

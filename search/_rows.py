@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..compressors import LayerSpec
 from ._packed import pack_values
 from ._space import SearchSpace
+from ._structure import is_structural, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,6 +179,8 @@ class Rows:
         if self.why_not is not None or timeline is None:
             return _Plan()
         fqns = bench.space.groups[group].layers
+        if is_structural(bench.space.groups[group].name):
+            return _Plan()
         around = self._around
         prefix = Prefix.of(timeline, bench.model, fqns, modules_around(around, fqns))
         mine = kept_bytes(timeline, [prefix])
@@ -188,7 +191,7 @@ class Rows:
             timeline,
             [
                 Prefix.of(timeline, bench.model, group.layers, modules_around(around, group.layers))
-                for group in bench.space.groups
+                for group in without_structure(bench.space).groups
             ],
         )
         together = every * n <= self.max_bytes
@@ -242,7 +245,8 @@ class Rows:
             self._kept_for = at[1]
         if plan.together and at in self._kept:
             return self._kept[at]
-        groups = [g.layers for g in bench.space.groups] if plan.together else [bench.space.groups[group].layers]
+        decided = without_structure(bench.space).groups if plan.together else [bench.space.groups[group]]
+        groups = [g.layers for g in decided]
         try:
             with self.worker.applied(base_levels(bench.space), norms=False):
                 cache = PrefixCache.record(

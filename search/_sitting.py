@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..compressors import LayerSpec
 from ..errors import Interrupted
 from ..evaluators import Measurement, SequentialTest
-from ._bench import Job, Outcome
+from ._bench import Job, Outcome, Worker
 from ._devices import MODELLED, at, static_measurements
 from ._packed import pack_losses, unpack_losses
 from ._pool import Pool
@@ -19,6 +19,8 @@ from ._prepare import Prepared, Static
 from ._race import Raced, Rivals
 from ._recorder import Recorder
 from ._space import Candidate
+from ._structural_costs import exact_totals
+from ._structure import structure_of
 from ._trial import Completed, Dominated, Failed, Kind, Screened, Trial
 from .searchers import Objective
 
@@ -55,6 +57,8 @@ class Sitting:
     original_costs: Mapping[str, float] = field(default_factory=dict)
     latency: LatencyTable | None = None
     _rivals: Rivals | None = None
+    _own: Worker | None = None
+    _last: tuple[Candidate, dict[str, float]] | None = None
 
     @property
     def task(self) -> Task:
@@ -212,7 +216,9 @@ class Sitting:
             for name, rows in self.costs.items()
         }
         prepared = self.prepared
-        if prepared.devices[0].graph is not None:
+        if structure_of(prepared.space.assignment(candidate)):
+            totals = self._exact(candidate)
+        elif prepared.devices[0].graph is not None:
             assignment = prepared.space.assignment(candidate)
             for n, device in enumerate(prepared.devices):
                 found = device.exact(prepared.anatomy, assignment)
@@ -225,6 +231,14 @@ class Sitting:
                 forms_of(prepared.anatomy, prepared.space.assignment(candidate))
             )
         return metrics
+
+    def _exact(self, candidate: Candidate) -> dict[str, float]:
+        """By the driver's own worker: what is left of a layer is compressed to know its bytes."""
+        if self._own is None:
+            self._own = Worker(self.prepared.bench)
+        if self._last is None or self._last[0] != candidate:
+            self._last = (candidate, exact_totals(self.prepared, self._own, candidate))
+        return dict(self._last[1])
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""

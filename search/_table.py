@@ -231,8 +231,8 @@ def _known_guess(sitting: Sitting) -> Guess | None:
     return values
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _in_order(sitting: Sitting, missing: Sequence[Key], guess: Guess | None) -> Work:

@@ -16,6 +16,8 @@ from ._task_values import (
     Flag,
     GroupSizes,
     Integer,
+    KeepMethods,
+    Keeps,
     MetricName,
     Number,
     RankEnergies,
@@ -235,6 +237,11 @@ class OverrideSection(Section):
     rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
     rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
     activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor")
+    channels: Keeps | None = Field(default=None, description="shares of coupled channels of convolutions that stay")
+    heads: Keeps | None = Field(default=None, description="shares of attention heads that stay")
+    neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
+    width: Keeps | None = Field(default=None, description="shares of the hidden dimension that stay")
+    units: Keeps | None = Field(default=None, description="shares of a recurrent layer's units that stay")
 
 
 class SpaceSection(Section):
@@ -293,6 +300,23 @@ class SpaceSection(Section):
     rank_energy: RankEnergies = Field(
         default=(),
         description="ranks to offer as the least that keeps this share of the squared singular values, beside `rank`",
+    )
+    channels: Keeps = Field(
+        default=(1.0,),
+        description="shares of coupled channels of convolutions that stay, e.g. [1.0, 0.75, 0.5]; needs torch-pruning",
+    )
+    heads: Keeps = Field(default=(1.0,), description="shares of attention heads that stay (groups of queries whole)")
+    neurons: Keeps = Field(default=(1.0,), description="shares of neurons between linear layers that stay")
+    width: Keeps = Field(default=(1.0,), description="shares of the hidden dimension that stay")
+    units: Keeps = Field(default=(1.0,), description="shares of a recurrent layer's units that stay")
+    blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
+    keep_method: KeepMethods = Field(
+        default=("output",),
+        description="which units stay, by score: l1, l2, batch_norm, group, taylor, hessian, hessian_diag, activation, "
+        "output, entropy (of heads), random; each tried",
+    )
+    round_to: Integer | None = Field(
+        default=None, ge=1, description="channels that stay are a multiple of this; default what the profile wants"
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..compressors import LayerSpec
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
+from ..evaluators.runtimes import STRUCTURE_FILE
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
 from ._config import config_of
@@ -18,10 +20,13 @@ from ._devices import MEMORY
 from ._fresh import Loaded, Watch, measure_fresh
 from ._plugins import Plugins
 from ._prepare import Prepared
+from ._structural_costs import structure_bytes, structure_text
+from ._structure import layers_of, structure_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from ..compressors import Anatomy, Variant
     from ..evaluators import ReferenceOutputs, Split
     from ._task import Task
 
@@ -56,15 +61,17 @@ class Workshop:
         folder.mkdir(parents=True)
         bench = self.prepared.bench
         try:
-            with self.worker.repaired(assignment):
-                variants = self.worker.variants(assignment)
+            with self.repaired(assignment) as (model, plain, variants, anatomy):
                 main = export_model(
-                    format, bench.model, assignment, variants, bench.calibration, self.prepared.calibration_inputs,
-                    folder, anatomy=bench.anatomy, runtime=runtime_for(format, self.prepared.task),
+                    format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
+                    anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
                 )  # fmt: skip
                 if entropy:
-                    save_model(main, bench.model, assignment, variants, bench.calibration, entropy=True)
-                return main
+                    save_model(main, model, plain, variants, bench.calibration, entropy=True)
+            if structure_of(assignment):
+                text = structure_text(self.worker.cutter.cut(assignment).removal)
+                (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
+            return main
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # no half of an artifact is left
             raise
@@ -75,13 +82,37 @@ class Workshop:
 
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "stored.safetensors"
-        bench = self.prepared.bench
         try:
-            with self.worker.repaired(assignment):
-                save_model(path, bench.model, assignment, self.worker.variants(assignment), bench.calibration)
-            return path.stat().st_size
+            with self.repaired(assignment) as (model, plain, variants, _):
+                save_model(path, model, plain, variants, self.prepared.bench.calibration)
+            said = structure_bytes(self.worker.cutter.cut(assignment).removal) if structure_of(assignment) else 0
+            return path.stat().st_size + said
         finally:
             path.unlink(missing_ok=True)
+
+    def left(
+        self, assignment: Mapping[str, LayerSpec]
+    ) -> tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]:
+        """The model without what is removed, and what its layers become."""
+        bench = self.prepared.bench
+        if not structure_of(assignment):
+            plain = layers_of(assignment)
+            return bench.model, plain, self.worker.variants(plain), bench.anatomy
+        cut = self.worker.cutter.cut(assignment)
+        return self.worker.cutter.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
+
+    @contextmanager
+    def repaired(
+        self, assignment: Mapping[str, LayerSpec]
+    ) -> Iterator[tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]]:
+        """`left`, and inside its numbers are made good. Where something is removed there is nothing to make good: see
+        `refuse_with_structure`."""
+        left = self.left(assignment)
+        if structure_of(assignment):
+            yield left
+            return
+        with self.worker.repaired(left[1]):
+            yield left
 
     def measure(
         self,
@@ -122,10 +153,11 @@ class Workshop:
         from ..compressors import CompressedModel
         from ..evaluators import ReferenceOutputs
 
-        bench, variants = self.prepared.bench, self.worker.variants(assignment)
-        resident = CompressedModel(bench.model, bench.anatomy, bench.calibration)
-        with resident.apply(assignment, variants) as model:
-            return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+        bench = self.prepared.bench
+        with self.repaired(assignment) as (left, plain, variants, anatomy):
+            resident = CompressedModel(left, anatomy, bench.calibration)
+            with resident.apply(plain, variants) as model:
+                return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
 
     def peak_memory(self, main: Path) -> dict[str, Measurement]:
         """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it

@@ -9,10 +9,11 @@ from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, re
 from ._formats import export_model, list_formats
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVinoRuntime
-from ._torch import TorchRuntime
+from ._torch import STRUCTURE_FILE, TorchRuntime
 from ._torch_compile import CompiledTorchRuntime
 
 __all__ = [
+    "STRUCTURE_FILE",
     "CompiledTorchRuntime",
     "ExportError",
     "OnnxRuntime",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.structure import Removal
 
 MAIN_FILE = "model.safetensors"
+STRUCTURE_FILE = "structure.json"
+"""Beside the main file where the model lost channels, heads or blocks: what of the factory's model is left."""
 
 
 class TorchRuntime:
@@ -69,8 +73,23 @@ class TorchRuntime:
             from .exports._compressed_tensors_load import load_compressed_tensors
 
             return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
+        removal = path.with_name(STRUCTURE_FILE)
+        if removal.is_file():
+            from ...compressors.structure import remove_
+
+            remove_(model, _read_removal(removal))
         load_model(path, model)
         return TorchSession(model, checked_threads(threads))
+
+
+def _read_removal(path: Path) -> Removal:
+    from ...compressors.structure import Removal
+    from ...errors import IntegrityError
+
+    try:
+        return Removal.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise IntegrityError(f"{path} is not JSON: {error}; export the model again") from error
 
 
 class TorchSession:

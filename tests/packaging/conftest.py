@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-EXTRAS = ("onnx", "onnxruntime", "onnxscript", "openvino", "plotly", "transformers", "pytest", "hypothesis", "moocore")
+EXTRAS = (
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "plotly",
+    "transformers",
+    "torch_pruning",
+    "pytest",
+    "hypothesis",
+    "moocore",
+)
 """Import names that the core install does not bring."""
 
 _HIDE_EXTRAS = f"""\

@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = (
     "torch", "ray", "mlflow", "optuna", "sklearn", "scipy", "pandas", "matplotlib", "plotly",
-    "onnx", "onnxruntime", "onnxscript", "openvino", "transformers",
+    "onnx", "onnxruntime", "onnxscript", "openvino", "transformers", "torch_pruning",
 )  # fmt: skip
 
 REPORT = f"\nimport sys; print('HEAVY', *(name for name in {HEAVY!r} if name in sys.modules))"

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ._registries import isolated_registries
     from ._runtimes import check_runtime
     from ._searchers import check_searcher
+    from ._structures import STRUCTURES
 
 _HOME_OF = {
     "AWKWARD": "._models",
     "ContractViolation": "._elsewhere",
+    "STRUCTURES": "._structures",
     "SyntheticProblem": "._problems",
     "check_compressor": "._compressors",
     "check_evaluator": "._evaluators",
@@ -33,6 +35,7 @@ _HOME_OF = {
 
 __all__ = [
     "AWKWARD",
+    "STRUCTURES",
     "ContractViolation",
     "SyntheticProblem",
     "check_compressor",

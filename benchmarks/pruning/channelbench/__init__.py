@@ -1,0 +1,1 @@
+"""Channels removed from real nets: which score finds the right ones, and what it is worth in time."""

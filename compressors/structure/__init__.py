@@ -1,0 +1,55 @@
+"""What can be removed whole: channels, heads, neurons, width, recurrent units, blocks and experts (see README.md)."""
+
+from ._blocks import BLOCK_SCORES, Block, find_blocks, score_blocks, weakest_blocks
+from ._choose import check_count, keep_above, keep_best, keep_uniform, n_kept
+from ._evidence import UnitEvidence, collect
+from ._experts import ExpertEvidence, Experts, busiest, expert_evidence, find_experts, merge_experts
+from ._find import Structure, find
+from ._huggingface import reloadable
+from ._importance import DATA_SCORES, SCORES, WEIGHT_SCORES, score
+from ._mask import masked
+from ._narrow_attention import NarrowAttention
+from ._removal import Removal, removal_of, together
+from ._remove import remove, remove_
+from ._sets import KINDS, Attribute, CoupledSet, Member
+from ._shrunk import shrunk
+
+__all__ = [
+    "BLOCK_SCORES",
+    "DATA_SCORES",
+    "KINDS",
+    "SCORES",
+    "WEIGHT_SCORES",
+    "Attribute",
+    "Block",
+    "CoupledSet",
+    "ExpertEvidence",
+    "Experts",
+    "Member",
+    "NarrowAttention",
+    "Removal",
+    "Structure",
+    "UnitEvidence",
+    "busiest",
+    "check_count",
+    "collect",
+    "expert_evidence",
+    "find",
+    "find_blocks",
+    "find_experts",
+    "keep_above",
+    "keep_best",
+    "keep_uniform",
+    "masked",
+    "merge_experts",
+    "n_kept",
+    "reloadable",
+    "removal_of",
+    "remove",
+    "remove_",
+    "score",
+    "score_blocks",
+    "shrunk",
+    "together",
+    "weakest_blocks",
+]

@@ -1,0 +1,130 @@
+"""Residual blocks that can be dropped: what comes in goes out, so the block may be the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import SpecError
+from .._forward import Inputs, forward, preserved
+from ._mask import masked
+from ._removal import Removal
+from ._trial import Trier
+
+BLOCK_SCORES = ("change", "divergence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """fqn of a block; `n_outputs` is 0 where it answers with a tensor, n where with a tuple (see `Removal.skipped`)."""
+
+    fqn: str
+    n_outputs: int
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        return {self.fqn: self.n_outputs}
+
+
+def find_blocks(model: nn.Module, inputs: Inputs) -> tuple[tuple[Block, ...], dict[str, str]]:
+    """(blocks, fqn -> why one is left alone). A block is an entry of a `ModuleList` or `Sequential` that has parts and
+    weights, ran once and answered with a hidden state of the shape that it was given. Each is tried: the model without
+    it must run, and answer differently."""
+    seen = _watch(model, inputs)
+    if not any(record.fits for record in seen.values()):
+        return (), {}
+    trier = Trier(model, inputs)
+    blocks, left = [], {}
+    for fqn, record in seen.items():
+        if not record.fits:
+            left[fqn] = record.reason
+            continue
+        block = Block(fqn=fqn, n_outputs=record.n_outputs)
+        reason = trier.refuse([], skipped=block.skipped)
+        if reason is None:
+            blocks.append(block)
+        else:
+            left[fqn] = reason
+    return tuple(blocks), left
+
+
+def score_blocks(model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change") -> Tensor:
+    """(len(blocks),) float64: the larger, the more a block matters.
+
+    change      mean of 1 - cosine between the hidden state before and after (Men et al. 2024, "block influence")
+    divergence  mean KL of the model's outputs (softmax over the last axis) from those without the block, in nats
+    """
+    if method == "change":
+        seen = _watch(model, inputs)
+        return torch.tensor([seen[block.fqn].change for block in blocks], dtype=torch.float64)
+    if method != "divergence":
+        raise SpecError(f"the score of a block must be one of {', '.join(BLOCK_SCORES)}, got {method!r}")
+    with preserved(model):
+        whole = forward(model, inputs).double().log_softmax(dim=-1)
+        found = []
+        for block in blocks:
+            with masked(model, Removal(skipped=block.skipped)):
+                without = forward(model, inputs).double().log_softmax(dim=-1)
+            found.append(float((whole.exp() * (whole - without)).sum(dim=-1).mean()))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def weakest_blocks(blocks: tuple[Block, ...], scores: Tensor, count: int) -> dict[str, int]:
+    """The `count` blocks that matter least, as `Removal.skipped`. Raises `SpecError` if none would be left."""
+    if not 0 <= count < len(blocks):
+        raise SpecError(f"of {len(blocks)} blocks 0 to {len(blocks) - 1} can be dropped, got {count}")
+    order = torch.argsort(scores, stable=True).tolist()
+    skipped: dict[str, int] = {}
+    for index in order[:count]:
+        skipped |= blocks[index].skipped
+    return skipped
+
+
+@dataclass(slots=True)
+class _Record:
+    fits: bool
+    reason: str
+    n_outputs: int
+    change: float
+    n_calls: int = 1
+
+
+def _watch(model: nn.Module, inputs: Inputs) -> Mapping[str, _Record]:
+    seen: dict[str, _Record] = {}
+    handles = []
+    for parent_fqn, parent in model.named_modules():
+        if not isinstance(parent, (nn.ModuleList, nn.Sequential)):
+            continue
+        for leaf, module in parent.named_children():
+            if any(True for _ in module.children()) and any(True for _ in module.parameters()):
+                fqn = f"{parent_fqn}.{leaf}" if parent_fqn else leaf
+                handles.append(module.register_forward_hook(_hook(fqn, seen), with_kwargs=True))
+    try:
+        with preserved(model):
+            forward(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _hook(fqn: str, seen: dict[str, _Record]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if fqn in seen:
+            seen[fqn] = _Record(False, "it runs more than once", 0, 0.0)
+            return
+        before = args[0] if args else next(iter(kwargs.values()), None)
+        after = output[0] if isinstance(output, tuple) and output else output
+        if not isinstance(before, Tensor) or not isinstance(after, Tensor) or before.shape != after.shape:
+            seen[fqn] = _Record(False, "what it answers has another shape than what it is given", 0, 0.0)
+            return
+        axis = 1 if before.ndim == 4 else -1
+        likeness = functional.cosine_similarity(before.double(), after.double(), dim=axis).mean()
+        seen[fqn] = _Record(True, "", len(output) if isinstance(output, tuple) else 0, 1.0 - float(likeness))
+
+    return hook

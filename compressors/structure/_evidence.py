@@ -1,0 +1,195 @@
+"""What the scores need to know beside the weights: activations and gradients on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import SpecError
+from .._forward import Inputs, forward, module_at, preserved
+from ._sets import CoupledSet, Member
+from ._watch import Attended, watch
+
+Loss = Callable[[Tensor, Tensor | None], Tensor]
+"""(outputs, targets or None) -> a scalar, summed (not averaged) over the samples."""
+
+
+@dataclass(slots=True)
+class UnitEvidence:
+    """Of one set, (n_units,) each, float64.
+
+    taylor        mean over batches of |Σ w ∂L/∂w| over what reads the unit: to first order, what the loss changes by if
+                  it is not read (exactly Σ a ∂L/∂a; Molchanov et al. 2019, Michel et al. 2019). Where labels are drawn
+                  the mean without the bars would be zero
+    hessian       half the mean square of that sum: the second order with Fisher's matrix, whole for each unit
+    hessian_diag  half of Σ w² E[g²]: the same with its diagonal (LeCun et al. 1990)
+    activation    root mean square of the unit; None where none of its readers was seen (inside of PyTorch's attention)
+    output        root mean square of what its readers make of it, E‖W_u a_u‖²; None likewise
+    entropy       of a head's attention in nats; None for other sets
+    """
+
+    taylor: Tensor
+    hessian: Tensor
+    hessian_diag: Tensor
+    activation: Tensor | None
+    output: Tensor | None
+    entropy: Tensor | None = None
+
+
+def collect(
+    model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, targets: Iterable[Tensor] | None = None,
+    loss: Loss | None = None, seed: int = 0,
+) -> dict[str, UnitEvidence]:  # fmt: skip
+    """Name of each set -> its evidence; the model is left as it was.
+
+    targets  of each batch: whole numbers for cross-entropy over the last axis, floats for squared error. None: labels
+             are drawn from the model's own softmax, so that squared gradients are Fisher's information and batches
+             may be of any size (scores of different samples have mean zero)
+    loss     for models of which neither is right
+    Raises `SpecError` where there are no batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tallies = {coupled.name: _Tally(model, coupled) for coupled in sets}
+    watched = {fqn: tally for tally in tallies.values() for fqn in tally.readers}
+    parameters = {id(p): p for tally in tallies.values() for p, _ in tally.parameters}
+    before = [(p, p.requires_grad) for p in parameters.values()]
+    given = iter(targets) if targets is not None else None
+    n = 0
+    handles = []
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        for fqn in watched:
+            readers = [tally for tally in tallies.values() if fqn in tally.readers]
+            handles.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
+        for batch in batches:
+            with preserved(model), torch.enable_grad():
+                outputs = forward(model, batch)
+                scalar = (loss or _loss)(outputs, next(given) if given is not None else _drawn(outputs, generator))
+                gradients = torch.autograd.grad(scalar, list(parameters.values()), allow_unused=True)
+            by_id = dict(zip(parameters, gradients, strict=True))
+            for tally in tallies.values():
+                tally.see(by_id)
+            n += 1
+            heads = [coupled for coupled in sets if coupled.kind == "heads"]
+            if heads:
+                _entropies(model, batch, tallies, heads)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
+    if n == 0:
+        raise SpecError("scores that look at data need at least one batch of it, got none")
+    return {name: tally.evidence(n) for name, tally in tallies.items()}
+
+
+def per_unit(value: Tensor, member: Member, n_units: int) -> Tensor:
+    """(n_units, everything else): the parts of a tensor that belong to each unit."""
+    width = member.width * len(member.offsets)
+    order = [
+        offset + unit * member.width + k
+        for unit in range(n_units)
+        for offset in member.offsets
+        for k in range(member.width)
+    ]
+    axis = member.axis % value.ndim
+    rows = value.movedim(axis, 0)[order]
+    return rows.reshape(n_units, width * (rows[0].numel() if rows.ndim > 1 else 1))
+
+
+class _Tally:
+    def __init__(self, model: nn.Module, coupled: CoupledSet) -> None:
+        self.coupled = coupled
+        self.readers: dict[str, Member] = {}
+        tensors = dict(model.named_parameters(remove_duplicate=False))
+        self.parameters = [(tensors[m.tensor], m) for m in coupled.having("reads") if m.tensor in tensors]
+        for member in coupled.having("reads"):
+            fqn, _, leaf = member.tensor.rpartition(".")
+            if (leaf == "weight" and isinstance(module_at(model, fqn), (nn.Linear, nn.Conv1d, nn.Conv2d))) or (
+                leaf == "weight_ih_l0"
+            ):
+                self.readers[fqn] = member
+        zeros = torch.zeros(coupled.n_units, dtype=torch.float64)
+        self.sum, self.square, self.diagonal = zeros.clone(), zeros.clone(), zeros.clone()
+        self.energy, self.output, self.seen = zeros.clone(), zeros.clone(), 0
+        self.entropy: Tensor | None = None
+
+    def see(self, gradients: Mapping[int, Tensor | None]) -> None:
+        n = self.coupled.n_units
+        total = torch.zeros(n, dtype=torch.float64)
+        for parameter, member in self.parameters:
+            gradient = gradients[id(parameter)]
+            if gradient is None:
+                continue
+            product = per_unit(parameter.detach() * gradient, member, n).double().cpu()
+            total += product.sum(dim=1)
+            self.diagonal += product.square().sum(dim=1)
+        self.sum += total.abs()
+        self.square += total.square()
+
+    def look(self, fqn: str, module: nn.Module, x: Tensor) -> None:
+        member, n = self.readers[fqn], self.coupled.n_units
+        parameter = module._parameters["weight_ih_l0" if isinstance(module, nn.RNNBase) else "weight"]
+        assert parameter is not None
+        weight = parameter.detach().double().cpu()
+        x = x.detach()
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            x = x.movedim(1, -1).reshape(-1, module.groups, x.shape[1] // module.groups).flatten(0, 1)
+        x = x.reshape(-1, x.shape[-1]).double().cpu()
+        units = per_unit(x, Member(tensor="", axis=1, offsets=member.offsets, width=member.width), n)
+        units = units.reshape(n, -1, x.shape[0])  # (unit, position in the unit, row)
+        moments = units @ units.transpose(1, 2) / x.shape[0]
+        self.energy += moments.diagonal(dim1=1, dim2=2).mean(dim=1)
+        columns = per_unit(weight, member, n).reshape(n, units.shape[1], -1)  # (unit, position, out and kernel)
+        self.output += (columns * (moments @ columns)).sum(dim=(1, 2))
+        self.seen += 1
+
+    def evidence(self, n: int) -> UnitEvidence:
+        seen = max(1, self.seen)
+        activation, output = (self.energy / seen).sqrt(), (self.output / seen).clamp(min=0).sqrt()
+        return UnitEvidence(
+            taylor=self.sum / n, hessian=self.square / (2 * n), hessian_diag=self.diagonal / (2 * n),
+            activation=activation if self.seen else None, output=output if self.seen else None,
+            entropy=None if self.entropy is None else self.entropy / n,
+        )  # fmt: skip
+
+
+def _looking(fqn: str, tallies: Sequence[_Tally]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else kwargs["input"]
+        x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
+        for tally in tallies:
+            tally.look(fqn, module, x)
+
+    return hook
+
+
+def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], heads: Sequence[CoupledSet]) -> None:
+    """Each attention belongs to the set whose maker ran last before it."""
+    makers = {m.tensor.rpartition(".")[0]: coupled for coupled in heads for m in coupled.having("makes")}
+    latest: CoupledSet | None = None
+    for event in watch(model, batch, entropy=True):
+        if not isinstance(event, Attended):
+            latest = makers.get(event.fqn, latest)
+        elif latest is not None and event.n_heads % latest.n_units == 0:
+            tally, latest = tallies[latest.name], None
+            mine = event.entropy.reshape(tally.coupled.n_units, -1).mean(dim=1)
+            tally.entropy = mine if tally.entropy is None else tally.entropy + mine
+
+
+def _loss(outputs: Tensor, targets: Tensor | None) -> Tensor:
+    assert targets is not None
+    if targets.is_floating_point():
+        return (outputs - targets).square().sum() / 2
+    return functional.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), reduction="sum")
+
+
+def _drawn(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    chances = outputs.detach().float().softmax(dim=-1).cpu().reshape(-1, outputs.shape[-1])
+    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(outputs.device)

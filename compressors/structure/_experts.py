@@ -1,0 +1,171 @@
+"""Experts of a mixture-of-experts layer: dropped, merged, or fewer of them asked at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import SpecError
+from .._forward import Inputs, forward, module_at, preserved
+from ._removal import Removal
+from ._trial import Trier
+
+_TOP_K = ("top_k", "topk", "k", "num_experts_per_tok", "n_active")
+_COUNTS = ("n_experts", "num_experts", "num_local_experts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A layer of experts. fqn: the layer; experts: its `ModuleList`; router: the linear layer that chooses, one output
+    for each of `n`; top_k: how many are asked for a token, kept in the layer's attribute `top_k_name`; count_names: its
+    attributes that say `n`."""
+
+    fqn: str
+    experts: str
+    router: str
+    n: int
+    top_k: int
+    top_k_name: str
+    count_names: tuple[str, ...] = ()
+
+    def keep(self, kept: Sequence[int], *, top_k: int | None = None) -> Removal:
+        """Drop the others, and ask `top_k` of them (default: as many as before). Raises `SpecError` for an expert that
+        is not there, or fewer experts than are asked at a time."""
+        kept, asked = tuple(sorted(kept)), self.top_k if top_k is None else top_k
+        if not kept or len(set(kept)) != len(kept) or not 0 <= kept[0] <= kept[-1] < self.n:
+            raise SpecError(f"{self.fqn} has the experts 0..{self.n - 1}, each once; got {list(kept)}")
+        if not 1 <= asked <= min(self.top_k, len(kept)):
+            raise SpecError(
+                f"{self.fqn} asks {asked} experts for each token; of {len(kept)} that are kept, 1 to "
+                f"{min(self.top_k, len(kept))} can be asked (it was made for {self.top_k})"
+            )
+        settings = {} if asked == self.top_k else {self.fqn: {self.top_k_name: asked}}
+        if len(kept) == self.n:
+            return Removal(settings=settings)
+        return Removal(
+            tensors={f"{self.router}.weight": {0: kept}}, settings=settings, experts={self.experts: kept},
+            routers={self.router: kept}, attributes={self.fqn: dict.fromkeys(self.count_names, len(kept))},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertEvidence:
+    """frequency (n,): share of tokens that ask the expert; similarity (n, n): mean cosine of two experts' outputs on
+    the same tokens."""
+
+    frequency: Tensor
+    similarity: Tensor
+
+
+def find_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Experts, ...], dict[str, str]]:
+    """(layers of experts, fqn -> why one is left alone): modules that hold a `ModuleList` of like experts, a linear
+    layer with one output for each, and the number that are asked. Each is tried: masked and removed agree."""
+    found, left = [], {}
+    trier: Trier | None = None
+    for fqn, module in model.named_modules():
+        for leaf, experts in module.named_children():
+            if not isinstance(experts, nn.ModuleList) or len(experts) < 2 or not _alike(experts):
+                continue
+            n, prefix = len(experts), f"{fqn}." if fqn else ""
+            routers = [
+                name
+                for name, child in module.named_children()
+                if isinstance(child, nn.Linear) and child.out_features == n
+            ]
+            if len(routers) != 1:
+                continue  # a list of blocks, most likely
+            top = next((name for name in _TOP_K if isinstance(getattr(module, name, None), int)), None)
+            if top is None:
+                left[fqn] = f"it does not say how many experts are asked (none of {', '.join(_TOP_K)})"
+                continue
+            if getattr(module, routers[0]).bias is not None:
+                left[fqn] = "its router has a bias, which is not expected"
+                continue
+            layer = Experts(
+                fqn=fqn, experts=prefix + leaf, router=prefix + routers[0], n=n, top_k=int(getattr(module, top)),
+                top_k_name=top, count_names=tuple(name for name in _COUNTS if getattr(module, name, None) == n),
+            )  # fmt: skip
+            trier = trier or Trier(model, inputs)
+            reason = _tried(trier, layer)
+            if reason is None:
+                found.append(layer)
+            else:
+                left[fqn] = reason
+    return tuple(found), left
+
+
+def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts) -> ExpertEvidence:
+    """From the tokens that reach the layer on `inputs`."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        seen.append((args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, layer.n)))
+
+    handle = module_at(model, layer.router).register_forward_hook(hook)
+    try:
+        with preserved(model):
+            forward(model, inputs)
+            tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
+    finally:
+        handle.remove()
+    asked = functional.one_hot(logits.topk(layer.top_k, dim=-1).indices, layer.n).sum(dim=1)
+    unit = functional.normalize(answers, dim=-1)
+    similarity = torch.einsum("itd,jtd->ij", unit, unit) / len(tokens)
+    return ExpertEvidence(frequency=asked.double().mean(dim=0), similarity=similarity)
+
+
+def busiest(evidence: ExpertEvidence, count: int) -> tuple[int, ...]:
+    """The `count` experts that are asked most often."""
+    order = torch.argsort(evidence.frequency, descending=True, stable=True).tolist()
+    return tuple(sorted(order[:count]))
+
+
+def merge_experts(model: nn.Module, layer: Experts, evidence: ExpertEvidence, count: int) -> nn.Module:
+    """A copy of the model with `count` distinct experts: each of the others joins the most similar of the busiest, as
+    the mean of their weights by frequency, and shares one module with it (Li et al. 2024, MC-SMoE, without their
+    permutation alignment). The router stays, so who is asked does not change; the weights are stored once."""
+    if not 1 <= count <= layer.n:
+        raise SpecError(f"{layer.fqn} has {layer.n} experts; 1 to {layer.n} can remain, got {count}")
+    merged = copy.deepcopy(model)
+    experts = _experts(merged, layer)
+    heads = busiest(evidence, count)
+    home = {i: i if i in heads else max(heads, key=lambda j: float(evidence.similarity[i, j])) for i in range(layer.n)}
+    with torch.no_grad():
+        for head in heads:
+            members = [i for i in range(layer.n) if home[i] == head]
+            share = evidence.frequency[members] + 1e-12
+            states = [dict(experts[i].named_parameters()) for i in members]
+            for name, parameter in experts[head].named_parameters():
+                parts = [state[name].double() * float(w) for state, w in zip(states, share / share.sum(), strict=True)]
+                parameter.copy_(torch.stack(parts).sum(dim=0).to(parameter.dtype))
+    for i in range(layer.n):
+        experts[i] = experts[home[i]]
+    return merged
+
+
+def _experts(model: nn.Module, layer: Experts) -> nn.ModuleList:
+    experts = module_at(model, layer.experts)
+    assert isinstance(experts, nn.ModuleList)
+    return experts
+
+
+def _tried(trier: Trier, layer: Experts) -> str | None:
+    kept = [i for i in range(layer.n) if i % 2 == 1 or i < layer.top_k - layer.n // 2]
+    if len(kept) < layer.top_k:
+        kept = list(range(layer.top_k))
+    try:
+        return trier.differ(layer.keep(kept))
+    except Exception as error:  # a layer that cannot run with fewer may raise anything; the reason is reported
+        return f"the model does not run without some of them: {type(error).__name__}: {error}"
+
+
+def _alike(experts: nn.ModuleList) -> bool:
+    shapes = [{name: value.shape for name, value in expert.state_dict().items()} for expert in experts]
+    return bool(shapes[0]) and all(shape == shapes[0] for shape in shapes)

@@ -1,0 +1,108 @@
+"""A worker's part where something of the model is removed: masked for a trial, really removed for an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import ParedownError
+from ._structure import layers_of, removed_anatomy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..compressors import Anatomy, LayerSpec, Variant
+    from ..compressors.structure import Removal
+    from ._bench import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What is left: removal, the layers' anatomy, and what each of them becomes, with its variants (of their own,
+    smaller shapes)."""
+
+    removal: Removal
+    anatomy: Anatomy
+    assignment: Mapping[str, LayerSpec]
+    variants: Mapping[str, Variant]
+
+
+class Cutter:
+    """Compresses what is left of the layers. What was made for one candidate serves the next: a layer depends on its
+    spec and on which of its rows and columns stay, and on nothing else."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._variants: dict[tuple[str, LayerSpec, tuple[object, ...]], Variant] = {}
+        self._models: tuple[Removal | None, nn.Module | None] = (None, None)
+
+    def cut(self, assignment: Mapping[str, LayerSpec]) -> Cut:
+        """Raises `ConfigError` for what cannot be removed, `SpecError` for what cannot be done to what is left."""
+        bench = self.worker.bench
+        if bench.structured is None:
+            raise ParedownError("this bench removes nothing, and was asked to")
+        removal = bench.structured.removal(bench.model, assignment)
+        if removal is None:
+            raise ParedownError("this assignment removes nothing, and was taken for one that does")
+        anatomy = removed_anatomy(bench.anatomy, removal)
+        left = {fqn: spec for fqn, spec in layers_of(assignment).items() if fqn in anatomy.fqns}
+        variants = {
+            fqn: self._variant(fqn, spec, removal, anatomy) for fqn, spec in left.items() if spec.changes_weight
+        }
+        return Cut(removal=removal, anatomy=anatomy, assignment=left, variants=variants)
+
+    def model(self, removal: Removal) -> nn.Module:
+        """The model without what is removed; the last one is kept."""
+        from ..compressors.structure import remove
+
+        known, model = self._models
+        if model is None or known != removal:
+            model = remove(self.worker.bench.model, removal)
+            self._models = (removal, model)
+        return model
+
+    @contextmanager
+    def applied(self, assignment: Mapping[str, LayerSpec]) -> Iterator[nn.Module]:
+        """Inside, the resident model answers as the removed one would."""
+        from ..compressors.structure import masked
+
+        cut, worker = self.cut(assignment), self.worker
+        whole = {fqn: self._whole(fqn, variant, cut.removal) for fqn, variant in cut.variants.items()}
+        with (
+            worker._resident.apply(cut.assignment, whole) as model,
+            masked(model, cut.removal),
+        ):
+            yield model
+
+    def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
+        from ..compressors.structure._remove import cut
+
+        axes = removal.tensors.get(_weight_name(fqn))
+        if not axes:
+            return self.worker.variant(fqn, spec)
+        key = (fqn, spec.weight_only, tuple(sorted(axes.items())))
+        if key not in self._variants:
+            weight: Tensor = self.worker._resident.weight(fqn)
+            for axis, kept in axes.items():
+                weight = cut(weight, axis, kept)
+            self._variants[key] = self.worker._store.get(weight.detach(), spec.weight_only, anatomy[fqn])
+        return self._variants[key]
+
+    def _whole(self, fqn: str, variant: Variant, removal: Removal) -> Variant:
+        """The variant in the whole weight's place, zero where nothing is left."""
+        import torch
+
+        axes = removal.tensors.get(_weight_name(fqn))
+        if not axes:
+            return variant
+        shape = self.worker.bench.anatomy[fqn].weight_shape
+        whole = torch.zeros(shape, dtype=variant.effective.dtype)
+        places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(shape)]
+        whole[torch.meshgrid(*places, indexing="ij")] = variant.effective
+        return replace(variant, effective=whole)
+
+
+def _weight_name(fqn: str) -> str:
+    return f"{fqn}.weight" if fqn else "weight"

@@ -14,7 +14,6 @@ from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._devices import remarks_on, static_measurements
 from ._environment import environment
-from ._plans import plans, weights_of
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._remarks import without_correction
@@ -22,6 +21,7 @@ from ._run import space_to_dict
 from ._sitting import Sitting
 from ._space import Candidate
 from ._structure import is_structural, remarks_on_structure, threshold_settings, without_structure
+from ._thresholds import plans, weights_of
 from ._trial import Completed, Kind
 
 _BUILD_TIMEOUT_S = 1800.0
@@ -151,8 +151,8 @@ def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
 
 
 def evaluate_baselines(sitting: Sitting) -> None:
-    """The original, every uniform setting, and the allocations that need no search (`_plans.py`). They do not count
-    against the budget of trials.
+    """The original, every uniform setting, and the allocations that need no search (`_thresholds.py`). They do not
+    count against the budget of trials.
     """
     space, state = sitting.prepared.space, sitting.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only

@@ -89,8 +89,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
-    from ._plans import weights_of
     from ._plugins import Plugins
+    from ._thresholds import weights_of
 
     plugins = Plugins.of(task)
     plugins.load()

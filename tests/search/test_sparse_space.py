@@ -14,7 +14,7 @@ from paredown.compressors.lowrank import kept_rank
 from paredown.errors import TaskError
 from paredown.search import Candidate, Task, search
 from paredown.search._build_space import build_space, estimate_bytes, uniform_settings
-from paredown.search._plans import global_shares, plans
+from paredown.search._thresholds import global_shares, plans
 
 TINY = Path(__file__).parent / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 32), macs=512)

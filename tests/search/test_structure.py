@@ -20,10 +20,10 @@ from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
 from paredown.search._config import assignment_of, config_of
-from paredown.search._plans import plans, weights_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
 from paredown.search._structure import is_structural, structure_of, threshold_settings
+from paredown.search._thresholds import plans, weights_of
 from paredown.search._workshop import Workshop
 
 TINY = Path(__file__).parent / "tiny"

@@ -9,7 +9,7 @@ from typing import Any
 
 from paredown.search import Completed, Task
 from paredown.search._build_space import uniform_settings
-from paredown.search._plans import plans, weights_of
+from paredown.search._thresholds import plans, weights_of
 
 from .bench import Bench
 

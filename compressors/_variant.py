@@ -151,12 +151,12 @@ def decode(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor
     """The effective weight of this shape, from what is stored; the very bits that `Variant.effective` has.
 
     Where a weight was factorized the product is taken in float64 and rounded once, so that the order in which a
-    machine sums does not show.
+    machine sums does not show; a zero is positive, as a product of one rank that is not summed may not be.
     """
     if spec.rank >= 1.0:
         return _matrix(spec, part_shapes(spec, shape)[""], tensors).reshape(shape)
     parts = {prefix: part.double() for prefix, part in _decoded_parts(spec, shape, tensors).items()}
-    return product(spec.rank_form, parts, shape).float().reshape(shape)
+    return (product(spec.rank_form, parts, shape).float() + 0.0).reshape(shape)
 
 
 def _decoded_parts(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

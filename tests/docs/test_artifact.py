@@ -115,8 +115,10 @@ def test_low_rank_sparse_and_untouched(read: Any, tmp_path: Path, specs: list[La
 def test_every_form_of_low_rank(read: Any, tmp_path: Path, form: str, entropy: bool) -> None:
     path = tmp_path / "model.safetensors"
     wanted = [
+        LayerSpec(rank=0.3, rank_form=form),
         LayerSpec(rank=0.3, rank_form=form, weight_bits=4, sparsity=0.5),
         LayerSpec(rank=0.3, rank_form=form, weight_bits=3, weight_format="palette"),
+        LayerSpec(rank=0.3, rank_form=form, weight_bits=4, weight_format="int_asym", group_size="3x5", sparsity=0.5),
         LayerSpec(rank=0.3, rank_form=form, sparsity=0.6),
         LayerSpec(rank=0.3, rank_form=form, weight_bits=16, weight_format="fp16"),
     ]
@@ -124,19 +126,43 @@ def test_every_form_of_low_rank(read: Any, tmp_path: Path, form: str, entropy: b
     models = [nn.Sequential(nn.Conv2d(6, 24, 3), nn.Conv2d(24, 24, 3), nn.Conv2d(24, 24, 3)) for _ in range(2)]
     anatomy = Anatomy.trace(models[0], torch.randn(1, 6, 12, 12))
     fitting = [{x.fqn: spec for x in anatomy.layers if applicable(spec, x) is None} for spec in wanted]
-    assert len([fits for fits in fitting if fits]) >= 3  # a residual of FP16 saves nothing
+    assert len([fits for fits in fitting if fits]) >= 4  # a residual of FP16, or as it is, saves nothing
     for spec, fits in zip(wanted, fitting, strict=True):
         variants = {fqn: compress(module_at(models[0], fqn).weight, spec, anatomy[fqn]) for fqn in fits}  # type: ignore[arg-type]
         save_model(path, models[0], fits, variants, entropy=entropy)
         same(read, path, models[1])
 
 
-@pytest.mark.parametrize("entropy", [False, True])
-@pytest.mark.parametrize("format", ["int", "int_asym", "nf4"])
-def test_blocks_of_several_rows(read: Any, tmp_path: Path, format: str, entropy: bool) -> None:
+@pytest.mark.parametrize("form", ["input", "tucker2"])
+def test_zeros_of_a_single_rank_are_positive(read: Any, tmp_path: Path, form: str) -> None:
+    """A product of one rank is not summed, so that a negative number times zero would stay -0.0."""
     path = tmp_path / "model.safetensors"
-    spec = LayerSpec(weight_bits=4, weight_format=format, group_size="3x5")
-    same(read, path, saved(path, [spec], entropy=entropy, name="keyword_inputs"))
+    torch.manual_seed(0)
+    model, fresh = nn.Sequential(nn.Conv1d(5, 24, 3)), nn.Sequential(nn.Conv1d(5, 24, 3))
+    layer = Anatomy.trace(model, torch.randn(1, 5, 20))["0"]
+    spec = LayerSpec(rank=0.1, rank_form=form, weight_bits=4, sparsity=0.5)
+    variant = compress(model[0].weight, spec, layer)
+    assert 1 in variant.parts()["v."].shape
+    zeros = variant.effective[variant.effective == 0]
+    assert len(zeros) > 0
+    assert not torch.signbit(zeros).any()
+    save_model(path, model, {"0": spec}, {"0": variant})
+    same(read, path, fresh)
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+@pytest.mark.parametrize("size", ["3x5", "32x16"])
+@pytest.mark.parametrize("format", ["int", "int_asym", "nf4", "palette"])
+def test_blocks_of_several_rows(
+    read: Any, tmp_path: Path, format: str, size: str, sparsity: float, entropy: bool
+) -> None:
+    path = tmp_path / "model.safetensors"
+    spec = LayerSpec(weight_bits=4, weight_format=format, group_size=size, sparsity=sparsity)
+    model, fresh = nn.Sequential(nn.Linear(37, 40)), nn.Sequential(nn.Linear(37, 40))  # no block divides it
+    variant = compress(model[0].weight, spec, Anatomy.trace(model, torch.zeros(1, 37))["0"])
+    save_model(path, model, {"0": spec}, {"0": variant}, entropy=entropy)
+    same(read, path, fresh)
 
 
 def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Path) -> None:

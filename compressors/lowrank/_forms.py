@@ -116,7 +116,7 @@ def product(form: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
         split = u.reshape(rows, -1, kw), parts["v."].reshape(-1, inputs, kh)
         return torch.einsum("orx,riy->oiyx", *split).reshape(rows, -1)
     if form == "tucker2":
-        u = u @ parts["c."]
+        u = (u @ parts["c."]).float().to(u.dtype)  # rounded here too: no order of the sums shows
     return torch.einsum("ork,ri->oik", u.reshape(rows, -1, kh * kw), parts["v."]).reshape(rows, -1)
 
 

@@ -150,6 +150,18 @@ def test_zeros_of_a_single_rank_are_positive(read: Any, tmp_path: Path, form: st
     same(read, path, fresh)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_three_factors_that_cancel(read: Any, tmp_path: Path, seed: int) -> None:
+    """With zeros and one scale for all, sums of the first two factors come out as 0 or as 1e-19, as they are ordered."""
+    path = tmp_path / "model.safetensors"
+    torch.manual_seed(seed)
+    model, fresh = nn.Sequential(nn.Conv2d(24, 24, 3)), nn.Sequential(nn.Conv2d(24, 24, 3))
+    spec = LayerSpec(rank=0.3, rank_form="tucker2", weight_bits=3, sparsity=0.6, group_size="tensor")
+    variant = compress(model[0].weight, spec, Anatomy.trace(model, torch.zeros(1, 24, 6, 6))["0"])
+    save_model(path, model, {"0": spec}, {"0": variant})
+    same(read, path, fresh)
+
+
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize("sparsity", [0.0, 0.6])
 @pytest.mark.parametrize("size", ["3x5", "32x16"])

@@ -31,8 +31,8 @@ class OpenVinoRuntime:
     format = "openvino"
 
     def __init__(self, *, narrow_from: int = 2**17) -> None:
-        """`narrow_from`: linear layers of so many weights run their 4- and 8-bit weights as such; smaller ones lie in the
-        cache, and are faster in FP32."""
+        """`narrow_from`: linear layers of so many weights run their 4- and 8-bit weights as such; smaller ones lie in
+        the cache, and are faster in FP32."""
         self._narrow_from = narrow_from
 
     def available(self) -> str | None:

@@ -31,6 +31,8 @@ class Point:
     verified        exported, loaded again in a fresh process, measured there
     recommended     verified, within the limits, and its lead over the uniform settings is confirmed on the report split
     note            why not, or what else is worth knowing
+    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the bound
+                    that its runtime is held to, and why where it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
     """
 
@@ -43,6 +45,7 @@ class Point:
     config: Mapping[str, Any]
     on_front: bool = True
     note: str = ""
+    agreement: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -52,6 +55,7 @@ class Point:
             "recommended": self.recommended,
             "on_front": self.on_front,
             "note": self.note,
+            "agreement": self.agreement,
             "metrics": {name: _brief(m) for name, m in self.metrics.items()},
             "search_metrics": {name: _brief(m) for name, m in self.search_metrics.items()},
             "config": dict(self.config),

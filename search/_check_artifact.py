@@ -44,8 +44,8 @@ def verify_artifact(
 
     `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
     Data, quality and bytes must be what was claimed; a latency that differs is reported and does not fail the check.
-    Outputs must be what PyTorch computes with the weights and quantizers of the artifact's config, made anew: within the
-    bound where nothing is rounded; where integers miss theirs, the reason is said.
+    Outputs must be what PyTorch computes with the weights and quantizers of the artifact's config, made anew: within
+    the bound where nothing is rounded; where integers miss theirs, the reason is said.
     The original model is compared with where it can be loaded; a check says so where it cannot.
     Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
     the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
@@ -149,11 +149,9 @@ def _with_original(
             f"--task"
         )
     prepared = prepare(
-        task,
-        store=folder / "store",
-        model=model,
+        task, store=folder / "store", model=model,
         specs=lambda anatomy: assignment_of(artifact.config, anatomy).values(),
-    )
+    )  # fmt: skip
     shop = Workshop(prepared)
     try:
         reference = shop.export({}, artifact.format, folder / "original")

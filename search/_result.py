@@ -31,8 +31,8 @@ class Point:
     verified        exported, loaded again in a fresh process, measured there
     recommended     verified, within the limits, and its lead over the uniform settings is confirmed on the report split
     note            why not, or what else is worth knowing
-    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the bound
-                    that its runtime is held to, and why where it is missed; "" before it is verified
+    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
+                    bound that its runtime is held to, and why where it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
     """
 

@@ -42,7 +42,7 @@ def is_integer(kernel: str) -> bool:
 
 
 def where_rounded(kernels: Iterable[str]) -> str:
-    """In which place these integer kernels round and PyTorch's simulation does not, or in another order, in a clause."""
+    """Where these integer kernels round otherwise than PyTorch's simulation, in a clause."""
     names = " ".join(kernels)
     found = []
     if any(name in names for name in ("QLinearConv", "QGemm")):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 from torch import nn
 
-from paredown.compressors import LayerSpec
+from paredown.compressors import Anatomy, LayerSpec, calibrate, compress
 from paredown.errors import InputError, IntegrityError
 from paredown.evaluators.runtimes import ExportError, export_model, get_runtime
 from paredown.evaluators.runtimes.exports import NOTES_FILE
@@ -218,3 +218,30 @@ def test_transformers_loads_it_and_gives_the_same_outputs(
     apart, largest = (float(number) for number in found[found.index("apart") + 1 :][:2])
     assert largest > 0
     assert apart <= bound * largest
+
+
+class Around(nn.Module):
+    """Rows of features, and a path around the second layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return x + self.second(torch.relu(x))
+
+
+def test_rounding_of_whole_tensors_is_refused_by_name(tmp_path: Path) -> None:
+    """It has one quantizer for each layer's input: what else `activation_scope` tensor rounds would be left out."""
+    model, x = Around().eval(), torch.randn(4, 8)
+    anatomy = Anatomy.trace(model, x)
+    calibration = calibrate(model, [x], anatomy, tensors=True)
+    spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
+    variants = {"second": compress(model.second.weight.detach(), spec.weight_only, anatomy["second"])}
+    with pytest.raises(
+        ExportError, match=r"second is w8 a8t: compressed-tensors rounds .* 'tensor' rounds second for all"
+    ):
+        export_model("compressed-tensors", model, {"second": spec}, variants, calibration, x, tmp_path / "a")
+    plain = LayerSpec(weight_bits=8, activation_bits=8)
+    export_model("compressed-tensors", model, {"second": plain}, variants, calibration, x, tmp_path / "b")

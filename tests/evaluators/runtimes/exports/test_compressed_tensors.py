@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from paredown.compressors import Anatomy, LayerSpec, calibrate, compress
-from paredown.errors import InputError, IntegrityError
+from paredown.errors import ConfigError, InputError, IntegrityError
 from paredown.evaluators.runtimes import ExportError, export_model, get_runtime
 from paredown.evaluators.runtimes.exports import NOTES_FILE
 from paredown.testing import AWKWARD
@@ -220,28 +221,21 @@ def test_transformers_loads_it_and_gives_the_same_outputs(
     assert apart <= bound * largest
 
 
-class Around(nn.Module):
-    """Rows of features, and a path around the second layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x)
-        return x + self.second(torch.relu(x))
-
-
 def test_rounding_of_whole_tensors_is_refused_by_name(tmp_path: Path) -> None:
     """It has one quantizer for each layer's input: what else `activation_scope` tensor rounds would be left out."""
-    model, x = Around().eval(), torch.randn(4, 8)
+    model, x = AWKWARD["mlp"]()
     anatomy = Anatomy.trace(model, x)
-    calibration = calibrate(model, [x], anatomy, tensors=True)
+    calibration = calibrate(model, [x], anatomy)
     spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
-    variants = {"second": compress(model.second.weight.detach(), spec.weight_only, anatomy["second"])}
-    with pytest.raises(
-        ExportError, match=r"second is w8 a8t: compressed-tensors rounds .* 'tensor' rounds second for all"
-    ):
-        export_model("compressed-tensors", model, {"second": spec}, variants, calibration, x, tmp_path / "a")
-    plain = LayerSpec(weight_bits=8, activation_bits=8)
-    export_model("compressed-tensors", model, {"second": plain}, variants, calibration, x, tmp_path / "b")
+    variants = {"2": compress(model[2].weight.detach(), spec.weight_only, anatomy["2"])}
+    ranges = {**calibration.ranges, "2:output": calibration.ranges["4"]}
+    for place, what in ((("", "2"), "2"), (("around", ""), "around")):  # calibrations of models that have such places
+        known = replace(calibration, ranges=ranges, places={"2": place})
+        with pytest.raises(
+            ExportError, match=rf"2 is w8 a8t: compressed-tensors rounds .* 'tensor' rounds {what} for all"
+        ):
+            export_model("compressed-tensors", model, {"2": spec}, variants, known, x, tmp_path / "a")
+    with pytest.raises(ConfigError, match="2 is to be w8 a8t, whose activation_scope 'tensor' needs to know who else"):
+        export_model("compressed-tensors", model, {"2": spec}, variants, calibration, x, tmp_path / "b")
+    alone = replace(calibration, places={"2": ("", "")})
+    export_model("compressed-tensors", model, {"2": spec}, variants, alone, x, tmp_path / "c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluators.latency import TIE
 from ._config import config_of
+from ._devices import base_name
 from ._front import hypervolume, knee, non_dominated
 from ._on_device import OnDevice, without_machine
 from ._result import Front, Limits, Point, misses, violation
-from ._select import Selection, select, vectors
+from ._select import TIMES, Selection, select, vectors
 from ._space import SearchSpace
 from ._trial import Completed, Trial
 from .searchers import Objective
@@ -67,6 +70,8 @@ def front_of(run: Run, *, everything: bool = False, profile: str | Path | None =
         members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
     space = run.space
     points = [_point(run, space, trial, chosen, confirmed, limits, elsewhere=device is not None) for trial in members]
+    if any(base_name(o.name) in TIMES for o in objectives):
+        points = [_not_slower(point) for point in points]
     cost = objectives[-1]
     points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
     return Front(
@@ -152,6 +157,16 @@ def _point(
         note=note,
         agreement=found.agreement if found is not None else "",
     )
+
+
+def _not_slower(point: Point) -> Point:
+    """Where time was asked for, a point that was measured to be slower than the original in the same runtime is no
+    improvement, whatever its bytes."""
+    speedup = point.metrics.get("speedup")
+    if not point.recommended or speedup is None or speedup.value >= 1.0 / (1.0 + TIE):
+        return point
+    note = f"slower than the original in the same runtime ({speedup.value:.2f} times as fast)"
+    return dataclasses.replace(point, recommended=False, note="; ".join(filter(None, [note, point.note])))
 
 
 def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:

@@ -96,7 +96,7 @@ def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
             )
     for batch in (1, 32):
         inputs = subject.report.take(batch).inputs
-        timers = {name: (lambda s=session: s.run(inputs)) for name, session in sessions.items()}
+        timers = {name: (lambda s=session, x=inputs: s.run(x)) for name, session in sessions.items()}
         with exclusive_slot():
             taken = interleaved(timers, min_rounds=20, min_seconds=seconds, rng=np.random.default_rng(0))
         for row in rows:

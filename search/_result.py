@@ -29,7 +29,8 @@ class Point:
     metrics         what to believe: report-split figures where the point was verified, else those of the search split
     search_metrics  what it was chosen by
     verified        exported, loaded again in a fresh process, measured there
-    recommended     verified, within the limits, and its lead over the uniform settings is confirmed on the report split
+    recommended     verified, within the limits, its lead over the uniform settings confirmed on the report split, and,
+                    where latency is an objective, not measured slower than the original
     note            why not, or what else is worth knowing
     agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
                     bound that its runtime is held to, and why where it is missed; "" before it is verified

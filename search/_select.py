@@ -23,7 +23,7 @@ MAX_VERIFIED = 12
 MAX_UNIFORM = 8
 SAME = 0.01
 """A uniform setting that costs no more than this share above a point has to be beaten by it too."""
-TIMES = ("latency_ms", "ms_per_sample", "throughput")
+_TIMES = ("latency_ms", "ms_per_sample", "throughput")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def rival_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequenc
     """
     quality, *costs = objectives
     mine = vectors([trial], costs)[0] if costs else np.zeros(0)
-    slack = np.array([TIE if base_name(o.name) in TIMES else SAME for o in costs])
+    slack = np.array([TIE if base_name(o.name) in _TIMES else SAME for o in costs])
     most = mine + slack * np.abs(mine)
     cheaper = [u for u in uniform if not costs or bool((vectors([u], costs)[0] <= most).all())]
     return min(cheaper, key=lambda u: (quality.key(u.metrics[quality.name].value), u.number), default=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from paredown.errors import InputError, LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
-from paredown.search._points import _holm, _not_slower, front_hypervolume, nearest
+from paredown.search._points import _holm, front_hypervolume, nearest
 from paredown.search._result import misses, parse_bounds, violation
 from paredown.search._select import rival_of, select
 from paredown.search._trial import Kind
@@ -168,14 +167,3 @@ def test_a_time_that_cannot_be_told_apart_costs_no_more() -> None:
     fast, good = at(7, "uniform", 0.6, 0.05), at(8, "uniform", 0.8, 0.1)
     assert rival_of(at(9, "mixed", 0.79, 0.0985), [fast, good], timed) == good
     assert rival_of(at(9, "mixed", 0.79, 0.09), [fast, good], timed) == fast
-
-
-@pytest.mark.parametrize(("speedup", "offered"), [(1.3, True), (0.98, True), (0.95, False)])
-def test_a_point_that_is_measured_to_be_slower_is_no_improvement(speedup: float, offered: bool) -> None:
-    """Within three hundredths it is a tie, and its bytes may be worth it."""
-    point = _point(MIXED[0])
-    timed = dataclasses.replace(point, metrics={**point.metrics, "speedup": Measurement(value=speedup, unit="x")})
-    found = _not_slower(timed)
-    assert found.recommended is offered
-    assert ("slower than the original in the same runtime" in found.note) is not offered
-    assert _not_slower(point) is point  # not timed here

@@ -26,12 +26,22 @@ class EvenCodes:
     codes  (rows, columns) uint8
     scale  (rows, groups) float32; `zero` likewise, uint8
     group  columns that share a scale; the last group may be short
+    bits   of the codes
+    has_zeros  whether the format stores zero points; else all are the middle code
     """
 
     codes: Tensor
     scale: Tensor
     zero: Tensor
     group: int
+    bits: int
+    has_zeros: bool
+
+    def signed(self) -> tuple[Tensor, Tensor | None]:
+        """(codes, zeros) int8 around the middle code; no zeros where the format has none."""
+        half = 2 ** (self.bits - 1)
+        codes, zero = ((x.to(torch.int16) - half).to(torch.int8) for x in (self.codes, self.zero))
+        return codes, zero if self.has_zeros else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,31 +87,17 @@ class Variant:
         half = 2 ** (self.spec.weight_bits - 1)
         scale = coded.params.scale.expand(rows, coded.params.scale.shape[1]).contiguous()
         zero = coded.params.zero
+        has_zeros = zero is not None
         zero = torch.full_like(scale, half) if zero is None else zero.expand_as(scale).contiguous()
         group = coded.grid.group if scale.shape[1] > 1 else columns
         codes = coded.codes.to(torch.int16) + half
         if survives is not None:
             spread = zero.to(torch.int16).repeat_interleave(group, dim=1)[:, :columns]
             codes = torch.where(survives.reshape(rows, columns), codes, spread)
-        return EvenCodes(codes=codes.to(torch.uint8), scale=scale, zero=zero.to(torch.uint8), group=group)
-
-    def integers(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """(codes (out, n) int8, scales (out, groups) float32, zeros (out, groups) int8 or None) of a whole weight in
-        the formats "int" and "int_asym", whatever shares a scale; None for another.
-
-        `(codes - zeros) * scales`, with the scales and zeros along the rows' groups, is bit for bit `effective`.
-        """
-        if self.spec.weight_format not in ("int", "int_asym") or self.spec.weight_bits > 8 or self.spec.rank < 1.0:
-            return None
-        shape = _matrix_shape(tuple(self.effective.shape))
-        coded, survives = load_coded(self.tensors, shape, self.spec)
-        codes, zero = coded.codes, coded.params.zero
-        if zero is not None:
-            zero = (zero - 2 ** (self.spec.weight_bits - 1)).to(torch.int8).expand(shape[0], -1)
-            if survives is not None:  # of a dropped weight the code means nothing: it is what stands for zero
-                at_zero = zero.repeat_interleave(coded.grid.group, dim=1)[:, : shape[1]]
-                codes = torch.where(survives.reshape(shape), codes, at_zero)
-        return codes, coded.params.scale.expand(shape[0], -1), zero
+        return EvenCodes(
+            codes=codes.to(torch.uint8), scale=scale, zero=zero.to(torch.uint8), group=group,
+            bits=self.spec.weight_bits, has_zeros=has_zeros,
+        )  # fmt: skip
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight, and for

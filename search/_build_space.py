@@ -83,6 +83,7 @@ def build_space(
             continue
         levels = _levels(layers, section, costs, weights)
         if levels != (_NEUTRAL,):
+            _check_sums(layers, levels, task.hardware.runtime)
             groups.append(Group(name=fqns[0], layers=fqns, levels=levels))
     if not groups:
         left = f"all {len(anatomy.layers)} layers are left alone"
@@ -90,6 +91,16 @@ def build_space(
             f"[space] leaves nothing to decide: {left}; narrow space.leave, or allow more values than the neutral ones"
         )
     return SearchSpace(groups=tuple(groups))
+
+
+def _check_sums(layers: Sequence[LayerInfo], levels: Sequence[LayerSpec], runtime: str) -> None:
+    """Raises `TaskError` for what OpenVINO refuses to export, before anything is searched."""
+    summed = next((layer for layer in layers if layer.sum_after), None)
+    if runtime == "openvino" and summed and any(spec.activation_scope == "tensor" for spec in levels):
+        raise TaskError(
+            f"space.activation_scope: 'tensor' rounds what {summed.fqn} gives to a sum, and OpenVINO drops that "
+            "rounding where it fuses the sum; take 'layer', or leave the key out: it is as fast there"
+        )
 
 
 def native_scope(runtime: str) -> str:

@@ -16,6 +16,7 @@ from ..errors import ConfigError, InputError, MissingExtra, ParedownError, TaskE
 from ..evaluators import Measurement
 from ._artifact import Artifact, read_artifact
 from ._auto_runtime import AUTO
+from ._config import assignment_of
 from ._fresh import REFERENCE, Loaded, measure_fresh
 from ._plugins import Plugins
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..evaluators import Metric, Split
+    from ._agreement import Agreed
     from ._data import Splits
     from ._task import Task
 
@@ -42,6 +44,8 @@ def verify_artifact(
 
     `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
     Data, quality and bytes must be what was claimed; a latency that differs is reported and does not fail the check.
+    Outputs must be what PyTorch computes with the weights and quantizers of the artifact's config, made anew: within
+    the bound where nothing is rounded; where integers miss theirs, the reason is said.
     The original model is compared with where it can be loaded; a check says so where it cannot.
     Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
     the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
@@ -62,7 +66,7 @@ def verify_artifact(
     splits, metric = load_task_data(used), load_task_metric(used)
     with tempfile.TemporaryDirectory(prefix="paredown-") as name:
         folder = Path(name)
-        whole, why = _with_original(artifact, used, model, folder)
+        whole, agreed, why = _with_original(artifact, used, model, folder)
         measured = whole if whole is not None else _alone(artifact, used, splits.report, metric, folder)
         if not is_for_elsewhere(artifact.format):
             measured |= peak_memory_of(
@@ -71,6 +75,7 @@ def verify_artifact(
     checks = [{"name": "files", "ok": True, "detail": "every file matches its checksum"}]
     checks += _data_checks(artifact, splits)
     checks += _claim_checks(artifact, measured, metric.name)
+    checks.append(_agreement_check(artifact, agreed))
     if why:
         checks.append({"name": "original", "ok": True, "detail": f"not compared with: {why}"})
     return {
@@ -122,8 +127,9 @@ def _with_runtime(task: Task, runtime: str) -> Task:
 
 def _with_original(
     artifact: Artifact, task: Task, model: nn.Module | None, folder: Path
-) -> tuple[dict[str, Measurement] | None, str]:
-    """What is measured beside the original; or None, and why the original is not to be had."""
+) -> tuple[dict[str, Measurement] | None, Agreed | None, str]:
+    """What is measured beside the original, and how far it agrees with PyTorch; or None twice, and why the original is
+    not to be had."""
     from ..compressors import model_digest
     from ..evaluators.runtimes import ExportError
     from ._loading import load_task_model
@@ -134,7 +140,7 @@ def _with_original(
         try:
             original = load_task_model(task)
         except (TaskError, MissingExtra) as error:
-            return None, str(error)
+            return None, None, str(error)
     else:
         original = model
     if model_digest(original) != artifact.model:
@@ -142,19 +148,26 @@ def _with_original(
             f"{artifact.folder} was made from another model than the task's; give the task that it belongs to with "
             f"--task"
         )
-    prepared = prepare(task, store=folder / "store", model=model)
+    prepared = prepare(
+        task, store=folder / "store", model=model,
+        specs=lambda anatomy: assignment_of(artifact.config, anatomy).values(),
+    )  # fmt: skip
     shop = Workshop(prepared)
     try:
         reference = shop.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:
-        return None, f"it cannot be exported here ({error})"
+        return None, None, f"it cannot be exported here ({error})"
     artifacts = {REFERENCE: reference, "artifact": artifact.main_path.resolve()}
     elsewhere = is_for_elsewhere(artifact.format)
     found = shop.measure(
         artifacts, runtime=artifact.runtime, folder=folder / "fresh", throughput=not elsewhere, is_reference=elsewhere
     )["artifact"]
     _require_ran(artifact, found)
-    return judge_loaded(prepared, shop.reference, found)[0], ""
+    agreed = shop.agreed(
+        assignment_of(artifact.config, prepared.anatomy), found.outputs, artifact.main_path,
+        runtime="" if elsewhere else artifact.runtime,
+    )  # fmt: skip
+    return judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics, agreed, ""
 
 
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
@@ -206,6 +219,16 @@ def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:
     if not same:
         detail = f"the report split is another than that of the claims ({here['n']} samples; {said.get('n')} then)"
     return [{"name": "data", "ok": same, "detail": detail}]
+
+
+def _agreement_check(artifact: Artifact, agreed: Agreed | None) -> Check:
+    from ._workshop import is_for_elsewhere
+
+    if agreed is None:
+        said = f"; it says: {artifact.agreement}" if artifact.agreement else ""
+        return {"name": "agreement", "ok": True, "detail": f"not compared with PyTorch, for want of the original{said}"}
+    ok = not agreed.broken or is_for_elsewhere(artifact.format)  # those may round more than the search did
+    return {"name": "agreement", "ok": ok, "detail": agreed.text}
 
 
 def _claim_checks(artifact: Artifact, measured: Mapping[str, Measurement], quality: str) -> list[Check]:

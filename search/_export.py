@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
-from ._agreement import Agreement
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
 from ._auto_runtime import settle_runtime
 from ._config import assignment_of, config_of, read_config, with_claims
@@ -35,7 +34,7 @@ from ._workshop import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..compressors import LayerSpec
     from ._task import Task
@@ -168,11 +167,13 @@ def _make_checked(
         ]
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
-        agreement = _agree(shop, assignment, found.outputs, may_differ=elsewhere)
+        agreed = shop.agreed(assignment, found.outputs, main, runtime="" if elsewhere else runtime)
+        if agreed.broken and not elsewhere:  # a format for another device may round more than the search did
+            raise ParedownError(f"the export does not compute what PyTorch computes: {agreed.text}")
         _, plain, _, anatomy = shop.left(assignment)
         totals = prepared.devices[0].whole(anatomy, plain)
         claims = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)  # all of them modelled
-        claims |= judge_loaded(prepared, shop.reference, found)[0]
+        claims |= judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics
         stored = (
             sum(file.stat().st_size for file in (main, main.with_name(STRUCTURE_FILE)) if file.exists())
             if format == "paredown"
@@ -191,27 +192,10 @@ def _make_checked(
         point=point,
         format=format,
         facts=found.facts,
-        agreement=agreement,
+        agreement=agreed.text,
         entropy=entropy,
     )
     return out
-
-
-def _agree(shop: Workshop, assignment: Mapping[str, LayerSpec], outputs: Tensor | None, *, may_differ: bool) -> str:
-    """How far the export agrees with PyTorch. Raises `ParedownError` where it does not, and nothing explains it.
-
-    may_differ  a format for another device may round more than the search did; then it is said, and no failure
-    """
-    if outputs is None:
-        raise ParedownError("the fresh process gave no outputs")
-    expected = shop.expected(assignment)
-    if outputs.shape != expected.shape:
-        raise ParedownError(f"the export's outputs have shape {tuple(outputs.shape)}, not {tuple(expected.shape)}")
-    integer = any(spec.changes_activation for spec in assignment.values())
-    kept, found = Agreement.of(outputs, expected).verdict(integer=integer)
-    if not kept and not integer and not may_differ:
-        raise ParedownError(f"the export does not compute what PyTorch computes: {found}")
-    return found
 
 
 def _check_model(task: Task, model: nn.Module | None, format: str) -> None:

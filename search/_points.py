@@ -158,6 +158,7 @@ def _point(
         config=config_of({} if trial.kind == "original" else space.assignment(trial.candidate)),
         on_front=trial.number in chosen.front,
         note=note,
+        agreement=found.agreement if found is not None else "",
     )
 
 

@@ -32,6 +32,8 @@ class Point:
     recommended     verified, within the limits, its lead over the uniform settings confirmed on the report split, and,
                     where latency is an objective, not measured slower than the original
     note            why not, or what else is worth knowing
+    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
+                    bound that its runtime is held to, and why where it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
     """
 
@@ -44,6 +46,7 @@ class Point:
     config: Mapping[str, Any]
     on_front: bool = True
     note: str = ""
+    agreement: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +56,7 @@ class Point:
             "recommended": self.recommended,
             "on_front": self.on_front,
             "note": self.note,
+            "agreement": self.agreement,
             "metrics": {name: _brief(m) for name, m in self.metrics.items()},
             "search_metrics": {name: _brief(m) for name, m in self.search_metrics.items()},
             "config": dict(self.config),

@@ -13,12 +13,14 @@ from ._trial import Infeasible, Trial, trial_from_record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a fresh process found of one trial's artifact, on the report split. `reason` says why there is nothing."""
+    """What a fresh process found of one trial's artifact, on the report split. `reason` says why there is nothing;
+    `agreement` how far its outputs are from PyTorch's ("" in an old ledger)."""
 
     number: int
     metrics: Mapping[str, Measurement]
     scores: tuple[float, ...] = ()
     reason: str | None = None
+    agreement: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ class State:
                     metrics={name: Measurement.from_dict(m) for name, m in record["metrics"].items()},
                     scores=tuple(record["scores"]),
                     reason=record["reason"],
+                    agreement=record.get("agreement", ""),
                 )
             case "verdict":
                 values = {key: record[key] for key in Verdict.__slots__}

@@ -111,6 +111,8 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
     assignment = sitting.assignment(trial)
     try:
         metrics, scores = shop.judge(found)
+        agreed = shop.agreed(assignment, found.outputs, main, runtime=sitting.task.hardware.runtime)
+        metrics |= agreed.metrics
         metrics |= _foreseen(sitting, assignment, found)
         metrics |= _peak_memory(sitting, shop, main)
         metrics["bytes"] = Measurement(value=float(shop.stored_bytes(assignment, folder.parent)), unit="B")
@@ -118,12 +120,17 @@ def _settle(sitting: Sitting, shop: Workshop, trial: Completed, main: Path, foun
     except Exception as exception:  # a metric of the user's may raise anything; the point is then not verified
         sitting.recorder.append(_record(trial, {}, (), reason(exception)))
         return
+    if agreed.broken and trial.kind != "original":  # what is said of the original is said of the runtime
+        sitting.recorder.append(
+            _record(trial, {}, (), f"the export does not compute what PyTorch computes: {agreed.text}")
+        )
+        return
     write_artifact(
         folder, main=main, shop=shop, assignment=assignment,
         claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
-        format=_format(sitting), facts=found.facts,
+        format=_format(sitting), facts=found.facts, agreement=agreed.text,
     )  # fmt: skip
-    sitting.recorder.append(_record(trial, metrics, scores, None))
+    sitting.recorder.append(_record(trial, metrics, scores, None, agreed.text))
 
 
 def _peak_memory(sitting: Sitting, shop: Workshop, main: Path) -> dict[str, Measurement]:
@@ -177,7 +184,7 @@ def _compare(sitting: Sitting) -> None:
 
 
 def _record(
-    trial: Completed, metrics: Mapping[str, Measurement], scores: Sequence[float], why: str | None
+    trial: Completed, metrics: Mapping[str, Measurement], scores: Sequence[float], why: str | None, agreement: str = ""
 ) -> dict[str, Any]:
     return {
         "type": "verified",
@@ -185,4 +192,5 @@ def _record(
         "metrics": {name: m.to_dict(samples=name == "latency_ms") for name, m in metrics.items()},
         "scores": list(scores),
         "reason": why,
+        "agreement": agreement,
     }

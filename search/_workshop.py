@@ -13,6 +13,7 @@ from ..compressors import LayerSpec
 from ..errors import InputError, ParedownError
 from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
+from ._agreement import Agreed, Agreement
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
 from ._config import config_of
@@ -22,6 +23,7 @@ from ._plugins import Plugins
 from ._prepare import Prepared
 from ._structural_costs import structure_bytes, structure_text
 from ._structure import layers_of, structure_of
+from ._why_apart import doubt_of, why_apart
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -148,16 +150,50 @@ class Workshop:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
         return judge_loaded(self.prepared, self.reference, found)
 
-    def expected(self, assignment: Mapping[str, LayerSpec]) -> Tensor:
-        """What PyTorch computes on the report split with these weights and quantizers: the artifact must agree."""
+    def agreed(
+        self, assignment: Mapping[str, LayerSpec], outputs: Tensor | None, main: Path, *, runtime: str
+    ) -> Agreed:
+        """How far these outputs of an artifact are from what PyTorch computes on the report split with the same weights
+        and quantizers.
+
+        main, runtime  of the artifact, which is loaded once more where its kernels are to be named; "" names none
+        Raises `ParedownError` where there are none, or they have another shape.
+        """
+        with self.as_compressed(assignment) as (model, plain, anatomy):
+            expected = self.expected(model)
+            if outputs is None:
+                raise ParedownError("the fresh process gave no outputs")
+            if outputs.shape != expected.shape:
+                raise ParedownError(
+                    f"the export's outputs have shape {tuple(outputs.shape)}, not {tuple(expected.shape)}"
+                )
+            found = Agreement.of(outputs, expected)
+            integer = any(spec.changes_activation for spec in plain.values())
+            kept, text = found.verdict(integer=integer)
+            if integer and not kept:
+                report, batch = self.prepared.report, self.prepared.bench.batch_size
+                why = why_apart(main, runtime, anatomy, plain, report, doubt_of(model, report, batch, expected))
+                text = f"{text}. Why: {why}"
+        metrics = found.metrics(self.prepared.report.name)
+        return Agreed(kept=kept, broken=not kept and not integer, text=text, metrics=metrics)
+
+    @contextmanager
+    def as_compressed(
+        self, assignment: Mapping[str, LayerSpec]
+    ) -> Iterator[tuple[nn.Module, Mapping[str, LayerSpec], Anatomy]]:
+        """The resident model as it is with this assignment, in PyTorch, what its layers got, and its anatomy."""
         from ..compressors import CompressedModel
+
+        with self.repaired(assignment) as (left, plain, variants, anatomy):
+            resident = CompressedModel(left, anatomy, self.prepared.bench.calibration)
+            with resident.apply(plain, variants) as model:
+                yield model, plain, anatomy
+
+    def expected(self, model: nn.Module) -> Tensor:
+        """Its outputs on the report split."""
         from ..evaluators import ReferenceOutputs
 
-        bench = self.prepared.bench
-        with self.repaired(assignment) as (left, plain, variants, anatomy):
-            resident = CompressedModel(left, anatomy, bench.calibration)
-            with resident.apply(plain, variants) as model:
-                return ReferenceOutputs.compute(model, self.prepared.report, bench.batch_size).outputs
+        return ReferenceOutputs.compute(model, self.prepared.report, self.prepared.bench.batch_size).outputs
 
     def peak_memory(self, main: Path) -> dict[str, Measurement]:
         """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it

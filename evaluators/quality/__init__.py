@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._accuracy import ACCURACY
 from ._cosine import COSINE
 from ._divergence import divergence_per_sample, resolve_divergence
-from ._interval import summarise
+from ._interval import summarise, wilson
 from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metric_from_callable, register_metric
 from ._mse import MSE
 from ._paired import PairedResult, paired_test
@@ -33,4 +33,5 @@ __all__ = [
     "resolve_divergence",
     "summarise",
     "value_of_loss",
+    "wilson",
 ]

@@ -130,16 +130,6 @@ def _rounded(fqn: str, rounding: Rounding) -> Lowered:
     )  # fmt: skip
 
 
-def activation_qparams(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> tuple[float, int]:
-    """(scale, zero_point) of a layer's input. Raises `ConfigError` where it was not calibrated."""
-    if calibration is None:
-        raise ConfigError(
-            f"{fqn} gets {spec.activation_bits}-bit activations, but no calibration was given; calibrate the model, or "
-            "leave activation_bits at 32"
-        )
-    return calibration.qparams(fqn, spec)
-
-
 def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> nn.Module:
     """A copy of `model` in eval mode with the effective weights, and with `activation_op` before each layer that asks.
 

@@ -51,6 +51,7 @@ class OpenVinoRuntime:
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
         from ._narrow import NarrowRule
 
+        _refuse_rounded_sums(assignment, calibration)
         rule = NarrowRule(bits=(4, 8), from_size=self._narrow_from, whole=True)
         onnx_path = export_onnx(
             model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule
@@ -72,6 +73,22 @@ class OpenVinoRuntime:
         """See `Runtime.load`. Raises `IntegrityError` if the files are not a model that this version can run."""
         require("running an OpenVINO model", "openvino", "openvino")
         return OpenVinoSession(path, checked_threads(threads))
+
+
+def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calibration | None) -> None:
+    """Its convolutions take the sum behind them in, and of the quantizer between the two the clamp alone: what goes
+    into the sum is not rounded (2026.4). Raises `ExportError` naming the first layer."""
+    from ...compressors import rounding_of
+
+    for fqn, spec in assignment.items():
+        if spec.activation_scope == "tensor" and spec.changes_activation:
+            rounding = rounding_of(calibration, fqn, spec)
+            if rounding.output is not None:
+                raise ExportError(
+                    f"{fqn} is {spec.label()}, which rounds what {rounding.output_at} gives to a sum, and OpenVINO "
+                    "drops that rounding where it fuses the sum; take activation_scope 'layer', its default, which is "
+                    "as fast there"
+                )
 
 
 class OpenVinoSession:

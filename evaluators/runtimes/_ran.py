@@ -41,6 +41,19 @@ def is_integer(kernel: str) -> bool:
     )
 
 
+def where_rounded(kernels: Iterable[str]) -> str:
+    """Where these integer kernels round otherwise than PyTorch's simulation, in a clause."""
+    names = " ".join(kernels)
+    found = []
+    if any(name in names for name in ("QLinearConv", "QGemm")):
+        found.append("biases are int32 in units of input scale × weight scale, half a unit off at most")
+    if any(name in names for name in ("QLinear", "QGemm")):
+        found.append("codes come from an integer sum times one scale, where PyTorch rounds an FP32 sum")
+    else:
+        found.append("sums are exact integers, times one scale, where PyTorch sums in FP32")
+    return "; ".join(found)
+
+
 def ran_otherwise(kernels: Mapping[str, str], integer: Mapping[str, bool]) -> dict[str, str]:
     """fqn -> what is wrong, of the layers that were to run in int8 (`integer`) and did not, or the other way round."""
     found = {}

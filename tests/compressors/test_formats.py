@@ -285,11 +285,14 @@ def test_integers_times_their_scales_are_the_effective_weight(format, group, bit
     weight = normal(5, 40)
     spec = LayerSpec(weight_bits=bits, weight_format=format, group_size=group, sparsity=0.25)
     variant = compress(weight, spec, info(weight))
-    codes, scales, zeros = variant.integers()
+    even = variant.even_codes()
+    (codes, zeros), scales = even.signed(), even.scale
     assert codes.dtype == torch.int8
     assert scales.shape == (5, {0: 1, 8: 5, 16: 3, "tensor": 1}[group])
     spread = lambda rows: rows.float().repeat_interleave(16 if group == 16 else 40 // rows.shape[1], dim=1)[:, :40]
     values = codes.float() if zeros is None else codes.float() - spread(zeros)
     assert torch.equal(values * spread(scales), variant.effective)
     assert (zeros is None) == (format == "int")
-    assert compress(weight, LayerSpec(weight_bits=4, weight_format="nf4"), info(weight)).integers() is None
+    values = even.codes.float() - spread(even.zero)
+    assert torch.equal(values * spread(scales), variant.effective)
+    assert compress(weight, LayerSpec(weight_bits=4, weight_format="nf4"), info(weight)).even_codes() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +48,17 @@ def refused(*layers: LayerInfo, tied: tuple[str, ...] = (), **space: Any) -> str
     with pytest.raises(TaskError) as caught:
         space_of(*layers, tied=tied, **space)
     return str(caught.value)
+
+
+def test_openvino_is_not_asked_to_round_sums() -> None:
+    """It would refuse to export them; a layer whose output goes into none is no matter."""
+    space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": ["tensor"]}
+    on = Task.from_dict({"data": {"factory": "a:b"}, "space": space, "hardware": {"runtime": "openvino"}})
+    summed = replace(CONV, sum_after="norm")
+    with pytest.raises(TaskError, match="'tensor' rounds what conv gives to a sum, and OpenVINO drops that rounding"):
+        build_space(on, anatomy(summed))
+    build_space(on.with_overrides(['hardware.runtime="onnxruntime"']), anatomy(summed))
+    build_space(on, anatomy(CONV))
 
 
 class TestLevels:

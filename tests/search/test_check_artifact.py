@@ -296,9 +296,21 @@ class TestAgreement:
         assert (agreement.apart, agreement.same_answer, agreement.margin) == pytest.approx((0.3, 2 / 3, 0.5))
         kept, said = agreement.verdict(integer=True)
         assert not kept
-        assert said.startswith("outputs within 3.0e-01 of PyTorch's, the same answer on 66.67 %; where it differs the")
+        assert said.startswith(
+            "outputs within 3.0e-01 of PyTorch's, the same answer on 66.67 % of 3 (missed: 99.9 % is"
+        )
         assert said.endswith("led by 5.0e-01 at most")
         assert not agreement.verdict(integer=False)[0]
+        metrics = agreement.metrics("report")
+        assert metrics["runtime_apart"].value == pytest.approx(0.3)
+        assert metrics["runtime_same_answer"].value == pytest.approx(2 / 3)
+        assert metrics["runtime_same_answer"].low == pytest.approx(0.2077, abs=1e-4)  # Wilson, 2 of 3
+
+    def test_outputs_without_answers_are_compared_by_their_size(self) -> None:
+        agreement = Agreement.of(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))
+        assert (agreement.apart, agreement.same_answer, agreement.n_other) == (0.5, None, 0)
+        assert not agreement.verdict(integer=True)[0]
+        assert set(agreement.metrics("report")) == {"runtime_apart"}
 
     def test_what_keeps_the_bound(self) -> None:
         expected = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
@@ -312,12 +324,37 @@ class TestAgreement:
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = Workshop.expected
-        monkeypatch.setattr(Workshop, "expected", lambda self, assignment: expected(self, assignment) + 1.0)
+        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
         task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
             apply_config(config, task, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+    def test_an_artifact_that_computes_something_else_does_not_hold_what_it_claims(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its config says weights alone, and its file holds others; quality need not show it."""
+        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
+        apply_config(config, task, home / "last")
+        (check,) = [c for c in verify_artifact(home / "last")["checks"] if c["name"] == "agreement"]
+        assert check["ok"]
+        expected = Workshop.expected
+        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
+        found = verify_artifact(home / "last")
+        assert [c["name"] for c in found["checks"] if not c["ok"]] == ["agreement"]
+        assert not found["ok"]
+
+    def test_what_misses_its_bound_says_why(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Integers are an excuse, and it is given: how sure PyTorch is of itself, and by whose kernels it ran."""
+        expected = Workshop.expected
+        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model).flip(-1))
+        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        apply_config({"schema_version": 2, "layers": LAYERS}, task, tmp_path / "out")
+        said = read_artifact(tmp_path / "out").agreement
+        assert "(missed: 99.9 % is expected of integers); where it differs the expected answer led by" in said
+        assert "Why: PyTorch's own outputs are within" in said  # this runtime names no kernels
 
 
 def test_entropy_coding_is_for_our_own_format(home: Path, tmp_path: Path) -> None:

@@ -6,11 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import paredown
+from paredown.compressors import Anatomy, LayerSpec
+from paredown.evaluators import Split
 from paredown.evaluators.runtimes import _ran
+from paredown.evaluators.runtimes._ran import where_rounded
 from paredown.search import Task, open_run
 from paredown.search._kernels import add_kernels
+from paredown.search._why_apart import doubt_of, why_apart
+from paredown.testing import AWKWARD
 
 
 def test_kernels_stand_in_the_rows_and_what_ran_otherwise_is_named(
@@ -28,3 +35,33 @@ def test_kernels_stand_in_the_rows_and_what_ran_otherwise_is_named(
     assert list(add_kernels(run, f"t{number}", rows)) == [second]
     assert (rows[0]["ran"], rows[1]["ran"]) == ("QLinearConv", "FusedConv")
     assert add_kernels(run, "t999", rows) == {}  # never verified
+
+
+def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, inputs = AWKWARD["mlp"]()
+    anatomy, split = Anatomy.trace(model, inputs), Split("report", inputs, None)
+    first, second, last = anatomy.fqns
+    ran = {first: "QGemm", second: "FusedConv", last: "QGemm"}
+    monkeypatch.setattr(_ran, "kernels_by_layer", lambda *args, **options: ran)
+    assignment = dict.fromkeys(anatomy.fqns, LayerSpec(weight_bits=8, activation_bits=8))
+    said = why_apart(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
+    assert said.startswith(f"ran in integers: 2 QGemm ({first}, {last}); biases are int32 in units of")
+    assert f"{second} was to run in int8, and ran in FP32 as FusedConv" in said
+    assert said.endswith("; nobody is sure")
+    assert where_rounded(["MatMulIntegerToFloat"]).startswith("sums are exact integers")
+
+
+def test_doubt_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = AWKWARD["mlp"]()
+    split, own = Split("report", inputs, None), model(inputs).detach()
+    assert "within 1.0e+00 of those with sums in double" in doubt_of(model, split, 2, torch.zeros_like(own))
+    near = doubt_of(model, split, 2, own)
+    assert near.endswith("the same answer on 100.00 %")
+    assert model(inputs).dtype == torch.float32  # a copy was used
+
+    class Stubborn(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x, torch.ones(3, 8))
+
+    assert "does not run this model" in doubt_of(Stubborn(), split, 2, own)

@@ -20,6 +20,7 @@ def goals(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         found += _kwt1(results["kwt1"]["rows"])
     for name, result in results.items():
         found += _beside_the_makers(name, result["rows"])
+        found += _zeros(name, result["rows"])
     return found
 
 
@@ -64,6 +65,22 @@ def _beside_the_makers(model: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
             {"goal": f"{model}: no less accurate than {row['name']}", "got": -less, "met": less <= slack,
              "by": f"{mine['quality']:.4f} for {row['quality']:.4f}, noise {slack:.4f}"}
         )  # fmt: skip
+    return goals
+
+
+def _zeros(model: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Zeros are dense FP32 to these runtimes: their time is a tie with FP32, and whoever reads a gain there is told."""
+    goals = []
+    for row in rows:
+        plain = _one(rows, f"{row['runtime']} fp32")
+        if row["format"] not in ("2:4", "sparse90"):
+            continue
+        for key in [key for key in ("ms_1", "ms_32") if key in row and key in plain]:
+            ratio = plain[key] / row[key]
+            goals.append(
+                {"goal": f"{model}, {key.replace('ms_', 'batch ')}: {row['name']} takes FP32's time, no less",
+                 "got": ratio, "met": 1 / TIE <= ratio <= TIE, "by": row["name"]}
+            )  # fmt: skip
     return goals
 
 

@@ -182,9 +182,9 @@ def _weight_tensors(variant: Variant, spec: LayerSpec, scheme: Mapping[str, Any]
 
     from ._packed import pack_words
 
-    integers = variant.integers()
-    assert integers is not None, "other weights were left dense"
-    codes, scale, zero = integers
+    even = variant.even_codes()
+    assert even is not None, "other weights were left dense"
+    (codes, zero), scale = even.signed(), even.scale
     if scheme["format"] == INTEGER:
         found = {"weight": codes, "weight_scale": scale}
         return found | ({} if zero is None else {"weight_zero_point": zero})
@@ -198,11 +198,18 @@ def _weight_tensors(variant: Variant, spec: LayerSpec, scheme: Mapping[str, Any]
 def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -> dict[str, Tensor]:
     import torch
 
-    from .._lowering import activation_qparams
+    from ....compressors import rounding_of
 
     if not spec.needs_range:
         return {}
-    scale, zero_point = activation_qparams(fqn, spec, calibration)
+    rounding = rounding_of(calibration, fqn, spec)
+    if rounding.input is None or rounding.input_at != fqn or rounding.output is not None:
+        raise ExportError(
+            f"{fqn} is {spec.label()}: compressed-tensors rounds what a layer reads, for it alone, and "
+            f"activation_scope 'tensor' rounds {rounding.output_at or rounding.input_at} for all that read it; give "
+            "the layer activation_scope 'layer', or take the format 'onnx' or 'paredown'"
+        )
+    scale, zero_point = rounding.input
     found = {"input_scale": torch.tensor([scale])}
     if spec.activation_scheme != "symmetric":
         found["input_zero_point"] = torch.tensor([zero_point - 2 ** (spec.activation_bits - 1)], dtype=torch.int8)

@@ -48,9 +48,9 @@ class AloneWeight:
             return cls(fqn=fqn, values=_half(variant, spec), label=f"{spec.weight_format} weight, cast to FP32")
         if has_input_quantizer or spec.weight_format != "int" or len(shape) != 2:
             return None
-        integers = variant.integers()
-        assert integers is not None
-        codes, scales, _ = integers
+        even = variant.even_codes()
+        assert even is not None
+        codes, scales = even.signed()[0], even.scale
         block = int(spec.group_size) if scales.shape[1] > 1 else None
         is_int4 = spec.weight_bits <= 4
         if block is not None and (not is_int4 or shape[1] % block):

@@ -102,6 +102,10 @@ def _say_what_next(path: Path, format: str | None) -> None:
     if export is not None and export.checked_by is None:
         console.say(f"{format} is not run here, and nothing is claimed of it: docs/exports.md")
         return
+    from ..search._artifact import read_artifact
+
+    if agreement := read_artifact(path).agreement:
+        console.say(agreement)
     if export is not None:
         console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")
     console.say(f"check it: paredown verify {path}")

@@ -79,14 +79,18 @@ def explain(
     except ParedownError as error:  # the runtime may not be here, where a run is only looked at
         otherwise = {}
         console.say(f"which kernels ran is not known: {error}")
+    found = opened.state.verified.get(int(point_id.removeprefix("t")))
+    agreement = found.agreement if found else ""
     if as_json:
-        console.show_json({"point": point_id, "layers": layers, "ran_otherwise": otherwise})
+        console.show_json({"point": point_id, "layers": layers, "ran_otherwise": otherwise, "agreement": agreement})
         return
     from ._tables import layers_table
 
     console.show(layers_table(layers))
     for fqn, what in otherwise.items():
         console.say(f"{fqn} {what}")
+    if agreement:
+        console.say(agreement)
     console.say("sensitivity: divergence of the outputs with this layer alone at its level; weight error: ‖W-Ŵ‖²/‖W‖²")
 
 

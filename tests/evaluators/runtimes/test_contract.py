@@ -11,24 +11,38 @@ import pytest
 import torch
 
 from paredown.errors import InputError, MissingExtra
-from paredown.evaluators.runtimes import Session, TorchRuntime, get_runtime, list_runtimes
+from paredown.evaluators.runtimes import ExportError, Session, TorchRuntime, get_runtime, list_runtimes
+from paredown.evaluators.runtimes._onnxruntime import OnnxRuntime
 from paredown.testing import check_runtime
-
-ONNX_MODELS = ["convolutions", "grouped", "depthwise", "conv1d", "tied_weights", "shared_module", "keyword_inputs"]
+from paredown.testing._runtimes import MODELS, TREATMENTS, _Case
 
 
 def test_torch_keeps_the_contract() -> None:
     check_runtime(TorchRuntime())
 
 
-@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer", "residual"])
+@pytest.mark.parametrize("model", MODELS)
 def test_onnxruntime_keeps_the_contract(model: str) -> None:
     check_runtime(get_runtime("onnxruntime"), (model,))
 
 
-@pytest.mark.parametrize("model", ["convolutions", "depthwise", "tied_weights", "shared_module"])
+@pytest.mark.parametrize("model", MODELS)
 def test_openvino_keeps_the_contract(model: str) -> None:
     check_runtime(get_runtime("openvino"), (model,))
+
+
+@pytest.mark.parametrize("model", ["transformer", "tied_weights", "shared_module", "grouped"])
+def test_narrow_products_of_onnxruntime_keep_the_contract(model: str) -> None:
+    """By itself it takes them for wide layers only."""
+    check_runtime(OnnxRuntime(narrow_from=1), (model,))
+
+
+def test_openvino_refuses_to_round_what_goes_into_a_sum(tmp_path: Path) -> None:
+    case = _Case.make("residual", TREATMENTS["8 bits of whole tensors"])
+    with pytest.raises(
+        ExportError, match=r"blocks\.0\.second is w8 a8t, which rounds what blocks\.0\.norm2 gives to a"
+    ):
+        case.export(get_runtime("openvino"), tmp_path)
 
 
 class Wrapped:
@@ -178,3 +192,24 @@ def test_the_known_runtimes_are_listed_where_one_is_unknown() -> None:
     assert list_runtimes()[:3] == ("torch", "onnxruntime", "openvino")
     with pytest.raises(InputError, match="'tflite'; known are torch, onnxruntime, openvino"):
         get_runtime("tflite")
+
+
+class Refuses(Broken):
+    """Refuses what it may not refuse, or without a name."""
+
+    def __init__(self, treated: Callable[[Any], bool], words: str) -> None:
+        self.treated, self.words = treated, words
+
+    def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
+        if any(self.treated(spec) for spec in assignment.values()):
+            raise ExportError(self.words)
+        return super().export(model, assignment, *rest)
+
+
+def test_a_refusal_names_its_layer_and_is_no_way_out() -> None:
+    is_narrow = lambda spec: spec.weight_bits == 16
+    check_runtime(Refuses(is_narrow, "0 is FP16, and there is no kernel"), ("convolutions",))
+    with pytest.raises(AssertionError, match="a refusal must name the layer that it is about, got: no kernel"):
+        check_runtime(Refuses(is_narrow, "no kernel"), ("convolutions",))
+    with pytest.raises(AssertionError, match="it must be exported, and was refused: 0 is too much"):
+        check_runtime(Refuses(lambda spec: spec.rank < 1.0, "0 is too much"), ("convolutions",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 from torch import nn
 
-from paredown.compressors import LayerSpec
-from paredown.errors import InputError, IntegrityError
+from paredown.compressors import Anatomy, LayerSpec, calibrate, compress
+from paredown.errors import ConfigError, InputError, IntegrityError
 from paredown.evaluators.runtimes import ExportError, export_model, get_runtime
 from paredown.evaluators.runtimes.exports import NOTES_FILE
 from paredown.testing import AWKWARD
@@ -218,3 +219,23 @@ def test_transformers_loads_it_and_gives_the_same_outputs(
     apart, largest = (float(number) for number in found[found.index("apart") + 1 :][:2])
     assert largest > 0
     assert apart <= bound * largest
+
+
+def test_rounding_of_whole_tensors_is_refused_by_name(tmp_path: Path) -> None:
+    """It has one quantizer for each layer's input: what else `activation_scope` tensor rounds would be left out."""
+    model, x = AWKWARD["mlp"]()
+    anatomy = Anatomy.trace(model, x)
+    calibration = calibrate(model, [x], anatomy)
+    spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
+    variants = {"2": compress(model[2].weight.detach(), spec.weight_only, anatomy["2"])}
+    ranges = {**calibration.ranges, "2:output": calibration.ranges["4"]}
+    for place, what in ((("", "2"), "2"), (("around", ""), "around")):  # calibrations of models that have such places
+        known = replace(calibration, ranges=ranges, places={"2": place})
+        with pytest.raises(
+            ExportError, match=rf"2 is w8 a8t: compressed-tensors rounds .* 'tensor' rounds {what} for all"
+        ):
+            export_model("compressed-tensors", model, {"2": spec}, variants, known, x, tmp_path / "a")
+    with pytest.raises(ConfigError, match="2 is to be w8 a8t, whose activation_scope 'tensor' needs to know who else"):
+        export_model("compressed-tensors", model, {"2": spec}, variants, calibration, x, tmp_path / "b")
+    alone = replace(calibration, places={"2": ("", "")})
+    export_model("compressed-tensors", model, {"2": spec}, variants, alone, x, tmp_path / "c")

@@ -52,6 +52,7 @@ MODELS = (
 TREATMENTS = {
     "8-bit weights and activations": (LayerSpec(weight_bits=8, activation_bits=8),),
     "8 bits of whole tensors": (LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor"),),
+    "8 bits of each token": (LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="dynamic"),),
     "a mixture": (
         LayerSpec(rank=0.4),
         LayerSpec(weight_bits=4, sparsity=0.25),

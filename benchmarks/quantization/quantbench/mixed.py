@@ -201,7 +201,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
             },
             "quality": {"metric": subject.metric, "max_loss": 1.0},
             "hardware": {"runtime": "torch"},
-            "space": _space(uniform, budget),
+            "space": _space(uniform, budget) | {"overrides": _tied_overrides(bench)},
             "objectives": {"names": ["divergence", led_by]},
             "limits": limits,
             "search": {"seed": 0, "screen": 0},
@@ -238,3 +238,10 @@ def _space(uniform: Contender, budget: str) -> dict[str, Any]:
         formats.append("int_asym")
     widths = {bits for name in formats for bits in FORMAT_BITS[name]}
     return space | {"weight_format": formats, "weight_bits": [bits for bits in WIDTHS if bits in widths]}
+
+
+def _tied_overrides(bench: Bench) -> dict[str, Any]:
+    """What shares its weight with an embedding, whose input is whole numbers, has its input left alone too."""
+    embeddings = {layer.fqn for layer in bench.anatomy.layers if layer.kind == "embedding"}
+    tied = [fqn for group in bench.anatomy.groups if embeddings & set(group) for fqn in group]
+    return {fqn: {"activation_bits": [FLOAT_BITS]} for fqn in tied}

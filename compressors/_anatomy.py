@@ -29,7 +29,8 @@ class LayerInfo:
     input_shape   of the first call, without the batch axis; likewise `output_shape`
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
-    shared_input, sum_after  see `_readers.Readers`: where its input and output are rounded by `activation_scope` tensor
+    shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
+                  `activation_scope` tensor
     """
 
     fqn: str
@@ -44,6 +45,7 @@ class LayerInfo:
     tied_to: tuple[str, ...] = ()
     shared_input: str = ""
     sum_after: str = ""
+    relu_behind: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return dict(_listed(asdict(self)))

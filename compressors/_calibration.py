@@ -221,7 +221,8 @@ def calibrate(
             handles.append(module_at(model, fqn).register_forward_pre_hook(watcher, with_kwargs=True))
         for fqn, (_, after) in places.items():
             if after:
-                watchers[output_key(fqn)] = given = _Watcher(f"{fqn}, behind {after},")
+                relu = anatomy[fqn].relu_behind
+                watchers[output_key(fqn)] = given = _Watcher(f"{fqn}, behind {after},", positive=relu)
                 handles.append(module_at(model, after).register_forward_hook(given.see_output))
         with preserved(model), ExitStack() as stack:
             if collector is not None:
@@ -252,10 +253,11 @@ def _key(method: str, bits: int) -> str:
 
 
 class _Watcher:
-    """A forward pre-hook that remembers the extremes and an even sample of a layer's inputs."""
+    """A forward pre-hook that remembers the extremes and an even sample of a layer's inputs; `positive`: of what a ReLU
+    lets pass of them."""
 
-    def __init__(self, fqn: str) -> None:
-        self.fqn = fqn
+    def __init__(self, fqn: str, *, positive: bool = False) -> None:
+        self.fqn, self.positive = fqn, positive
         self.n = 0
         self.low = 0.0
         self.high = 0.0
@@ -273,6 +275,7 @@ class _Watcher:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
             return
         x = x.detach().reshape(-1)
+        x = x.clamp(min=0.0) if self.positive else x
         low, high = float(x.min()), float(x.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InputError(

@@ -116,7 +116,9 @@ def _other(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.changes_activation and layer.kind == "embedding":
         return "the input of an embedding is whole numbers; its activation cannot be quantized"
     if spec.activation_scope == "tensor" and not (layer.shared_input or layer.sum_after):
-        return "no other layer reads its input, and its output goes into no sum: that is activation_scope 'layer'"
+        return (
+            "no other layer reads its input, and its output goes into no sum or mean: that is activation_scope 'layer'"
+        )
     return None
 
 

@@ -1,8 +1,9 @@
-"""Who else reads what a layer takes, and whether what it gives goes into a sum.
+"""Who else reads what a layer takes, and whether what it gives goes into a sum or a mean.
 
 An integer runtime rounds tensors, and everybody who reads one gets it rounded; a quantizer of ours stands before one
 layer. Around a residual sum the two differ: the layer before it needs its output rounded (or there is no integer kernel
-for it), and the path around the block reads what the block's first layer reads. Found in one pass by the identity of
+for it), and the path around the block reads what the block's first layer reads. So it is
+with a mean over the positions, which computes in floating point. Found in one pass by the identity of
 tensors, so a view, or a sum of a sum, is not seen: the layer is then left with its own quantizer, which is slower and
 no less right.
 """
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _SUMS = ("aten::add", "aten::add_")
+_RELUS = ("aten::relu", "aten::relu_")
+_SLICE = "aten::slice"
+_MEANS = ("aten::mean", "aten::avg_pool1d", "aten::avg_pool2d", "aten::_adaptive_avg_pool2d")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -28,11 +32,13 @@ class Readers:
     shared_input  fqn of the outermost module around the layer that is given the very tensor that the layer takes, where
                   something else reads that tensor too; "" where the layer alone does
     sum_after     fqn of the module whose output (the layer's own, or that of the batch norm behind it) goes into a sum
-                  and nowhere else; "" where there is none
+                  and nowhere else, or into a mean, there or behind a ReLU; "" where there is none
+    relu_behind   whether a ReLU is between that module and the mean: only what it lets pass needs codes
     """
 
     shared_input: str = ""
     sum_after: str = ""
+    relu_behind: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +46,16 @@ class _Read:
     """A tensor that a module was given or gave, and the operations that took it."""
 
     tensor: Tensor
-    operations: list[tuple[str, bool]] = field(default_factory=list)
-    """(name, whether it is a sum of two tensors of one shape)"""
+    operations: list[_Operation] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operation:
+    """is_sum: of two tensors of one shape. given: the key of what came out, of a ReLU and a slice."""
+
+    name: str
+    is_sum: bool = False
+    given: tuple[int, int] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +103,8 @@ class ReaderWatch:
         calls = [call for call in self._calls if call.fqn == fqn]
         if len(calls) != 1:  # a shared module reads several tensors
             return Readers()
-        return Readers(shared_input=self._shared_input(calls[0]), sum_after=self._sum_after(calls[0]))
+        after, relu = self._sum_after(calls[0])
+        return Readers(shared_input=self._shared_input(calls[0]), sum_after=after, relu_behind=relu)
 
     def _seen(self, value: object) -> tuple[int, int] | None:
         """A key of the tensor as it is now: who writes into it makes it another."""
@@ -106,15 +121,26 @@ class ReaderWatch:
         outermost = next(around, None)  # a module is entered before those inside
         return outermost.fqn if outermost is not None and self._runs_once(outermost.fqn) else ""
 
-    def _sum_after(self, call: _Call) -> str:
+    def _sum_after(self, call: _Call) -> tuple[str, bool]:
         last = call
         norm = next((c for c in self._calls if c.taken == call.given and self._is_norm(c.fqn)), None)
         if norm is not None and call.given is not None and len(self._reads[call.given].operations) == 1:
             last = norm
         if last.given is None or not self._runs_once(last.fqn):
-            return ""
+            return "", False
         operations = self._reads[last.given].operations
-        return last.fqn if len(operations) == 1 and operations[0][1] else ""
+        if (len(operations) == 1 and operations[0].is_sum) or self._goes_into_means(last.given):
+            return last.fqn, False
+        behind = operations[0].given if len(operations) == 1 and operations[0].name in _RELUS else None
+        return (last.fqn, True) if behind is not None and self._goes_into_means(behind) else ("", False)
+
+    def _goes_into_means(self, key: tuple[int, int]) -> bool:
+        """Whether all that reads it is a mean, or a slice of which that holds."""
+        operations = self._reads[key].operations
+        return bool(operations) and all(
+            op.name in _MEANS or (op.name == _SLICE and op.given is not None and self._goes_into_means(op.given))
+            for op in operations
+        )
 
     def _is_norm(self, fqn: str) -> bool:
         return isinstance(self._model.get_submodule(fqn), _NORMS)
@@ -136,13 +162,19 @@ class _Operations(TorchDispatchMode):
         self._reads = reads
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = list(_tensors(args))
-        is_sum = func._schema.name in _SUMS and len(tensors) == 2 and tensors[0].shape == tensors[1].shape
-        for tensor in tensors:
-            read = self._reads.get((id(tensor), tensor._version))
-            if read is not None and func._schema.name != "aten::detach":
-                read.operations.append((func._schema.name, is_sum))
-        return func(*args, **(kwargs or {}))
+        name, tensors = func._schema.name, list(_tensors(args))
+        is_sum = name in _SUMS and len(tensors) == 2 and tensors[0].shape == tensors[1].shape
+        known = [self._reads.get((id(tensor), tensor._version)) for tensor in tensors]
+        output = func(*args, **(kwargs or {}))
+        given = None
+        if any(known) and (name in _RELUS or name == _SLICE):
+            # A slice counts the versions of what it is a slice of; what is written to is another from now on.
+            given = (id(output), (tensors[0] if name == _SLICE else output)._version + name.endswith("_"))
+            self._reads.setdefault(given, _Read(output))
+        for read in known:
+            if read is not None and name != "aten::detach":
+                read.operations.append(_Operation(name=name, is_sum=is_sum, given=given))
+        return output
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

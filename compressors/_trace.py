@@ -101,6 +101,7 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
         shared_input=readers.shared_input,
         sum_after=readers.sum_after,
+        relu_behind=readers.relu_behind,
     )
 
 

@@ -130,10 +130,13 @@ def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
 
 
 def check_reachable(
-    task: Task, least: Mapping[str, float], most: Mapping[str, float], *, predicted: bool = False
-) -> None:
+    task: Task, least: Mapping[str, float], most: Mapping[str, float], *, profile: str | None = None,
+    predicted: bool = False,
+) -> None:  # fmt: skip
     """Refuse limits that no candidate can keep: `least` and `most` are the bounds of each cost over the whole space.
 
+    profile    of the device whose costs these are; None: the task's first
+    predicted  whether its latency is, from measurements
     Only for costs that are known without running anything. Raises `TaskError` naming the limit and the bound.
     """
     for name, limit in task.cost_limits.items():
@@ -145,7 +148,7 @@ def check_reachable(
             how = (
                 "predicted from measurements"
                 if predicted and name == "latency_ms"
-                else f"modelled from the profile {task.hardware.profile_name}"
+                else f"modelled from the profile {profile or task.hardware.profile_name}"
             )
             by = f" ({how})" if name in MODELLED else ""
             raise TaskError(

@@ -187,6 +187,12 @@ def at(name: str, device: str | None) -> str:
     return name if device is None else f"{name}@{device}"
 
 
+def seen_on(values: Mapping[str, float], device: str | None) -> dict[str, float]:
+    """What is alike everywhere, and what depends on the device by its plain name; None: the first."""
+    alike = {name: value for name, value in values.items() if "@" not in name and name not in MODELLED}
+    return alike | {name: values[at(name, device)] for name in MODELLED if at(name, device) in values}
+
+
 def base_name(name: str) -> str:
     return name.partition("@")[0]
 

@@ -63,8 +63,10 @@ def search(
     ray_address  of a running Ray cluster
     progress     called with a `Progress` now and then
 
-    Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits, `Interrupted` when
-    stopped by a signal: what was found so far is kept, and `resume` goes on.
+    Of several devices the first on which points meet the limits has its front given back.
+
+    Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
+    `Interrupted` when stopped by a signal: what was found so far is kept, and `resume` goes on.
     """
     task = as_task(task)
     if model is None and task.model is None:
@@ -129,10 +131,11 @@ def _drive(
         recorder.say("report")
         _end(recorder, mirrors, "done")
     recorder.say("done")
-    front = run.front()
-    if front.nearest is not None:
-        raise LimitsNotMet(f"no point meets the limits; {front.nearest}. The run is in {run.path}")
-    return front
+    fronts = [run.front(), *(run.front(profile=name) for name in run.state.facts.get("profiles", [])[1:])]
+    for front in fronts:
+        if front.nearest is None:
+            return front
+    raise LimitsNotMet(f"no point meets the limits; {fronts[0].nearest}. The run is in {run.path}")
 
 
 def _search(sitting: Sitting, mirrors: Mirrors) -> None:

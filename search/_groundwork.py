@@ -14,7 +14,7 @@ from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
 from ._contenders import FROM as MANY
 from ._contenders import contenders
-from ._devices import remarks_on, static_measurements
+from ._devices import remarks_on, seen_on, static_measurements
 from ._environment import environment
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
@@ -72,7 +72,7 @@ def build_store(sitting: Sitting) -> None:
     take_latency_table(sitting)
     least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
     least.pop("memory_bytes", None)  # its rows are a guess and no bound
-    check_reachable(sitting.task, least, sitting.original_costs, predicted=sitting.latency is not None)
+    _check_limits(sitting, least)
     _write_facts(sitting, sizes, errors)
 
 
@@ -84,6 +84,22 @@ def _build_error(fqn: str, why: str) -> ParedownError:
     if kind == OSError.__name__:
         return ParedownError(f"the variants of {fqn} could not be stored: {text}")
     return TaskError(f"layer {fqn} cannot be compressed: {why}; leave it alone with [space] leave = [{fqn!r}]")
+
+
+def _check_limits(sitting: Sitting, least: Mapping[str, float]) -> None:
+    """Limits that nothing keeps on any device end the search; those that nothing keeps on some of them are said."""
+    refused: dict[str, TaskError] = {}
+    for n, device in enumerate(sitting.prepared.devices):
+        name = device.profile.name
+        low, most = (seen_on(values, name if n else None) for values in (least, sitting.original_costs))
+        try:
+            check_reachable(sitting.task, low, most, profile=name, predicted=n == 0 and sitting.latency is not None)
+        except TaskError as why:
+            refused[name] = why
+    if len(refused) == len(sitting.prepared.devices):
+        raise next(iter(refused.values()))
+    for name, why in refused.items():
+        sitting.recorder.note(f"no candidate can keep the limits on {name}: {why}")
 
 
 def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:

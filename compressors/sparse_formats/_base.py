@@ -30,6 +30,10 @@ Stream = tuple[Ints, int]
 """Numbers and their width in bits."""
 
 
+_PIECE = 1 << 17
+"""Positions that are looked at together."""
+
+
 class Pattern:
     """Which entries of a matrix are not zero, and what several formats want to know of that."""
 
@@ -46,7 +50,7 @@ class Pattern:
     @cached_property
     def flat(self) -> Slots:
         """Positions of the nonzeros, ascending."""
-        return np.flatnonzero(self.mask).astype(np.int64)
+        return np.flatnonzero(self.mask).astype(np.int64, copy=False)
 
     @property
     def n(self) -> int:
@@ -71,9 +75,16 @@ class Pattern:
         return Pattern(np.ascontiguousarray(self.mask.T))
 
     @cached_property
-    def gaps(self) -> Ints:
-        """From each nonzero to the one before it; of the first from position -1."""
-        return np.diff(self.flat, prepend=-1)
+    def gap_counts(self) -> Ints:
+        """How often nonzeros are so far from the one before, by distance; the first from position -1. In pieces: of a
+        large matrix whose every entry counts, all gaps at once are eight times its mask."""
+        counts, before = np.zeros(1, dtype=np.int64), -1
+        for start in range(0, self.n, _PIECE):
+            piece = self.flat[start : start + _PIECE]
+            found = np.bincount(np.diff(piece, prepend=before), minlength=len(counts))
+            found[: len(counts)] += counts
+            counts, before = found, int(piece[-1])
+        return counts
 
     @cached_property
     def is_clustered(self) -> bool:

@@ -45,8 +45,10 @@ class Dia:
 
 def _offsets(pattern: Pattern) -> Ints:
     n_rows, n_columns = pattern.shape
-    rows, columns = np.divmod(pattern.flat, n_columns)
-    return np.flatnonzero(np.bincount(columns - rows + n_rows - 1, minlength=1))
+    holds = np.zeros(max(n_rows + n_columns - 1, 0), dtype=np.bool_)
+    for row, mask in enumerate(pattern.mask):
+        holds[n_rows - 1 - row :][:n_columns] |= mask
+    return np.flatnonzero(holds)
 
 
 def _lengths(offsets: Ints, shape: Shape) -> Ints:

@@ -25,7 +25,7 @@ class Gaps:
     number = 9
 
     def plans(self, pattern: Pattern) -> Iterator[Plan]:
-        histogram = np.bincount(pattern.gaps) if pattern.n else np.zeros(1, dtype=np.int64)
+        histogram = pattern.gap_counts
         beyond = np.arange(len(histogram)) - 1
         for bits in _WIDTHS:
             n_slots = pattern.n + int(histogram @ np.maximum(beyond >> bits, 0))
@@ -34,7 +34,7 @@ class Gaps:
                 return
 
     def encode(self, pattern: Pattern, choice: int) -> Encoded:
-        beyond = pattern.gaps - 1
+        beyond = np.diff(pattern.flat, prepend=-1) - 1
         steps = np.full(pattern.n + int((beyond >> choice).sum()), (1 << choice) - 1, dtype=np.int64)
         steps[np.cumsum((beyond >> choice) + 1) - 1] = beyond & ((1 << choice) - 1)
         return Encoded(

@@ -32,8 +32,7 @@ class Nm:
             m = 1 << log_m
             if m > n_columns:
                 return
-            counts = np.add.reduceat(pattern.mask, np.arange(0, n_columns, m), axis=1, dtype=np.int32)
-            n = int(counts.max(initial=0))
+            n = int(_groups(pattern.mask, m).sum(axis=1, dtype=np.uint8).max(initial=0))
             if n == 0 or 2 * n > m:
                 continue  # a bitmap says it in no more bits
             n_slots = n_rows * (n_columns // m * n + min(n, n_columns % m))
@@ -67,7 +66,8 @@ class Nm:
 
 def _groups(mask: Mask, m: int) -> Mask:
     """(R * groups, M); what is behind the end of a row is False."""
-    return np.pad(mask, ((0, 0), (0, -mask.shape[1] % m))).reshape(-1, m)
+    behind = -mask.shape[1] % m
+    return (np.pad(mask, ((0, 0), (0, behind))) if behind else mask).reshape(-1, m)
 
 
 def _joined(places: NDArray[np.intp], log_m: int) -> Stream:

@@ -24,28 +24,26 @@ class Credit:
     """
 
     def __init__(self) -> None:
-        self._places: list[FloatArray] = []
-        self._promised: list[float] = []
-        self._kept: list[float] = []
+        self._places: FloatArray | None = None
+        self._promised = np.zeros(0)
+        self._kept = np.zeros(0)
 
     def add(self, place: FloatArray, promised: float, kept: float) -> None:
         """One trial that was foreseen at `place` (objectives,), in the scale of progress; no promise counts nothing."""
         if promised <= 0.0 or not np.isfinite(place).all():
             return
-        self._places.append(place)
-        self._promised.append(promised)
-        self._kept.append(max(kept, 0.0))
-        for told in (self._places, self._promised, self._kept):
-            del told[:-WINDOW]
+        places = np.zeros((0, len(place))) if self._places is None else self._places
+        self._places = np.concatenate([places, place[None, :]])[-WINDOW:]
+        self._promised = np.append(self._promised, promised)[-WINDOW:]
+        self._kept = np.append(self._kept, max(kept, 0.0))[-WINDOW:]
 
     def factor(self, places: FloatArray, span: FloatArray) -> FloatArray:
         """What a promise is worth at each of the places (n, objectives): 1 where nothing is known, shape (n,)."""
-        if not self._places:
+        if self._places is None:
             return np.ones(len(places))
-        known, promised, kept = np.stack(self._places), np.array(self._promised), np.array(self._kept)
-        apart = np.zeros((len(places), len(known)))
-        for j in range(known.shape[1]):
-            apart += np.square((places[:, j, None] - known[None, :, j]) / (REACH * span[j]))
+        apart = np.zeros((len(places), len(self._places)))
+        for j in range(self._places.shape[1]):
+            apart += np.square((places[:, j, None] - self._places[None, :, j]) / (REACH * span[j]))
         near = np.exp(-0.5 * apart)
-        prior = PRIOR * float(np.median(promised))
-        return np.asarray(np.minimum((prior + near @ kept) / (prior + near @ promised), MOST))
+        prior = PRIOR * float(np.median(self._promised))
+        return np.asarray(np.minimum((prior + near @ self._kept) / (prior + near @ self._promised), MOST))

@@ -251,8 +251,8 @@ class EvolutionSearcher:
         self._fit()
         if not self._is_derived:
             self._derive()
-        pool, predicted = self._pool(rng)
-        for row in self._screen(predicted, rng):
+        pool, predicted, awaited = self._pool(rng)
+        for row in self._screen(predicted, awaited, rng):
             if (levels := tuple(pool[row].tolist())) not in self._known:
                 return levels
         best = self._archive.elite()[0]
@@ -301,15 +301,18 @@ class EvolutionSearcher:
             mothers[from_sweep] = self._swept[rng.integers(0, len(self._swept), size=from_sweep.size)]
         return offspring(mothers, self._archive.levels[order[partners]], steps, rng)
 
-    def _pool(self, rng: np.random.Generator) -> tuple[LevelArray, FloatArray]:
-        """Children and swept ones, shape (n, groups), and what is foreseen of them, shape (n, metrics)."""
+    def _pool(self, rng: np.random.Generator) -> tuple[LevelArray, FloatArray, FloatArray]:
+        """Children and swept ones, shape (n, groups); what is foreseen of them, shape (n, metrics), and of those that
+        are still out, (m, metrics)."""
+        out = _rows(list(self._pending)[-N_PENDING:], len(self._n_levels))
         children = self._breed(rng)
         pool = np.concatenate([children, self._swept])
-        predicted = np.concatenate([self._surrogate.predict(children), self._swept_predicted])
+        foreseen, awaited = np.split(self._surrogate.predict(np.concatenate([children, out])), [len(children)])
+        predicted = np.concatenate([foreseen, self._swept_predicted])
         keep = self._budget.keeps(pool)
-        return (pool[keep], predicted[keep]) if keep.any() else (pool, predicted)
+        return (pool[keep], predicted[keep], awaited) if keep.any() else (pool, predicted, awaited)
 
-    def _screen(self, predicted: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _screen(self, predicted: FloatArray, awaited: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
         """The order in which the pool is worth trying."""
         shuffled = rng.permutation(len(predicted))
         if not self._surrogate.ready or rng.random() < self._share_unscreened():
@@ -317,8 +320,7 @@ class EvolutionSearcher:
         best = self._archive.front if self._archive.front.size else self._archive.elite()
         n = len(self._context.objectives)
         reference = self._surrogate.scale(self._archive.values[best])
-        out = _rows(list(self._pending)[-N_PENDING:], len(self._n_levels))
-        reference = np.concatenate([reference, self._surrogate.predict(out)[:, :n]])
+        reference = np.concatenate([reference, awaited[:, :n]])
         predicted = predicted[shuffled]
         worth = gain(predicted[:, :n], reference, self._noise_in_scale(n))
         span = np.ptp(reference, axis=0)

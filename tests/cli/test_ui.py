@@ -50,7 +50,7 @@ def test_mlflow_knows_these_options():
 def serve_in_a_process(run_dir, port, server):
     """`paredown ui` in a process of its own, with `server` (code) in place of MLflow's."""
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job's shell ignores it
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
         "import sys; from paredown.cli import _ui, main; "
         f"_ui.command = lambda uri, port: [sys.executable, '-c', {server!r}, str(port)]; "
         f"sys.exit(main(['ui', {str(run_dir)!r}, '--port', '{port}']))"

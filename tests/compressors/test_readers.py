@@ -55,8 +55,76 @@ def test_a_tensor_that_was_written_to_is_another() -> None:
     assert found(Changed().eval(), torch.randn(1, 2, 3, 3)) == {"inner.conv": ("", "")}
 
 
+class Pooled(nn.Module):
+    """What a layer gives goes through a ReLU into a mean."""
+
+    def __init__(self, relu: nn.Module, pool: nn.Module) -> None:
+        super().__init__()
+        self.first, self.last, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)
+        self.relu, self.pool, self.head = relu, pool, nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.norm(self.last(torch.relu(self.first(x)))))
+        output: Tensor = self.head(self.pool(x).flatten(1))
+        return output
+
+
+class Sliced(nn.Module):
+    def __init__(self, *, twice: bool = False) -> None:
+        super().__init__()
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x[:, :, :2].mean(dim=(2, 3))
+        return mean + x.amax(dim=(2, 3)) if self.twice else mean
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True)])
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(4), Sliced()])
+def test_a_mean_behind_a_relu(relu: nn.Module, pool: nn.Module) -> None:
+    model = Pooled(relu, pool).eval()
+    layers = Anatomy.trace(model, torch.randn(1, 3, 8, 8))
+    assert [(x.sum_after, x.relu_behind) for x in layers.layers] == [("", False), ("norm", True), ("", False)]
+
+
+def test_a_mean_of_the_output_itself_and_other_readers() -> None:
+    def places(relu: nn.Module, pool: nn.Module) -> tuple[str, bool]:
+        layer = Anatomy.trace(Pooled(relu, pool).eval(), torch.randn(1, 3, 8, 8))["last"]
+        return layer.sum_after, layer.relu_behind
+
+    assert places(nn.Identity(), nn.AdaptiveAvgPool2d(1)) == ("norm", False)
+    assert places(nn.ReLU(), Sliced(twice=True)) == ("", False)  # something else reads it in floating point
+    assert places(nn.ReLU(), nn.AdaptiveMaxPool2d(1)) == ("", False)
+    assert places(nn.GELU(), nn.AdaptiveAvgPool2d(1)) == ("", False)
+
+
+def test_what_a_relu_lets_pass_has_all_the_codes() -> None:
+    """By hand: codes from 0 to 255 for 0 to the largest; what is below rounds to 0, as the ReLU makes it."""
+    torch.manual_seed(0)
+    model, inputs = Pooled(nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval(), torch.randn(4, 3, 8, 8)
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, tensors=True)
+    seen: dict[str, Tensor] = {}
+    handle = model.norm.register_forward_hook(lambda module, args, output: seen.update(norm=output))
+    with torch.no_grad():
+        model(inputs)
+        handle.remove()
+        handle = model.relu.register_forward_hook(lambda module, args, output: seen.update(rounded=output))
+        scale, zero = calibration.qparams("last:output", TENSOR)
+        assert (scale, zero) == (pytest.approx(float(seen["norm"].max()) / 255), 0)
+        with CompressedModel(model, anatomy, calibration).apply(
+            {"last": LayerSpec(activation_bits=8, activation_scope="tensor")}, {}
+        ):
+            model(inputs)
+    handle.remove()
+    assert float(seen["norm"].min()) < 0
+    rounded = seen["rounded"] / scale
+    torch.testing.assert_close(rounded, rounded.round(), atol=1e-3, rtol=0)
+    assert 200 < float(rounded.max()) < 256
+
+
 def test_models_without_sums_have_none() -> None:
-    for name in ("mlp", "convolutions", "depthwise", "shared_module"):
+    for name in ("mlp", "depthwise", "shared_module"):
         assert set(found(*AWKWARD[name]()).values()) == {("", "")}
 
 

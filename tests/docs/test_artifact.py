@@ -152,7 +152,7 @@ def test_zeros_of_a_single_rank_are_positive(read: Any, tmp_path: Path, form: st
 
 @pytest.mark.parametrize("seed", range(12))
 def test_three_factors_that_cancel(read: Any, tmp_path: Path, seed: int) -> None:
-    """With zeros and one scale for all, sums of the first two factors come out as 0 or as 1e-19, as they are ordered."""
+    """With zeros and one scale for all, sums of the first two factors are 0 or 1e-19, as they are ordered."""
     path = tmp_path / "model.safetensors"
     torch.manual_seed(seed)
     model, fresh = nn.Sequential(nn.Conv2d(24, 24, 3)), nn.Sequential(nn.Conv2d(24, 24, 3))

@@ -158,6 +158,24 @@ def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.Mon
         search(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
 
 
+@pytest.mark.parametrize("first", [CHIP, SERVER])
+def test_a_limit_that_one_device_alone_can_keep(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is named first: the search goes on for the one, and says of the other that nothing will do."""
+    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    profiles = [first, SERVER if first == CHIP else CHIP]
+    hardware = {"runtime": "torch", "profile": profiles}
+    limited = task(hardware=hardware, limits={"latency_ms": {"max": 0.02}}, budget={"trials": 2})
+    front = search(limited, out=tmp_path / "run", workers=0)
+    assert front.profile == SERVER
+    assert any(point.on_front for point in front.points)
+    said = [note for note in open_run(tmp_path / "run").state.notes if note.startswith("no candidate can keep")]
+    assert len(said) == 1
+    assert f"on {CHIP}: limits.latency_ms: at most 0.02" in said[0]
+    assert f"modelled from the profile {CHIP}" in said[0]
+    with pytest.raises(TaskError, match=f"modelled from the profile {first}"):
+        search(task(hardware=hardware, limits={"latency_ms": {"max": 1e-9}}), out=tmp_path / "none", workers=0)
+
+
 def test_resolve_answers_for_each_of_them(run: Run) -> None:
     original = run.front(profile=CHIP).original.metrics["energy_mj"].value
     found = resolve(run, limits="energy_mj<=60%", profile=CHIP)

@@ -35,7 +35,7 @@ def memory() -> dict[str, Any]:
 
 def _in_a_process(mode: str, folder: str) -> dict[str, float]:
     command = [sys.executable, "-m", "searchbench.measure_memory", mode, folder]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     found: dict[str, float] = json.loads(output.stdout.splitlines()[-1])
     return found
 
@@ -49,6 +49,7 @@ def _child(mode: str, folder: Path) -> None:
     from paredown.search._bench import Bench, Worker
     from paredown.search._plugins import Plugins
     from paredown.search._space import Group, SearchSpace
+    from paredown.search._task_sections import RepairSection
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -62,6 +63,7 @@ def _child(mode: str, folder: Path) -> None:
         model=model, anatomy=anatomy, calibration=Calibration(ranges={}), space=space, split=split,
         reference=ReferenceOutputs.compute(model, split), metric=get_metric("accuracy"), divergence="kl",
         store=folder, batch_size=N_SAMPLES, plugins=Plugins(references=(), base_dir=folder),
+        repair=RepairSection(),
     )  # fmt: skip
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     loaded = _status()["RssAnon"] - start["RssAnon"]

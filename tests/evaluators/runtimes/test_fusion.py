@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress, module_at
+from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
 from paredown.evaluators.runtimes import ExportError
 from paredown.evaluators.runtimes._onnx_export import export_onnx
 from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
@@ -41,6 +42,39 @@ def test_attention_over_three_axes_is_written(tmp_path: Path) -> None:
     model, x = Attention().eval(), torch.randn(3, 5, 6)
     output = OnnxRuntimeSession(export_onnx(model, {}, {}, None, x, tmp_path), 1).run(x)
     torch.testing.assert_close(output, model(x).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) -> None:
+    """What its ReLU lets pass is rounded, as its scope says; the mean itself stays in FP32."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.norm(self.last(torch.relu(self.first(x)))))
+            output: Tensor = self.head((x[:, :, :2] if sliced else x).mean(dim=(2, 3)))
+            return output
+
+    torch.manual_seed(0)
+    model, inputs = Pooled().eval(), torch.randn(5, 3, 8, 8)
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, tensors=True)
+    of_layer = LayerSpec(weight_bits=8, activation_bits=8)
+    specs = dict.fromkeys(anatomy.fqns, of_layer) | {"last": replace(of_layer, activation_scope="tensor")}
+    variants = {fqn: compress(module_at(model, fqn).weight.detach(), s, anatomy[fqn]) for fqn, s in specs.items()}  # type: ignore[operator]
+    with CompressedModel(model, anatomy, calibration).apply(specs, variants), torch.no_grad():
+        expected = model(inputs)
+    session = OnnxRuntimeSession(
+        export_onnx(model, specs, variants, calibration, inputs, tmp_path), 1, tmp_path / "o.onnx"
+    )
+    torch.testing.assert_close(session.run(inputs), expected, atol=1e-3, rtol=1e-3)
+    ran = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
+    assert ran.count("QLinearConv") == 2
+    assert not {"Conv", "FusedConv", "BatchNormalization"} & set(ran)
 
 
 def test_no_quantizer_stands_between_a_convolution_a_sum_and_its_relu(tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ class KvCache:
             ) from error
         CacheLayerMixin.register(_Kept)  # it asks of which kind its layers are
         self._layers = [_Kept(spec) for _ in range(n_layers)]
-        self._cache: Any = Cache(layers=list(self._layers))
+        layers: Any = list(self._layers)
+        self._cache: Any = Cache(layers=layers)
 
     def as_argument(self, model: nn.Module) -> dict[str, Any]:
         """What `forward` takes it as: `cache` in transformers 5.24, `past_key_values` before."""

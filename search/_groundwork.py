@@ -98,8 +98,8 @@ def _check_limits(sitting: Sitting, least: Mapping[str, float]) -> None:
             refused[name] = why
     if len(refused) == len(sitting.prepared.devices):
         raise next(iter(refused.values()))
-    for name, why in refused.items():
-        sitting.recorder.note(f"no candidate can keep the limits on {name}: {why}")
+    for name, refusal in refused.items():
+        sitting.recorder.note(f"no candidate can keep the limits on {name}: {refusal}")
 
 
 def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:

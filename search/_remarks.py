@@ -64,6 +64,6 @@ def kv_cache_remark(model: nn.Module, bits: int, tokens: int = 1024) -> str:
 
     ours, plain = (kv_cache_bytes(model, KvCacheSpec(bits=width), tokens) for width in (bits, 32))
     return (
-        f"keys and values of {tokens} tokens take {ours} bytes in {bits} bits, and {plain} in FP32; every trial and the "
-        "original run so"
+        f"keys and values of {tokens} tokens take {ours} bytes in {bits} bits, and {plain} in FP32; every "
+        "trial and the original run so"
     )

@@ -160,6 +160,8 @@ def _compressed(bench: Bench, name: str, budget: str) -> Contender:
     if activations:
         fields["activation_bits"] = activation_bits
     assignment, variants, _ = bench.compressed(LayerSpec(**fields))
+    tied = _tied(bench)  # as the search may have them, or the budget in BOPs would be one that it cannot spend
+    assignment = {fqn: spec.weight_only if fqn in tied else spec for fqn, spec in assignment.items()}
     return contender_of(bench, name, assignment, variants)
 
 
@@ -201,7 +203,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
             },
             "quality": {"metric": subject.metric, "max_loss": 1.0},
             "hardware": {"runtime": "torch"},
-            "space": _space(uniform, budget) | {"overrides": _tied_overrides(bench)},
+            "space": _space(uniform, budget) | {"overrides": {f: {"activation_bits": [FLOAT_BITS]} for f in _tied(bench)}},
             "objectives": {"names": ["divergence", led_by]},
             "limits": limits,
             "search": {"seed": 0, "screen": 0},
@@ -240,8 +242,7 @@ def _space(uniform: Contender, budget: str) -> dict[str, Any]:
     return space | {"weight_format": formats, "weight_bits": [bits for bits in WIDTHS if bits in widths]}
 
 
-def _tied_overrides(bench: Bench) -> dict[str, Any]:
-    """What shares its weight with an embedding, whose input is whole numbers, has its input left alone too."""
+def _tied(bench: Bench) -> set[str]:
+    """What shares its weight with an embedding, whose input is whole numbers: its input is left alone too."""
     embeddings = {layer.fqn for layer in bench.anatomy.layers if layer.kind == "embedding"}
-    tied = [fqn for group in bench.anatomy.groups if embeddings & set(group) for fqn in group]
-    return {fqn: {"activation_bits": [FLOAT_BITS]} for fqn in tied}
+    return {fqn for group in bench.anatomy.groups if embeddings & set(group) for fqn in group}

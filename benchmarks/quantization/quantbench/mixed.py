@@ -204,7 +204,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
             },
             "quality": {"metric": subject.metric, "max_loss": 1.0},
             "hardware": {"runtime": "torch"},
-            "space": _space(uniform, budget) | {"overrides": {fqn: plain for fqn in _tied(bench)}},
+            "space": _space(uniform, budget) | {"overrides": dict.fromkeys(_tied(bench), plain)},
             "objectives": {"names": ["divergence", led_by]},
             "limits": limits,
             "search": {"seed": 0, "screen": 0},

@@ -175,7 +175,12 @@ class LayerSpec:
         activation, which is clamped to fewer codes of an 8-bit one.
         """
         weight = self.weight_bits if self.is_plain_int else FLOAT_BITS
-        return weight, 8 if self.needs_range else FLOAT_BITS
+        return weight, 8 if self.needs_range or self.is_dynamic_int8 else FLOAT_BITS
+
+    @property
+    def is_dynamic_int8(self) -> bool:
+        """Whether integer kernels can take it without a calibrated range: each token's is found when it runs."""
+        return self.is_plain_int and self.activation_bits == 8 and self.activation_scheme == "dynamic"
 
     @property
     def weight_only(self) -> LayerSpec:

@@ -14,6 +14,7 @@ from ._measurement import Measurement, Source
 if TYPE_CHECKING:
     from ._costs import Cost, bops, macs
     from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
+    from ._kv_cache import KvCacheSpec, kv_cache_bytes, with_kv_cache
     from ._lowered import lowered_as
     from ._modelled import LayerRoofline, ModelledLatency, modelled_latency_ms, roofline
     from ._preserved import preserved
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "._costs": ("Cost", "bops", "macs"),
     "._evaluate": ("Scores", "evaluate_outputs", "evaluate_parts", "evaluate_split"),
+    "._kv_cache": ("KvCacheSpec", "kv_cache_bytes", "with_kv_cache"),
     "._lowered": ("lowered_as",),
     "._modelled": ("LayerRoofline", "ModelledLatency", "modelled_latency_ms", "roofline"),
     "._preserved": ("preserved",),
@@ -85,6 +87,7 @@ __all__ = [
     "ActivationGraph",
     "Cost",
     "Inputs",
+    "KvCacheSpec",
     "LatencySamples",
     "LayerRoofline",
     "Measurement",
@@ -111,6 +114,7 @@ __all__ = [
     "exclusive_slot",
     "get_metric",
     "interleaved",
+    "kv_cache_bytes",
     "loss_gradients",
     "losses_of",
     "lowered_as",
@@ -132,6 +136,7 @@ __all__ = [
     "summarise",
     "trace_activations",
     "value_of_loss",
+    "with_kv_cache",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)

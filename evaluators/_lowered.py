@@ -39,6 +39,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         rank=1.0 if residual else spec.rank,
         depthwise=is_depthwise(layer),
         rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
+        dynamic=spec.is_dynamic_int8,
         channels=channels_of(layer),
     )
     return replace(lowered, native=False, note=_RESIDUAL) if residual else lowered

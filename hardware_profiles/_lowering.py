@@ -28,6 +28,7 @@ class Treatment:
     pattern        "2:4" and the like; None: zeros stand anywhere
     depthwise      a convolution with as many groups as output channels
     rounded_output  False for a layer whose output goes into a sum in FP32
+    dynamic        activations are rounded by ranges that are found when the layer runs, one for each token
     channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
                    not as wide
     """
@@ -42,6 +43,7 @@ class Treatment:
     rank: float = 1.0
     depthwise: bool = False
     rounded_output: bool = True
+    dynamic: bool = False
     channels: tuple[int, int] | None = None
 
     @property
@@ -91,6 +93,11 @@ class Match(Closed):
         default=None, description="int (codes on an even grid), or a format's own name"
     )
     activation_bits: Annotated[tuple[Bits, ...], Field(min_length=1, strict=False)] | None = None
+    dynamic: bool | None = Field(
+        default=None,
+        description="of a rule about activation_bits: whether their ranges are found when the layer runs (of each "
+        "token); a rule that says nothing is about calibrated ones",
+    )
     group_sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] | None = Field(
         default=None, description="weights that share a scale along a row; 0: the whole row does"
     )
@@ -114,7 +121,7 @@ class Match(Closed):
             and (self.rounded_output is None or asked.rounded_output == self.rounded_output)
             and (self.weight_bits is None or asked.weight_bits in self.weight_bits)
             and (self.weight_formats is None or asked.weight_format in self.weight_formats)
-            and (self.activation_bits is None or asked.activation_bits in self.activation_bits)
+            and (self.activation_bits is None or self._fits_activation(asked))
             and (self.group_sizes is None or asked.group_size in self.group_sizes)
             and (self.sparse is None or asked.sparse == self.sparse)
             and (self.min_sparsity is None or asked.sparsity >= self.min_sparsity)
@@ -123,6 +130,11 @@ class Match(Closed):
             and (self.aligned is None or asked.channels is None or not any(c % self.aligned for c in asked.channels))
             and (self.min_channels is None or (asked.channels is not None and min(asked.channels) >= self.min_channels))
         )
+
+    def _fits_activation(self, asked: Treatment) -> bool:
+        if asked.activation_bits == FLOAT_BITS:
+            return FLOAT_BITS in (self.activation_bits or ())
+        return asked.activation_bits in (self.activation_bits or ()) and asked.dynamic == bool(self.dynamic)
 
 
 class RunsAs(Closed):

@@ -183,6 +183,7 @@ class HardwareProfile(Closed):
         rank: float = 1.0,
         depthwise: bool = False,
         rounded_output: bool = True,
+        dynamic: bool = False,
         channels: tuple[int, int] | None = None,
     ) -> Lowered:
         """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
@@ -194,7 +195,7 @@ class HardwareProfile(Closed):
         asked = Treatment(
             kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
             group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
-            rounded_output=rounded_output, channels=channels,
+            rounded_output=rounded_output, dynamic=dynamic, channels=channels,
         )  # fmt: skip
         index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
         return apply_rule(rule, asked, index=index)

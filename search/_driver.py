@@ -29,7 +29,7 @@ from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
 from ._progress import Listener
 from ._recorder import Recorder
-from ._remarks import left_alone
+from ._remarks import kv_cache_remark, left_alone
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
@@ -109,6 +109,8 @@ def _drive(
     recorder.objectives, recorder.workers = prepared.objectives, workers
     for line in left_alone(prepared.bench.model, prepared.anatomy):
         recorder.note(line)
+    if run.task.model is not None and run.task.model.kv_cache_bits is not None:
+        recorder.note(kv_cache_remark(prepared.bench.model, run.task.model.kv_cache_bits))
     mirrors = Mirrors(run, recorder.note)
     stopping = threading.Event()
     with _signals(stopping), thawed_afterwards():

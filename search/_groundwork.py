@@ -5,24 +5,26 @@ Each looks at the ledger first and does what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..compressors import SPEC_VERSION, LayerSpec
 from ..errors import IntegrityError, ParedownError, TaskError
 from ._bench import Job
 from ._build_space import bounds, check_reachable, uniform_settings
+from ._contenders import FROM as MANY
+from ._contenders import contenders
 from ._devices import remarks_on, seen_on, static_measurements
 from ._environment import environment
 from ._predicted import take_latency_table
 from ._prepare import Prepared, original_costs, original_quality, static_costs
 from ._remarks import without_correction
 from ._run import space_to_dict
-from ._sitting import Sitting
+from ._sitting import Sitting, on_every_device
 from ._space import Candidate
 from ._structure import is_structural, remarks_on_structure, threshold_settings, without_structure
 from ._thresholds import plans, weights_of
-from ._trial import Completed, Kind
+from ._trial import Completed, Kind, Screened
 
 _BUILD_TIMEOUT_S = 1800.0
 _CHUNK = 8
@@ -96,8 +98,8 @@ def _check_limits(sitting: Sitting, least: Mapping[str, float]) -> None:
             refused[name] = why
     if len(refused) == len(sitting.prepared.devices):
         raise next(iter(refused.values()))
-    for name, why in refused.items():
-        sitting.recorder.note(f"no candidate can keep the limits on {name}: {why}")
+    for name, refusal in refused.items():
+        sitting.recorder.note(f"no candidate can keep the limits on {name}: {refusal}")
 
 
 def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
@@ -190,15 +192,24 @@ def evaluate_baselines(sitting: Sitting) -> None:
         screen = original_quality(sitting.prepared.bench, n) if n else {}
         sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics, screen=screen))
     _bind_limits(sitting)
-    jobs = [
-        sitting.trial_job(number, kind, candidate)
-        for number, (kind, candidate) in enumerate(wanted)
-        if kind == "uniform" and (kind, candidate) not in have
-    ]
+    numbered = [(number, candidate) for number, (kind, candidate) in enumerate(wanted) if kind == "uniform"]
+    if sitting.n_screened and len(numbered) > MANY:
+        jobs = [sitting.screen_job(n, c, "uniform") for n, c in numbered if ("uniform", c) not in have]
+        _evaluate(sitting, jobs, total=len(numbered))
+        seen = {t.candidate: t for t in state.trials if t.kind == "uniform" and isinstance(t, Screened)}
+        chosen = contenders([seen[c] for _, c in numbered if c in seen], on_every_device(sitting.prepared))
+        sitting.recorder.say("baselines", message=f"{len(chosen)} of {len(numbered)} uniform settings are seen on all")
+        numbered = [(len(wanted) + n, trial.candidate) for n, trial in enumerate(chosen)]
+        have = {(t.kind, t.candidate) for t in state.trials if not isinstance(t, Screened)}
+    jobs = [sitting.trial_job(n, "uniform", c) for n, c in numbered if ("uniform", c) not in have]
+    _evaluate(sitting, jobs, total=len(numbered))
+
+
+def _evaluate(sitting: Sitting, jobs: Sequence[Job], *, total: int) -> None:
     with sitting.recorder.watch.charge("evaluation"):
         for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
             sitting.record_trial(outcome)
-            sitting.recorder.say("baselines", done=len(wanted) - len(jobs) + n, total=len(wanted))
+            sitting.recorder.say("baselines", done=total - len(jobs) + n, total=total)
     sitting.stop_if_asked()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtra, TaskError
+from ..errors import InputError, MissingExtra, TaskError
 from ._task_code import call, load_file, loaded_user_modules, resolve
 
 if TYPE_CHECKING:
@@ -52,7 +52,18 @@ def load_task_model(task: Task) -> nn.Module:
         from ._loading_export import load_export
 
         model = load_export(task.path(str(section.export)))
-    return _prepared(model)
+    return _with_kv_cache(_prepared(model), section.kv_cache_bits)
+
+
+def _with_kv_cache(model: nn.Module, bits: int | None) -> nn.Module:
+    from ..evaluators import KvCacheSpec, with_kv_cache
+
+    if bits is None:
+        return model
+    try:
+        return with_kv_cache(model, KvCacheSpec(bits=bits))
+    except InputError as error:
+        raise TaskError(f"model.kv_cache_bits = {bits}: {error}") from error
 
 
 def load_task_metric(task: Task) -> Metric:

@@ -62,7 +62,9 @@ class Promotion:
     def add(self, trial: Trial) -> None:
         """Any trial, in any order. A screened one may be promoted, unless its candidate was seen on the whole split or
         failed there."""
-        self._n_screened += isinstance(trial, Screened)
+        self._n_screened += isinstance(trial, Screened) and trial.kind == "mixed"
+        if isinstance(trial, Screened) and trial.kind != "mixed":
+            self._seen.add(trial.candidate.levels)  # a baseline that was given up, or is seen on all anyway
         if isinstance(trial, Completed | Dominated) or (isinstance(trial, Failed) and trial.kind == "mixed"):
             self._see(trial)
         view = as_screened(trial)

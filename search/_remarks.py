@@ -56,3 +56,14 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
     )
     line += f"batch norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
     return [line]
+
+
+def kv_cache_remark(model: nn.Module, bits: int, tokens: int = 1024) -> str:
+    """What `model.kv_cache_bits` saves, which is the same for every candidate."""
+    from ..evaluators import KvCacheSpec, kv_cache_bytes
+
+    ours, plain = (kv_cache_bytes(model, KvCacheSpec(bits=width), tokens) for width in (bits, 32))
+    return (
+        f"keys and values of {tokens} tokens take {ours} bytes in {bits} bits, and {plain} in FP32; every "
+        "trial and the original run so"
+    )

@@ -16,7 +16,7 @@ from ..evaluators.latency import TIE
 from ._devices import base_name
 from ._front import non_dominated, spread
 from ._result import Limits, violation
-from ._trial import Completed, Trial
+from ._trial import Completed, Screened, Trial
 from .searchers import Objective
 
 MAX_VERIFIED = 12
@@ -41,7 +41,7 @@ class Selection:
     front: frozenset[int]
 
 
-def vectors(trials: Sequence[Completed], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+def vectors(trials: Sequence[Completed | Screened], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Shape (n_trials, n_objectives); minimised."""
     return np.array([[o.key(t.metrics[o.name].value) for o in objectives] for t in trials], dtype=np.float64).reshape(
         len(trials), len(objectives)

@@ -136,16 +136,16 @@ class Sitting:
     def n_screened(self) -> int:
         """Samples that a proposed candidate is seen on before it is decided whether it is seen on all; 0: all at once.
 
-        Baselines are seen on all, but what they say on these is told apart.
+        Baselines are seen on all, but what they say on these is told apart; of very many only the contenders are.
         """
         total, asked = len(self.prepared.bench.split), self.task.search.screen
         if asked is not None:
             return asked if asked < total else 0
         return max(LEAST_SCREENED, round(SCREENED_SHARE * total)) if total >= SCREENED_FROM else 0
 
-    def screen_job(self, number: int, candidate: Candidate) -> Job:
+    def screen_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> Job:
         return Job(
-            method="screen", args=(candidate.levels, self.n_screened), token=(number, "mixed", candidate, None),
+            method="screen", args=(candidate.levels, self.n_screened), token=(number, kind, candidate, None),
             timeout_s=self.task.budget.trial_timeout_s,
         )  # fmt: skip
 

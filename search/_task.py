@@ -87,6 +87,11 @@ class Task(Section):
             raise ValueError(
                 f"{CARBON}: needs hardware.grid_g_per_kwh, the grams of CO2 that your grid emits for a kilowatt-hour"
             )
+        if self.model is not None and self.model.kv_cache_bits is not None and self.hardware.runtime != "torch":
+            raise ValueError(
+                f"model.kv_cache_bits: only the runtime 'torch' has such a cache, and hardware.runtime is "
+                f"{self.hardware.runtime!r}"
+            )
         if THROUGHPUT in self.limits:
             check_throughput(self.limits[THROUGHPUT], others=tuple(self.limits))
         for name, limit in self.limits.items():

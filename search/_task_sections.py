@@ -79,6 +79,12 @@ class ModelSection(Section):
         default=None, description="a file written by torch.export.save, with a dynamic batch axis"
     )
 
+    kv_cache_bits: Literal[4, 8] | None = Field(
+        default=None,
+        description="of a decoder of transformers: it runs in chunks of 64 tokens, with the keys and values of earlier "
+        "tokens in so many bits, but for the latest 32; needs the runtime torch",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [name for name in ("factory", "huggingface", "export") if getattr(self, name) is not None]

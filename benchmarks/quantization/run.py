@@ -2,8 +2,8 @@
 
 OMP_NUM_THREADS=1 python benchmarks/quantization/run.py --out benchmarks/results/quantization.json
 
-Not a timing, so the machine need not be idle; deterministic. With one thread about half an hour, a third of it the
-searches for mixed precision (`--trials`). A model that is in the file already is left as it is, so a run that was cut
+Not a timing, so the machine need not be idle; deterministic. With one thread about twenty
+minutes. A model that is in the file already is left as it is, so a run that was cut
 off goes on; delete the file to begin anew. Rivals that are not installed are looked for in the folder PAREDOWN_PEERS,
 and left out with the reason.
 """
@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import shlex
 import sys
 from pathlib import Path
 
 import torch
 from quantbench.goals import goals
+from quantbench.machine import machine
 from quantbench.measure import measure
 from quantbench.subjects import SUBJECTS
 
@@ -31,7 +31,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
     parser.add_argument("--samples", type=int, help="of each part; default all")
-    parser.add_argument("--trials", type=int, default=80, help="of the search for mixed precision; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -40,7 +39,7 @@ def main() -> None:
         "schema_version": SCHEMA_VERSION,
         "command": shlex.join(["python", "benchmarks/quantization/run.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__},
+        "machine": machine(arguments.threads),
         "models": {},
         "goals": [],
     }
@@ -52,7 +51,7 @@ def main() -> None:
     for name in arguments.models:
         if name in result["models"]:
             continue
-        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples, arguments.trials)
+        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
         result["goals"] = goals(result["models"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")  # what is there is not lost if the next one fails
@@ -62,14 +61,6 @@ def main() -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

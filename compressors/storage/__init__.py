@@ -8,7 +8,7 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._container import read_container, verify_container, write_container
-    from ._model_file import describe_file, load_model, save_model, stored_weights
+    from ._model_file import describe_file, load_model, save_model, stored_integers, stored_weights
     from ._sizes import fixed_bytes, layer_bytes, stored_bytes
 
 # Lazy, because the file of a model knows variants, and variants know bit-packing.
@@ -19,6 +19,7 @@ _LAZY = {
     "describe_file": "._model_file",
     "load_model": "._model_file",
     "save_model": "._model_file",
+    "stored_integers": "._model_file",
     "stored_weights": "._model_file",
     "fixed_bytes": "._sizes",
     "layer_bytes": "._sizes",
@@ -33,6 +34,7 @@ __all__ = [
     "read_container",
     "save_model",
     "stored_bytes",
+    "stored_integers",
     "stored_weights",
     "verify_container",
     "write_container",

@@ -7,7 +7,7 @@ header with an entry for each tensor would weigh as much as its 4-bit weights. `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,20 @@ def describe_file(path: Path) -> dict[str, Any]:
     }
 
 
+def stored_integers(path: Path, fqns: Iterable[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """fqn -> (codes, scales) as `Variant.codes` gives them, of those layers of the file whose weight has such codes.
+    Errors as `describe_file`."""
+    content = _Content.read(Path(path))
+    weights, _, _ = content.decode(trusted=False)
+    found = {}
+    for fqn in fqns:
+        weight = weights[content.layout.layers[fqn]]
+        variant = Variant(spec=weight.spec.weight_only, effective=weight.effective, tensors=weight.tensors)
+        if (codes := variant.codes()) is not None:
+            found[fqn] = codes
+    return found
+
+
 def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     """(fqn, effective weight) of each layer of the file; needs no model. Errors as `describe_file`."""
     content = _Content.read(Path(path))
@@ -148,6 +162,7 @@ class _Weight:
     effective: Tensor
     stored: list[str]
     n_bytes: int
+    tensors: dict[str, Tensor]
 
 
 class _Content:
@@ -199,6 +214,7 @@ class _Content:
                     effective=decode(spec, entry.shape, tensors),
                     stored=_stored_as(tensors),
                     n_bytes=reader.position - start,
+                    tensors=tensors,
                 )
             )
         layers = {}

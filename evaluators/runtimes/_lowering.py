@@ -35,7 +35,8 @@ class Lowered:
     activation_at  fqn of the module before which the input is rounded; "" for the layer itself
     output      (scale, zero_point) of what the module `output_at` gives, where that is rounded too
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
-    dynamic     of the input: the range is that of each token (of a convolution: each sample), in ordinary operations
+    dynamic     of the input: the range is that of each token (of a convolution: each sample). With `codes` it is a
+                linear layer whose product is one of integers, else all is in ordinary operations
     is_open     whoever exports writes the weight in a form of its own, which none of the above says
     """
 
@@ -70,6 +71,7 @@ def lower(
     variants: Mapping[str, Variant],
     calibration: Calibration | None,
     narrow: NarrowRule | None = None,
+    dynamic_from: int | None = None,
 ) -> list[Lowered]:
     """What each layer that is not neutral becomes on a CPU runtime.
 
@@ -77,11 +79,14 @@ def lower(
     two factors, in FP32, or a chain of convolutions (`_chain.py`). Weight-only integers, in groups or not, of the
     linear layers that `narrow` chooses: their codes, widened as they are multiplied. Everything else, also sparsity,
     palettes and floating formats, is the dense FP32 effective weight: no CPU kernel here is faster with less. A dynamic
-    activation is quantized in FP32 arithmetic.
+    activation is quantized in FP32 arithmetic, but for linear layers of plain integers and 8 bits whose inputs and
+    outputs are `dynamic_from` and more: these keep their codes (None: none does).
     Raises `ConfigError` where a variant or an activation's range is missing.
     """
     return [
-        _lower_one(fqn, spec, variants, calibration, narrow) for fqn, spec in assignment.items() if not spec.is_neutral
+        _lower_one(fqn, spec, variants, calibration, narrow, dynamic_from)
+        for fqn, spec in assignment.items()
+        if not spec.is_neutral
     ]
 
 
@@ -91,6 +96,7 @@ def _lower_one(
     variants: Mapping[str, Variant],
     calibration: Calibration | None,
     narrow: NarrowRule | None,
+    dynamic_from: int | None,
 ) -> Lowered:
     rounding = rounding_of(calibration, fqn, spec) if spec.changes_activation else None
     rounded = Lowered(fqn=fqn) if rounding is None else _rounded(fqn, rounding)
@@ -104,7 +110,8 @@ def _lower_one(
             f"the variant given for {fqn} is {variant.spec.label()}, but the assignment says {spec.weight_only.label()}"
         )
     factors = variant.factors()
-    coded = variant.codes() if rounded.activation is not None and factors is None else None
+    integer = rounded.activation is not None or runs_dynamic(spec, tuple(variant.effective.shape), dynamic_from)
+    coded = variant.codes() if integer and factors is None else None
     codes, scales = coded if coded is not None else (None, None)
     narrowed = narrow.of(variant) if narrow is not None and not spec.changes_activation else None
     half = _half(spec, variant) if narrow is not None else None
@@ -112,6 +119,13 @@ def _lower_one(
         rounded, effective=variant.effective, codes=codes, scales=scales, factors=factors, narrow=narrowed, half=half,
         chain=chain_of(variant),
     )  # fmt: skip
+
+
+def runs_dynamic(spec: LayerSpec, shape: tuple[int, ...], dynamic_from: int | None) -> bool:
+    """Whether a layer's product is one of integers whose ranges are found when it runs: a linear layer, wide enough to
+    make up for the search of each token's range."""
+    wide = dynamic_from is not None and len(shape) == 2 and min(shape) >= dynamic_from
+    return wide and spec.is_dynamic_int8 and spec.rank >= 1.0
 
 
 def _half(spec: LayerSpec, variant: Variant) -> Tensor | None:
@@ -161,7 +175,7 @@ def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: Activat
     done = set()
     for layer in layers:
         place = (layer.activation_at or layer.fqn, layer.activation, layer.activation_bits)
-        if layer.dynamic or (layer.activation is not None and place not in done):
+        if (layer.dynamic and not layer.is_int8) or (layer.activation is not None and place not in done):
             done.add(place)
             hook = _before(module_at(ready, layer.fqn), layer, activation_op)
             module_at(ready, place[0]).register_forward_pre_hook(hook, with_kwargs=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,19 +30,24 @@ def export_onnx(
     *,
     guarded: bool = True,
     narrow: NarrowRule | None = None,
+    dynamic_from: int | None = None,
 ) -> Path:
     """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
     guarded  keep ONNX Runtime from quantizing FP32 weights by itself, see `quantize_guarded`. OpenVINO does no such
              thing, and computes a FakeQuantize that a Clamp follows slightly differently
     narrow   which weight-only layers are written as codes; None: none
+    dynamic_from  linear layers of so many channels, in and out, find the ranges of their inputs themselves and multiply
+             integers, where the spec says "dynamic"; None: none
     """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
 
     from ._lowering import lower
 
-    graph = build(model, lower(assignment, variants, calibration, narrow), example_inputs, guarded=guarded)
+    graph = build(
+        model, lower(assignment, variants, calibration, narrow, dynamic_from), example_inputs, guarded=guarded
+    )
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     ir.save(graph, path)
@@ -49,13 +55,18 @@ def export_onnx(
 
 
 def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *, guarded: bool = True) -> ir.Model:
-    """The graph of `model` with these layers lowered."""
+    """The graph of `model` with these layers lowered. A dynamic one whose weight is used otherwise than in the
+    module's own product is rounded in ordinary operations."""
     from ._lowering import prepare
+    from ._onnx_dynamic import in_unknown_places
     from ._onnx_layers import fill_weights
     from ._onnx_trace import quantize_guarded, quantize_in_graph, trace
 
     ready = prepare(model, layers, quantize_guarded if guarded else quantize_in_graph)
     graph, open_weights = trace(ready, layers, example_inputs)
+    if odd := in_unknown_places(layers, open_weights):
+        plain = [replace(x, codes=None, scales=None) if x.fqn in odd else x for x in layers]
+        return build(model, plain, example_inputs, guarded=guarded)
     fill_weights(graph, layers, open_weights)
     return finish(graph)
 

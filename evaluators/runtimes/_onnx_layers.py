@@ -7,7 +7,7 @@ use the same numbers are written in the plainest way: a weight in an unknown pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from ._base import ExportError
 from ._lowering import Lowered
 from ._narrow import NarrowWeight
+from ._onnx_dynamic import write_dynamic
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +30,7 @@ Array = npt.NDArray[Any]
 _FLOAT = 1
 """onnx.TensorProto.FLOAT"""
 
-_CONTRIB = "com.microsoft"
+CONTRIB = "com.microsoft"
 _FLOAT_PRODUCTS = 1
 """MatMulNBits' accuracy_level: inputs stay FP32. From 4 on ONNX Runtime rounds them to int8, 0.5 % off."""
 
@@ -57,13 +58,13 @@ def fill_weights(
 
     integer_bias  write the bias of an integer Gemm as int32 codes, which ONNX Runtime needs and TensorRT refuses
     """
-    writer = _Writer(model.graph, integer_bias=integer_bias)
+    writer = Writer(model.graph, integer_bias=integer_bias)
     for layer in layers:
         if layer.fqn in open_weights:
             writer.fill(layer, open_weights[layer.fqn])
 
 
-class _Writer:
+class Writer:
     def __init__(self, graph: ir.Graph, *, integer_bias: bool) -> None:
         self._graph = graph
         self._integer_bias = integer_bias
@@ -73,7 +74,7 @@ class _Writer:
 
     def fill(self, layer: Lowered, weight: ir.Value) -> None:
         for node, index in tuple(weight.uses()):
-            if not _belongs(node, layer.fqn) or not self._fill_known(layer, node, index):
+            if not belongs(node, layer.fqn) or not self._fill_known(layer, node, index):
                 self._fill_plain(layer, node, index)
         self._graph.inputs.remove(weight)
 
@@ -81,7 +82,10 @@ class _Writer:
         if layer.half is not None:
             return False
         if layer.narrow is not None:
-            return self._fill_narrow(layer, layer.narrow, node, index)
+            narrow = layer.narrow
+            return self._fill_product(node, index, lambda product: self._n_bits(layer, narrow, product))
+        if layer.dynamic and layer.codes is not None:
+            return self._fill_product(node, index, lambda x: write_dynamic(self, layer, x))
         if node.op_type == "Conv" and index == 1:
             self._conv(layer, node)
         elif node.op_type == "Gemm" and index == 1 and is_linear(node):
@@ -94,16 +98,16 @@ class _Writer:
             return False
         return True
 
-    def _fill_narrow(self, layer: Lowered, weight: NarrowWeight, node: ir.Node, index: int) -> bool:
-        """A product in ONNX Runtime's own operator, which OpenVINO reads too; a Gemm's bias is added behind it."""
+    def _fill_product(self, node: ir.Node, index: int, write: Callable[[ir.Node], ir.Value]) -> bool:
+        """A linear layer's product by other operators, as `write` puts them before it; a Gemm's bias is added."""
         if node.op_type == "Transpose" and feeds_matmuls(node):
             for matmul in tuple(node.outputs[0].consumers()):
-                self._swap(matmul, self._n_bits(layer, weight, matmul))
+                self._swap(matmul, write(matmul))
             self._graph.remove(node, safe=True)
         elif node.op_type == "Gemm" and index == 1 and is_linear(node):
-            product = self._n_bits(layer, weight, node)
+            product = write(node)
             if len(node.inputs) > 2 and node.inputs[2] is not None:
-                product = self._before(node, "Add", [product, node.inputs[2]], {})
+                product = self.before(node, "Add", [product, node.inputs[2]], {})
             self._swap(node, product)
         else:
             return False
@@ -114,11 +118,11 @@ class _Writer:
         n, k = layer.effective.shape
         inputs = [
             node.inputs[0],
-            self._constant(f"{layer.fqn}.weight_codes", weight.codes),
-            self._constant(f"{layer.fqn}.weight_scales", weight.scales),
+            self.constant(f"{layer.fqn}.weight_codes", weight.codes),
+            self.constant(f"{layer.fqn}.weight_scales", weight.scales),
         ]
         if weight.zeros is not None:
-            inputs.append(self._constant(f"{layer.fqn}.weight_zeros", weight.zeros))
+            inputs.append(self.constant(f"{layer.fqn}.weight_zeros", weight.zeros))
         attributes = {
             "K": k,
             "N": n,
@@ -126,8 +130,11 @@ class _Writer:
             "block_size": weight.block,
             "accuracy_level": _FLOAT_PRODUCTS,
         }
-        self._graph.opset_imports.setdefault(_CONTRIB, 1)
-        return self._before(node, "MatMulNBits", inputs, attributes, domain=_CONTRIB)
+        self.uses_contrib()
+        return self.before(node, "MatMulNBits", inputs, attributes, domain=CONTRIB)
+
+    def uses_contrib(self) -> None:
+        self._graph.opset_imports.setdefault(CONTRIB, 1)
 
     def _swap(self, node: ir.Node, new: ir.Value) -> None:
         """`new` in the place of what `node` gave."""
@@ -141,11 +148,11 @@ class _Writer:
             codes, scales = layer.codes.numpy(), layer.scales.numpy()
             node.replace_input_with(index, self._dequantized(layer.fqn, codes, scales, axis=0, before=node))
         elif layer.half is not None:
-            stored = self._constant(f"{layer.fqn}.weight_half", _half_array(layer.half))
-            node.replace_input_with(index, self._before(node, "Cast", [stored], {"to": _FLOAT}))
+            stored = self.constant(f"{layer.fqn}.weight_half", _half_array(layer.half))
+            node.replace_input_with(index, self.before(node, "Cast", [stored], {"to": _FLOAT}))
         else:
             assert layer.effective is not None
-            node.replace_input_with(index, self._constant(f"{layer.fqn}.weight", layer.effective.numpy()))
+            node.replace_input_with(index, self.constant(f"{layer.fqn}.weight", layer.effective.numpy()))
 
     def _conv(self, layer: Lowered, conv: ir.Node) -> None:
         norm = _following_norm(conv)
@@ -165,7 +172,7 @@ class _Writer:
         else:
             last = self._two_convs(layer, conv, gain)
         if norm is not None and bias is not None:
-            self._set_bias(last, self._constant(f"{layer.fqn}.bias_folded", bias))
+            self._set_bias(last, self.constant(f"{layer.fqn}.bias_folded", bias))
             norm.node.outputs[0].replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
             self._graph.remove(norm.node, safe=True)
 
@@ -173,9 +180,9 @@ class _Writer:
         """k x k to r channels, then 1 x 1 to all: the first takes the old one's place, the second its bias."""
         u, v = _factors(layer)
         kernel = tuple(layer.effective.shape[1:]) if layer.effective is not None else ()
-        conv.replace_input_with(1, self._constant(f"{layer.fqn}.weight_v", v.reshape(-1, *kernel)))
+        conv.replace_input_with(1, self.constant(f"{layer.fqn}.weight_v", v.reshape(-1, *kernel)))
         u = (u * gain[:, None]).astype(np.float32).reshape(*u.shape, *(1,) * (len(kernel) - 1))
-        second = self._after(conv, "Conv", [self._constant(f"{layer.fqn}.weight_u", u)], {})
+        second = self._after(conv, "Conv", [self.constant(f"{layer.fqn}.weight_u", u)], {})
         second.outputs[0].type, second.outputs[0].shape = conv.outputs[0].type, conv.outputs[0].shape
         conv.outputs[0].shape = None  # it has r channels now
         if len(conv.inputs) > 2 and conv.inputs[2] is not None:
@@ -188,7 +195,7 @@ class _Writer:
         if layer.codes is None or layer.scales is None:
             self._first_factor(layer, gemm)
             u, _ = _factors(layer)
-            gemm.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u))
+            gemm.replace_input_with(1, self.constant(f"{layer.fqn}.weight_u", u))
             return
         codes, scales = layer.codes.numpy(), layer.scales.numpy()
         bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
@@ -197,10 +204,10 @@ class _Writer:
             codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
             steps = (scales.astype(np.float64) * layer.activation[0]).astype(np.float32)
             inputs = [
-                self._constant(f"{layer.fqn}.bias_codes", np.rint(bias / steps.astype(np.float64)).astype(np.int32)),
-                self._constant(f"{layer.fqn}.bias_scales", steps),
+                self.constant(f"{layer.fqn}.bias_codes", np.rint(bias / steps.astype(np.float64)).astype(np.int32)),
+                self.constant(f"{layer.fqn}.bias_scales", steps),
             ]
-            gemm.replace_input_with(2, self._before(gemm, "DequantizeLinear", inputs, {"axis": 0}))
+            gemm.replace_input_with(2, self.before(gemm, "DequantizeLinear", inputs, {"axis": 0}))
         gemm.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=gemm))
 
     def _matmul(self, layer: Lowered, matmul: ir.Node) -> None:
@@ -210,25 +217,25 @@ class _Writer:
             return
         self._first_factor(layer, matmul)
         u, _ = _factors(layer)
-        matmul.replace_input_with(1, self._constant(f"{layer.fqn}.weight_u", u.T))
+        matmul.replace_input_with(1, self.constant(f"{layer.fqn}.weight_u", u.T))
 
     def _first_factor(self, layer: Lowered, node: ir.Node) -> None:
         """x @ V.T in front of a product; its second operand is then U.T instead of (U @ V).T."""
         _, v = _factors(layer)
-        first = self._before(node, "MatMul", [node.inputs[0], self._constant(f"{layer.fqn}.weight_v", v.T)], {})
+        first = self.before(node, "MatMul", [node.inputs[0], self.constant(f"{layer.fqn}.weight_v", v.T)], {})
         node.replace_input_with(0, first)
 
     def _dequantized(self, fqn: str, codes: Array, scales: Array, *, axis: int, before: ir.Node) -> ir.Value:
         inputs = [
-            self._constant(f"{fqn}.weight_codes", codes.astype(np.int8)),
-            self._constant(f"{fqn}.weight_scales", scales.astype(np.float32)),
-            self._constant(f"{fqn}.weight_zeros", np.zeros(scales.shape, np.int8)),
+            self.constant(f"{fqn}.weight_codes", codes.astype(np.int8)),
+            self.constant(f"{fqn}.weight_scales", scales.astype(np.float32)),
+            self.constant(f"{fqn}.weight_zeros", np.zeros(scales.shape, np.int8)),
         ]
-        value = self._before(before, "DequantizeLinear", inputs, {"axis": axis})
+        value = self.before(before, "DequantizeLinear", inputs, {"axis": axis})
         value.name = self._fresh(f"{fqn}.weight")
         return value
 
-    def _before(
+    def before(
         self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any], *, domain: str = ""
     ) -> ir.Value:
         import onnx_ir as ir
@@ -255,7 +262,7 @@ class _Writer:
         conv.resize_inputs(3)
         conv.replace_input_with(2, bias)
 
-    def _constant(self, name: str, array: Array) -> ir.Value:
+    def constant(self, name: str, array: Array) -> ir.Value:
         """An initializer; the same numbers under the same name are written once."""
         import onnx_ir as ir
 
@@ -294,7 +301,7 @@ def _factors(layer: Lowered) -> tuple[Array, Array]:
     return u.numpy(), v.numpy()
 
 
-def _belongs(node: ir.Node, fqn: str) -> bool:
+def belongs(node: ir.Node, fqn: str) -> bool:
     """Whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
     scopes = node.metadata_props.get(_SCOPES)
     return scopes is None or f"'{fqn}'" in scopes

@@ -25,10 +25,11 @@ class OnnxRuntime:
     name = "onnxruntime"
     format = "onnx"
 
-    def __init__(self, *, narrow_from: int = 2**17) -> None:
+    def __init__(self, *, narrow_from: int = 2**17, dynamic_from: int = 384) -> None:
         """`narrow_from`: linear layers of so many weights run their 4-bit weights as such; smaller ones are faster in
-        FP32. There is no fast kernel for 8 bits that leaves the inputs as they are."""
-        self._narrow_from = narrow_from
+        FP32. There is no fast kernel for 8 bits that leaves the inputs as they are.
+        `dynamic_from`: linear layers with so many channels, in and out, run dynamic activations in integers."""
+        self._narrow_from, self._dynamic_from = narrow_from, dynamic_from
 
     def available(self) -> str | None:
         return missing("onnx", "onnxruntime", "onnx", "onnxscript")
@@ -46,7 +47,9 @@ class OnnxRuntime:
         from ._narrow import NarrowRule
 
         rule = NarrowRule(bits=(4,), from_size=self._narrow_from)
-        return export_onnx(model, assignment, variants, calibration, example_inputs, out, narrow=rule)
+        return export_onnx(
+            model, assignment, variants, calibration, example_inputs, out, narrow=rule, dynamic_from=self._dynamic_from
+        )
 
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None

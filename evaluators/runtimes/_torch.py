@@ -22,7 +22,8 @@ STRUCTURE_FILE = "structure.json"
 
 
 class TorchRuntime:
-    """Eager PyTorch: always there, and no format is native: weights are decoded when the file is loaded.
+    """Eager PyTorch: always there. Wide linear layers of dynamic activations run in integers (`_torch_dynamic.py`), and
+    no other format is native: weights are decoded when the file is loaded.
 
     It also loads, by their suffixes, the programs of "pt2" and "executorch", which need no factory, and the folder of
     "compressed-tensors" (its config.json), which does.
@@ -30,6 +31,10 @@ class TorchRuntime:
 
     name = "torch"
     format = "paredown"
+
+    def __init__(self, *, dynamic_from: int = 768) -> None:
+        """`dynamic_from`: linear layers of so many channels, in and out, run dynamic activations in integers."""
+        self._dynamic_from = dynamic_from
 
     def available(self) -> str | None:
         return None
@@ -54,6 +59,7 @@ class TorchRuntime:
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> TorchSession:
         """See `Runtime.load`. Raises what `compressors.load_model` raises for a file that is not in order."""
         from ...compressors import load_model
+        from ._torch_dynamic import multiply_integers
 
         if path.suffix == ".pt2":
             from ._pt2 import load_pt2
@@ -78,7 +84,7 @@ class TorchRuntime:
             from ...compressors.structure import remove_
 
             remove_(model, _read_removal(removal))
-        load_model(path, model)
+        multiply_integers(model, path, load_model(path, model), self._dynamic_from)
         return TorchSession(model, checked_threads(threads))
 
 

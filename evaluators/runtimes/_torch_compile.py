@@ -31,6 +31,9 @@ class CompiledTorchRuntime(TorchRuntime):
 
     name = "torch-compile"
 
+    def __init__(self) -> None:
+        super().__init__(dynamic_from=2**62)  # none
+
     def available(self) -> str | None:
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:

@@ -70,16 +70,59 @@ def test_a_rival_must_not_be_better() -> None:
 
 
 def test_mixed_precision_must_lead_beyond_noise_on_three_models() -> None:
-    from quantbench.goals import goals
+    from quantbench.goals import mixed_goals
 
-    one = {"gain": 0.01, "low": 0.002, "high": 0.02, "uniform": "W4 gptq", "bytes": 99, "uniform_bytes": 100}
-    one |= {"search_divergence": 0.1, "uniform_search_divergence": 0.2}
-    data = {"metric": "accuracy", "rivals": {}, "settings": rows(), "mixed": one}
-    models = {name: dict(data) for name in ("resnet20", "dscnn", "kwt1")}
-    assert goals(models)[-1]["kept"]
-    models["kwt1"]["mixed"] = one | {"low": -0.001}
-    assert not goals(models)[-1]["kept"]
-    assert "beyond noise on 2 of 3: resnet20, dscnn" in goals(models)[-1]["detail"]
+    apart = {"gain": 0.1, "low": 0.05, "high": 0.2, "value": 0.1, "uniform_value": 0.2}
+    one = {"gain": 0.01, "low": 0.002, "high": 0.02, "uniform": "gptq", "bytes": 99, "uniform_bytes": 100}
+    one |= {"value": 0.9, "uniform_value": 0.89, "metric": "accuracy", "divergence": apart}
+    models: dict[str, Any] = {name: {"W4": dict(one)} for name in ("resnet20", "dscnn", "kwt1")}
+    assert all(goal["kept"] for goal in mixed_goals(models))
+    models["kwt1"]["W4"]["low"] = -0.001  # however far ahead the divergence is
+    models["kwt1"]["W3"] = dict(one)
+    *single, four, three = mixed_goals(models)
+    assert [goal["kept"] for goal in single] == [True, True, False, True]
+    assert (four["kept"], three["kept"]) == (False, False)
+    assert "beyond noise on 2 of 3: resnet20, dscnn" in four["detail"]
+    assert "beyond noise on 1 of 1: kwt1" in three["detail"]
+
+
+def test_the_mixed_space_holds_the_uniform_settings_way_at_every_width() -> None:
+    from quantbench.mixed import Contender, _space
+
+    def of(**fields: Any) -> Any:
+        spec = LayerSpec(weight_bits=4, **fields)
+        return Contender(
+            name="", assignment={"a": spec.weight_only, "b": spec}, variants={}, search_divergence=0.0, n_bytes=1,
+            n_bops=1.0,
+        )  # fmt: skip
+
+    space = _space(of(weight_method="descent", weight_format="palette", scale_bits=16), "W4")
+    assert space["weight_format"] == ["palette", "int_asym"]  # for 8 bits
+    assert space["weight_bits"] == [2, 3, 4, 5, 6, 8]
+    assert (space["weight_method"], space["scale_bits"], space["activation_bits"]) == (["descent"], [16], [32])
+    dynamic = _space(of(weight_method="gptq", activation_bits=4, activation_scheme="dynamic"), "W4A4")
+    assert (dynamic["weight_format"], dynamic["activation_bits"]) == (["int"], [4, 6, 8])
+    assert dynamic["activation_scheme"] == ["dynamic", "affine"]
+
+
+@pytest.mark.assets
+def test_a_small_comparison(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from quantbench import mixed as module
+    from quantbench.measure import Bench
+    from quantbench.subjects import SUBJECTS
+
+    subject = SUBJECTS["dscnn"]()
+    subject = replace(subject, search=subject.search.take(40), report=subject.report.take(60))
+    monkeypatch.setattr(module, "WEIGHTS", {"affine": {}, "minmax": {"weight_method": "minmax"}})
+    found = module.mixed(Bench(subject), "W3", 6, tmp_path, lambda line: None)
+    assert found["bytes"] <= found["uniform_bytes"]
+    assert found["search_divergence"] <= found["uniform_search_divergence"]
+    assert set(found["contenders"]) == {"affine", "minmax"}
+    assert found["low"] <= found["gain"] <= found["high"]
+    again = module.mixed(Bench(subject), "W3", 6, tmp_path, lambda line: None)  # goes on from its folder
+    assert {**again} == {**found}
 
 
 def test_the_reference_of_gptq_by_hand() -> None:

@@ -128,7 +128,12 @@ def test_what_an_integer_kernel_sees():
     assert LayerSpec(weight_bits=3, group_size="tensor").kernel_bits == (3, 32)
     assert LayerSpec(weight_bits=4, weight_format="nf4", activation_bits=8).kernel_bits == (32, 8)
     assert LayerSpec(weight_bits=4, group_size=64).kernel_bits == (32, 32)
-    assert LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="dynamic").kernel_bits == (8, 32)
+    assert LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="dynamic").kernel_bits == (8, 8)
+    assert LayerSpec(weight_bits=8, activation_bits=6, activation_scheme="dynamic").kernel_bits == (8, 32)
+    assert LayerSpec(weight_bits=4, group_size=64, activation_bits=8, activation_scheme="dynamic").kernel_bits == (
+        32,
+        32,
+    )
     assert LayerSpec().kernel_bits == (32, 32)
 
 

@@ -38,7 +38,6 @@ from paredown.evaluators import (
     resolve_divergence,
 )
 
-from .mixed import mixed
 from .reference_gptq import reference_gptq
 from .rivals import RIVALS
 from .settings import REPAIRED, REPAIRS, settings
@@ -46,17 +45,15 @@ from .subjects import Subject
 
 WIDTHS = (4, 6, 8)
 REFERENCE = "W3 reference GPTQ g64"
-UNIFORM = "W4 "
-"""What the names of the settings begin with that mixed precision has to beat."""
 
 Assignment = Mapping[str, LayerSpec]
 Variants = Mapping[str, Variant]
 
 
-def measure(subject: Subject, say: Any = print, samples: int | None = None, trials: int = 0) -> dict[str, Any]:
+def measure(subject: Subject, say: Any = print, samples: int | None = None) -> dict[str, Any]:
     """JSON-ready: the original, and for each setting quality, difference from FP32 with its interval, and bytes.
 
-    samples  of each part, at most; trials: of the search for mixed precision, 0: none
+    samples  of each part, at most
     """
     search, report = (
         part if samples is None else part.take(min(samples, len(part))) for part in (subject.search, subject.report)
@@ -87,7 +84,7 @@ def measure(subject: Subject, say: Any = print, samples: int | None = None, tria
         scores = rival(subject)
         rivals[name] = {"skipped": scores} if isinstance(scores, str) else bench.against_original(scores)
         say(f"{subject.name:12} {name:28} {rivals[name]}")
-    found = {
+    return {
         "metric": subject.metric,
         "n_calibration": len(subject.calibration),
         "n_search": len(search),
@@ -97,10 +94,6 @@ def measure(subject: Subject, say: Any = print, samples: int | None = None, tria
         "settings": rows,
         "rivals": rivals,
     }
-    if trials:
-        found["mixed"] = mixed(bench, rows, best(rows, UNIFORM), trials)
-        say(f"{subject.name:12} {found['mixed']}")
-    return found
 
 
 def best(rows: Mapping[str, Any], begin: str, end: str = "", *, plain: bool = True) -> str:

@@ -62,6 +62,7 @@ TREATMENTS = {
         LayerSpec(weight_bits=4, weight_format="int_asym", group_size=16),
         LayerSpec(weight_bits=3, weight_format="palette"),
     ),
+    "8 bits of each token": (LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="dynamic"),),
     "a mixture": (
         LayerSpec(rank=0.4),
         LayerSpec(weight_bits=4, sparsity=0.25),

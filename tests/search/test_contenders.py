@@ -1,0 +1,70 @@
+"""Of many uniform settings those that may matter are seen on the whole search split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paredown.evaluators import Measurement
+from paredown.search import Candidate, Completed, Screened, Task, open_run, search
+from paredown.search._contenders import contenders
+from paredown.search.searchers import Objective
+
+MakeTask = Callable[..., Task]
+GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
+
+
+def screened(number: int, divergence: float, n_bytes: float) -> Screened:
+    metrics = {"divergence": Measurement(value=divergence), "bytes": Measurement(value=n_bytes)}
+    return Screened(number=number, candidate=Candidate(levels=(number,)), kind="uniform", metrics=metrics, samples=40)
+
+
+def test_the_two_best_of_each_cost_by_hand() -> None:
+    trials = [
+        screened(0, 0.1, 800),
+        screened(1, 1.0, 400),
+        screened(2, 2.0, 400),
+        screened(3, 3.0, 400),  # two of its own cost look better
+        screened(4, 2.5, 500),  # two cheaper ones look better
+        screened(5, 9.0, 200),
+        screened(6, 9.0, 200),
+        screened(7, 9.0, 200),  # alike: the first two stand for it
+    ]
+    assert [trial.number for trial in contenders(trials, GUIDE)] == [0, 1, 2, 5, 6]
+    assert contenders([], GUIDE) == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.integers(1, 5)), min_size=1, max_size=30))
+def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) -> None:
+    trials = [screened(i, divergence, n_bytes) for i, (divergence, n_bytes) in enumerate(values)]
+    kept = contenders(trials, GUIDE)
+    for budget in range(1, 6):
+        affordable = [d for d, n_bytes in values if n_bytes <= budget]
+        seen = sorted(t.metrics["divergence"].value for t in kept if t.metrics["bytes"].value <= budget)
+        assert seen[:2] == sorted(affordable)[:2]
+
+
+def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paredown.search._groundwork.MANY", 3)
+    more = ("search.screen=40", "search.searcher=random", "budget.trials=10")
+    space = ('space.weight_method=["affine", "minmax", "percentile"]', "space.weight_bits=[2, 3, 4, 8, 32]")
+    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
+    run = open_run(tmp_path / "run")
+    first = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Screened)]
+    whole = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Completed)]
+    assert 3 < len(whole) < len(first)
+    assert {t.candidate for t in whole} == {t.candidate for t in contenders(first, GUIDE)}
+    assert all(t.metrics["divergence"].n == 160 for t in whole)
+    assert len({t.number for t in run.trials}) == len(run.trials)
+    given_up = {t.candidate for t in first} - {t.candidate for t in whole}
+    assert not any(t.kind == "mixed" and t.candidate in given_up for t in run.trials)
+    for point in run.front().points:
+        assert point.kind != "uniform" or np.isfinite(point.metrics["divergence"].value)
+    before = run.trials
+    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
+    assert open_run(tmp_path / "run").trials == before  # nothing is left to be done

@@ -240,11 +240,6 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
             "hardware.latency: a table of measured latencies knows the layers as they are, not with fewer channels; "
             'set latency = "modelled", or leave channels, heads, neurons, … out of [space]'
         )
-    if task.repair.bias or task.repair.batch_norm != "off":
-        raise TaskError(
-            "repair: means and batch norms are not put back in a model with fewer channels yet; leave [repair] out, or "
-            "leave channels, heads, neurons, … out of [space]"
-        )
     if task.prepare.scaling != "off":
         raise TaskError(
             "prepare.scaling: channels are not scaled in a model that is to lose some of them yet; leave scaling out, "

@@ -55,6 +55,49 @@ class Residual(nn.Module):
         return output
 
 
+class Router(nn.Module):
+    """Numbers and weights of the two experts of each token, as transformers' routers give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.top_k, self.num_experts = nn.Parameter(torch.randn(6, 16)), 2, 6
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = x @ self.weight.T
+        weights, chosen = logits.softmax(-1).topk(self.top_k, -1)
+        return logits, weights / weights.sum(-1, keepdim=True), chosen
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(6, 16, 12) / 4), nn.Parameter(torch.randn(6, 12, 16) / 4)
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        hidden = torch.einsum("bi,bkio->bko", x, self.up[chosen]).relu()
+        return torch.einsum("bko,bkoi,bk->bi", hidden, self.down[chosen], weights)
+
+
+class Mixture(nn.Module):
+    """A layer whose experts lie in one tensor, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts, self.head = Router(), Stacked(), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        _, weights, chosen = self.gate(x)
+        output: Tensor = self.head(x + self.experts(x, chosen, weights))
+        return output
+
+
+def mixture() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Mixture().eval()
+
+
 def model() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -376,3 +419,34 @@ def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[...,
     assert verify_artifact(out, model=model())["ok"]
     with pytest.raises(InputError, match="does not know"):
         apply_config(cut[0].config, task(), tmp_path / "elsewhere", model=model())
+
+
+def test_experts_are_a_group_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    made = task(experts=[1.0, 0.67, 0.34], weight_bits=[32])
+    prepared = prepare(made, store=tmp_path / "store", model=mixture())
+    (group,) = [group for group in prepared.space.groups if is_structural(group.name)]
+    assert (group.name, [level.label() for level in group.levels]) == (
+        "experts:experts", ["fp32", "k67:frequency", "k34:frequency"],
+    )  # fmt: skip
+    worker, shop = Worker(prepared.bench), Workshop(prepared)
+    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
+    costs, _ = static_costs(prepared, stored)
+    row = costs["bytes"][prepared.space.groups.index(group)]
+    assert row[0] - row[1] == pytest.approx(4 * 2 * (16 + 2 * 16 * 12))
+    for level in (1, 2):
+        levels = tuple(level if g is group else 0 for g in prepared.space.groups)
+        inputs = prepared.bench.split.take(20).inputs
+        with shop.worker.applied(levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        assignment = prepared.space.assignment(Candidate(levels=levels))
+        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        got = get_runtime("torch").load(path, threads=1, model_factory=mixture).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, Candidate(levels=levels))["bytes"] == written
+    with pytest.raises(TaskError, match=r"keeping 0\.1 of the 6 units of experts:experts leaves 1; at least 2 must stay"):
+        prepare(task(experts=[1.0, 0.1]), store=tmp_path / "store", model=mixture())
+    with pytest.raises(TaskError, match=r"space\.experts: this model has no experts that can be removed"):
+        prepare(task(experts=[1.0, 0.5]), store=tmp_path / "store", model=model())

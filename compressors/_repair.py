@@ -18,9 +18,9 @@ Did not help   a layer that has neither a bias nor a batch norm behind it has no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from ._moments import Moments
 from ._resident import CompressedModel
 from ._spec import LayerSpec
 from ._variant import Variant
+
+if TYPE_CHECKING:
+    from .structure import Removal
 
 Values = Mapping[str, Tensor]
 """Name in the state_dict -> what it becomes."""
@@ -69,38 +72,57 @@ class Repairs:
         layers = self.resident.anatomy.layers
         return tuple(x.fqn for x in layers if x.kind != "embedding" and x.fqn not in self._places)
 
-    def biases(self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]) -> dict[str, Tensor]:
-        """Biases and running means with which each layer's outputs have the mean that they had."""
+    def biases(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], removal: Removal | None = None
+    ) -> dict[str, Tensor]:
+        """Biases and running means with which each layer's outputs have the mean that they had.
+
+        removal  what is masked beside that; the variants are then of the whole shape, zero where nothing is left
+        """
         state: dict[str, Tensor] = {}
         own = self.resident.model.state_dict()
+        kept = {} if removal is None else _kept(self.resident.model, removal)
         for layer in self.resident.anatomy.layers:
             spec = assignment.get(layer.fqn, LayerSpec()).weight_only
             place = self._places.get(layer.fqn)
-            if place is None or not spec.changes_weight:
+            axes = kept.get(f"{layer.fqn}.weight" if layer.fqn else "weight", {})
+            if place is None or not (spec.changes_weight or axes) or (removal and _is_skipped(layer.fqn, removal)):
                 continue
-            key = (layer.fqn, spec)
-            if key not in self._shifts:
-                self._shifts[key] = self._shift(layer, variants[layer.fqn])
-            shift = self._shifts[key]
+            variant = variants[layer.fqn] if spec.changes_weight else None
+            if removal is not None:  # rows and columns are other ones for every removal: nothing to keep
+                shift = self._shift(layer, variant, axes)
+            else:
+                key = (layer.fqn, spec)
+                if key not in self._shifts:
+                    self._shifts[key] = self._shift(layer, variant, axes)
+                shift = self._shifts[key]
             if shift is not None:
                 old = state.get(place.name, own[place.name])
                 state[place.name] = (old.double() + place.sign * shift.to(old.device)).to(old.dtype)
-        return state
+        return _of_what_is_left(state, own, kept)
 
     def norms(
-        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], given: Values
+        self,
+        assignment: Mapping[str, LayerSpec],
+        variants: Mapping[str, Variant],
+        given: Values,
+        removal: Removal | None = None,
     ) -> dict[str, Tensor]:
-        """`given`, and running statistics moved as the inputs' statistics have moved under `assignment` and `given`."""
+        """`given`, and running statistics moved as the inputs' statistics have moved under `assignment`, `given` and
+        `removal` (see `biases`). Of what a removal takes away nothing is moved."""
         model = self.resident.model
         norms = _norms(model)
-        if not norms or not self.batches or all(spec.is_neutral for spec in assignment.values()):
+        if not norms or not self.batches or (removal is None and all(spec.is_neutral for spec in assignment.values())):
             return dict(given)
         if self._before is None:
             self._before = _statistics(model, norms, self.batches)
-        with self.resident.apply(assignment, variants), installed(model, given):
+        kept = {} if removal is None else _kept(model, removal)
+        with self.resident.apply(assignment, variants), _masked(model, removal), installed(model, given):
             after = _statistics(model, norms, self.batches)
         state, found = model.state_dict(), dict(given)
         for name, (old_mean, old_variance) in self._before.items():
+            if name not in after:  # in a block that is skipped
+                continue
             mean, variance = after[name]
             # a shift that `given` has put into the running mean is there already: this takes its place
             running = state[f"{name}running_mean"]
@@ -108,16 +130,60 @@ class Repairs:
             running = state[f"{name}running_var"]
             ratio = torch.where(old_variance > 0, variance / old_variance.clamp(min=1e-30), 1.0)
             found[f"{name}running_var"] = (running.double() * ratio).to(running.dtype)
-        return found
+        return _of_what_is_left(found, state, kept)
 
-    def _shift(self, layer: LayerInfo, variant: Variant) -> Tensor | None:
+    def _shift(self, layer: LayerInfo, variant: Variant | None, axes: Mapping[int, tuple[int, ...]]) -> Tensor | None:
         """(out,) float64: what the outputs have lost on average."""
         mean = None if self.means is None else self.means.mean(layer.fqn)
         if mean is None:
             return None
-        lost = self.resident.weight(layer.fqn).cpu().double() - variant.effective.double()
-        matrix = lost.reshape(layer.groups, -1, layer.matrix_shape[1])
+        weight = self.resident.weight(layer.fqn).cpu().double()
+        left = weight if variant is None else variant.effective.double()
+        if axes:
+            from .structure._mask import mask_of
+
+            left = left * mask_of(tuple(left.shape), axes, left)
+        matrix = (weight - left).reshape(layer.groups, -1, layer.matrix_shape[1])
         return (matrix @ mean.double()[..., None]).reshape(-1)
+
+
+def _masked(model: nn.Module, removal: Removal | None) -> Any:
+    if removal is None:
+        return nullcontext(model)
+    from .structure import masked
+
+    return masked(model, removal)
+
+
+def _is_skipped(fqn: str, removal: Removal) -> bool:
+    return any(fqn == block or fqn.startswith(f"{block}.") for block in removal.skipped)
+
+
+def _kept(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Every name of a tensor that is cut -> axis -> positions kept."""
+    from .structure._remove import cut_tensors
+
+    axes = {id(tensor): kept for tensor, kept in cut_tensors(model, removal)}
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    return {name: axes[id(tensor)] for name, tensor in tensors.items() if id(tensor) in axes}
+
+
+def _of_what_is_left(
+    values: dict[str, Tensor], own: Values, kept: Mapping[str, Mapping[int, tuple[int, ...]]]
+) -> dict[str, Tensor]:
+    """The same with what a mask would have where something is removed: zero, and of a variance what it was."""
+    if not kept:
+        return values
+    from .structure._mask import mask_of
+
+    found = dict(values)
+    for name, value in values.items():
+        if axes := kept.get(name):
+            mask = mask_of(tuple(value.shape), axes, value).bool()
+            rest = own[name].to(value) if name.endswith("running_var") else torch.zeros_like(value)
+            found[name] = torch.where(mask, value, rest)
+    return found
 
 
 @contextmanager

@@ -162,7 +162,8 @@ class Worker:
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
         if structure_of(assignment):
-            with self.cutter.applied(assignment) as model:
+            # a row of the table too: without this a set looks much worse than it is, and no prefix is replayed for it
+            with self.cutter.applied(assignment, norms=self.bench.repair.batch_norm == "trials") as model:
                 yield model
             return
         plain = layers_of(assignment)

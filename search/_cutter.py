@@ -64,17 +64,48 @@ class Cutter:
         return model
 
     @contextmanager
-    def applied(self, assignment: Mapping[str, LayerSpec]) -> Iterator[nn.Module]:
-        """Inside, the resident model answers as the removed one would."""
+    def applied(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[nn.Module]:
+        """Inside, the resident model answers as the removed one would, repaired as the task says; `norms`: its batch
+        norms too."""
+        from ..compressors import installed
         from ..compressors.structure import masked
 
         cut, worker = self.cut(assignment), self.worker
-        whole = {fqn: self._whole(fqn, variant, cut.removal) for fqn, variant in cut.variants.items()}
+        whole = self._wholes(cut)
+        values = self._values(cut, whole, norms=norms)
         with (
             worker._resident.apply(cut.assignment, whole) as model,
             masked(model, cut.removal),
+            installed(model, values),
         ):
             yield model
+
+    @contextmanager
+    def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[Cut]:
+        """Inside, the biases and batch norms of the removed model (`model`) are those that a trial has."""
+        from ..compressors import installed
+        from ..compressors._repair import _kept
+        from ..compressors.structure._remove import cut as cut_
+
+        cut = self.cut(assignment)
+        values = dict(self._values(cut, self._wholes(cut), norms=norms))
+        for name, axes in _kept(self.worker.bench.model, cut.removal).items():
+            if name in values:
+                for axis, kept in axes.items():
+                    values[name] = cut_(values[name], axis, kept)
+        model = self.model(cut.removal)
+        with installed(model, values):
+            yield cut
+
+    def _wholes(self, cut: Cut) -> dict[str, Variant]:
+        return {fqn: self._whole(fqn, variant, cut.removal) for fqn, variant in cut.variants.items()}
+
+    def _values(self, cut: Cut, whole: Mapping[str, Variant], *, norms: bool) -> Mapping[str, Tensor]:
+        """Of the whole model's biases and batch norms; the model must be as it was."""
+        values: Mapping[str, Tensor] = {}
+        if self.worker.bench.repair.bias:
+            values = self.worker.repairs.biases(cut.assignment, whole, cut.removal)
+        return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
         from ..compressors.structure._remove import cut

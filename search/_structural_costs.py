@@ -73,6 +73,8 @@ def with_structure(
             / prepared.anatomy[layer.fqn].n_weights
             for layer in anatomy.layers
         )
+        if removal is not None:
+            found["bytes"] -= _bytes_beside(prepared, removal)
         return found
 
     whole = totals({})
@@ -92,6 +94,23 @@ def with_structure(
         )
         all_fixed[name] = fixed[name] - sum(max(values) for values in saved.values())
     return rows, all_fixed
+
+
+def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
+    """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
+    from ..compressors._layers import weight_of
+    from ..compressors.structure._remove import cut_tensors
+
+    model = prepared.bench.model
+    weights = {id(weight_of(model.get_submodule(fqn))) for fqn in prepared.anatomy.fqns}
+    lost = 0
+    for tensor, axes in cut_tensors(model, removal):
+        if id(tensor) not in weights:
+            left = tensor.numel()
+            for axis, kept in axes.items():
+                left = left // tensor.shape[axis] * len(kept)
+            lost += (tensor.numel() - left) * tensor.element_size()
+    return float(lost)
 
 
 def _counted(prepared: Prepared, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from ._task import Task
     from ._task_sections import SpaceSection
 
-KEYS = {"channels": "channels", "heads": "heads", "neurons": "neurons", "width": "hidden", "units": "units"}
+KEYS = {
+    "channels": "channels",
+    "heads": "heads",
+    "neurons": "neurons",
+    "width": "hidden",
+    "units": "units",
+    "experts": "experts",
+}
 """Key of [space] -> kind of coupled set."""
 _BATCHES = 8
 """Of calibration data, that scores from data look at."""
@@ -121,7 +128,7 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
 
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
-    from ..compressors.structure import DATA_SCORES, SCORES, collect, find, find_blocks, score
+    from ..compressors.structure import DATA_SCORES, SCORES, collect, find, find_blocks, routing_frequency, score
 
     section = task.space
     kinds = _kinds(section)
@@ -143,6 +150,9 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
         blocks, why_not = find_blocks(model, few)
         left |= {f"block:{fqn}": why for fqn, why in why_not.items()}
     _check_found(task, sets, blocks, left)
+    experts = [coupled for coupled in sets if coupled.kind == "experts"]
+    asked = routing_frequency(model, batches[:_BATCHES], experts)
+    sets = tuple(coupled for coupled in sets if coupled.kind != "experts")
     evidence = (
         collect(model, batches[:_BATCHES], sets, seed=task.search.seed)
         if sets and set(section.keep_method) & set(DATA_SCORES)
@@ -166,8 +176,10 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
             rankings[coupled.name] = {instead: tuple(scores.argsort(descending=True, stable=True).tolist())}
             left[f"{coupled.name} by {section.keep_method[0]}"] += f"; it is ranked by {instead}"
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
+    for name, frequency in asked.items():
+        rankings[name] = {"frequency": tuple(frequency.argsort(descending=True, stable=True).tolist())}
     return Structured(
-        sets=ranked, blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
+        sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
         thresholds=_thresholds(section, ranked, all_scores),
     )  # fmt: skip
 
@@ -239,11 +251,6 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
         raise TaskError(
             "hardware.latency: a table of measured latencies knows the layers as they are, not with fewer channels; "
             'set latency = "modelled", or leave channels, heads, neurons, … out of [space]'
-        )
-    if task.repair.bias or task.repair.batch_norm != "off":
-        raise TaskError(
-            "repair: means and batch norms are not put back in a model with fewer channels yet; leave [repair] out, or "
-            "leave channels, heads, neurons, … out of [space]"
         )
     if task.prepare.scaling != "off":
         raise TaskError(

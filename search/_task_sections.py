@@ -248,6 +248,7 @@ class OverrideSection(Section):
     neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
     width: Keeps | None = Field(default=None, description="shares of the hidden dimension that stay")
     units: Keeps | None = Field(default=None, description="shares of a recurrent layer's units that stay")
+    experts: Keeps | None = Field(default=None, description="shares of the experts that stay")
 
 
 class SpaceSection(Section):
@@ -315,6 +316,9 @@ class SpaceSection(Section):
     neurons: Keeps = Field(default=(1.0,), description="shares of neurons between linear layers that stay")
     width: Keeps = Field(default=(1.0,), description="shares of the hidden dimension that stay")
     units: Keeps = Field(default=(1.0,), description="shares of a recurrent layer's units that stay")
+    experts: Keeps = Field(
+        default=(1.0,), description="shares of a mixture's experts that stay, those that are asked most often"
+    )
     blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
     keep_method: KeepMethods = Field(
         default=("output",),

@@ -107,11 +107,12 @@ class Workshop:
     def repaired(
         self, assignment: Mapping[str, LayerSpec]
     ) -> Iterator[tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]]:
-        """`left`, and inside its numbers are made good. Where something is removed there is nothing to make good: see
-        `refuse_with_structure`."""
+        """`left`, and inside its numbers are made good."""
         left = self.left(assignment)
         if structure_of(assignment):
-            yield left
+            norms = self.prepared.bench.repair.batch_norm != "off"
+            with self.worker.cutter.repaired(assignment, norms=norms):
+                yield left
             return
         with self.worker.repaired(left[1]):
             yield left

@@ -3,25 +3,24 @@
 OMP_NUM_THREADS=1 python benchmarks/pruning/channels.py --out benchmarks/results/pruning-channels.json
 OMP_NUM_THREADS=1 python benchmarks/pruning/channels.py --latency --out benchmarks/results/pruning-latency.json
 
-The first is no timing: the machine need not be idle, and a seed gives the same figures. The second wants the machine
-for itself (about three minutes).
+The first is no timing: the machine need not be idle, and a seed gives the same figures. It may be done in pieces:
+`--minutes 2.5` stops after so many, and the same command again goes on, as long as code and settings are the same. The
+second wants the machine for itself (about three minutes).
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from channelbench.goals import goals
 from channelbench.latency import latency
 from channelbench.quality import quality
 from channelbench.subjects import NAMES, opened
+from pieces import Pieces
 
 from paredown.evaluators.latency import last_cores, machine_facts, pinned
 
@@ -33,40 +32,56 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="random draws")
     parser.add_argument("--latency", action="store_true", help="measure latencies instead")
     parser.add_argument("--seconds", type=float, default=1.0, help="of runs for each pair that is timed")
+    parser.add_argument("--minutes", type=float, help="stop after so many; the same command again goes on")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/pruning/channels.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "torch": torch.__version__,
-        "models": {},
-    }
+    names = ["models", "speed_ups", "seeds"] if not arguments.latency else ["models", "seconds"]
+    words = _without_minutes(sys.argv[1:])
+    pieces = Pieces(
+        arguments.out, command=shlex.join(["python", "benchmarks/pruning/channels.py", *words]),
+        settings={name: getattr(arguments, name) for name in names},
+        folders=("compressors", "benchmarks/pruning/channelbench", "benchmarks/quantization/quantbench"),
+        minutes=arguments.minutes,
+    )  # fmt: skip
+    result = pieces.result
+    say = lambda text: print(text, file=sys.stderr, flush=True)
     for name in arguments.models:
+        head = result["models"].setdefault(name, {})
+        if pieces.spent or head.get("done"):
+            continue
         prunable = opened(name)
-        head = {
+        head |= {
             "n_report": len(prunable.subject.report), "n_calibration": len(prunable.subject.calibration),
             "macs": prunable.anatomy.macs, "sets": {s.name: s.n_units for s in prunable.sets},
             "left": prunable.structure.left,
         }  # fmt: skip
-        result["models"][name] = head
-        say = lambda text: print(text, file=sys.stderr, flush=True)
         if arguments.latency:
             with pinned(last_cores(1)) as pinning:
-                result["machine"] = machine_facts(threads=1, cores=pinning.got)
+                result["machine"] |= machine_facts(threads=1, cores=pinning.got)
                 say(name)
                 head["latency"] = latency(prunable, seconds=arguments.seconds, say=say)
+            head["done"] = True
         else:
-            head["quality"] = {}
+            of_speed_ups = head.setdefault("quality", {})
+            done = []
             for speed_up in arguments.speed_ups:
                 say(f"{name}, {speed_up:g} times fewer MACs")
-                found = quality(prunable, speed_up=speed_up, seeds=arguments.seeds, say=say)
-                head["quality"][f"{speed_up:g}"] = found
+                found = of_speed_ups.setdefault(f"{speed_up:g}", {})
+                done.append(quality(prunable, found, pieces, speed_up=speed_up, seeds=arguments.seeds, say=say))
+            head["done"] = all(done)
         result["goals"] = goals(result)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for goal in result["goals"]:
+        pieces.save()
+    for goal in result.get("goals", []):
         print(f"{'kept' if goal['kept'] else 'MISSED':7} {goal['model']:10} {goal['goal']}: {goal['detail']}")
+    if not all(head.get("done") for head in result["models"].values()):
+        print("not all of it is done: the same command again goes on", file=sys.stderr)
+
+
+def _without_minutes(words: list[str]) -> list[str]:
+    """In how many pieces it was done is nobody's business."""
+    at = words.index("--minutes") if "--minutes" in words else len(words)
+    return words[:at] + words[at + 2 :]
 
 
 if __name__ == "__main__":

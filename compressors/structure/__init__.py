@@ -9,6 +9,7 @@ from ._huggingface import reloadable
 from ._importance import DATA_SCORES, SCORES, WEIGHT_SCORES, score
 from ._mask import masked
 from ._narrow_attention import NarrowAttention
+from ._packed_experts import find_packed_experts, routing_frequency
 from ._removal import Removal, removal_of, together
 from ._remove import remove, remove_
 from ._sets import KINDS, Attribute, CoupledSet, Member
@@ -37,6 +38,7 @@ __all__ = [
     "find",
     "find_blocks",
     "find_experts",
+    "find_packed_experts",
     "keep_above",
     "keep_best",
     "keep_uniform",
@@ -47,6 +49,7 @@ __all__ = [
     "removal_of",
     "remove",
     "remove_",
+    "routing_frequency",
     "score",
     "score_blocks",
     "shrunk",

@@ -12,6 +12,7 @@ from ...errors import InputError
 from .._forward import Inputs, forward, preserved
 from ._attention import attentions, families
 from ._graph import propose
+from ._packed_experts import find_packed_experts
 from ._recurrent import recurrent_sets
 from ._sets import KINDS, CoupledSet
 from ._trial import Trier, confirm
@@ -43,7 +44,7 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
     A coupling that cannot be traced, or does not hold, is left alone and named in `left`; the rest goes on.
 
     inputs  a few samples, as for `forward`
-    kinds   which of `KINDS` to look for; "heads" and "units" need nothing, the others torch-pruning
+    kinds   which of `KINDS` to look for; "heads", "units" and "experts" need nothing, the others torch-pruning
     leave   globs of layers whose own channels, heads or neurons must stay
     Raises `InputError` where the model does not run on `inputs` (naming the arguments that are missing), or cannot be
     traced at all; `MissingExtra` without torch-pruning.
@@ -57,7 +58,7 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
     recurrent, silent = recurrent_sets(model, inputs)
     proposals = list(attention.proposals) + [[coupled] for coupled in recurrent]
     left |= silent if "units" in wanted else {}
-    if set(wanted) - {"heads", "units"}:
+    if set(wanted) - {"heads", "units", "experts"}:
         opaque = attention.modules | {fqn for fqn, module in model.named_modules() if isinstance(module, nn.RNNBase)}
         graph = propose(model, inputs, opaque)
         proposals += [[coupled] for coupled in graph.sets]
@@ -79,6 +80,14 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
         inside = {m.tensor for coupled in held for m in coupled.members}
         refused = {name: why for name, why in refused.items() if not _within(name, chosen, inside)}
         sets += held
+    if "experts" in wanted:
+        experts, why_not = find_packed_experts(model, inputs)
+        alone = [coupled for coupled in experts if not any(_makes_any(coupled, glob) for glob in globs)]
+        if reason := trier.refuse([*sets, *alone]) if sets and alone else None:
+            why_not |= {coupled.name: f"it cannot be cut along with the others: {reason}" for coupled in alone}
+            alone = []
+        sets += alone
+        left |= why_not
     order = {name: i for i, (name, _) in enumerate(model.named_parameters(remove_duplicate=False))}
     sets.sort(key=lambda coupled: min(order.get(m.tensor, 0) for m in coupled.members if m.role != "reads"))
     return Structure(sets=tuple(sets), left=left | refused)
@@ -90,6 +99,10 @@ def _within(name: str, chosen: list[list[CoupledSet]], tensors: set[str]) -> boo
 
 def _makes(coupled: CoupledSet, glob: str) -> Iterable[bool]:
     return (fnmatchcase(m.tensor.rpartition(".")[0], glob) for m in coupled.members if m.role == "makes")
+
+
+def _makes_any(coupled: CoupledSet, glob: str) -> bool:
+    return any(_makes(coupled, glob))
 
 
 def _check_runs(model: nn.Module, inputs: Inputs) -> None:

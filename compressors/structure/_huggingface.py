@@ -21,6 +21,7 @@ _KEYS = {
     "neurons": ("intermediate_size", "d_ff", "hidden_dim", "ffn_dim", "n_inner"),
     "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head"),
     "keys": ("num_key_value_heads",),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
 }
 
@@ -116,7 +117,7 @@ def _numbers(
                     old = getattr(config, key, None)
                     if isinstance(old, int) and old % coupled.n_units == 0:
                         say("heads", old, old // coupled.n_units * new)
-        elif coupled.kind in ("hidden", "neurons"):
+        elif coupled.kind in ("hidden", "neurons", "experts"):
             say(coupled.kind, coupled.n_units, new)
     for gone in dropped.values():
         for key in _KEYS["layers"]:

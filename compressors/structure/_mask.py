@@ -44,7 +44,12 @@ def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
             narrow = _narrow(norm, fqn, removal)
             hooks.append(norm.register_forward_hook(_NarrowNorm(narrow, axis, kept)))
         for fqn, kept in removal.routers.items():
-            hooks.append(module_at(model, fqn).register_forward_hook(_Closed(kept)))
+            router = module_at(model, fqn)
+            if isinstance(router, nn.Linear):
+                hooks.append(router.register_forward_hook(_Closed(kept)))
+            else:
+                closed = _NarrowRouter(_narrow(router, fqn, removal), kept)
+                hooks.append(router.register_forward_hook(closed, with_kwargs=True))
         for fqn, values in removal.settings.items():
             set_numbers_of(module_at(model, fqn), fqn, values)
         for value, _, after in swaps:
@@ -92,13 +97,15 @@ def _without_spread(removal: Removal) -> Removal:
 
 
 def _narrow(norm: nn.Module, fqn: str, removal: Removal) -> nn.Module:
-    """A normalisation of the kept channels alone."""
+    """A normalisation of the kept channels alone, or a router that knows the kept experts alone."""
     narrow = copy.deepcopy(norm)
     narrow._forward_hooks.clear()
     narrow._forward_pre_hooks.clear()
     prefix = f"{fqn}." if fqn else ""
     own = {name.removeprefix(prefix): axes for name, axes in removal.tensors.items() if name.startswith(prefix)}
-    return remove_(narrow, Removal(tensors=own, norms={"": removal.norms[fqn]}))
+    norms = {"": removal.norms[fqn]} if fqn in removal.norms else {}
+    attributes = {"": removal.attributes[fqn]} if fqn in removal.attributes else {}
+    return remove_(narrow, Removal(tensors=own, norms=norms, attributes=attributes))
 
 
 class _NarrowNorm:
@@ -124,6 +131,23 @@ class _Closed:
         closed = torch.full_like(output, float("-inf"))
         closed[..., self.kept] = output[..., self.kept]
         return closed
+
+
+class _NarrowRouter:
+    """Hook: the router without what is gone chooses; its numbers of experts become those of the whole model."""
+
+    def __init__(self, narrow: nn.Module, kept: tuple[int, ...]) -> None:
+        self.narrow, self.kept = narrow, list(kept)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        answer = self.narrow(*args, **kwargs)
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        kept = torch.tensor(self.kept)
+        named = tuple(
+            kept.to(part.device)[part] if isinstance(part, Tensor) and not part.is_floating_point() else part
+            for part in parts
+        )
+        return named if isinstance(answer, tuple) else named[0]
 
 
 class _Skipping:

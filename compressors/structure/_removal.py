@@ -24,7 +24,8 @@ class Removal:
     attributes  fqn -> name -> the number that a module must keep of itself
     settings    fqn -> name -> a number that holds while masked too: the top-k of a mixture of experts
     experts     fqn of a `ModuleList` of experts -> those that are kept
-    routers     fqn of the linear layer that chooses among them -> the outputs that are kept
+    routers     fqn of the module that chooses among experts -> those that are kept; a linear layer, whose outputs they
+                are, or one that answers with their numbers
     attention   fqns of `nn.MultiheadAttention` that have lost heads or width
     skipped     fqn of a residual block that is dropped (what comes in goes out) -> 0 where it answers with a tensor, n
                 where with a tuple of n, of which the first is the hidden state
@@ -130,6 +131,7 @@ def removal_of(
     norms: dict[tuple[str, int], tuple[int, set[int]]] = {}
     attributes: dict[str, dict[str, int]] = {}
     attention: dict[str, None] = {}
+    routers: dict[str, tuple[int, ...]] = {}
     for name, units in kept.items():
         coupled = by_name[name]
         left = coupled.check_kept(units)
@@ -152,6 +154,8 @@ def removal_of(
                     f"disagree about it; keep the same share of both"
                 )
         attention.update(dict.fromkeys(coupled.attention))
+        if coupled.router:
+            routers[coupled.router] = left
     tensors: dict[str, dict[int, tuple[int, ...]]] = {}
     for (tensor, axis), positions in cut.items():
         left = tuple(i for i in range(shapes[tensor][axis]) if i not in positions)
@@ -163,6 +167,7 @@ def removal_of(
             for (fqn, axis), (size, positions) in norms.items()
         },
         attributes=attributes,
+        routers=routers,
         attention=tuple(attention),
         skipped=dict(skipped or {}),
     )

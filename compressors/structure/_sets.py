@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import ConfigError, SpecError
 
-KINDS = ("channels", "heads", "neurons", "hidden", "units")
+KINDS = ("channels", "heads", "neurons", "hidden", "units", "experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,14 @@ class CoupledSet:
 
     kind        one of `KINDS`: channels of convolutions; heads (of grouped-query attention: the query heads of one
                 key/value head); neurons between two linear layers; the hidden dimension, which a normalisation sees;
-                units of a recurrent layer
+                units of a recurrent layer; experts that lie in one tensor
     n_units     how many there are
     unit_width  channels of the first member that one unit is: of heads the head's width, else 1
     members     every tensor that has a share of each unit
     norms       modules whose statistics run over the set's channels: a mask must keep the masked out of them
     attributes  numbers to be put right after removal
     attention   fqns of `nn.MultiheadAttention`, which cannot have fewer heads and is replaced where some are removed
+    router      of experts: the fqn of the module that chooses among them, and says by number which
     floor       units that are always kept
     """
 
@@ -69,6 +70,7 @@ class CoupledSet:
     norms: tuple[Member, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     attention: tuple[str, ...] = ()
+    router: str = ""
     floor: int = 1
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "pruning"))
 
 from channelbench.goals import goals
-from channelbench.quality import _row
+from channelbench.quality import _packed, _row, _unpacked
 from channelbench.subjects import reestimated
+from pieces import Pieces
 
 
 def test_a_gain_is_beyond_the_spread_of_the_random_draws() -> None:
@@ -25,6 +26,27 @@ def test_a_gain_is_beyond_the_spread_of_the_random_draws() -> None:
     assert sure["p"] < 0.001
     assert unsure["gain"] == pytest.approx(0.295)
     assert unsure["p"] > 0.05
+
+
+def test_what_is_kept_of_a_draw_is_the_draw() -> None:
+    correct = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    assert torch.equal(_unpacked(_packed(correct), 11), correct)
+
+
+def test_pieces_of_other_settings_or_code_are_not_put_together(tmp_path: Path) -> None:
+    def opened(seeds: int, folder: str = "benchmarks/pruning/channelbench", minutes: float | None = None) -> Pieces:
+        return Pieces(out, command="x", settings={"seeds": seeds}, folders=(folder,), minutes=minutes)
+
+    out = tmp_path / "result.json"
+    first = opened(2)
+    first.result["models"]["net"] = {"done": True}
+    first.save()
+    assert opened(2).result["models"] == {"net": {"done": True}}
+    assert opened(2, minutes=0.0).spent
+    assert not opened(2, minutes=9.0).spent
+    for other in (lambda: opened(3), lambda: opened(2, "benchmarks/pruning/weightbench")):
+        with pytest.raises(SystemExit, match="was made with another"):
+            other()
 
 
 def test_goals_that_are_missed_are_told() -> None:

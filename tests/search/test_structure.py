@@ -55,6 +55,49 @@ class Residual(nn.Module):
         return output
 
 
+class Router(nn.Module):
+    """Numbers and weights of the two experts of each token, as transformers' routers give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.top_k, self.num_experts = nn.Parameter(torch.randn(6, 16)), 2, 6
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = x @ self.weight.T
+        weights, chosen = logits.softmax(-1).topk(self.top_k, -1)
+        return logits, weights / weights.sum(-1, keepdim=True), chosen
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(6, 16, 12) / 4), nn.Parameter(torch.randn(6, 12, 16) / 4)
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        hidden = torch.einsum("bi,bkio->bko", x, self.up[chosen]).relu()
+        return torch.einsum("bko,bkoi,bk->bi", hidden, self.down[chosen], weights)
+
+
+class Mixture(nn.Module):
+    """A layer whose experts lie in one tensor, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts, self.head = Router(), Stacked(), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        _, weights, chosen = self.gate(x)
+        output: Tensor = self.head(x + self.experts(x, chosen, weights))
+        return output
+
+
+def mixture() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Mixture().eval()
+
+
 def model() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -257,19 +300,62 @@ def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space
         prepare(task(**space), store=tmp_path / "store", model=model())
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [
-        ("repair.bias=true", "repair: means and batch norms are not put back"),
-        ('repair.batch_norm="finalists"', "repair: means and batch norms are not put back"),
-        ('prepare.scaling="equalize"', "prepare.scaling: channels are not scaled"),
-    ],
+def test_scaled_channels_do_not_go_with_it(task: Callable[..., Task], tmp_path: Path) -> None:
+    scaled = task(**ALL).with_overrides(['prepare.scaling="equalize"'])
+    with pytest.raises(TaskError, match=r"prepare\.scaling: channels are not scaled"):
+        prepare(scaled, store=tmp_path / "store", model=model())
+
+
+REPAIRS = (
+    ['repair.batch_norm="trials"', "repair.samples=40"],
+    ["repair.bias=true"],
+    ["repair.bias=true", 'repair.batch_norm="trials"', "repair.samples=40"],
 )
-def test_repairs_and_scaled_channels_do_not_go_with_it(
-    task: Callable[..., Task], tmp_path: Path, key: str, said: str
+
+
+@pytest.mark.parametrize("keys", REPAIRS)
+@pytest.mark.parametrize("but", ["", "block:blocks.0", "channels:stem"])
+def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
+    task: Callable[..., Task], tmp_path: Path, keys: list[str], but: str
 ) -> None:
-    with pytest.raises(TaskError, match=said):
-        prepare(task(**ALL).with_overrides([key]), store=tmp_path / "store", model=model())
+    prepared = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
+    plain = prepare(task(**ALL), store=tmp_path / "store", model=model())
+    candidate, inputs = smallest(prepared, but=but), prepared.bench.split.take(20).inputs
+    shop = Workshop(prepared)
+    before = {name: value.clone() for name, value in prepared.bench.model.state_dict().items()}
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+    with Worker(plain.bench).applied(candidate.levels) as resident, torch.no_grad():
+        assert not torch.allclose(want, forward(resident, inputs), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(v, before[name]) for name, v in prepared.bench.model.state_dict().items())
+    assignment = prepared.space.assignment(candidate)
+    path = shop.export(assignment, "paredown", tmp_path / "out")
+    got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+    again = shop.export(assignment, "paredown", tmp_path / "again")
+    assert path.read_bytes() == again.read_bytes(), "what was repaired once is not repaired twice"
+    sizes = [Workshop(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, prepared)]
+    assert sizes[0] == sizes[1] == exact_totals(prepared, shop.worker, candidate)["bytes"]
+
+
+def test_batch_norms_of_finalists_alone_follow_what_was_removed(task: Callable[..., Task], tmp_path: Path) -> None:
+    """The removed model's batch norms then have the statistics of what they see."""
+    keys = ['repair.batch_norm="finalists"', "repair.samples=40"]
+    made = task(channels=[1.0, 0.5], weight_bits=[32]).with_overrides(keys)
+    prepared = prepare(made, store=tmp_path / "store", model=model())
+    shop, candidate = Workshop(prepared), smallest(prepared)
+    assignment = prepared.space.assignment(candidate)
+    norm = prepared.bench.model.get_submodule("bn")
+    assert isinstance(norm.running_mean, Tensor)
+    before = norm.running_mean.clone()
+    with shop.worker.applied(candidate.levels):
+        kept = norm.running_mean != 0
+        assert torch.equal(norm.running_mean[kept], before[kept]), "a trial's batch norms stay"
+    with shop.repaired(assignment) as (small, _, _, _):
+        moved = small.get_submodule("blocks.0.bn").running_mean.clone()
+    whole = prepared.bench.model.get_submodule("blocks.0.bn").running_mean
+    assert moved.shape[0] < whole.shape[0]
+    assert not any(torch.isclose(value, whole, atol=1e-6).any() for value in moved)
 
 
 def test_plans_of_the_layers_leave_sets_and_blocks_whole(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -333,3 +419,34 @@ def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[...,
     assert verify_artifact(out, model=model())["ok"]
     with pytest.raises(InputError, match="does not know"):
         apply_config(cut[0].config, task(), tmp_path / "elsewhere", model=model())
+
+
+def test_experts_are_a_group_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    made = task(experts=[1.0, 0.67, 0.34], weight_bits=[32])
+    prepared = prepare(made, store=tmp_path / "store", model=mixture())
+    (group,) = [group for group in prepared.space.groups if is_structural(group.name)]
+    assert (group.name, [level.label() for level in group.levels]) == (
+        "experts:experts", ["fp32", "k67:frequency", "k34:frequency"],
+    )  # fmt: skip
+    worker, shop = Worker(prepared.bench), Workshop(prepared)
+    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
+    costs, _ = static_costs(prepared, stored)
+    row = costs["bytes"][prepared.space.groups.index(group)]
+    assert row[0] - row[1] == pytest.approx(4 * 2 * (16 + 2 * 16 * 12))
+    for level in (1, 2):
+        levels = tuple(level if g is group else 0 for g in prepared.space.groups)
+        inputs = prepared.bench.split.take(20).inputs
+        with shop.worker.applied(levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        assignment = prepared.space.assignment(Candidate(levels=levels))
+        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        got = get_runtime("torch").load(path, threads=1, model_factory=mixture).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, Candidate(levels=levels))["bytes"] == written
+    with pytest.raises(TaskError, match=r"units of experts:experts leaves 1; at least 2 must stay"):
+        prepare(task(experts=[1.0, 0.1]), store=tmp_path / "store", model=mixture())
+    with pytest.raises(TaskError, match=r"space\.experts: this model has no experts that can be removed"):
+        prepare(task(experts=[1.0, 0.5]), store=tmp_path / "store", model=model())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,37 +18,83 @@ from paredown.errors import SpecError
 from .subjects import Prunable, macs, reestimated, right
 
 ALLOCATIONS = {"uniform": keep_uniform, "threshold": keep_above}
+_PEER = "torch-pruning"
+_PEERS: Mapping[str, Callable[[Any], Any]] = {
+    "magnitude": lambda tp: tp.importance.GroupMagnitudeImportance(p=2),
+    "bn scale": lambda tp: tp.importance.BNScaleImportance(),
+    "lamp": lambda tp: tp.importance.LAMPImportance(),
+}
 _METHODS = tuple(method for method in SCORES if method not in ("random", "entropy"))
 
 
-def quality(prunable: Prunable, *, speed_up: float, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rows of (score, allocation): accuracy, and what it is above the mean of the random draws at the same MACs."""
-    original = right(prunable, prunable.model)
+class Budget(Protocol):
+    """Time that may be up, and a place for what is done (`pieces.Pieces`)."""
+
+    @property
+    def spent(self) -> bool: ...
+
+    def save(self) -> None: ...
+
+
+def quality(
+    prunable: Prunable, found: dict[str, Any], budget: Budget, *, speed_up: float, seeds: int,
+    say: Callable[[str], None],
+) -> bool:  # fmt: skip
+    """Rows of (score, allocation) into `found`: accuracy, and what it is above the mean of the random draws at the same
+    MACs. What `found` has is left as it is; whether all of it is there now."""
     target = prunable.anatomy.macs / speed_up
-    found: dict[str, Any] = {"original": float(original.mean()), "target_macs": target, "rows": []}
-    draws = []
-    for seed in range(seeds):
+    if "original" not in found:
+        found |= {"original": float(right(prunable, prunable.model).mean()), "target_macs": target, "rows": []}
+    draws = found.setdefault("random", {"accuracies": [], "macs": [], "right": []})
+    for seed in range(len(draws["right"]), seeds):
+        if budget.spent:
+            return False
         scores = {s.name: score(prunable.model, s, "random", seed=seed) for s in prunable.sets}
-        draws.append(_pruned(prunable, scores, "uniform", target))
-    found["random"] = {"accuracies": [float(a.mean()) for a, _ in draws], "macs": [m for _, m in draws]}
-    say(f"  random     {_shown([float(a.mean()) for a, _ in draws])}")
-    baseline = torch.stack([a for a, _ in draws])
-    for method in _METHODS:
+        correct, n_macs = _pruned(prunable, scores, "uniform", target)
+        draws["accuracies"].append(float(correct.mean()))
+        draws["macs"].append(n_macs)
+        draws["right"].append(_packed(correct))
+        budget.save()
+    say(f"  random     {_shown(draws['accuracies'])}")
+    baseline = torch.stack([_unpacked(line, len(prunable.subject.report)) for line in draws["right"]])
+    known = {(row["score"], row.get("allocation")) for row in found["rows"]}
+    for method, allocation in _cases():
+        if (method, allocation) in known or (method, None) in known:
+            continue
+        if budget.spent:
+            return False
         try:
-            scores = {
-                s.name: score(prunable.model, s, method, evidence=prunable.evidence[s.name]) for s in prunable.sets
-            }
+            correct, n_macs = _case(prunable, method, allocation, target)
         except SpecError as error:
             found["rows"].append({"score": method, "skipped": str(error)})
+            known.add((method, None))
             continue
-        for allocation in ALLOCATIONS:
-            correct, n_macs = _pruned(prunable, scores, allocation, target)
-            found["rows"].append({"score": method, "allocation": allocation, **_row(correct, n_macs, baseline)})
-            say(f"  {method:13}{allocation:10} {_told(found['rows'][-1])}")
-    for name, correct, n_macs in peers(prunable, target):
-        found["rows"].append({"score": name, "allocation": "torch-pruning", **_row(correct, n_macs, baseline)})
-        say(f"  {name:23} {_told(found['rows'][-1])}")
-    return found
+        found["rows"].append({"score": method, "allocation": allocation, **_row(correct, n_macs, baseline)})
+        say(f"  {method:17}{allocation:14} {_told(found['rows'][-1])}")
+        budget.save()
+    return True
+
+
+def _cases() -> Iterator[tuple[str, str]]:
+    yield from ((method, allocation) for method in _METHODS for allocation in ALLOCATIONS)
+    yield from ((f"{name} {where}", _PEER) for name in _PEERS for where in ("local", "global"))
+
+
+def _case(prunable: Prunable, method: str, allocation: str, target: float) -> tuple[Tensor, int]:
+    if allocation == _PEER:
+        name, _, where = method.rpartition(" ")
+        return _peer(prunable, name, target, is_global=where == "global")
+    scores = {s.name: score(prunable.model, s, method, evidence=prunable.evidence[s.name]) for s in prunable.sets}
+    return _pruned(prunable, scores, allocation, target)
+
+
+def _packed(correct: Tensor) -> str:
+    """Ones and zeros, four a digit."""
+    return np.packbits(correct.bool().numpy()).tobytes().hex()
+
+
+def _unpacked(line: str, n: int) -> Tensor:
+    return torch.from_numpy(np.unpackbits(np.frombuffer(bytes.fromhex(line), np.uint8))[:n].astype(np.float64))
 
 
 def _row(correct: Tensor, n_macs: int, baseline: Tensor) -> dict[str, Any]:
@@ -56,6 +104,7 @@ def _row(correct: Tensor, n_macs: int, baseline: Tensor) -> dict[str, Any]:
     z = float(gain.mean()) / max(error, 1e-12)
     return {
         "accuracy": float(correct.mean()), "macs": n_macs, "gain": float(gain.mean()), "error": error,
+        "low": float(gain.mean()) - 1.96 * error, "high": float(gain.mean()) + 1.96 * error,
         "p": 0.5 * math.erfc(z / math.sqrt(2.0)),
     }  # fmt: skip
 
@@ -85,46 +134,38 @@ def pruned_to(
     return best
 
 
-def peers(prunable: Prunable, target: float) -> Sequence[tuple[str, Tensor, int]]:
-    """torch-pruning's own importance and its own pruner, local and global; its graph finds ResNet-20's padded shortcuts
-    by itself or fails, and what it fails at is left out there as it is here."""
+def _peer(prunable: Prunable, name: str, target: float, *, is_global: bool) -> tuple[Tensor, int]:
+    """torch-pruning's own importance and its own pruner; what is left alone here is left out there too.
+
+    Raises `SpecError` where it does not get down to the target.
+    """
     import torch_pruning as tp
 
-    found = []
-    importances = {
-        "magnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-        "bn scale": lambda: tp.importance.BNScaleImportance(),
-        "lamp": lambda: tp.importance.LAMPImportance(),
-    }
     makers = {m.tensor.rpartition(".")[0] for s in prunable.sets for m in s.having("makes")}
-    for name, make in importances.items():
-        for is_global in (False, True):
-            best: tuple[nn.Module, int] | None = None
-            low, high = 0.0, 0.95
-            for _ in range(8):
-                import copy
-
-                ratio = (low + high) / 2
-                model = copy.deepcopy(prunable.model).requires_grad_(True)
-                ignored = [
-                    module for fqn, module in model.named_modules()
-                    if isinstance(module, (nn.Conv2d, nn.Linear)) and fqn not in makers
-                ]  # fmt: skip
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    tp.pruner.BasePruner(
-                        model, prunable.subject.calibration[:1], importance=make(), global_pruning=is_global,
-                        pruning_ratio=ratio, max_pruning_ratio=0.9, ignored_layers=ignored,
-                    ).step()  # fmt: skip
-                n = macs(model, prunable.subject.calibration)
-                if n <= target:
-                    best, high = (model.eval(), n), ratio
-                else:
-                    low = ratio
-            if best is not None:
-                correct = right(prunable, reestimated(best[0], prunable.subject.calibration))
-                found.append((f"{name} {'global' if is_global else 'local'}", correct, best[1]))
-    return found
+    best: tuple[nn.Module, int] | None = None
+    low, high = 0.0, 0.95
+    for _ in range(8):
+        ratio = (low + high) / 2
+        model = copy.deepcopy(prunable.model).requires_grad_(True)
+        ignored = [
+            module
+            for fqn, module in model.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and fqn not in makers
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tp.pruner.BasePruner(
+                model, prunable.subject.calibration[:1], importance=_PEERS[name](tp), global_pruning=is_global,
+                pruning_ratio=ratio, max_pruning_ratio=0.9, ignored_layers=ignored,
+            ).step()  # fmt: skip
+        n = macs(model, prunable.subject.calibration)
+        if n <= target:
+            best, high = (model.eval(), n), ratio
+        else:
+            low = ratio
+    if best is None:
+        raise SpecError(f"torch-pruning's {name} does not get down to {target:g} MACs")
+    return right(prunable, reestimated(best[0], prunable.subject.calibration)), best[1]
 
 
 def _shown(values: Sequence[float]) -> str:

@@ -19,11 +19,12 @@ from paredown.compressors.structure import (
     reloadable,
     removal_of,
     remove,
+    routing_frequency,
     score,
     score_blocks,
     weakest_blocks,
 )
-from paredown.errors import ConfigError
+from paredown.errors import ConfigError, SpecError
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -44,6 +45,14 @@ def llama() -> tuple[nn.Module, dict[str, Any]]:
         intermediate_size=24,
     )  # fmt: skip
     return made(transformers.LlamaForCausalLM, config), TOKENS | {"use_cache": False}
+
+
+def mixtral() -> tuple[nn.Module, dict[str, Any]]:
+    config = transformers.MixtralConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=24, num_local_experts=6, num_experts_per_tok=2,
+    )  # fmt: skip
+    return made(transformers.MixtralForCausalLM, config), TOKENS | {"use_cache": False}
 
 
 def t5() -> tuple[nn.Module, dict[str, Any]]:
@@ -131,3 +140,37 @@ def test_a_config_that_means_something_else_is_refused() -> None:
 def test_a_model_without_a_config() -> None:
     with pytest.raises(ConfigError, match="Linear has no Hugging Face config"):
         reloadable(nn.Linear(2, 2), [], {}, torch.ones(1, 2))
+
+
+def test_experts_in_one_tensor_are_removed_and_the_smaller_mixture_loads_again(tmp_path: Path) -> None:
+    model, inputs = mixtral()
+    structure = find(model, inputs, kinds=["experts"])
+    assert [(s.name, s.n_units, s.floor) for s in structure.sets] == [
+        ("experts:model.layers.0.mlp", 6, 2), ("experts:model.layers.1.mlp", 6, 2),
+    ]  # fmt: skip
+    asked = routing_frequency(model, [inputs], structure.sets)
+    assert all(float(share.sum()) == pytest.approx(1.0) for share in asked.values())
+    kept = {s.name: keep_best(s, asked[s.name], 3) for s in structure.sets}
+    removal = removal_of(model, structure.sets, kept)
+    with masked(model, removal):
+        want = forward(model, inputs)
+    assert not torch.allclose(want, forward(model, inputs), atol=1e-4)
+    small = remove(model, removal)
+    torch.testing.assert_close(forward(small, inputs), want, atol=1e-5, rtol=1e-5)
+    assert small.get_submodule("model.layers.0.mlp.experts").gate_up_proj.shape[0] == 3
+    again = reloadable(small, structure.sets, kept, inputs)
+    again.save_pretrained(tmp_path)
+    loaded = transformers.MixtralForCausalLM.from_pretrained(tmp_path).eval()
+    assert loaded.config.num_local_experts == 3
+    torch.testing.assert_close(forward(loaded, inputs), want, atol=1e-5, rtol=1e-5)
+    uneven = kept | {"experts:model.layers.1.mlp": keep_best(structure.sets[1], asked[structure.sets[1].name], 4)}
+    with pytest.raises(ConfigError, match="keep the same number everywhere"):
+        reloadable(remove(model, removal_of(model, structure.sets, uneven)), structure.sets, uneven, inputs)
+
+
+def test_a_mixture_keeps_as_many_experts_as_it_asks(tmp_path: Path) -> None:
+    model, inputs = mixtral()
+    first = find(model, inputs, kinds=["experts"]).sets[0]
+    assert n_kept(first, 0.34) == 2
+    with pytest.raises(SpecError, match=r"leaves 1; at least 2 must stay, so keep 0\.34 or more"):
+        n_kept(first, 0.2)

@@ -113,6 +113,40 @@ class Transformer(nn.Module):
         return output
 
 
+class Recurrent(nn.Module):
+    """An LSTM in both directions over tokens, a GRU over what it gives, and a head on the last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(15, 8)
+        self.lstm = nn.LSTM(8, 6, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(12, 10, batch_first=True)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden, _ = self.lstm(self.embed(tokens))
+        hidden, _ = self.gru(hidden)
+        output: Tensor = self.head(hidden[:, -1])
+        return output
+
+
+class Multihead(nn.Module):
+    """`nn.MultiheadAttention`, which uses the weight of its `out_proj` by itself, between layers that are ordinary."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        self.classify = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = self.norm(x + self.attention(x, x, x, need_weights=False)[0])
+        output: Tensor = self.classify(x.mean(dim=1))
+        return output
+
+
 class Residual(nn.Module):
     """Two blocks whose input goes around them too, one of them through a convolution; what is added is normalised."""
 
@@ -139,6 +173,37 @@ class _Block(nn.Module):
         out = self.norm2(self.second(out))
         out += self.around(x)
         return functional.relu(out)
+
+
+class Encoder(nn.Module):
+    """PyTorch's own encoder, which has a fused path in eval mode: its layers' modules are then never called."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, width)
+        block = nn.TransformerEncoderLayer(width, 2, 24, dropout=0.1, batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.classify = nn.Linear(width, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        output: Tensor = self.classify(self.blocks(self.embed(tokens)).mean(dim=1))
+        return output
+
+
+class CrossAttention(nn.Module):
+    """Keys and values of other widths than the queries: three projections by themselves; time comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, kdim=6, vdim=10, bias=False)
+        self.lstm = nn.LSTM(8, 6, num_layers=2, bias=False)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        mixed, _ = self.attention(*(x.transpose(0, 1) for x in (query, key, value)))
+        hidden, _ = self.lstm(mixed)
+        output: Tensor = self.head(hidden[-1])
+        return output
 
 
 class Scaled(nn.Module):
@@ -233,5 +298,13 @@ _add("never_runs", NeverRuns, lambda: torch.randn(_N, 5))
 _add("out_of_order", OutOfOrder, lambda: (torch.randn(_N, 5),))
 _add("keyword_inputs", KeywordInputs, lambda: {"input_ids": _tokens(10), "scale": torch.rand(_N, 1)})
 _add("transformer", Transformer, lambda: _tokens(20))
+_add("recurrent", Recurrent, lambda: _tokens(15))
+_add("multihead", Multihead, lambda: torch.randn(_N, 7, 6))
 _add("residual", Residual, lambda: torch.randn(_N, 3, 8, 8))
+_add("encoder", Encoder, lambda: _tokens(20))
+_add(
+    "cross_attention",
+    CrossAttention,
+    lambda: (torch.randn(_N, 5, 8), torch.randn(_N, 7, 6), torch.randn(_N, 7, 10)),
+)
 _add("nothing", Scaled, lambda: torch.randn(_N, 3))

@@ -21,7 +21,7 @@ def test_torch_keeps_the_contract() -> None:
     check_runtime(TorchRuntime())
 
 
-@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer", "residual"])
+@pytest.mark.parametrize("model", [*ONNX_MODELS, "transformer", "residual", "encoder"])
 def test_onnxruntime_keeps_the_contract(model: str) -> None:
     check_runtime(get_runtime("onnxruntime"), (model,))
 

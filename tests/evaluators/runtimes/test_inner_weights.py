@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors import Anatomy, LayerSpec, compress, forward, preserved, weight_at
+from paredown.compressors import Anatomy, LayerSpec, applicable, compress, forward, preserved, weight_at
 from paredown.evaluators.runtimes import get_runtime
 from paredown.testing import AWKWARD
 
@@ -35,7 +35,10 @@ def test_what_runs_is_what_was_searched(runtime: str, name: str, tmp_path: Path)
     model, inputs = AWKWARD[name]()
     anatomy = Anatomy.trace(model, inputs)
     sealed = [layer for layer in anatomy.layers if layer.is_sealed]
-    assignment = {layer.fqn: WAYS[i % len(WAYS)] for i, layer in enumerate(sealed)}
+    assignment = {
+        layer.fqn: next(s for s in (WAYS[i % len(WAYS)], LayerSpec(weight_bits=4)) if applicable(s, layer) is None)
+        for i, layer in enumerate(sealed)
+    }
     variants = {x.fqn: compress(weight_at(model, x.fqn), assignment[x.fqn], x) for x in sealed}
     reference = copy.deepcopy(model)
     for fqn, variant in variants.items():

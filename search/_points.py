@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluators.latency import TIE
 from ._config import config_of
 from ._front import hypervolume, knee, non_dominated
 from ._on_device import OnDevice, without_machine
@@ -19,6 +20,7 @@ from ._trial import Completed, Trial
 from .searchers import Objective
 
 if TYPE_CHECKING:
+    from ..evaluators import Measurement
     from ._run import Run
 
 SIGNIFICANCE = 0.05
@@ -66,7 +68,10 @@ def front_of(run: Run, *, everything: bool = False, profile: str | Path | None =
         known = {trial.number for trial in members}
         members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
     space = run.space
-    points = [_point(run, space, trial, chosen, confirmed, limits, elsewhere=device is not None) for trial in members]
+    points = [
+        _point(run, space, trial, chosen, confirmed, limits, objectives, elsewhere=device is not None)
+        for trial in members
+    ]
     cost = objectives[-1]
     points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
     return Front(
@@ -122,6 +127,7 @@ def _point(
     chosen: Selection,
     confirmed: Mapping[int, str | None],
     limits: Limits,
+    objectives: Sequence[Objective],
     *,
     elsewhere: bool,
 ) -> Point:
@@ -140,6 +146,8 @@ def _point(
     if verified and trial.kind == "mixed" and violation(metrics, limits) > 0:
         note = "; ".join(filter(None, [f"misses a limit on the report split: {misses(metrics, limits)}", note]))
         recommended = False
+    if recommended and (slower := _slower_than_the_original(metrics, objectives)):
+        note, recommended = slower, False
     return Point(
         id=f"t{trial.number}",
         kind=trial.kind,
@@ -151,6 +159,15 @@ def _point(
         on_front=trial.number in chosen.front,
         note=note,
     )
+
+
+def _slower_than_the_original(metrics: Mapping[str, Measurement], objectives: Sequence[Objective]) -> str:
+    """Why a point is no improvement where latency is an objective, in a clause; "" where it was not measured slower."""
+    speedup = metrics.get("speedup")
+    if speedup is None or speedup.high is None or "latency_ms" not in {o.name for o in objectives}:
+        return ""
+    slow = speedup.high < 1.0 - TIE
+    return f"measured slower than the original, {speedup.value:.2f} times as fast" if slow else ""
 
 
 def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:

@@ -29,7 +29,8 @@ class Point:
     metrics         what to believe: report-split figures where the point was verified, else those of the search split
     search_metrics  what it was chosen by
     verified        exported, loaded again in a fresh process, measured there
-    recommended     verified, within the limits, and its lead over the uniform settings is confirmed on the report split
+    recommended     verified, within the limits, its lead over the uniform settings confirmed on the report split, and,
+                    where latency is an objective, not measured slower than the original
     note            why not, or what else is worth knowing
     config          fqn -> spec, as it is exported
     """

@@ -56,7 +56,7 @@ def main() -> None:
         result |= measure_products(shapes=_SHAPES[:1] if arguments.small else _SHAPES)
         result["crossover"] = crossover(result)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.out.write_text(_text(result))
 
 
 def sizes() -> dict[str, Any]:
@@ -85,6 +85,17 @@ def sizes() -> dict[str, Any]:
         _say(f"{'kept' if goal['kept'] else 'MISSED':7} {goal['goal']}: {goal['layers_kept']}/{goal['layers']}, "
              f"worst {goal['worst']} {100 * goal['over']:+.1f} %")  # fmt: skip
     return {"layers": rows, "goals": goals}
+
+
+def _text(result: dict[str, Any]) -> str:
+    """JSON with a line for each of the many products, the rest spread out."""
+    keys = ("products", "crossover")
+    rows = {key: result[key] for key in keys if key in result}
+    text = json.dumps(result | dict.fromkeys(rows, "@"), indent=1)
+    for key, found in rows.items():
+        lines = ",\n".join("  " + json.dumps(row) for row in found)
+        text = text.replace(f'"{key}": "@"', f'"{key}": [\n{lines}\n ]')
+    return text + "\n"
 
 
 def _say(line: str) -> None:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
 
 MAIN_FILE = "model.xml"
-_NARROW_FROM = 2**12
-"""Weights of a linear layer that runs from narrow codes, at least: below, there is nothing to save."""
-
 _KEPT_SHAPES = 4
 """Compiled models that a session keeps: the batch that is timed, the batch that is evaluated, and its remainder."""
 
@@ -32,6 +29,11 @@ class OpenVinoRuntime:
 
     name = "openvino"
     format = "openvino"
+
+    def __init__(self, *, narrow_from: int = 2**17) -> None:
+        """`narrow_from`: linear layers of so many weights run their 4- and 8-bit weights as such; smaller ones lie in
+        the cache, and are faster in FP32."""
+        self._narrow_from = narrow_from
 
     def available(self) -> str | None:
         return missing("openvino", "openvino", "onnx", "onnxscript")
@@ -49,7 +51,7 @@ class OpenVinoRuntime:
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
         from ._narrow import NarrowRule
 
-        rule = NarrowRule(bits=(4, 8), from_size=_NARROW_FROM, whole=True)
+        rule = NarrowRule(bits=(4, 8), from_size=self._narrow_from, whole=True)
         onnx_path = export_onnx(
             model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule
         )

@@ -93,7 +93,7 @@ def test_what_surely_breaks_a_limit_is_not_due() -> None:
 
 def test_so_many_are_promoted_and_no_more() -> None:
     promotion = Promotion(GUIDE, ["bytes"], [{}])
-    for i in range(120):  # all of them on the front
+    for i in range(140):  # all of them on the front
         promotion.add(_screened(i, 1.0 / (i + 1), float(i)))
     assert promotion.n_due() == 20
     promoted = []

@@ -67,7 +67,7 @@ def test_codes_mean_the_effective_weight(spec: LayerSpec) -> None:
 @pytest.mark.parametrize(("spec", "width"), [(SPECS[1], 192), (SPECS[2], 100), (SPECS[3], 192), (SPECS[4], 100)])
 def test_both_runtimes_agree_with_pytorch(spec: LayerSpec, width: int, tmp_path: Path) -> None:
     args, x, expected = case(spec, width)
-    for runtime in (OnnxRuntime(narrow_from=0), OpenVinoRuntime()):
+    for runtime in (OnnxRuntime(narrow_from=0), OpenVinoRuntime(narrow_from=0)):
         output = runtime.load(runtime.export(*args, tmp_path / runtime.name), threads=1).run(x)
         torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
 
@@ -78,7 +78,7 @@ def test_they_really_run_from_codes(tmp_path: Path) -> None:
     assert [node.op_type for node in graph.node].count("MatMulNBits") == 2
     small = onnx.load(OnnxRuntime().export(*args, tmp_path / "b")).graph
     assert "MatMulNBits" not in {node.op_type for node in small.node}  # FP32 is faster there
-    path = OpenVinoRuntime().export(*args, tmp_path / "c")
+    path = OpenVinoRuntime(narrow_from=0).export(*args, tmp_path / "c")
     session = OpenVinoSession(path, 1)
     session.run(x)
     ran = [kernel["precision"] for kernel in session.kernels() if kernel["type"] == "FullyConnected"]

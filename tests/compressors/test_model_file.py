@@ -451,3 +451,17 @@ def test_a_small_file_that_claims_to_be_huge_is_not_believed(case):
         describe_file(case.path)
     with pytest.raises(ConfigError, match="belongs to another model"):
         load_model(case.path, case.fresh())
+
+
+@pytest.mark.parametrize("length", [0x280, 0x4B50])
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(length, tmp_path):
+    """A file begins with its header's length: 80 02, as a pickle of protocol 2 does, or "PK", as an archive does."""
+    path = tmp_path / "file.safetensors"
+
+    def header(filler):
+        write_container(path, {"format": "x", "filler": "y" * filler}, {"values": torch.ones(1)})
+        return int.from_bytes(path.read_bytes()[:8], "little")
+
+    assert header(length - header(0)) == length
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"PK")
+    assert torch.equal(read_container(path)[1]["values"], torch.ones(1))

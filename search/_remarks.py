@@ -39,8 +39,8 @@ def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
         most = ", ".join(name for name, _ in others.most_common(_SHOWN))
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         lines.append(
-            f"{share:.0%} of the parameters stay as they are, for they are in no layer that can be compressed "
-            f"(see compressors/README.md): {most}{more}"
+            f"{share:.0%} of the parameters stay as they are, for they are in no layer that can be compressed: "
+            f"{most}{more}"
         )
     return lines
 

@@ -288,3 +288,10 @@ def test_it_needs_numpy_alone(tmp_path: Path) -> None:
 def test_the_page_says_how_long_it_is() -> None:
     lines = [line for line in SOURCE.splitlines() if line.strip()]
     assert len(lines) <= 175
+
+
+@pytest.mark.parametrize("name", ["recurrent", "cross_attention"])
+def test_weights_inside_recurrent_layers_and_attentions(read: Any, tmp_path: Path, name: str) -> None:
+    specs = [LayerSpec(weight_bits=3), LayerSpec(weight_bits=4, sparsity=0.5), LayerSpec(sparsity=0.5)]
+    path = tmp_path / "model.safetensors"
+    same(read, path, saved(path, specs, entropy=False, name=name))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._digest import model_digest, tensor_digest
     from ._forward import Inputs, forward, module_at, preserved
     from ._gradients import Gradients, LayerGradients, collect_gradients
+    from ._layers import weight_at
     from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
     from ._registry import (
@@ -63,6 +64,7 @@ _LAZY = {
     "Inputs": "._forward",
     "forward": "._forward",
     "module_at": "._forward",
+    "weight_at": "._layers",
     "preserved": "._forward",
     "Link": "._links",
     "find_links": "._links",
@@ -152,6 +154,7 @@ __all__ = [
     "scale_channels",
     "stored_bytes",
     "tensor_digest",
+    "weight_at",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _LAZY)

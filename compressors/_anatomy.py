@@ -12,21 +12,27 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding")
+KINDS = (
+    "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
+)  # fmt: skip
+SEALED = ("lstm", "gru", "attention")
+"""Kinds whose product is computed inside a larger operator: no module is called with its input alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerInfo:
     """One compressible layer.
 
-    fqn           full name of the module; for a module reached by several names, the first
+    fqn           full name of the module; for a module reached by several names, the first. Of a weight inside a
+                  recurrent layer or an attention, the parameter's own name ("lstm.weight_hh_l0")
     kind          one of `KINDS`
     weight_shape  the weight's shape; axis 0 is the output channel (for an embedding the row, for a transposed
                   convolution the *input* channel, as PyTorch has it)
     groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
     n_calls       how often the layer runs in one forward pass (a shared module runs several times)
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
-    input_shape   of the first call, without the batch axis; likewise `output_shape`
+    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_sealed` layer those of
+                  the product with this weight, all gates together
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
     shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
@@ -59,6 +65,11 @@ class LayerInfo:
     def is_transposed(self) -> bool:
         """A transposed convolution: the rows of its weight meet different inputs, and no method can look at these."""
         return self.kind.startswith("conv_transpose")
+
+    @property
+    def is_sealed(self) -> bool:
+        """A weight inside an LSTM, a GRU or an `nn.MultiheadAttention`: weights only, by methods that need no data."""
+        return self.kind in SEALED
 
     @property
     def n_weights(self) -> int:

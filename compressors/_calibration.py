@@ -210,7 +210,9 @@ def calibrate(
     means    collect their means, which are cheap and come with the moments anyway
     """
     collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
-    watchers = {layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding"}
+    watchers = {
+        layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed
+    }
     places = {
         x.fqn: (x.shared_input, x.sum_after) for x in anatomy.layers if tensors and (x.shared_input or x.sum_after)
     }

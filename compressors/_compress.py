@@ -25,6 +25,7 @@ from .storage._parts import load_matrix, load_values, store_coded, store_values
 
 _BLOCK = 2**19
 """Weights that are looked at together."""
+_AROUND = {"lstm": "an LSTM", "gru": "a GRU", "attention": "an nn.MultiheadAttention"}
 _ROUNDS = 4
 """Of a residual: factors and rest in turn."""
 
@@ -36,8 +37,26 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.changes_structure:
         return "keep is for coupled sets of channels, heads or neurons; this is a layer"
     return (
-        _rank_misfit(spec, layer) or _bits_misfit(spec, layer) or _sparsity_misfit(spec, layer) or _other(spec, layer)
+        _sealed_misfit(spec, layer)
+        or _rank_misfit(spec, layer)
+        or _bits_misfit(spec, layer)
+        or _sparsity_misfit(spec, layer)
+        or _other(spec, layer)
     )
+
+
+def _sealed_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
+    if not layer.is_sealed:
+        return None
+    inside = f"this is a weight inside {_AROUND[layer.kind]}"
+    if spec.changes_activation:
+        return f"activation_bits must be 32: {inside}, whose steps are one operator and leave no place for a quantizer"
+    if spec.rank < 1.0:
+        return f"low rank is for linear layers and convolutions; {inside}, which multiplies by it whole"
+    if needs_moments(spec):
+        by, plain = _who_needs_moments(spec)
+        return f"{by!r} looks at the layer's inputs, and {inside}, where they are not seen; {plain!r} does without"
+    return None
 
 
 def _rank_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ._anatomy import Anatomy
-from ._forward import forward, module_at, preserved
-from ._layers import weight_of
+from ._forward import forward, preserved
+from ._layers import weight_at
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def collect_gradients(
     parameters: dict[int, tuple[str, nn.Parameter]] = {}
     aliases: dict[str, str] = {}
     for layer in anatomy.layers:
-        weight = weight_of(module_at(model, layer.fqn))
+        weight = weight_at(model, layer.fqn)
         first, _ = parameters.setdefault(id(weight), (layer.fqn, weight))
         if first != layer.fqn:
             aliases[layer.fqn] = first
@@ -69,7 +69,7 @@ def collect_gradients(
     square = [torch.zeros_like(total) for total in mean]
     reached = [False] * len(weights)
     n = 0
-    with preserved(model), _differentiable(weights), torch.enable_grad():
+    with preserved(model), differentiable(weights), torch.enable_grad():
         for inputs, targets, count in batches:
             value = loss(forward(model, inputs), inputs, targets)
             if value.dim() != 0 or not bool(torch.isfinite(value)):
@@ -94,7 +94,8 @@ def collect_gradients(
 
 
 @contextmanager
-def _differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
+def differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, they require gradients."""
     before = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)

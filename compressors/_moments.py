@@ -80,7 +80,7 @@ class MomentCollector:
         self._modules = {
             layer.fqn: (layer, module_at(model, layer.fqn))
             for layer in anatomy.layers
-            if layer.kind != "embedding" and not layer.is_transposed
+            if layer.kind != "embedding" and not layer.is_transposed and not layer.is_sealed
         }
         self._squared = {
             layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST

@@ -11,8 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import ConfigError, InputError
 from ._anatomy import Anatomy
 from ._calibration import Calibration, install, rounding_of
-from ._forward import module_at
-from ._layers import kind_of, weight_of
+from ._layers import holder_of, kind_at, weight_at
 from ._spec import LayerSpec
 from ._variant import Variant
 
@@ -28,25 +27,28 @@ class CompressedModel:
         self.model = model
         self.anatomy = anatomy
         self.calibration = calibration
-        self._modules: dict[str, nn.Module] = {}
+        self._weights: dict[str, tuple[nn.Module, str]] = {}
         self._applied = False
         for layer in anatomy.layers:
             try:
-                module = module_at(model, layer.fqn)
+                module, leaf = holder_of(model, layer.fqn)
+                fits = kind_at(model, layer.fqn) == layer.kind and (
+                    tuple(weight_at(model, layer.fqn).shape) == layer.weight_shape
+                )
             except InputError as error:
                 raise ConfigError(f"the anatomy belongs to another model: {error}") from error
-            if kind_of(module) != layer.kind or tuple(weight_of(module).shape) != layer.weight_shape:
+            if not fits:
                 raise ConfigError(
                     f"the anatomy belongs to another model: {layer.fqn} should be a {layer.kind} with a weight of "
                     f"{layer.weight_shape}, and is {type(module).__name__}"
                 )
-            self._modules[layer.fqn] = module
+            self._weights[layer.fqn] = (module, leaf)
 
     def weight(self, fqn: str) -> Tensor:
         """The weight of a layer as it is now, detached; the original unless an assignment is applied."""
-        if fqn not in self._modules:
+        if fqn not in self._weights:
             raise ConfigError(f"there is no layer {fqn!r} in the anatomy; known are {_few(self.anatomy.fqns)}")
-        return weight_of(self._modules[fqn]).detach()
+        return self._parameter(fqn).detach()
 
     @contextmanager
     def apply(self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]) -> Iterator[nn.Module]:
@@ -79,6 +81,12 @@ class CompressedModel:
                 parameter.data = data
             self._applied = False
 
+    def _parameter(self, fqn: str) -> nn.Parameter:
+        module, leaf = self._weights[fqn]
+        parameter = module._parameters[leaf]
+        assert parameter is not None  # it was there when the anatomy was checked
+        return parameter
+
     def _swaps(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
     ) -> list[tuple[nn.Parameter, Tensor]]:
@@ -90,7 +98,7 @@ class CompressedModel:
             if not spec.changes_weight:
                 continue
             variant = variant_of(layer.fqn, spec, variants, layer.weight_shape)
-            parameter = weight_of(self._modules[layer.fqn])
+            parameter = self._parameter(layer.fqn)
             swaps[id(parameter)] = (parameter, variant.effective)
         return list(swaps.values())
 

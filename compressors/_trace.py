@@ -13,8 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._forward import batch_size, forward, module_at, preserved
-from ._layers import compressible, same_tensor
+from ._layers import compressible, runs_in, same_tensor
 from ._readers import Readers, ReaderWatch
+from ._sealed import Product, products
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class _Seen:
     n_calls: int = 0
     n_inputs: int = 0
     n_outputs: int = 0
+    macs: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
 
@@ -34,8 +36,8 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d "
-            f"(transposed ones too) and Embedding with a plain floating-point weight. Check the model that the "
-            f"factory returns"
+            f"(transposed ones too), Embedding, LSTM, GRU and MultiheadAttention with a plain floating-point weight. "
+            f"Check the model that the factory returns"
         )
     readers = ReaderWatch(model)
     with readers.watching():
@@ -74,9 +76,25 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
 
         return hook
 
+    def watch_sealed(layers: list[LayerInfo]) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            for layer, product in products(module, layers, args, kwargs):
+                _note(seen.setdefault(layer.fqn, _Seen()), product)
+
+        return hook
+
+    sealed: dict[nn.Module, list[LayerInfo]] = {}
+    for layer in candidates.values():
+        if layer.is_sealed:
+            sealed.setdefault(runs_in(model, layer), []).append(layer)
     handles: list[RemovableHandle] = []
     try:
-        handles.extend(module_at(model, fqn).register_forward_hook(watch(fqn), with_kwargs=True) for fqn in candidates)
+        for module, layers in sealed.items():
+            handles.append(module.register_forward_hook(watch_sealed(layers), with_kwargs=True))
+        for layer in candidates.values():
+            if not layer.is_sealed:
+                hook = watch(layer.fqn)
+                handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
         with preserved(model):
             forward(model, inputs)
     finally:
@@ -85,16 +103,24 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
     return seen
 
 
+def _note(record: _Seen, product: Product) -> None:
+    if record.n_calls == 0:
+        record.input_shape, record.output_shape = product.input_shape, product.output_shape
+    record.n_calls += 1
+    record.macs += product.macs
+
+
 def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
     seen = all_seen[static.fqn]
     if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
         readers = Readers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
+    macs = seen.macs if static.is_sealed else n_numbers * per_number
     return dataclasses.replace(
         static,
         n_calls=seen.n_calls,
-        macs=-(-n_numbers * per_number // n_samples),
+        macs=-(-macs // n_samples),
         input_shape=seen.input_shape,
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.

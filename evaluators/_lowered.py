@@ -16,16 +16,18 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
     """What the profile's runtime really runs for this layer, treated so.
 
     A transposed convolution runs in floating point, unless a rule names its kind: its scales belong to input channels.
+    So does a weight inside a recurrent layer or an attention.
     Zeros that follow no N:M pattern are told as a share only: a rule about 2:4 does not fit them, nor blocks, rows and
     columns. A residual runs as one dense product everywhere: no runtime here adds two products up. Weights that are no
     plain integers (groups, palettes, …) run in floating point, unless the profile has a rule about their format or
     group.
     """
     weight_bits, activation_bits = spec.kernel_bits
-    if layer.is_transposed and not any(layer.kind in (rule.when.kinds or ()) for rule in profile.lowering):
+    named = any(layer.kind in (rule.when.kinds or ()) for rule in profile.lowering)
+    if (layer.is_transposed or layer.is_sealed) and not named:
         weight_bits, activation_bits = FLOAT_BITS, FLOAT_BITS
     group_size = spec.group_size if isinstance(spec.group_size, int) else 0
-    if _speaks_of(profile, spec, group_size):
+    if _speaks_of(profile, spec, group_size) and (named or not layer.is_sealed):
         weight_bits = spec.weight_bits
     residual = spec.rank < 1.0 and spec.rank_form == "residual"
     lowered = profile.lower(

@@ -128,7 +128,7 @@ class _Maker:
     folder: Path
 
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
-        from ..compressors import LayerSpec, applicable, compress, module_at
+        from ..compressors import LayerSpec, applicable, compress, weight_at
         from ._build_space import native_scope
 
         plain = LayerSpec(weight_bits=8, activation_bits=8)
@@ -141,7 +141,7 @@ class _Maker:
             for group_fqn in group
         }
         variants = {
-            fqn: compress(module_at(self.model, fqn).weight.detach(), spec, self.anatomy[fqn])  # type: ignore[operator]
+            fqn: compress(weight_at(self.model, fqn).detach(), spec, self.anatomy[fqn])
             for fqn, spec in assignment.items()
         }
         return assignment, variants

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..compressors._names import weight_name
 from ..errors import ParedownError
 from ._structure import layers_of, removed_anatomy
 
@@ -110,7 +111,7 @@ class Cutter:
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
         from ..compressors.structure._remove import cut
 
-        axes = removal.tensors.get(_weight_name(fqn))
+        axes = removal.tensors.get(weight_name(fqn))
         if not axes:
             return self.worker.variant(fqn, spec)
         key = (fqn, spec.weight_only, tuple(sorted(axes.items())))
@@ -125,7 +126,7 @@ class Cutter:
         """The variant in the whole weight's place, zero where nothing is left."""
         import torch
 
-        axes = removal.tensors.get(_weight_name(fqn))
+        axes = removal.tensors.get(weight_name(fqn))
         if not axes:
             return variant
         shape = self.worker.bench.anatomy[fqn].weight_shape
@@ -133,7 +134,3 @@ class Cutter:
         places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(shape)]
         whole[torch.meshgrid(*places, indexing="ij")] = variant.effective
         return replace(variant, effective=whole)
-
-
-def _weight_name(fqn: str) -> str:
-    return f"{fqn}.weight" if fqn else "weight"

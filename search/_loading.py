@@ -121,8 +121,8 @@ def load_safetensors(path: Path, *, key: str = "model.weights") -> dict[str, Ten
         )
         raise TaskError(f"{key}: there is no file {path}{hint}")
     with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith(_PICKLE_MAGIC):
+        head = file.read(9)
+    if head.startswith(_PICKLE_MAGIC) and head[8:] != b"{":  # the length of a safetensors header may look like one
         raise TaskError(
             f"{key}: {path.name} is a pickle (a PyTorch checkpoint), and loading one can run code; expected "
             f"safetensors. Convert it once, if you "

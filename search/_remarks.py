@@ -17,14 +17,16 @@ _SHOWN = 3
 
 
 def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
-    """A line for layers that were never called, and one for parameters that are in no layer we know (an LSTM's)."""
+    """A line for layers that were never called, and one for parameters that are in no layer we know."""
     lines = []
     if anatomy.unused:
         lines.append(
             "left alone, because they never run (or their parent uses their weights by itself): "
             + ", ".join(anatomy.unused)
         )
-    layers = [model.get_submodule(fqn) for fqn in (*anatomy.fqns, *anatomy.unused)]
+    from ..compressors._layers import holder_of
+
+    layers = [holder_of(model, fqn)[0] for fqn in (*anatomy.fqns, *anatomy.unused)]
     known = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     others: Counter[str] = Counter()
     for fqn, module in model.named_modules():
@@ -37,8 +39,8 @@ def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
         most = ", ".join(name for name, _ in others.most_common(_SHOWN))
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         lines.append(
-            f"{share:.0%} of the parameters stay as they are, for they are in no Linear, Conv1d, Conv2d or Embedding "
-            f"layer: {most}{more}"
+            f"{share:.0%} of the parameters stay as they are, for they are in no layer that can be compressed: "
+            f"{most}{more}"
         )
     return lines
 

@@ -28,10 +28,9 @@ _SEEN = 2**22
 
 def weights_of(model: nn.Module) -> Weights:
     """fqn -> the weight of that layer, detached."""
-    from ..compressors import module_at
-    from ..compressors._layers import weight_of
+    from ..compressors import weight_at
 
-    return lambda fqn: weight_of(module_at(model, fqn)).detach()
+    return lambda fqn: weight_at(model, fqn).detach()
 
 
 def plans(space: SearchSpace, weights: Weights, energies: Sequence[float] = ()) -> list[tuple[str, Candidate]]:

@@ -28,8 +28,9 @@ from torch.func import functional_call, jvp, vmap
 
 from ...errors import InputError
 from .._digest import tensor_digest
-from .._forward import module_at, preserved
-from .._layers import weight_of
+from .._forward import preserved
+from .._layers import weight_at
+from .._names import weight_name
 from .._registry import SPARSITY
 from ._blend import ranks
 from ._problem import SparsityProblem
@@ -119,9 +120,7 @@ def register_stability(name: str, rail: StabilityRail) -> None:
 class _Search:
     def __init__(self, policy: nn.Module, loop: ClosedLoop, fqns: tuple[str, ...], n_directions: int) -> None:
         self.policy, self.loop, self.fqns, self.k = policy, loop, fqns, n_directions
-        self.weights = {
-            f"{fqn}.weight" if fqn else "weight": weight_of(module_at(policy, fqn)).detach() for fqn in fqns
-        }
+        self.weights = {weight_name(fqn): weight_at(policy, fqn).detach() for fqn in fqns}
         self.sizes = [weight.numel() for weight in self.weights.values()]
         self.dense = torch.cat([weight.reshape(-1).float().cpu() for weight in self.weights.values()])
         n = len(self.dense)

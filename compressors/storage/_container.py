@@ -157,7 +157,8 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(path: Path, content: bytes) -> tuple[int, dict[str, Any]]:
-    if content[:2] == b"PK" or content[:1] == b"\x80":
+    # the length of a header can begin with the same bytes; after it comes the header, which begins with a brace
+    if (content[:2] == b"PK" or content[:1] == b"\x80") and content[8:9] != b"{":
         raise IntegrityError(
             f"{path} is a pickle (or an archive of torch.save), which runs code when it is loaded, and is refused; "
             f"a safetensors file is expected"

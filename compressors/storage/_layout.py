@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, IntegrityError
-from .._layers import compressible, same_tensor, weight_of
+from .._layers import compressible, same_tensor, weight_at
+from .._names import is_inner, weight_name
 from ._container import header_bytes
 
 FORMAT = "paredown.model"
@@ -67,16 +68,19 @@ class Layout:
     ties: dict[str, str]
 
     @classmethod
-    def of(cls, model: nn.Module) -> Layout:
-        """Raises `ConfigError` if the state_dict holds what is no tensor."""
+    def of(cls, model: nn.Module, *, inner: bool = True) -> Layout:
+        """inner: whether the weights inside recurrent layers and attentions are layers, or lie in `rest`.
+
+        Raises `ConfigError` if the state_dict holds what is no tensor."""
         weights: list[Entry] = []
         rest: list[Entry] = []
         layers: dict[str, int] = {}
         ties: dict[str, str] = {}
         index: dict[tuple[object, ...], int] = {}
         names: dict[tuple[object, ...], str] = {}
-        for fqn, module in static_modules(model).items():
-            weight = weight_of(module)
+        for fqn, weight in static_weights(model).items():
+            if is_inner(fqn) and not inner:
+                continue
             key = same_tensor(weight)
             if key not in index:
                 index[key] = len(weights)
@@ -164,13 +168,9 @@ class Layout:
         return shapes | dict.fromkeys(self.ties, "shared")
 
 
-def static_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """fqn -> module of every compressible layer, in the order of `named_modules`."""
-    return {fqn: model.get_submodule(fqn) for fqn in compressible(model)}
-
-
-def weight_name(fqn: str) -> str:
-    return f"{fqn}.weight" if fqn else "weight"
+def static_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """fqn -> weight of every compressible layer, in the order of `named_modules`."""
+    return {fqn: weight_at(model, fqn) for fqn in compressible(model)}
 
 
 def _entry(name: str, tensor: Tensor) -> Entry:

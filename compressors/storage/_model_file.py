@@ -20,13 +20,13 @@ from torch.utils.hooks import RemovableHandle
 from ...errors import ConfigError, IntegrityError
 from .._calibration import Calibration, Rounding, install, rounding_of
 from .._digest import tensor_bytes
-from .._layers import weight_of
+from .._names import is_inner
 from .._resident import check_names, variant_of
 from .._spec import LayerSpec
 from .._variant import Variant, decode
 from ..sparse_formats import SPARSE_FORMATS
 from ._container import read_container, write_container
-from ._layout import FORMAT, READABLE, Layout, static_modules
+from ._layout import FORMAT, READABLE, Layout, static_weights
 from ._records import Reader, entropy_record, layer_record, weight_record
 
 _NAME_OF = {format.number: format.name for format in SPARSE_FORMATS.values()}
@@ -53,10 +53,10 @@ def save_model(
     Written atomically. Raises `ConfigError` as `CompressedModel.apply` does.
     """
     layout = Layout.of(model)
-    modules = static_modules(model)
-    check_names(assignment, tuple(modules))
+    originals = static_weights(model)
+    check_names(assignment, tuple(originals))
     records = [
-        _weight_record(layout, index, weight_of(modules[fqns[0]]), assignment, variants, entropy)
+        _weight_record(layout, index, originals[fqns[0]], assignment, variants, entropy)
         for index, fqns in _holders(layout).items()
     ]
     for fqn in layout.layers:
@@ -80,7 +80,9 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     """
     path = Path(path)
     content = _Content.read(path)
-    content.layout.check_fits(Layout.of(model), str(path))
+    # before the weights inside recurrent layers and attentions were layers, they lay with the rest
+    inner = any(is_inner(fqn) for fqn in content.layout.layers)
+    content.layout.check_fits(Layout.of(model, inner=inner), str(path))
     weights, layers, rest = content.decode()
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}
     for _, rounding in layers.values():
@@ -88,11 +90,11 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
             if name and name not in names:
                 raise ConfigError(f"{path} rounds at {name}, which this model has not; it belongs to another model")
 
-    modules = static_modules(model)
+    own = static_weights(model)
     state = model.state_dict()
     with torch.no_grad():
         for fqns, weight in zip(_holders(content.layout).values(), weights, strict=True):
-            weight_of(modules[fqns[0]]).copy_(weight.effective)
+            own[fqns[0]].copy_(weight.effective)
         for name, value in rest.items():
             state[name].copy_(value)
     for handle in _installed.pop(model, ()):

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from .._anatomy import Anatomy, LayerInfo
-from .._forward import module_at
-from .._layers import owner, weight_of
+from .._layers import owner, weight_at
 from .._resident import variant_of
 from .._spec import LayerSpec
 from .._variant import Variant
@@ -54,7 +53,7 @@ def stored_bytes(
         if spec.changes_weight:
             variant = variant_of(layer.fqn, spec, variants, layer.weight_shape)
         else:
-            weight = weight_of(module_at(model, layer.fqn)).detach()
+            weight = weight_at(model, layer.fqn).detach()
             variant = Variant(spec=LayerSpec(), effective=weight, tensors={"values": weight})
         total += layer_bytes(layer, spec, variant)
     return total

@@ -26,6 +26,8 @@ class NarrowAttention(nn.Module):
     in_proj_weight (3 * heads * head_dim, width), out_proj (width, heads * head_dim). No dropout.
     """
 
+    is_multihead_attention = True
+
     def __init__(self, head_dim: int, batch_first: bool) -> None:
         super().__init__()
         self.head_dim = head_dim
@@ -53,7 +55,8 @@ class NarrowAttention(nn.Module):
         narrow.in_proj_weight = module.in_proj_weight
         narrow.register_parameter("in_proj_bias", module.in_proj_bias)
         out = module.out_proj
-        plain = nn.Linear(out.weight.shape[1], out.weight.shape[0], bias=False, device="meta")
+        kind = nn.modules.linear.NonDynamicallyQuantizableLinear  # as in `nn.MultiheadAttention`
+        plain = kind(out.weight.shape[1], out.weight.shape[0], bias=False, device="meta")
         plain.weight = out.weight
         plain.register_parameter("bias", out.bias)
         narrow.out_proj = plain

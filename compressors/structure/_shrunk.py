@@ -6,6 +6,7 @@ import dataclasses
 from math import prod
 
 from .._anatomy import Anatomy, LayerInfo
+from .._names import weight_name
 from ._removal import Removal
 
 
@@ -36,8 +37,7 @@ def shrunk(anatomy: Anatomy, removal: Removal) -> Anatomy:
 
 
 def _shrunk(layer: LayerInfo, removal: Removal) -> LayerInfo:
-    name = f"{layer.fqn}.weight" if layer.fqn else "weight"
-    axes = removal.tensors.get(name)
+    axes = removal.tensors.get(weight_name(layer.fqn))
     if not axes:
         return layer
     shape = tuple(len(axes[axis]) if axis in axes else size for axis, size in enumerate(layer.weight_shape))
@@ -59,4 +59,4 @@ def _shrunk(layer: LayerInfo, removal: Removal) -> LayerInfo:
 def _with_channels(layer: LayerInfo, shape: tuple[int, ...], n: int) -> tuple[int, ...]:
     if not shape:
         return shape
-    return (*shape[:-1], n) if layer.kind == "linear" else (n, *shape[1:])
+    return (*shape[:-1], n) if layer.kind == "linear" or layer.is_sealed else (n, *shape[1:])

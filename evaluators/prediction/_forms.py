@@ -58,10 +58,11 @@ def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
     """Plain integers of 8 bits and fewer run as int8 where the input is quantized too; other weights, weights alone,
     and zeros run as FP32. A range that is taken as the model runs is timed as one that was calibrated.
 
-    An embedding runs as FP32, whatever is done to it. A residual runs as the whole weight. Of the other forms of low
-    rank ("input", "spatial", "tucker2") no form here tells: they are timed as the whole weight, which is not what runs.
+    An embedding runs as FP32, whatever is done to it, and so does a weight inside a recurrent layer or an attention.
+    A residual runs as the whole weight. Of the other forms of low rank ("input", "spatial", "tucker2") no form here
+    tells: they are timed as the whole weight, which is not what runs.
     """
-    if layer.kind == "embedding":
+    if layer.kind == "embedding" or layer.is_sealed:
         return PLAIN
     rounded, kept = spec.changes_activation, 0
     if spec.rank < 1.0 and spec.rank_form == "channel":

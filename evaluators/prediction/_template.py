@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...compressors import module_at
+from ...compressors import weight_at
 from ...compressors._calibration import output_key
 from ...errors import InputError
 from ..runtimes._lowering import Lowered, prepare
@@ -63,7 +63,7 @@ class Template:
         from ...compressors import LayerSpec
 
         spec = LayerSpec(weight_bits=8, activation_bits=8)
-        layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding"]
+        layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed]
         weights = {fqn: _weight(model, fqn) for fqn in layers}
         ranges = {fqn: calibration.qparams(fqn, spec) for fqn in layers}
         places = calibration.places
@@ -133,10 +133,7 @@ class Template:
 
 
 def _weight(model: nn.Module, fqn: str) -> Tensor:
-    weight = module_at(model, fqn).weight
-    if not isinstance(weight, torch.Tensor):
-        raise InputError(f"{fqn} must have a tensor named weight, but it is {type(weight).__name__}")
-    return weight.detach().float().cpu()
+    return weight_at(model, fqn).detach().float().cpu()
 
 
 def _stand_in(fqn: str, form: Form, weight: Tensor, activation: tuple[float, int]) -> Lowered:

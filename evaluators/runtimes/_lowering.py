@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...compressors import Calibration, LayerSpec, Rounding, Variant, module_at, rounding_of
+from ...compressors import Calibration, LayerSpec, Rounding, Variant, module_at, rounding_of, weight_at
+from ...compressors._layers import holder_of
+from ...compressors._names import is_inner
 from ...compressors.quantization import dynamic_quantize
 from ...errors import ConfigError
-from ._base import ExportError
 from ._chain import Chain, chain_of, run_as_chain
 from ._narrow import NarrowRule, NarrowWeight
 
@@ -113,6 +114,8 @@ def _lower_one(
     integer = rounded.activation is not None or runs_dynamic(spec, tuple(variant.effective.shape), dynamic_from)
     coded = variant.codes() if integer and factors is None else None
     codes, scales = coded if coded is not None else (None, None)
+    if is_inner(fqn):  # its product is part of a larger operator, which takes FP32
+        narrow = None
     narrowed = narrow.of(variant) if narrow is not None and not spec.changes_activation else None
     half = _half(spec, variant) if narrow is not None else None
     return replace(
@@ -153,7 +156,7 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
     ready = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     dense_values = {layer.fqn: layer.effective for layer in layers if layer.effective is not None}
     for fqn, effective in dense_values.items():
-        weight = _weight(ready, fqn)
+        weight = weight_at(ready, fqn)
         if weight.shape != effective.shape:
             raise ConfigError(
                 f"the compressed weight of {fqn} has shape {tuple(effective.shape)}, the model's is "
@@ -161,11 +164,11 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
             )
         weight.data = effective.detach().to(weight.dtype).clone()
     for layer in layers:
-        module = module_at(ready, layer.fqn)
         if layer.is_structured:
-            module.weight = nn.Parameter(_weight(ready, layer.fqn).detach().clone(), requires_grad=False)
+            module, leaf = holder_of(ready, layer.fqn)
+            setattr(module, leaf, nn.Parameter(weight_at(ready, layer.fqn).detach().clone(), requires_grad=False))
         if layer.chain is not None:
-            run_as_chain(module, layer.chain)
+            run_as_chain(module_at(ready, layer.fqn), layer.chain)
     _install(ready, layers, activation_op)
     return ready
 
@@ -190,13 +193,6 @@ def _behind(layer: Lowered, activation_op: ActivationOp) -> Callable[..., Any]:
         return activation_op(clamped(output, given), given) if isinstance(output, Tensor) else output
 
     return hook
-
-
-def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
-    weight = getattr(module_at(model, fqn), "weight", None)
-    if not isinstance(weight, nn.Parameter):
-        raise ExportError(f"{fqn} must have a parameter named weight, but it is {type(weight).__name__}")
-    return weight
 
 
 def _before(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Inputs
+from ...compressors._names import is_inner
 from ._base import ExportError
 from ._lowering import Lowered
 from ._onnx_pads import pad_after_quantizing
@@ -145,7 +146,11 @@ def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:
     by_parameter: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         by_parameter.setdefault(id(parameter), []).append(name)
-    return {name.removesuffix("weight").removesuffix("."): same for same in by_parameter.values() for name in same}
+    return {
+        name if is_inner(name) else name.removesuffix("weight").removesuffix("."): same
+        for same in by_parameter.values()
+        for name in same
+    }
 
 
 def _open(graph: ir.Graph, names: dict[str, list[str]], fqn: str) -> ir.Value:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...compressors import forward, module_at
+from ...compressors import forward, weight_at
 from .._preserved import preserved
 from .._run import _device, _moved
 from .._split import Inputs, Split
@@ -88,9 +88,20 @@ class Timeline:
         return cls(calls=tuple(calls), n_samples=n_samples)
 
     def begin(self, weights: Iterable[nn.Parameter]) -> int:
-        """When a module that holds one of these weights first begins; 0, the very beginning, where none was seen."""
-        held = {id(weight) for weight in weights}
-        return min((call.start for call in self.calls if _holds(call.module, held)), default=0)
+        """When a module that holds one of these weights first begins; 0 where none was seen, nor one around it."""
+        return min((self._begin_of_one(weight) for weight in weights), default=0)
+
+    def _begin_of_one(self, weight: nn.Parameter) -> int:
+        """Where the module that holds it is never called (the `out_proj` of an attention, or all that is in a fused
+        encoder layer), the innermost call around it counts."""
+        held = {id(weight)}
+        direct = [call.start for call in self.calls if _holds(call.module, held)]
+        if direct:
+            return min(direct)
+        around = [call for call in self.calls if holds_below(call.module, held)]
+        sizes = [sum(1 for _ in call.module.modules()) for call in around]
+        innermost = [call.start for call, size in zip(around, sizes, strict=True) if size == min(sizes)]
+        return min(innermost, default=0)
 
     def begin_of(self, modules: Iterable[nn.Module]) -> int:
         """When the first of these modules begins; after the end of the pass where none does."""
@@ -241,4 +252,4 @@ def holds_below(module: nn.Module, held: set[int]) -> bool:
 
 def weights_of(model: nn.Module, fqns: Iterable[str]) -> list[nn.Parameter]:
     """The weight parameter of each layer."""
-    return [weight for fqn in fqns if isinstance(weight := module_at(model, fqn)._parameters["weight"], nn.Parameter)]
+    return [weight_at(model, fqn) for fqn in fqns]

@@ -21,7 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...compressors import Calibration, LayerSpec, Variant, activation_quantizer, forward, module_at, preserved
+from ...compressors import (
+    Calibration,
+    LayerSpec,
+    Variant,
+    activation_quantizer,
+    forward,
+    module_at,
+    preserved,
+    weight_at,
+)
+from ...compressors._anatomy import SEALED
+from ...compressors._gradients import differentiable
+from ...compressors._layers import kind_at
 from ...errors import InputError
 from .._split import Split
 from ..quality import MetricError
@@ -76,17 +88,21 @@ def fisher_table(
     Layers that share a tensor or are called several times count as one. Raises `MetricError` for outputs that are no
     logits where "kl" is asked for, and whatever torch raises where the model cannot be differentiated.
     """
-    layers = {fqn: module_at(model, fqn) for fqns, _ in groups for fqn in fqns}
+    names = [fqn for fqns, _ in groups for fqn in fqns]
+    sealed = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in SEALED}
+    layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in sealed}
     totals = [[0.0] * len(levels) for _, levels in groups]
     generator = torch.Generator().manual_seed(seed)
     for inputs, _ in split.batches(batch_size):
-        seen, n = _backward(model, inputs, layers, divergence, variance, draws, generator)
+        seen, inside, n = _backward(model, inputs, layers, sealed, divergence, variance, draws, generator)
         with preserved(model):
             for g, (fqns, levels) in enumerate(groups):
                 calls = [call for call in seen if call.fqn in fqns]
+                weights = {fqn: sealed[fqn] for fqn in fqns if fqn in inside}
                 for i, spec in enumerate(levels):
-                    if not spec.is_neutral and calls:
-                        totals[g][i] += _squares(calls, layers, spec, variants, calibration, n)
+                    if not spec.is_neutral and (calls or weights):
+                        found = _inside(weights, inside, spec, variants, n)
+                        totals[g][i] += _squares(calls, layers, spec, variants, calibration, n, found)
     n_samples = len(split)
     values = tuple(tuple(total / (2.0 * draws * n_samples) for total in row) for row in totals)
     n_levels = max((sum(not spec.is_neutral for spec in levels) for _, levels in groups), default=0)
@@ -94,11 +110,13 @@ def fisher_table(
 
 
 def _backward(
-    model: nn.Module, inputs: Any, layers: dict[str, nn.Module], divergence: str, variance: float, draws: int,
-    generator: torch.Generator,
-) -> tuple[list[_Seen], int]:  # fmt: skip
-    """Every call of the layers, with the gradients of <v, outputs> for each draw; and how many samples there are."""
+    model: nn.Module, inputs: Any, layers: dict[str, nn.Module], sealed: dict[str, nn.Parameter], divergence: str,
+    variance: float, draws: int, generator: torch.Generator,
+) -> tuple[list[_Seen], dict[str, list[Tensor]], int]:  # fmt: skip
+    """Every call of the layers, with the gradients of <v, outputs> for each draw; fqn -> those by the weight, of the
+    layers in `sealed` that are used; and how many samples there are."""
     seen: list[_Seen] = []
+    inside: dict[str, list[Tensor]] = {}
     names = {module: fqn for fqn, module in reversed(layers.items())}
 
     def probe(module: nn.Module, original: Forward) -> Forward | None:
@@ -115,18 +133,22 @@ def _backward(
         return probed
 
     root = _Root(model)
-    with preserved(root), torch.enable_grad(), wrapped(root, probe):
+    with preserved(root), differentiable(list(sealed.values())), torch.enable_grad(), wrapped(root, probe):
         outputs = forward(root, moved_to(inputs, model))
         for draw in range(draws):
             product = _draw(outputs, divergence, variance, generator)
             gradients = torch.autograd.grad(
-                product, [call.probe for call in seen], retain_graph=draw + 1 < draws, allow_unused=True
-            )
-            for call, gradient in zip(seen, gradients, strict=True):
+                product, [*(call.probe for call in seen), *sealed.values()], retain_graph=draw + 1 < draws,
+                allow_unused=True,
+            )  # fmt: skip
+            for fqn, gradient in zip(sealed, gradients[len(seen) :], strict=True):
+                if gradient is not None:
+                    inside.setdefault(fqn, []).append(gradient)
+            for call, gradient in zip(seen, gradients, strict=False):
                 call.gradients.append(torch.zeros_like(call.output) if gradient is None else gradient)
-    if not seen:
+    if not seen and not inside:
         raise InputError("none of the layers ran")
-    return seen, int(outputs.shape[0])
+    return seen, inside, int(outputs.shape[0])
 
 
 class _Root(nn.Module):
@@ -170,15 +192,26 @@ def _draw(outputs: Tensor, divergence: str, variance: float, generator: torch.Ge
 
 def _squares(
     calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
-    calibration: Calibration | None, n: int,
+    calibration: Calibration | None, n: int, products: Tensor | None = None,
 ) -> float:  # fmt: skip
-    """Summed over samples and draws: (sum over the calls of <gradient, change of the output>)^2."""
-    products: Tensor | None = None
+    """Summed over samples and draws: (`products` + the sum over the calls of <gradient, change of the output>)^2."""
     for call, changed in _changed(calls, layers, spec, variants, calibration):
         change = changed - call.output
         mine = torch.stack([_per_sample(gradient * change, n) for gradient in call.gradients])
         products = mine if products is None else products + mine
     return 0.0 if products is None else float(products.square().sum())
+
+
+def _inside(
+    weights: dict[str, nn.Parameter], gradients: dict[str, list[Tensor]], spec: LayerSpec, variants: Variants, n: int
+) -> Tensor | None:
+    """(draws, n) sums of <gradient, change of the weight>, whose sample is not known (see `_per_sample`)."""
+    products: Tensor | None = None
+    for fqn, weight in weights.items():
+        change = variants(fqn, spec).effective.to(weight) - weight
+        mine = torch.stack([_of_all((gradient * change).double(), n) for gradient in gradients[fqn]])
+        products = mine if products is None else products + mine
+    return products
 
 
 def _changed(
@@ -207,6 +240,10 @@ def _per_sample(products: Tensor, n: int) -> Tensor:
     products = products.double()
     if products.dim() and products.shape[0] % n == 0:
         return products.reshape(n, -1).sum(dim=1)
+    return _of_all(products, n)
+
+
+def _of_all(products: Tensor, n: int) -> Tensor:
     sums = torch.zeros(n, dtype=torch.float64, device=products.device)
     sums[0] = products.sum()
     return sums

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Anatomy
+from ...compressors._layers import runs_in
 from ...errors import ParedownError
 from .._run import run_split
 from .._split import Inputs, Split
@@ -222,7 +223,9 @@ def recomputed_share(timeline: Timeline, anatomy: Anatomy, model: nn.Module, pre
 
     A layer that is called several times is taken to cost the same each time.
     """
-    macs = {id(model.get_submodule(layer.fqn)): layer.macs / max(1, layer.n_calls) for layer in anatomy.layers}
+    macs: dict[int, float] = defaultdict(float)
+    for layer in anatomy.layers:
+        macs[id(runs_in(model, layer))] += layer.macs / max(1, layer.n_calls)
     total = spared = 0.0
     answered = iter(prefix.answered)
     current = next(answered, None)

@@ -28,7 +28,7 @@ def fp16_mse_assignment(
     prepared: Prepared, task: Task, threshold: float
 ) -> tuple[dict[str, LayerSpec], Mapping[str, float]]:
     """(fqn -> spec, fqn -> relative error of INT8). Layers that [space] leaves alone stay as they are."""
-    from ...compressors import applicable, compress, module_at
+    from ...compressors import applicable, compress, weight_at
 
     model, anatomy = prepared.bench.model, prepared.anatomy
     int8 = LayerSpec(weight_bits=8, activation_bits=8 if 8 in task.space.activation_bits else 32)
@@ -37,8 +37,7 @@ def fp16_mse_assignment(
         if any(fnmatchcase(layer.fqn, glob) for glob in task.space.leave):
             continue
         spec = int8 if applicable(int8, layer) is None else int8.weight_only
-        weight = module_at(model, layer.fqn).weight
-        error = compress(weight.detach(), spec, layer).weight_error  # type: ignore[operator]
+        error = compress(weight_at(model, layer.fqn).detach(), spec, layer).weight_error
         errors[layer.fqn] = error
         assignment[layer.fqn] = FP16 if error > threshold else spec
     return assignment, errors

@@ -31,6 +31,7 @@ from paredown.compressors import (
     module_at,
     save_model,
     stored_bytes,
+    weight_at,
 )
 from paredown.compressors.sparse_formats._crossover import made
 from paredown.compressors.storage import read_container, write_container
@@ -61,7 +62,7 @@ class Case:
             weight = spec.weight_only
             if any(applicable(weight, layer) for layer in layers):
                 weight = LayerSpec(weight_bits=spec.weight_bits)
-            variant = compress(module_at(self.model, group[0]).weight, weight, layers[0])
+            variant = compress(weight_at(self.model, group[0]), weight, layers[0])
             for layer in layers:
                 both = LayerSpec.from_dict({**weight.to_dict(), "activation_bits": spec.activation_bits})
                 self.assignment[layer.fqn] = weight if applicable(both, layer) else both
@@ -323,7 +324,7 @@ def test_a_network_of_four_bits_is_an_eighth_and_a_little(tmp_path):
     model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(6)))
     anatomy = Anatomy.trace(model, torch.randn(1, 128))
     spec = LayerSpec(weight_bits=4)
-    variants = {layer.fqn: compress(module_at(model, layer.fqn).weight, spec, layer) for layer in anatomy.layers}
+    variants = {layer.fqn: compress(weight_at(model, layer.fqn), spec, layer) for layer in anatomy.layers}
     n_bytes = save_model(tmp_path / "m.safetensors", model, dict.fromkeys(anatomy.fqns, spec), variants)
     codes, scales, biases = 6 * 128 * 64, 6 * 128 * 4, 6 * 128 * 4
     assert codes + scales + biases < n_bytes < codes + scales + biases + 1000
@@ -339,7 +340,7 @@ def test_a_file_of_schema_1_is_read():
     assert specs["3"] == LayerSpec(rank=0.3, sparsity=0.7, weight_bits=3)
     expected = load_file(DATA / "schema1-effective.safetensors")
     for fqn, effective in expected.items():
-        assert torch.equal(module_at(model, fqn).weight, effective)
+        assert torch.equal(weight_at(model, fqn), effective)
     assert describe_file(DATA / "schema1.safetensors")["layers"]["0"]["stored"] == ["bitmap"]
 
 
@@ -381,7 +382,7 @@ def test_the_foreseen_bytes_are_the_file_and_the_file_is_the_weights(candidate, 
     """What the search counts is the length of the file, exactly; entropy-coded the file is no longer, and the same."""
     name, model, anatomy, assignment = candidate
     folder = tmp_path_factory.mktemp("candidate")
-    variants = {fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn]) for fqn, spec in assignment.items()}
+    variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}
     length = save_model(folder / "plain.safetensors", model, assignment, variants)
     assert length == stored_bytes(model, anatomy, assignment, variants)
     assert length == (folder / "plain.safetensors").stat().st_size
@@ -390,7 +391,7 @@ def test_the_foreseen_bytes_are_the_file_and_the_file_is_the_weights(candidate, 
         loaded, _ = AWKWARD[name]()
         load_model(folder / f"{file}.safetensors", loaded)
         for fqn, variant in variants.items():
-            stored = module_at(loaded, fqn).weight.detach()
+            stored = weight_at(loaded, fqn).detach()
             assert stored.numpy().tobytes() == variant.effective.numpy().tobytes(), (file, fqn)
 
 
@@ -408,7 +409,7 @@ def test_whatever_a_file_says_it_is_loaded_or_refused(data, entropy, tmp_path):
             "3": LayerSpec(weight_bits=4, sparsity=0.9, activation_bits=8),
             "7": LayerSpec(weight_bits=4, weight_format="int_asym", group_size=8),
         }
-        variants = {fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn]) for fqn, spec in specs.items()}
+        variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in specs.items()}
         save_model(original, model, specs, variants, calibrate(model, [inputs], anatomy), entropy=entropy)
     metadata, tensors = read_container(original)
     del metadata["sha256"]
@@ -450,3 +451,17 @@ def test_a_small_file_that_claims_to_be_huge_is_not_believed(case):
         describe_file(case.path)
     with pytest.raises(ConfigError, match="belongs to another model"):
         load_model(case.path, case.fresh())
+
+
+@pytest.mark.parametrize("length", [0x280, 0x4B50])
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(length, tmp_path):
+    """A file begins with its header's length: 80 02, as a pickle of protocol 2 does, or "PK", as an archive does."""
+    path = tmp_path / "file.safetensors"
+
+    def header(filler):
+        write_container(path, {"format": "x", "filler": "y" * filler}, {"values": torch.ones(1)})
+        return int.from_bytes(path.read_bytes()[:8], "little")
+
+    assert header(length - header(0)) == length
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"PK")
+    assert torch.equal(read_container(path)[1]["values"], torch.ones(1))

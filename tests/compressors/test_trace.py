@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from paredown.compressors import KINDS, Anatomy, forward, model_digest, module_at, preserved
+from paredown.compressors import KINDS, Anatomy, forward, model_digest, module_at, preserved, weight_at
 from paredown.errors import InputError
 from paredown.testing._models import AWKWARD
 
@@ -29,7 +29,7 @@ def test_tracing_leaves_no_trace(name):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert {layer.kind for layer in anatomy.layers} <= set(KINDS)
     for layer in anatomy.layers:
-        assert tuple(module_at(model, layer.fqn).weight.shape) == layer.weight_shape
+        assert tuple(weight_at(model, layer.fqn).shape) == layer.weight_shape
     grouped = [fqn for group in anatomy.groups for fqn in group]
     assert sorted(grouped) == sorted(anatomy.fqns)
 

@@ -27,8 +27,8 @@ from paredown.compressors import (
     compress,
     describe_file,
     load_model,
-    module_at,
     save_model,
+    weight_at,
 )
 from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
 from paredown.testing._models import AWKWARD
@@ -70,10 +70,7 @@ def saved(path: Path, specs: list[LayerSpec], *, entropy: bool, name: str = "con
     anatomy = Anatomy.trace(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     assignment = {layer.fqn: specs[i % len(specs)] for i, layer in enumerate(anatomy.layers)}
-    variants = {
-        fqn: compress(module_at(model, fqn).weight, spec, anatomy[fqn])  # type: ignore[arg-type]
-        for fqn, spec in assignment.items()
-    }
+    variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}
     save_model(path, model, assignment, variants, calibration, entropy=entropy)
     fresh, _ = AWKWARD[name]()
     return fresh
@@ -128,7 +125,7 @@ def test_every_form_of_low_rank(read: Any, tmp_path: Path, form: str, entropy: b
     fitting = [{x.fqn: spec for x in anatomy.layers if applicable(spec, x) is None} for spec in wanted]
     assert len([fits for fits in fitting if fits]) >= 4  # a residual of FP16, or as it is, saves nothing
     for spec, fits in zip(wanted, fitting, strict=True):
-        variants = {fqn: compress(module_at(models[0], fqn).weight, spec, anatomy[fqn]) for fqn in fits}  # type: ignore[arg-type]
+        variants = {fqn: compress(weight_at(models[0], fqn), spec, anatomy[fqn]) for fqn in fits}
         save_model(path, models[0], fits, variants, entropy=entropy)
         same(read, path, models[1])
 
@@ -184,10 +181,7 @@ def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Pat
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
     assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
-    variants = {
-        fqn: compress(module_at(model, fqn).weight, spec.weight_only, anatomy[fqn])  # type: ignore[arg-type]
-        for fqn in assignment
-    }
+    variants = {fqn: compress(weight_at(model, fqn), spec.weight_only, anatomy[fqn]) for fqn in assignment}
     save_model(path, model, assignment, variants, calibration)
     assert any(layer.sum_after for layer in anatomy.layers)
     same(read, path, AWKWARD["residual"]()[0])
@@ -294,3 +288,10 @@ def test_it_needs_numpy_alone(tmp_path: Path) -> None:
 def test_the_page_says_how_long_it_is() -> None:
     lines = [line for line in SOURCE.splitlines() if line.strip()]
     assert len(lines) <= 175
+
+
+@pytest.mark.parametrize("name", ["recurrent", "cross_attention"])
+def test_weights_inside_recurrent_layers_and_attentions(read: Any, tmp_path: Path, name: str) -> None:
+    specs = [LayerSpec(weight_bits=3), LayerSpec(weight_bits=4, sparsity=0.5), LayerSpec(sparsity=0.5)]
+    path = tmp_path / "model.safetensors"
+    same(read, path, saved(path, specs, entropy=False, name=name))

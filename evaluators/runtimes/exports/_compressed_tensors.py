@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....compressors._anatomy import SEALED
+from ....compressors._names import weight_name
 from ....errors import ConfigError
 from .._base import ExportError
 from ._format import Notes
@@ -101,7 +103,8 @@ def compressed_state(
         notes.written_as[fqn] = scheme["format"]
     state = _plain_state(model, set(replaced))
     for fqn, tensors in replaced.items():
-        state |= {f"{fqn}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
+        named = {weight_name(fqn) if name == "weight" else f"{fqn}.{name}": t for name, t in tensors.items()}
+        state |= {name: tensor.contiguous().clone() for name, tensor in named.items()}
     targets = {fqn for group in groups.values() for fqn in group["targets"]}
     ignore = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in targets]
     return state, _config(list(groups.values()), ignore)
@@ -127,7 +130,10 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
     from torch import nn
 
     from ....compressors import module_at
+    from ....compressors._layers import holder_of, kind_at
 
+    if kind_at(model, fqn) in SEALED:
+        return f"it quantizes nn.Linear, and this is a weight inside {type(holder_of(model, fqn)[0]).__name__}"
     module = module_at(model, fqn)
     if not isinstance(module, nn.Linear):
         return f"it quantizes nn.Linear, and this is {type(module).__name__}"
@@ -226,10 +232,10 @@ def _plain_state(model: nn.Module, replaced: set[str]) -> dict[str, Tensor]:
     """Everything else that the model holds; of tensors that are one, the first name."""
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
-    kept = model.state_dict().keys()
+    kept = model.state_dict().keys() - {weight_name(fqn) for fqn in replaced}
     found = {}
     for name, tensor in {**parameters, **buffers}.items():
-        if name in kept and not (name.endswith(".weight") and name.removesuffix(".weight") in replaced):
+        if name in kept:
             found[name] = tensor.detach().cpu().contiguous().clone()
     return found
 

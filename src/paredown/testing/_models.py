@@ -175,6 +175,37 @@ class _Block(nn.Module):
         return functional.relu(out)
 
 
+class Encoder(nn.Module):
+    """PyTorch's own encoder, which has a fused path in eval mode: its layers' modules are then never called."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, width)
+        block = nn.TransformerEncoderLayer(width, 2, 24, dropout=0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.classify = nn.Linear(width, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        output: Tensor = self.classify(self.blocks(self.embed(tokens)).mean(dim=1))
+        return output
+
+
+class CrossAttention(nn.Module):
+    """Keys and values of other widths than the queries: three projections by themselves; time comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, kdim=6, vdim=10, bias=False)
+        self.lstm = nn.LSTM(8, 6, num_layers=2, bias=False)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        mixed, _ = self.attention(*(x.transpose(0, 1) for x in (query, key, value)))
+        hidden, _ = self.lstm(mixed)
+        output: Tensor = self.head(hidden[-1])
+        return output
+
+
 class Scaled(nn.Module):
     """Nothing that can be compressed."""
 
@@ -270,4 +301,10 @@ _add("transformer", Transformer, lambda: _tokens(20))
 _add("recurrent", Recurrent, lambda: _tokens(15))
 _add("multihead", Multihead, lambda: torch.randn(_N, 7, 6))
 _add("residual", Residual, lambda: torch.randn(_N, 3, 8, 8))
+_add("encoder", Encoder, lambda: _tokens(20))
+_add(
+    "cross_attention",
+    CrossAttention,
+    lambda: (torch.randn(_N, 5, 8), torch.randn(_N, 7, 6), torch.randn(_N, 7, 10)),
+)
 _add("nothing", Scaled, lambda: torch.randn(_N, 3))

@@ -30,7 +30,7 @@ from ..compressors import (
     compress,
     forward,
     model_digest,
-    module_at,
+    weight_at,
 )
 from ..errors import MissingExtra, ParedownError
 from ..evaluators.runtimes import ExportError
@@ -51,6 +51,8 @@ MODELS = (
     "recurrent",
     "multihead",
     "residual",
+    "encoder",
+    "cross_attention",
 )
 TREATMENTS = {
     "8-bit weights and activations": (LayerSpec(weight_bits=8, activation_bits=8),),
@@ -127,7 +129,7 @@ class _Case:
             if applicable(spec, anatomy[fqn]):  # an embedding's input is not quantized
                 assignment[fqn] = spec.weight_only if applicable(of_layer, anatomy[fqn]) else of_layer
         variants = {
-            layer.fqn: compress(module_at(model, layer.fqn).weight.detach(), assignment[layer.fqn], layer)  # type: ignore[operator]
+            layer.fqn: compress(weight_at(model, layer.fqn).detach(), assignment[layer.fqn], layer)
             for layer in anatomy.layers
             if layer.fqn in assignment
         }

@@ -22,7 +22,7 @@ from paredown.compressors import (
     calibrate,
     compress,
     forward,
-    module_at,
+    weight_at,
 )
 
 Case = tuple[tuple[Any, ...], Tensor]
@@ -38,8 +38,7 @@ def compressed() -> Callable[..., Case]:
         wanted = specs if isinstance(specs, Mapping) else dict.fromkeys(anatomy.fqns, specs)
         assignment = {fqn: spec for fqn, spec in wanted.items() if not applicable(spec, anatomy[fqn])}
         variants = {
-            fqn: compress(module_at(model, fqn).weight.detach(), spec, anatomy[fqn])  # type: ignore[operator]
-            for fqn, spec in assignment.items()
+            fqn: compress(weight_at(model, fqn).detach(), spec, anatomy[fqn]) for fqn, spec in assignment.items()
         }
         with CompressedModel(model, anatomy, calibration).apply(assignment, variants), torch.no_grad():
             expected = forward(model, inputs)

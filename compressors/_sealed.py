@@ -1,0 +1,62 @@
+"""What runs inside an LSTM, a GRU or an `nn.MultiheadAttention`: each weight's product, seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ._anatomy import LayerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """Of one weight in one call. The shapes are without the batch axis, those of a linear layer with this weight.
+
+    macs  of the whole batch
+    """
+
+    macs: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+
+def products(
+    module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[LayerInfo, Product]]:
+    """What each of the layers inside `module` does in a call with these arguments; nothing if they are no tensors."""
+    if isinstance(module, nn.RNNBase):
+        x = args[0] if args else kwargs.get("input")
+        x = x.data if isinstance(x, PackedSequence) else x
+        if isinstance(x, Tensor):
+            for layer in layers:
+                yield layer, _product(layer, [x], layer.n_weights, module.batch_first)
+        return
+    given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
+    query, key, value = (given.get(name) for name in ("query", "key", "value"))
+    if not (isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(value, Tensor)):
+        return
+    batch_first = bool(getattr(module, "batch_first", False))
+    for layer in layers:
+        leaf = layer.fqn.rpartition(".")[2]
+        if leaf == "in_proj_weight":
+            yield layer, _product(layer, [query, key, value], layer.n_weights // 3, batch_first)
+        else:
+            x = {"k_proj_weight": key, "v_proj_weight": value}.get(leaf, query)
+            yield layer, _product(layer, [x], layer.n_weights, batch_first)
+
+
+def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:
+    """each: weights that one position of one input meets."""
+    shape = tuple(inputs[0].shape[:-1])
+    positions = shape[:1] if len(shape) > 1 and not batch_first else shape[1:]
+    rows, columns = layer.weight_shape
+    return Product(
+        macs=each * sum(prod(x.shape[:-1]) for x in inputs),
+        input_shape=(*positions, columns),
+        output_shape=(*positions, rows),
+    )

@@ -125,7 +125,7 @@ class Anatomy:
         """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and look at what ran.
 
         The model is left as it was: train mode, grad mode, hooks and random state.
-        Raises `InputError` if there is no layer that can be compressed.
+        Raises `InputError` if there is no layer that can be compressed, or an argument of the forward is not given.
         """
         from ._trace import trace  # torch is imported only when a model is at hand
 

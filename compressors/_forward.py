@@ -90,3 +90,17 @@ def batch_size(inputs: object) -> int:
         if isinstance(value, Tensor) and value.ndim > 0:
             return max(1, value.shape[0])
     return 1
+
+
+def check_runs(model: nn.Module, inputs: object) -> None:
+    """One pass in eval mode. Raises `InputError` where an argument of the forward is not given, or not known."""
+    try:
+        with preserved(model):
+            forward(model, inputs)
+    except TypeError as error:
+        if "missing" not in str(error) and "unexpected keyword" not in str(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__} does not run on the inputs that it was given: {error}. Give every argument of its "
+            f"forward, as a tuple or as a dict of its names"
+        ) from error

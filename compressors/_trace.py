@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
-from ._forward import batch_size, forward, module_at, preserved
+from ._forward import batch_size, check_runs, module_at
 from ._layers import compressible, runs_in, same_tensor
 from ._readers import Readers, ReaderWatch
 from ._sealed import Product, products
@@ -95,8 +95,7 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
             if not layer.is_sealed:
                 hook = watch(layer.fqn)
                 handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
-        with preserved(model):
-            forward(model, inputs)
+        check_runs(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -178,7 +178,7 @@ class Worker:
         is exported from it is what a trial sees, with batch norms that follow also where they do for finalists only."""
         from ..compressors import installed
 
-        norms = self.bench.repair.batch_norm != "off"
+        norms = self.bench.repair.batch_norm in ("finalists", "trials")
         with installed(self.bench.model, self._repaired(assignment, self.variants(assignment), norms=norms)):
             yield
 

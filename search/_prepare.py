@@ -12,7 +12,7 @@ from ._bench import Bench, judge, reason
 from ._devices import Device, at, devices_of, is_here
 from ._space import SearchSpace
 from ._structural_costs import with_structure
-from ._structure import without_structure
+from ._structure import removes_something, without_structure
 from .searchers import Objective
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._data import Splits
     from ._structure import Structured
     from ._task import Task
+    from ._task_sections import RepairSection
 
 Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 Static = Mapping[str, tuple[tuple[float, ...], ...]]
@@ -104,6 +105,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
     structured = _structured(task, model, splits.calibration)
+    repair = _repair(task)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
@@ -140,8 +142,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         store=store,
         batch_size=batch,
         plugins=plugins,
-        repair=task.repair,
-        repair_inputs=_repair_inputs(task, splits.calibration),
+        repair=repair,
+        repair_inputs=_repair_inputs(task, repair, splits.calibration),
         structured=structured,
     )
     objectives = _objectives(task, metric.name, metric.maximise)
@@ -166,7 +168,7 @@ def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured 
     """Raises `TaskError` for what cannot be removed, or does not go together with it."""
     from ..hardware_profiles import load_profile
     from ._devices import wanted
-    from ._structure import alignment_of, find_structure, refuse_with_structure, removes_something
+    from ._structure import alignment_of, find_structure, refuse_with_structure
 
     if not removes_something(task.space):
         return None
@@ -191,11 +193,19 @@ def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) 
     return ready
 
 
-def _repair_inputs(task: Task, calibration: Split) -> tuple[Any, ...]:
+def _repair(task: Task) -> RepairSection:
+    """With what is asked for where nothing is said: statistics that do not follow make every removal look far worse
+    than it is."""
+    section = task.repair
+    if section.batch_norm is not None:
+        return section
+    return section.model_copy(update={"batch_norm": "trials" if removes_something(task.space) else "off"})
+
+
+def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tuple[Any, ...]:
     """A few samples where they only show how the layers are joined."""
     import torch
 
-    repair = task.repair
     if repair.batch_norm == "off" and not repair.bias:
         return ()
     n = min(2 if repair.batch_norm == "off" else repair.samples, len(calibration))

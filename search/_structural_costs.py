@@ -98,11 +98,11 @@ def with_structure(
 
 def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
     """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
-    from ..compressors._layers import weight_of
+    from ..compressors import weight_at
     from ..compressors.structure._remove import cut_tensors
 
     model = prepared.bench.model
-    weights = {id(weight_of(model.get_submodule(fqn))) for fqn in prepared.anatomy.fqns}
+    weights = {id(weight_at(model, fqn)) for fqn in prepared.anatomy.fqns}
     lost = 0
     for tensor, axes in cut_tensors(model, removal):
         if id(tensor) not in weights:

@@ -353,10 +353,11 @@ class RepairSection(Section):
         default=False,
         description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind",
     )
-    batch_norm: Literal["off", "finalists", "trials"] = Field(
-        default="off",
+    batch_norm: Literal["off", "finalists", "trials"] | None = Field(
+        default=None,
         description="whether the running statistics of batch norms follow the compressed model's: of what is exported, "
-        "or of every trial too (a pass over `samples` each)",
+        "or of every trial too (a pass over `samples` each); default trials where [space] removes channels or blocks, "
+        "else off",
     )
     samples: Integer = Field(default=256, ge=2, description="calibration samples for batch_norm, at most")
 

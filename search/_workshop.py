@@ -110,7 +110,7 @@ class Workshop:
         """`left`, and inside its numbers are made good."""
         left = self.left(assignment)
         if structure_of(assignment):
-            norms = self.prepared.bench.repair.batch_norm != "off"
+            norms = self.prepared.bench.repair.batch_norm in ("finalists", "trials")
             with self.worker.cutter.repaired(assignment, norms=norms):
                 yield left
             return

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ...errors import InputError
-from .._forward import Inputs, forward, preserved
+from .._forward import Inputs, check_runs
 from ._attention import attentions, families
 from ._graph import propose
 from ._packed_experts import find_packed_experts
@@ -52,7 +52,7 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
     wanted, globs = tuple(kinds), tuple(leave)
     if unknown := [kind for kind in wanted if kind not in KINDS]:
         raise InputError(f"there is no kind of structure {unknown[0]!r}; known are {', '.join(KINDS)}")
-    _check_runs(model, inputs)
+    check_runs(model, inputs)
     attention = attentions(model, inputs)
     left = dict(attention.left) if "heads" in wanted else {}
     recurrent, silent = recurrent_sets(model, inputs)
@@ -103,16 +103,3 @@ def _makes(coupled: CoupledSet, glob: str) -> Iterable[bool]:
 
 def _makes_any(coupled: CoupledSet, glob: str) -> bool:
     return any(_makes(coupled, glob))
-
-
-def _check_runs(model: nn.Module, inputs: Inputs) -> None:
-    try:
-        with preserved(model):
-            forward(model, inputs)
-    except TypeError as error:
-        if "missing" not in str(error) and "unexpected keyword" not in str(error):
-            raise
-        raise InputError(
-            f"{type(model).__name__} does not run on the inputs that it was given: {error}. Give every argument of its "
-            f"forward, as a tuple or as a dict of its names"
-        ) from error

@@ -71,8 +71,8 @@ def test_a_trial_sees_what_is_exported(repair: dict[str, object], tmp_path: Path
     load_model(path, loaded)
     with torch.no_grad(), shop.worker.applied(candidate.levels):
         assert torch.equal(mended.bench.model(inputs), loaded(inputs))
-    with torch.no_grad():
-        assert torch.allclose(shop.expected(assignment), loaded(mended.report.inputs), atol=1e-5)
+    with torch.no_grad(), shop.as_compressed(assignment) as (left, *_):
+        assert torch.allclose(shop.expected(left), loaded(mended.report.inputs), atol=1e-5)
     apart = [float(Worker(p.bench).scores(candidate.levels, 100).divergence.mean()) for p in (plain, mended)]  # type: ignore[union-attr]
     assert apart[1] < apart[0] if "bias" in repair else apart[1] != apart[0]
     sizes = [Workshop(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, mended)]

@@ -319,7 +319,8 @@ def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
     task: Callable[..., Task], tmp_path: Path, keys: list[str], but: str
 ) -> None:
     prepared = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
-    plain = prepare(task(**ALL), store=tmp_path / "store", model=model())
+    off = task(**ALL).with_overrides(['repair.batch_norm="off"'])
+    plain = prepare(off, store=tmp_path / "store", model=model())
     candidate, inputs = smallest(prepared, but=but), prepared.bench.split.take(20).inputs
     shop = Workshop(prepared)
     before = {name: value.clone() for name, value in prepared.bench.model.state_dict().items()}
@@ -356,6 +357,26 @@ def test_batch_norms_of_finalists_alone_follow_what_was_removed(task: Callable[.
     whole = prepared.bench.model.get_submodule("blocks.0.bn").running_mean
     assert moved.shape[0] < whole.shape[0]
     assert not any(torch.isclose(value, whole, atol=1e-6).any() for value in moved)
+
+
+class Asking(Convolutions):
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x) * scale
+
+
+def test_an_argument_that_the_task_does_not_give_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing 1 required positional argument: 'scale'.*Give every argument"):
+        prepare(task(**ALL), store=tmp_path / "store", model=Asking().eval())
+
+
+def test_batch_norms_follow_by_themselves_where_something_is_removed(task: Callable[..., Task], tmp_path: Path) -> None:
+    def asked(*keys: str, **space: Any) -> str | None:
+        made = task(**space).with_overrides(list(keys))
+        return prepare(made, store=tmp_path / "store", model=model()).bench.repair.batch_norm
+
+    assert asked(channels=[1.0, 0.5], weight_bits=[32]) == "trials"
+    assert asked('repair.batch_norm="off"', channels=[1.0, 0.5], weight_bits=[32]) == "off"
+    assert asked(weight_bits=[32, 8]) == "off"
 
 
 def test_plans_of_the_layers_leave_sets_and_blocks_whole(task: Callable[..., Task], tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _peer(prunable: Prunable, name: str, target: float, *, is_global: bool) -> t
     """
     import torch_pruning as tp
 
-    makers = {m.tensor.rpartition(".")[0] for s in prunable.sets for m in s.having("makes")}
+    # Its pruner leaves a whole group alone for one layer that is to be ignored: a depthwise one only hands on.
+    makers = {m.tensor.rpartition(".")[0] for s in prunable.sets for m in s.members if m.role != "reads"}
     best: tuple[nn.Module, int] | None = None
     low, high = 0.0, 0.95
     for _ in range(8):

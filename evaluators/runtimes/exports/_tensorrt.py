@@ -90,6 +90,7 @@ def lower_for_tensorrt(
     notes: Notes,
 ) -> tuple[list[Lowered], dict[str, AloneWeight]]:
     """What each layer that is not neutral becomes, and the weights that are stored by themselves (weight-only)."""
+    from ....compressors._names import is_inner
     from .._lowering import lower
     from ._tensorrt_check import is_two_to_four
     from ._tensorrt_weights import AloneWeight
@@ -99,7 +100,7 @@ def lower_for_tensorrt(
     for layer in lower(adapted, variants, calibration):
         spec = assignment[layer.fqn]
         weight = None
-        if layer.effective is not None and not layer.is_structured:
+        if layer.effective is not None and not layer.is_structured and not is_inner(layer.fqn):
             weight = AloneWeight.of(layer.fqn, spec, variants[layer.fqn], has_input_quantizer=spec.needs_range)
             if weight is None and is_two_to_four(layer.effective):
                 weight = AloneWeight.dense(layer.fqn, layer.effective)

@@ -39,12 +39,14 @@ def multiply_integers(
     from torch import nn
 
     from ...compressors import module_at
+    from ...compressors._names import is_inner
     from ...compressors.storage import stored_integers
 
     wanted = [
         fqn
         for fqn, spec in specs.items()
-        if type(module := module_at(model, fqn)) is nn.Linear
+        if not is_inner(fqn)
+        and type(module := module_at(model, fqn)) is nn.Linear
         and runs_dynamic(spec, tuple(module.weight.shape), dynamic_from)
     ]
     if not wanted or not has_integer_products():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,8 @@ from paredown.testing._fronts import example_front
 
 
 class FakeRun:
+    state = SimpleNamespace(verified={17: SimpleNamespace(agreement="agrees with PyTorch to 1e-06")})
+
     def __init__(self, path):
         self.path = path
 
@@ -380,7 +383,14 @@ def test_explain_an_unknown_point(run_dir, capsys):
 # ── artifacts ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def agreeing(monkeypatch):
+    """Whatever was exported agrees."""
+    found = SimpleNamespace(agreement="agrees with PyTorch to 1e-06")
+    monkeypatch.setattr("paredown.search._artifact.read_artifact", lambda path: found)
+
+
+def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monkeypatch, agreeing):
     calls = []
     monkeypatch.setattr("paredown.search.export_point", lambda *a, entropy: calls.append(a) or tmp_path / "art")
     assert (
@@ -389,12 +399,13 @@ def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monk
     assert calls == [(run_dir, "smallest", "onnx", tmp_path / "art")]
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'art'}\n"
+    assert "agrees with PyTorch to 1e-06\n" in captured.err
     assert "paredown verify" in captured.err
     assert main(["export", str(run_dir), "--out", str(tmp_path / "art"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(tmp_path / "art"), "point": "knee", "format": "paredown"}
 
 
-def test_apply(tmp_path, capsys, monkeypatch):
+def test_apply(tmp_path, capsys, monkeypatch, agreeing):
     calls = []
     monkeypatch.setattr(
         "paredown.search.apply_config", lambda *a, format: calls.append((*a, format)) or tmp_path / "art"

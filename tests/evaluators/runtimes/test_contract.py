@@ -198,6 +198,7 @@ class Refuses(Broken):
     """Refuses what it may not refuse, or without a name."""
 
     def __init__(self, treated: Callable[[Any], bool], words: str) -> None:
+        super().__init__()
         self.treated, self.words = treated, words
 
     def export(self, model: Any, assignment: Any, *rest: Any) -> Path:

@@ -58,7 +58,7 @@ def main() -> None:
         }  # fmt: skip
         if arguments.latency:
             with pinned(last_cores(1)) as pinning:
-                result["machine"] |= machine_facts(threads=1, cores=pinning.got)
+                result["machine"] |= machine_facts(threads=1, pinning=pinning)
                 say(name)
                 head["latency"] = latency(prunable, seconds=arguments.seconds, say=say)
             head["done"] = True

@@ -24,6 +24,7 @@ def interleaved(
     min_seconds: float = 1.0,
     max_seconds: float = math.inf,
     warmup_rounds: int = 5,
+    untimed: int = 0,
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, LatencySamples]:
@@ -32,6 +33,7 @@ def interleaved(
     timers       by name: a call runs the model once, and returns when the answer is there
     min_seconds  of timed runs of all timers together, warm-up not counted
     max_seconds  likewise; stops earlier than `min_rounds`, for models that take seconds (at least one round is run)
+    untimed      runs of each before its timed one: among many, each else finds the caches full of the others
     clock        in nanoseconds
 
     What a neighbour on the machine does then hits all alike: run in consecutive blocks instead, a model differed from
@@ -39,6 +41,8 @@ def interleaved(
     """
     if not timers:
         raise InputError("there is nothing to time: `timers` is empty")
+    if untimed < 0:
+        raise InputError(f"untimed must be at least 0, got {untimed}")
     if min_rounds < 1 or warmup_rounds < 0:
         raise InputError(f"min_rounds must be at least 1 and warmup_rounds 0, got {min_rounds} and {warmup_rounds}")
     if not (min_seconds >= 0 and max_seconds > 0):
@@ -55,6 +59,8 @@ def interleaved(
         while (rounds < min_rounds or spent < min_seconds * 1e9) and (rounds == 0 or spent < max_seconds * 1e9):
             for index in rng.permutation(len(names)):
                 timer = timers[names[index]]
+                for _ in range(untimed):
+                    timer()
                 start = clock()
                 timer()
                 took = clock() - start

@@ -104,6 +104,7 @@ def test_the_collector_rests_meanwhile_and_works_again_after_an_error() -> None:
     [
         ({"timers": {}}, "nothing to time"),
         ({"min_rounds": 0}, "min_rounds must be at least 1"),
+        ({"untimed": -1}, "untimed must be at least 0, got -1"),
         ({"warmup_rounds": -1}, "warmup_rounds 0, got 60 and -1"),
         ({"min_seconds": -1.0}, "min_seconds"),
         ({"min_seconds": float("nan")}, "min_seconds"),
@@ -135,3 +136,11 @@ def test_what_two_loads_of_a_model_differ_by_is_in_the_floor() -> None:
     clock = Clock()
     floor = aa_floor(clock.timer("a", 2.0), clock.timer("b", 2.1), rng=_rng(), clock=clock)
     assert floor == pytest.approx(0.05)
+
+
+def test_untimed_runs_come_right_before_the_timed_one() -> None:
+    clock = Clock()
+    timers = {name: clock.timer(name, 2.0) for name in ("a", "b")}
+    samples = interleaved(timers, min_rounds=3, min_seconds=0, warmup_rounds=0, untimed=2, rng=_rng(), clock=clock)
+    assert samples["a"].ms == samples["b"].ms == (2.0,) * 3
+    assert [len(set(clock.order[at : at + 3])) for at in range(0, len(clock.order), 3)] == [1] * 6

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paredown.cli import main
+from paredown.cli import _artifact_commands, main
 from paredown.errors import IntegrityError, Interrupted, LimitsNotMet, MissingExtra, ParedownError, TaskError
 from paredown.search import Progress
 from paredown.testing._fronts import example_front
@@ -386,8 +386,7 @@ def test_explain_an_unknown_point(run_dir, capsys):
 @pytest.fixture
 def agreeing(monkeypatch):
     """Whatever was exported agrees."""
-    found = SimpleNamespace(agreement="agrees with PyTorch to 1e-06")
-    monkeypatch.setattr("paredown.search._artifact.read_artifact", lambda path: found)
+    monkeypatch.setattr(_artifact_commands, "_agreement", lambda path: "agrees with PyTorch to 1e-06")
 
 
 def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monkeypatch, agreeing):

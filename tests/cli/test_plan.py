@@ -1,11 +1,10 @@
 """`paredown plan`, and what `apply` says of a format for elsewhere. The planning is faked."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
-from paredown.cli import main
+from paredown.cli import _artifact_commands, main
 from paredown.digits import TASK_PATH
 from paredown.errors import LimitsNotMet
 from paredown.evaluators import Measurement
@@ -76,7 +75,7 @@ def test_apply_says_what_was_not_expressed_and_not_run(monkeypatch, tmp_path, ca
     out.mkdir()
     (out / "export-notes.json").write_text(json.dumps({"fallbacks": {"conv1": "dense weight"}}))
     monkeypatch.setattr("paredown.search.apply_config", lambda config, task, out, format: out)
-    monkeypatch.setattr("paredown.search._artifact.read_artifact", lambda path: SimpleNamespace(agreement="agrees"))
+    monkeypatch.setattr(_artifact_commands, "_agreement", lambda path: "agrees")
     arguments = ["apply", "c.json", "--task", "t.toml", "--out", str(out), "--format"]
     assert main([*arguments, "tensorrt-onnx"]) == 0
     said = capsys.readouterr().err

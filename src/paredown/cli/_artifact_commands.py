@@ -90,6 +90,13 @@ def verify(
         raise typer.Exit(1)
 
 
+def _agreement(path: Path) -> str:
+    """How far the artifact was from PyTorch when it was written."""
+    from ..search._artifact import read_artifact
+
+    return read_artifact(path).agreement
+
+
 def _say_what_next(path: Path, format: str | None) -> None:
     """What the format could not express, and how far it was checked."""
     if format == "config":
@@ -102,9 +109,7 @@ def _say_what_next(path: Path, format: str | None) -> None:
     if export is not None and export.checked_by is None:
         console.say(f"{format} is not run here, and nothing is claimed of it: docs/exports.md")
         return
-    from ..search._artifact import read_artifact
-
-    if agreement := read_artifact(path).agreement:
+    if agreement := _agreement(path):
         console.say(agreement)
     if export is not None:
         console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")

@@ -79,6 +79,15 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = was_training
 
 
+def in_double(inputs: Any) -> Any:
+    """The same inputs with what is floating point in float64."""
+    if isinstance(inputs, Tensor):
+        return inputs.double() if inputs.is_floating_point() else inputs
+    if isinstance(inputs, tuple):
+        return tuple(in_double(value) for value in inputs)
+    return {name: in_double(value) for name, value in inputs.items()} if isinstance(inputs, dict) else inputs
+
+
 def batch_size(inputs: object) -> int:
     """Length of the first axis of the first tensor in `inputs`; 1 if there is none."""
     values: list[Any]

@@ -31,6 +31,7 @@ from ._anatomy import Anatomy, LayerInfo
 from ._forward import forward, module_at, preserved
 from ._layers import same_tensor
 from ._moments import Moments
+from ._names import weight_name
 from ._resident import CompressedModel
 from ._spec import LayerSpec
 from ._variant import Variant
@@ -81,11 +82,11 @@ class Repairs:
         """
         state: dict[str, Tensor] = {}
         own = self.resident.model.state_dict()
-        kept = {} if removal is None else _kept(self.resident.model, removal)
+        kept = {} if removal is None else kept_positions(self.resident.model, removal)
         for layer in self.resident.anatomy.layers:
             spec = assignment.get(layer.fqn, LayerSpec()).weight_only
             place = self._places.get(layer.fqn)
-            axes = kept.get(f"{layer.fqn}.weight" if layer.fqn else "weight", {})
+            axes = kept.get(weight_name(layer.fqn), {})
             if place is None or not (spec.changes_weight or axes) or (removal and _is_skipped(layer.fqn, removal)):
                 continue
             variant = variants[layer.fqn] if spec.changes_weight else None
@@ -116,7 +117,7 @@ class Repairs:
             return dict(given)
         if self._before is None:
             self._before = _statistics(model, norms, self.batches)
-        kept = {} if removal is None else _kept(model, removal)
+        kept = {} if removal is None else kept_positions(model, removal)
         with self.resident.apply(assignment, variants), _masked(model, removal), installed(model, given):
             after = _statistics(model, norms, self.batches)
         state, found = model.state_dict(), dict(given)
@@ -159,7 +160,7 @@ def _is_skipped(fqn: str, removal: Removal) -> bool:
     return any(fqn == block or fqn.startswith(f"{block}.") for block in removal.skipped)
 
 
-def _kept(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
+def kept_positions(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
     """Every name of a tensor that is cut -> axis -> positions kept."""
     from .structure._remove import cut_tensors
 

@@ -85,12 +85,12 @@ class Cutter:
     def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[Cut]:
         """Inside, the biases and batch norms of the removed model (`model`) are those that a trial has."""
         from ..compressors import installed
-        from ..compressors._repair import _kept
+        from ..compressors._repair import kept_positions
         from ..compressors.structure._remove import cut as cut_
 
         cut = self.cut(assignment)
         values = dict(self._values(cut, self._wholes(cut), norms=norms))
-        for name, axes in _kept(self.worker.bench.model, cut.removal).items():
+        for name, axes in kept_positions(self.worker.bench.model, cut.removal).items():
             if name in values:
                 for axis, kept in axes.items():
                     values[name] = cut_(values[name], axis, kept)

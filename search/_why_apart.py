@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..compressors import Anatomy
-    from ..evaluators import Inputs, Split
+    from ..evaluators import Split
 
 _SHOWN = 2
 """Names of layers that are given for each kernel."""
@@ -47,9 +47,10 @@ def why_apart(
 def doubt_of(model: nn.Module, split: Split, batch_size: int, expected: Tensor) -> str:
     """How far PyTorch's own outputs (`expected`) are from those with the same weights and quantizers and sums in double
     precision. `model` as it is now, with its hooks; a copy is used."""
+    from ..compressors._forward import in_double
     from ..evaluators import ReferenceOutputs, Split
 
-    double = Split(split.name, _double(split.inputs), split.targets)
+    double = Split(split.name, in_double(split.inputs), split.targets)
     try:
         sure = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
@@ -57,14 +58,6 @@ def doubt_of(model: nn.Module, split: Split, batch_size: int, expected: Tensor) 
     own = Agreement.of(expected, sure)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
     return f"PyTorch's own outputs are within {own.apart:.1e} of those with sums in double precision{same}"
-
-
-def _double(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, dict):
-        return {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(x.double() if x.is_floating_point() else x for x in inputs)
-    return inputs.double() if inputs.is_floating_point() else inputs
 
 
 def _counted(kernels: Mapping[str, str]) -> str:

@@ -152,7 +152,11 @@ def merge_experts(model: nn.Module, layer: Experts, evidence: ExpertEvidence, co
 
 def _experts(model: nn.Module, layer: Experts) -> nn.ModuleList:
     experts = module_at(model, layer.experts)
-    assert isinstance(experts, nn.ModuleList)
+    if not isinstance(experts, nn.ModuleList):
+        raise SpecError(
+            f"the experts {layer.experts!r} must be an nn.ModuleList of this model, got {type(experts).__name__}; find "
+            "them in the model that is to be changed"
+        )
     return experts
 
 

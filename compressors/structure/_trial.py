@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._forward import Inputs, forward, preserved
+from .._forward import Inputs, forward, in_double, preserved
 from ._mask import masked
 from ._removal import Removal, removal_of
 from ._remove import remove
@@ -28,7 +27,7 @@ class Trier:
         self.model = _moved(copy.deepcopy(model))
         self.reference = self._run(self.model)
         try:
-            double, wide = copy.deepcopy(self.model).double(), _double(inputs)
+            double, wide = copy.deepcopy(self.model).double(), in_double(inputs)
             with preserved(double):
                 reference = forward(double, wide)
             self.model, self.inputs, self.reference, self.close = double, wide, reference, _CLOSE
@@ -109,14 +108,6 @@ def _moved(model: nn.Module) -> nn.Module:
             scale = 0.1 * float(value.float().std(correction=0)) + 0.01
             value.add_((torch.randn(value.shape, generator=generator) * scale).to(value))
     return model
-
-
-def _double(inputs: Any) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs.double() if inputs.is_floating_point() else inputs
-    if isinstance(inputs, tuple):
-        return tuple(_double(value) for value in inputs)
-    return {name: _double(value) for name, value in inputs.items()} if isinstance(inputs, dict) else inputs
 
 
 def _line(error: BaseException) -> str:

@@ -140,6 +140,16 @@ def test_like_experts_are_merged_without_a_change() -> None:
         merge_experts(model, layer, evidence, 0)
 
 
+def test_experts_of_another_model_are_named() -> None:
+    model, inputs = STRUCTURES["experts"]()
+    (layer,), _ = find_experts(model, inputs)
+    evidence = expert_evidence(model, inputs, layer)
+    owner, _, leaf = layer.experts.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.Linear(2, 2))
+    with pytest.raises(SpecError, match=rf"the experts '{layer.experts}' must be an nn.ModuleList .* got Linear"):
+        merge_experts(model, layer, evidence, 2)
+
+
 def test_removals_that_disagree_are_refused() -> None:
     with pytest.raises(ConfigError, match="different things of blocks"):
         together(Removal(attributes={"blocks": {"n": 1}}), Removal(attributes={"blocks": {"n": 2}}))

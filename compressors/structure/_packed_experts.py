@@ -49,6 +49,8 @@ def find_packed_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Coupled
 
 def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet]) -> dict[str, Tensor]:
     """Name of a set of experts -> (n,) float64: how often each of them is asked, as a share of all that is asked."""
+    if not sets:
+        return {}
     counts = {coupled.name: torch.zeros(coupled.n_units, dtype=torch.float64) for coupled in sets}
 
     def watch(coupled: CoupledSet) -> Any:

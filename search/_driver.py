@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
 from ._auto_runtime import FILE as CHOICE
 from ._auto_runtime import said, settle_runtime
+from ._blas import one_blas_thread
 from ._environment import usable_cores
 from ._exploration import explore
 from ._groundwork import build_store, evaluate_baselines
@@ -113,7 +114,7 @@ def _drive(
         recorder.note(kv_cache_remark(prepared.bench.model, run.task.model.kv_cache_bits))
     mirrors = Mirrors(run, recorder.note)
     stopping = threading.Event()
-    with _signals(stopping), thawed_afterwards():
+    with _signals(stopping), thawed_afterwards(), one_blas_thread():
         try:
             with _pool(prepared, recorder, workers, ray_address) as pool:
                 with recorder.watch.charge("start mirrors"):

@@ -210,14 +210,15 @@ def structural_groups(section: SpaceSection, structured: Structured) -> list[Gro
     return groups
 
 
-def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candidate]:
+def threshold_settings(space: SearchSpace, structured: Structured) -> list[tuple[str, Candidate]]:
     """One threshold for all sets, for each score and share that the space offers: each set at the level nearest to what
-    the threshold leaves of it, the layers left alone where they can be."""
+    the threshold leaves of it, the layers left alone where they can be. (label, candidate), each candidate once; the
+    label says the share of all units that the threshold leaves, whatever the sets keep (`threshold k75`)."""
     from ._space import Candidate
 
-    found: dict[Candidate, None] = {}
+    found: dict[Candidate, str] = {}
     for method, shares in structured.thresholds.items():
-        for own in shares.values():
+        for share, own in shares.items():
             levels = []
             for group in space.groups:
                 index = 0
@@ -226,8 +227,9 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candi
                     index = min(usable, key=lambda i: abs(group.levels[i].keep - own[group.name]))
                 levels.append(index)
             if any(levels):
-                found[Candidate(levels=tuple(levels))] = None
-    return list(found)
+                label = LayerSpec(keep=share, keep_method=method).label()
+                found.setdefault(Candidate(levels=tuple(levels)), f"threshold {label}")
+    return [(label, candidate) for candidate, label in found.items()]
 
 
 def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[str]:

@@ -20,6 +20,7 @@ from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
 from paredown.search._config import assignment_of, config_of
+from paredown.search._groundwork import baselines_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
 from paredown.search._structure import is_structural, structure_of, threshold_settings
@@ -151,14 +152,20 @@ def test_one_threshold_for_all_sets_is_a_baseline_too(prepared: Prepared) -> Non
     assert structured is not None
     found = threshold_settings(prepared.space, structured)
     uniform = [candidate for _, candidate in uniform_settings(prepared.space)]
-    assert set(found) - set(uniform), "it keeps another share of each set"
-    for candidate in found:
+    assert {c for _, c in found} - set(uniform), "it keeps another share of each set"
+    assert len({label for label, _ in found}) == len(found), "two settings never have one name"
+    for _, candidate in found:
         assignment = prepared.space.assignment(candidate)
         assert all(is_structural(name) for name, spec in assignment.items() if not spec.is_neutral)
     label = uniform_label(config_of(prepared.space.assignment(uniform[1])))
     assert label == "k50"
-    uneven = next(candidate for candidate in found if candidate not in uniform)
-    assert uniform_label(config_of(prepared.space.assignment(uneven))).startswith("threshold k")
+    named, uneven = next((label, candidate) for label, candidate in found if candidate not in uniform)
+    assert named in ("threshold k75", "threshold k50")
+    said = uniform_label(config_of(prepared.space.assignment(uneven)))
+    counts = [int(part.partition("×")[2]) for part in said.split()]
+    assert len(counts) > 1, said
+    assert sum(counts) == 4, said
+    assert baselines_of(prepared)[uneven] == named
 
 
 def test_it_goes_to_another_process(prepared: Prepared) -> None:

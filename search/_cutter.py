@@ -109,6 +109,7 @@ class Cutter:
         return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
+        from ..compressors.structure._known import gradients_left, moments_left
         from ..compressors.structure._remove import cut
 
         axes = removal.tensors.get(weight_name(fqn))
@@ -119,7 +120,13 @@ class Cutter:
             weight: Tensor = self.worker._resident.weight(fqn)
             for axis, kept in axes.items():
                 weight = cut(weight, axis, kept)
-            self._variants[key] = self.worker._store.get(weight.detach(), spec.weight_only, anatomy[fqn])
+            whole = self.worker.bench.anatomy[fqn]
+            moments, gradients = self.worker.known(fqn, spec)
+            self._variants[key] = self.worker._store.get(
+                weight.detach(), spec.weight_only, anatomy[fqn],
+                moments=None if moments is None else moments_left(moments, whole, axes),
+                gradients=None if gradients is None else gradients_left(gradients, whole, axes),
+            )  # fmt: skip
         return self._variants[key]
 
     def _whole(self, fqn: str, variant: Variant, removal: Removal) -> Variant:

@@ -104,19 +104,13 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
-    structured = _structured(task, model, splits.calibration)
+    structured = _structured(task, model, splits.calibration)  # before scaling, which norms of weights would follow
     repair = _repair(task)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
-    if structured is not None and any(needs_moments(spec) or needs_gradients(spec) for spec in wanted):
-        raise TaskError(
-            "space: methods that look at a layer's inputs or at the loss's gradient (gptq, descent, wanda, taylor, …) "
-            "do not know layers with fewer channels yet; take others, or leave channels, heads, neurons, … out of "
-            "[space]"
-        )
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),

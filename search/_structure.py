@@ -254,11 +254,6 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
             "hardware.latency: a table of measured latencies knows the layers as they are, not with fewer channels; "
             'set latency = "modelled", or leave channels, heads, neurons, … out of [space]'
         )
-    if task.prepare.scaling != "off":
-        raise TaskError(
-            "prepare.scaling: channels are not scaled in a model that is to lose some of them yet; leave scaling out, "
-            "or leave channels, heads, neurons, … out of [space]"
-        )
     memory = [name for name in costs if name in ("peak_activation_bytes", "memory_bytes")]
     if memory:
         raise TaskError(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import LayerSpec, forward
+from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
 from paredown.search import Candidate, Task, apply_config, search, verify_artifact
@@ -295,11 +295,6 @@ def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp
         ({"heads": [1.0, 0.5]}, "space.heads: this model has no heads that can be removed"),
         ({"channels": [1.0, 0.01]}, r"keeping 0.01 of the \d+ units of channels:\S+ leaves 0; at least 1 must stay"),
         ({"channels": [1.0, 0.5], "keep_method": ["l3"]}, "there is no score 'l3'; known are l1, l2"),
-        ({"channels": [1.0, 0.5], "weight_method": ["gptq"]}, "do not know layers with fewer channels yet"),
-        (
-            {"channels": [1.0, 0.5], "sparsity": [0.0, 0.5], "sparsity_method": ["taylor"]},
-            "do not know layers with fewer channels yet",
-        ),
     ],
 )
 def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space: dict[str, Any], said: str) -> None:
@@ -307,10 +302,94 @@ def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space
         prepare(task(**space), store=tmp_path / "store", model=model())
 
 
-def test_scaled_channels_do_not_go_with_it(task: Callable[..., Task], tmp_path: Path) -> None:
-    scaled = task(**ALL).with_overrides(['prepare.scaling="equalize"'])
-    with pytest.raises(TaskError, match=r"prepare\.scaling: channels are not scaled"):
-        prepare(scaled, store=tmp_path / "store", model=model())
+LOOKING: tuple[dict[str, Any], ...] = (
+    *(
+        {"weight_bits": [4], "weight_method": [m]}
+        for m in ("gptq", "awq", "adaround", "adaptive", "descent", "weighted")
+    ),
+    *(
+        {"weight_bits": [32], "sparsity": [0.5], "sparsity_method": [m]}
+        for m in ("wanda", "sparsegpt", "obs", "taylor")
+    ),
+    {"weight_bits": [32], "rank": [0.25], "rank_method": ["asvd"]},
+    {"weight_bits": [4], "weight_method": ["gptq"], "sparsity": [0.5], "sparsity_method": ["sparsegpt"]},
+    {"weight_bits": [3], "rank": [0.25], "rank_method": ["asvd"], "rank_form": ["residual"]},
+)
+
+
+@pytest.mark.parametrize("space", LOOKING, ids=lambda space: "-".join(str(v[0]) for v in space.values()))
+def test_methods_that_look_at_inputs_or_gradients_know_what_is_left(
+    task: Callable[..., Task], tmp_path: Path, space: dict[str, Any]
+) -> None:
+    """In a trial and in the artifact, the same weights to the bit."""
+    prepared = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
+    candidate, shop = smallest(prepared, but="block:blocks.0"), Workshop(prepared)
+    assignment = prepared.space.assignment(candidate)
+    inputs = prepared.bench.split.take(20).inputs
+    cut = shop.worker.cutter.cut(assignment)
+    assert {fqn for fqn, spec in cut.assignment.items() if spec.changes_weight}
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+        trial = {
+            fqn: weight_at(resident, fqn)[grid(cut.removal.tensors.get(f"{fqn}.weight", {}), weight_at(resident, fqn))]
+            for fqn in cut.variants
+        }
+    path = shop.export(assignment, "paredown", tmp_path / "out")
+    small = shop.worker.cutter.model(cut.removal)
+    load_model(path, small)
+    for fqn, weight in trial.items():
+        assert torch.equal(weight_at(small, fqn), weight), fqn
+    got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+
+
+def grid(axes: Any, weight: Tensor) -> tuple[Tensor, ...]:
+    places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(weight.shape)]
+    return torch.meshgrid(*places, indexing="ij")
+
+
+def test_looking_at_the_inputs_helps_what_is_left_too(task: Callable[..., Task], tmp_path: Path) -> None:
+    """The broken double would hand gptq the moments of other columns: it would then lose to plain rounding."""
+    apart = {}
+    for method in ("affine", "gptq"):
+        prepared = prepare(
+            task(**ALL | {"weight_bits": [3], "weight_method": [method]}).with_overrides(['repair.batch_norm="off"']),
+            store=tmp_path / method, model=model(),
+        )  # fmt: skip
+        worker, inputs = Worker(prepared.bench), prepared.bench.split.inputs
+        space = prepared.space
+        cut = {name: spec for name, spec in space.assignment(smallest(prepared)).items() if is_structural(name)}
+        with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        with worker.applied(smallest(prepared).levels) as resident, torch.no_grad():
+            apart[method] = float((forward(resident, inputs) - want).square().mean())
+    assert apart["gptq"] < 0.8 * apart["affine"]
+
+
+@pytest.mark.parametrize("how", ["equalize", "awq"])
+def test_scaled_channels_go_with_it(task: Callable[..., Task], tmp_path: Path, how: str) -> None:
+    """The same units go as without scaling, what is left answers alike, and the export as the trial."""
+    keys = ['repair.batch_norm="off"']
+    plain = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
+    scaled = task(**ALL).with_overrides([*keys, f'prepare.scaling="{how}"'])
+    prepared = prepare(scaled, store=tmp_path / "store", model=model())
+    changed = [k for k, v in prepared.bench.model.state_dict().items() if not torch.equal(v, model().state_dict()[k])]
+    assert changed
+    assert prepared.bench.structured == plain.bench.structured
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    for but in ("", "block:blocks.0"):
+        assignment = prepared.space.assignment(smallest(prepared, but=but))
+        cut = {name: spec for name, spec in assignment.items() if is_structural(name)}
+        answers = []
+        for worker in (shop.worker, Worker(plain.bench)):
+            with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+                answers.append(forward(resident, inputs))
+        torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=1e-4)
+        with shop.worker.applied(smallest(prepared, but=but).levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        path = shop.export(assignment, "paredown", tmp_path / "out")
+        got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
 
 
 REPAIRS = (

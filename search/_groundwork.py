@@ -144,7 +144,11 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         ],
         "weight_error": [[max(errors.get((f, s), 0.0) for f in g.layers) for s in g.levels] for g in space.groups],
         "runs_as": [
-            ["" if is_structural(g.name) else _kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups
+            [
+                _stays(prepared, g.name, s) if is_structural(g.name) else _kernel(prepared, g.layers[0], s)
+                for s in g.levels
+            ]
+            for g in space.groups
         ],
         "profile": prepared.profile.name,
         "profiles": [device.profile.name for device in prepared.devices],
@@ -153,6 +157,16 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "unused": list(prepared.anatomy.unused),
         "anatomy": prepared.anatomy.to_dict(),
     }
+
+
+def _stays(prepared: Prepared, name: str, spec: LayerSpec) -> str:
+    """Of a set how many of its units, of a block whether it does."""
+    structured = prepared.bench.structured
+    coupled = None if structured is None else next((s for s in structured.sets if s.name == name), None)
+    if structured is None or coupled is None:
+        return "dropped" if spec.changes_structure else ""
+    n = len(structured.kept(coupled, spec)) if spec.changes_structure else coupled.n_units
+    return f"{n} of {coupled.n_units} units"
 
 
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:

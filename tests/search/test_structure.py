@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
-from paredown.search import Candidate, Task, apply_config, search, verify_artifact
+from paredown.search import Candidate, Task, apply_config, open_run, search, verify_artifact
 from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
@@ -91,6 +91,43 @@ class Mixture(nn.Module):
         _, weights, chosen = self.gate(x)
         output: Tensor = self.head(x + self.experts(x, chosen, weights))
         return output
+
+
+class Expert(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Linear(12, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.down(self.norm(self.up(x)).relu())
+        return output
+
+
+class Listed(nn.Module):
+    """A layer whose experts are modules in a list, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.top_k, self.head = nn.Linear(16, 6, bias=False), 2, nn.Linear(16, 10)
+        self.experts = nn.ModuleList(Expert() for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.top_k, -1)
+        mixed = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            mixed = mixed + expert(x) * (weights * (chosen == i)).sum(-1, keepdim=True)
+        output: Tensor = self.head(x + mixed)
+        return output
+
+
+def listed() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        made = Listed().eval()
+        for name, value in made.named_buffers():
+            if value.is_floating_point():
+                value.uniform_(0.5, 2.0) if "var" in name else value.normal_()
+        return made
 
 
 def mixture() -> nn.Module:
@@ -399,6 +436,41 @@ REPAIRS = (
 )
 
 
+@pytest.mark.parametrize("keys", [["repair.bias=true"], []])
+def test_experts_in_a_list_are_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path, keys: list[str]
+) -> None:
+    """With bits, neurons inside of the experts, biases and batch norms that follow; the layers keep their names."""
+    space = {"experts": [1.0, 0.67, 0.34], "neurons": [1.0, 0.5], "weight_bits": [4, 32], "weight_method": ["gptq"]}
+    prepared = prepare(task(**space).with_overrides(keys), store=tmp_path / "store", model=listed())
+    (group,) = [group for group in prepared.space.groups if group.name.startswith("experts:")]
+    assert [level.label() for level in group.levels] == ["fp32", "k67:frequency", "k34:frequency"]
+    worker, shop, inputs = Worker(prepared.bench), Workshop(prepared), prepared.bench.split.take(20).inputs
+    stored = {(f, s): worker.build(f, [s])[0][0] for g in prepared.space.groups for f in g.layers
+              if not is_structural(f) for s in {*g.levels, LayerSpec()}}  # fmt: skip
+    stored |= {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
+    costs, _ = static_costs(prepared, stored)
+    assert costs["bytes"][prepared.space.groups.index(group)][0] > 0
+    for level, others in ((1, 0), (2, 1)):
+        levels = tuple(level if g is group else others * (len(g.levels) - 1) for g in prepared.space.groups)
+        candidate = Candidate(levels=levels)
+        with shop.worker.applied(levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        assignment = prepared.space.assignment(candidate)
+        cut = shop.worker.cutter.cut(assignment)
+        names = {fqn.split(".")[1] for fqn in cut.anatomy.fqns if fqn.startswith("experts.")}
+        assert len(names) == (4, 2)[level - 1]
+        small = shop.worker.cutter.model(cut.removal)
+        assert {name.split(".")[1] for name in small.state_dict() if name.startswith("experts.")} == names
+        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        got = get_runtime("torch").load(path, threads=1, model_factory=listed).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        for format in ("pt2", "onnx"):
+            assert shop.export(assignment, format, tmp_path / f"{format}{level}").stat().st_size > 0
+
+
 @pytest.mark.parametrize("keys", REPAIRS)
 @pytest.mark.parametrize("but", ["", "block:blocks.0", "channels:stem"])
 def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
@@ -503,10 +575,37 @@ def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_pat
 
 
 def test_what_is_left_may_be_too_small_for_its_treatment(prepared: Prepared) -> None:
+    """Then as much of it as fits: the row for the group, dense where the pattern does not fit, whole where the rank
+    saves nothing."""
     worker = Worker(prepared.bench)
-    assignment = {"neurons:inner": LayerSpec(keep=0.5), "head": LayerSpec(weight_bits=4, group_size=16)}
-    with pytest.raises(SpecError, match="group_size 16 is no less than the 10 weights of a row"):
-        worker.cutter.cut(assignment)
+    for asked, got in (
+        (LayerSpec(weight_bits=4, group_size=16), LayerSpec(weight_bits=4)),
+        (LayerSpec(weight_bits=4, group_size=8), LayerSpec(weight_bits=4, group_size=8)),
+        (LayerSpec(sparsity=0.5, pattern="2:4"), LayerSpec()),
+        (LayerSpec(weight_bits=4, sparsity=0.5, pattern="2:4"), LayerSpec(weight_bits=4)),
+        (LayerSpec(rank=0.9), LayerSpec()),
+        (LayerSpec(weight_bits=4, group_size=16, sparsity=0.5), LayerSpec(weight_bits=4, sparsity=0.5)),
+    ):
+        cut = worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
+        assert cut.assignment["head"] == got
+        assert ("head" in cut.variants) == got.changes_weight
+    never = LayerSpec(weight_bits=2, weight_format="adaptive", weight_method="log_of_nobody")
+    with pytest.raises(SpecError, match="log_of_nobody"):
+        worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": never})
+
+
+def test_a_trial_of_the_joint_space_does_not_fail_for_want_of_room(task: Callable[..., Task], tmp_path: Path) -> None:
+    joint = {"weight_bits": [32, 4], "group_size": [16], "sparsity": [0.0, 0.5], "sparsity_pattern": ["2:4"]}
+    prepared = prepare(task(**ALL | joint), store=tmp_path / "store", model=model())
+    candidate, shop = smallest(prepared), Workshop(prepared)
+    inputs = prepared.bench.split.take(20).inputs
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+    written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+    assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
 
 
 def test_another_device_is_refused(prepared: Prepared) -> None:
@@ -522,6 +621,15 @@ def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[...,
     assert any(name.startswith("channels:") for point in cut for name in point.config["layers"])
     whole = next(p for p in front.points if p.kind == "original").metrics["macs"].value
     assert min(point.metrics["macs"].value for point in cut) < whole
+    uniform = [p.label for p in front.points if p.kind == "uniform"]
+    assert all(uniform)
+    assert len(set(uniform)) == len(uniform)
+    rows = {row["group"]: row for row in open_run(front.run).explain(cut[0].id)}
+    spec = LayerSpec.from_dict(rows["channels:conv"]["spec"])
+    assert rows["channels:conv"]["runs_as"] == f"{round(12 * spec.keep)} of 12 units"
+    assert rows["channels:conv"]["label"] == ("whole" if spec.is_neutral else spec.label())
+    assert rows["channels:conv"]["macs"] is None
+    assert rows["block:blocks.0"]["runs_as"] in ("", "dropped")
     out = apply_config(cut[0].config, made, tmp_path / "applied", model=model())
     assert verify_artifact(out, model=model())["ok"]
     with pytest.raises(InputError, match="does not know"):

@@ -182,12 +182,15 @@ class Packed(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of six experts, of which two are asked for each token."""
+    """A mixture of six experts, of which two are asked for each token.
 
-    def __init__(self) -> None:
+    dispatched  each expert runs on those tokens alone that ask it; else all run on all
+    """
+
+    def __init__(self, *, dispatched: bool = False) -> None:
         super().__init__()
-        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.router, self.top_k = nn.Linear(8, 6, bias=False), 2
+        self.embed, self.head, self.dispatched = nn.Linear(5, 8), nn.Linear(8, 3), dispatched
+        self.router, self.top_k = nn.Linear(8, 6, bias=dispatched), 2
         self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)) for _ in range(6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +199,12 @@ class Experts(nn.Module):
         weights = weights / weights.sum(dim=-1, keepdim=True)
         mixed = torch.zeros_like(x)
         for i, expert in enumerate(self.experts):
-            mixed = mixed + expert(x) * (weights * (chosen == i)).sum(dim=-1, keepdim=True)
+            share = (weights * (chosen == i)).sum(dim=-1, keepdim=True)
+            if self.dispatched:
+                asking = (chosen == i).any(dim=-1)
+                mixed[asking] += expert(x[asking]) * share[asking]
+            else:
+                mixed = mixed + expert(x) * share
         output: Tensor = self.head(x + mixed)
         return output
 
@@ -238,3 +246,4 @@ _add("grouped_queries", GroupedQueries, lambda: torch.randint(0, 20, (3, 6)))
 _add("packed", lambda: Packed(interleaved=False), lambda: torch.randn(3, 5, 16))
 _add("packed_by_head", lambda: Packed(interleaved=True), lambda: torch.randn(3, 5, 16))
 _add("experts", Experts, lambda: torch.randn(12, 5))
+_add("experts_dispatched", lambda: Experts(dispatched=True), lambda: torch.randn(60, 5))

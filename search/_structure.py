@@ -144,6 +144,8 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
             touched = {member.tensor.rpartition(".")[0] for member in coupled.members}
             if any(fnmatchcase(fqn, glob) for fqn in touched for glob in section.leave):
                 left[coupled.name] = "[space] leave names a layer that it goes through"
+            elif why := _forbidden(section, coupled, section.round_to or alignment):
+                left[coupled.name] = why
         sets = tuple(coupled for coupled in sets if coupled.name not in left)
     blocks: tuple[Block, ...] = ()
     if section.blocks:
@@ -293,6 +295,22 @@ def _shares(section: SpaceSection, coupled: CoupledSet) -> tuple[float, ...]:
             chosen = shares
     found: tuple[float, ...] = chosen
     return found
+
+
+def _forbidden(section: SpaceSection, coupled: CoupledSet, round_to: int) -> str:
+    """Why none of the shares takes a unit away, in a clause; "" if one does, or none is asked for."""
+    from ..compressors.structure import n_kept
+
+    shares = [share for share in _shares(section, coupled) if share < 1.0]
+    try:
+        if not shares or any(n_kept(coupled, share, round_to=round_to) < coupled.n_units for share in shares):
+            return ""
+    except SpecError:  # below the floor, which is refused with the groups
+        return ""
+    width = f" of {coupled.unit_width} channels" if coupled.unit_width > 1 else ""
+    named = ", ".join(f"{share:g}" for share in shares)
+    aligned = f" in multiples of {round_to} channels" if round_to > 1 else ""
+    return f"of its {coupled.n_units} units{width} all stay at {named}{aligned}; lower round_to or the shares"
 
 
 def _thresholds(

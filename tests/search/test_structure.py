@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
@@ -427,6 +428,66 @@ def test_scaled_channels_go_with_it(task: Callable[..., Task], tmp_path: Path, h
         path = shop.export(assignment, "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+
+
+class Attending(nn.Module):
+    """16 numbers as four tokens: PyTorch's own attention, one written by hand, a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True, norm_first=True)
+        self.qkv, self.out, self.n_heads = nn.Linear(16, 48), nn.Linear(16, 16), 4
+        self.cell, self.head = nn.LSTM(16, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(self.embed(x.reshape(-1, 4, 4)))
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        output: Tensor = self.head(self.cell(x)[0].mean(dim=1))
+        return output
+
+
+def attending() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return Attending().eval()
+
+
+def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    half = [1.0, 0.5]
+    made = task(heads=half, neurons=half, width=half, units=half, keep_method=["taylor"], weight_bits=[4, 32])
+    prepared = prepare(made, store=tmp_path / "store", model=attending())
+    kinds = {group.name.partition(":")[0] for group in prepared.space.groups if is_structural(group.name)}
+    assert kinds == {"heads", "neurons", "hidden", "units"}
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    for but in ("", *(group.name for group in prepared.space.groups if is_structural(group.name))):
+        candidate = smallest(prepared, but=but)
+        with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+        got = get_runtime("torch").load(path, threads=1, model_factory=attending).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+
+
+def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
+    """Four heads of four channels in multiples of 16: none can go. Of 24 neurons eight can."""
+    made = task(heads=[1.0, 0.5], neurons=[1.0, 0.5], weight_bits=[32], round_to=16, keep_method=["taylor"])
+    with pytest.raises(
+        TaskError,
+        match=r"space\.heads: .*its 4 units of 4 channels all stay at 0\.5 in multiples of 16 channels; lower round_to",
+    ):
+        prepare(made, store=tmp_path / "store", model=attending())
+    made = task(neurons=[1.0, 0.5], channels=[1.0, 0.75], weight_bits=[32], round_to=8)
+    structured = prepare(made, store=tmp_path / "store", model=model()).bench.structured
+    assert structured is not None
+    assert structured.left["channels:stem"].startswith("of its 8 units all stay at 0.75 in multiples of 8")
+    assert [coupled.name for coupled in structured.sets] == ["channels:conv", "neurons:inner"]
 
 
 REPAIRS = (

@@ -59,6 +59,7 @@ class Structured:
     left      name -> why it is left alone
     thresholds  score -> share -> name of a set -> the share of it that stays, where of all sets together that share
                 does: one threshold for all, which a point of the search has to beat as well
+    advice    what to know of the runtime, or ""
     """
 
     sets: tuple[CoupledSet, ...] = ()
@@ -67,6 +68,7 @@ class Structured:
     left: Mapping[str, str] = field(default_factory=dict)
     round_to: int = 1
     thresholds: Mapping[str, Mapping[float, Mapping[str, float]]] = field(default_factory=dict)
+    advice: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,9 +182,11 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": tuple(frequency.argsort(descending=True, stable=True).tolist())}
+    round_to = section.round_to or alignment
     return Structured(
-        sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
+        sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=round_to,
         thresholds=_thresholds(section, ranked, all_scores),
+        advice=_advice(model, ranked) if round_to == 1 and task.hardware.runtime == "onnxruntime" else "",
     )  # fmt: skip
 
 
@@ -235,13 +239,14 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[tuple
 
 
 def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[str]:
-    """A line for each coupling that is left alone."""
-    if structured is None or not structured.left:
+    """A line for each coupling that is left alone, and what to know of the runtime."""
+    if structured is None:
         return []
     named = [
         f"{name}: {why}" if " by " in name else f"{name} is left alone: {why}" for name, why in structured.left.items()
     ]
-    return named[:most] + ([f"and {len(named) - most} more are left alone"] if len(named) > most else [])
+    more = [f"and {len(named) - most} more are left alone"] if len(named) > most else []
+    return [*named[:most], *more, *([structured.advice] if structured.advice else [])]
 
 
 def alignment_of(profile: HardwareProfile) -> int:
@@ -295,6 +300,20 @@ def _shares(section: SpaceSection, coupled: CoupledSet) -> tuple[float, ...]:
             chosen = shares
     found: tuple[float, ...] = chosen
     return found
+
+
+def _advice(model: nn.Module, sets: Sequence[CoupledSet]) -> str:
+    """What ONNX Runtime does to depthwise convolutions of which any number of channels may stay."""
+    from torch import nn
+
+    kept = (member.tensor.rpartition(".")[0] for coupled in sets for member in coupled.having("keeps"))
+    found = next((fqn for fqn in kept if isinstance(model.get_submodule(fqn), (nn.Conv1d, nn.Conv2d))), None)
+    if found is None:
+        return ""
+    return (
+        f"ONNX Runtime has no fast kernel for a depthwise convolution ({found} is one) of an odd number of channels, "
+        "so that a model with fewer may be slower; set [space] round_to = 8 where latency matters"
+    )
 
 
 def _forbidden(section: SpaceSection, coupled: CoupledSet, round_to: int) -> str:

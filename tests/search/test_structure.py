@@ -24,7 +24,7 @@ from paredown.search._config import assignment_of, config_of
 from paredown.search._groundwork import baselines_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
-from paredown.search._structure import is_structural, structure_of, threshold_settings
+from paredown.search._structure import is_structural, remarks_on_structure, structure_of, threshold_settings
 from paredown.search._thresholds import plans, weights_of
 from paredown.search._workshop import Workshop
 
@@ -473,6 +473,30 @@ def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
         assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+
+
+class Depthwise(Residual):
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.a = nn.Conv2d(n, n, 3, padding=1, groups=n)
+
+
+def test_a_depthwise_convolution_of_any_number_of_channels_is_advised_against(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    made = model()
+    made.blocks = nn.Sequential(Depthwise(8)).eval()
+
+    def advice(*keys: str) -> list[str]:
+        asked = task(channels=[1.0, 0.5], weight_bits=[32]).with_overrides(list(keys))
+        lines = remarks_on_structure(prepare(asked, store=tmp_path / "store", model=made).bench.structured)
+        return [line for line in lines if "round_to = 8" in line]
+
+    (said,) = advice('hardware.runtime="onnxruntime"')
+    assert "blocks.0.a is one" in said
+    assert advice('hardware.runtime="onnxruntime"', "space.round_to=4") == advice() == []
+    made.blocks = nn.Sequential(Residual(8)).eval()
+    assert advice('hardware.runtime="onnxruntime"') == []
 
 
 def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path: Path) -> None:

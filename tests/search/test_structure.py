@@ -121,6 +121,46 @@ class Listed(nn.Module):
         return output
 
 
+class Dispatched(Listed):
+    """An expert that nobody asks does not run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.top_k, -1)
+        mixed = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            token, slot = (chosen == i).nonzero(as_tuple=True)
+            if len(token):
+                mixed = mixed.index_add(0, token, expert(x[token]) * weights[token, slot, None])
+        output: Tensor = self.head(x + mixed)
+        return output
+
+
+def dispatched() -> nn.Module:
+    made = Dispatched().eval()
+    made.load_state_dict(listed().state_dict())
+    return made
+
+
+def test_experts_that_one_sample_does_not_ask_are_layers_all_the_same(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    space = {"experts": [1.0, 0.5], "weight_bits": [4, 32]}
+    prepared = prepare(task(**space), store=tmp_path / "store", model=dispatched())
+    assert prepared.anatomy.unused == ()
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    candidate = smallest(prepared)
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    got = get_runtime("torch").load(path, threads=1, model_factory=dispatched).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+    totals = exact_totals(prepared, shop.worker, candidate)
+    written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+    assert totals["bytes"] == written
+    gate = 3 * 16  # of its six outputs three are left; the MACs of the experts stay
+    assert totals["macs"] == pytest.approx(prepared.anatomy.macs - gate, abs=12)
+
+
 def listed() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)

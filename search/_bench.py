@@ -21,7 +21,7 @@ from ._structure import is_structural, layers_of, structure_of, without_structur
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compressors import Anatomy, Calibration, LayerSpec, Repairs, Variant
+    from ..compressors import Anatomy, Calibration, LayerGradients, LayerMoments, LayerSpec, Repairs, Variant
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
     from ._cutter import Cutter
     from ._plugins import Plugins
@@ -111,20 +111,28 @@ class Worker:
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         """From the store; made there first if it is missing."""
-        from ..compressors import needs_gradients, needs_moments, tensor_digest
+        from ..compressors import tensor_digest
 
         key = (fqn, spec.weight_only)
         if key not in self._variants:
             weight, layer = self._resident.weight(fqn), self.bench.anatomy[fqn]
             if fqn not in self._digests:
                 self._digests[fqn] = tensor_digest(weight)
-            moments, gradients = self.bench.calibration.moments, self.bench.calibration.gradients
+            moments, gradients = self.known(fqn, spec)
             self._variants[key] = self._store.get(
-                weight, spec.weight_only, layer, weight_digest=self._digests[fqn],
-                moments=moments.get(fqn) if moments is not None and needs_moments(spec) else None,
-                gradients=gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
-            )  # fmt: skip
+                weight, spec.weight_only, layer, weight_digest=self._digests[fqn], moments=moments, gradients=gradients
+            )
         return self._variants[key]
+
+    def known(self, fqn: str, spec: LayerSpec) -> tuple[LayerMoments | None, LayerGradients | None]:
+        """What calibration says of the whole layer, of that which the treatment looks at."""
+        from ..compressors import needs_gradients, needs_moments
+
+        moments, gradients = self.bench.calibration.moments, self.bench.calibration.gradients
+        return (
+            moments.get(fqn) if moments is not None and needs_moments(spec) else None,
+            gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
+        )
 
     def variants(self, assignment: Mapping[str, LayerSpec]) -> dict[str, Variant]:
         return {fqn: self.variant(fqn, spec) for fqn, spec in assignment.items() if spec.changes_weight}

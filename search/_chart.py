@@ -106,19 +106,30 @@ def role_of(point: Point) -> Role:
 
 
 def uniform_label(config: Mapping[str, Any]) -> str:
-    """What a config does to most of its layers: `w4 a8`; and to what it removes from: `k75`, or `threshold k75` where
-    that is the commonest share of several. The empty string for a config without layers."""
-    labels: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-    several = False
+    """What a config does to most of its layers: `w4 a8`; and to each of what it removes from: `k75` where that is one
+    share, `k75×2 k50×3 whole×1` where sets keep several. The empty string for a config without layers."""
+    layers: Counter[str] = Counter()
+    sets: Counter[float] = Counter()
+    shares: dict[float, str] = {1.0: "whole"}
     for name, data in config.get("layers", {}).items():
         spec = LayerSpec.from_dict(data)
-        if not is_structural(name) or spec.changes_structure:
-            labels[is_structural(name)][spec.label()] += 1
-        several |= is_structural(name) and not spec.changes_structure and not name.startswith("block:")
-    most = [counted.most_common(1)[0][0] for counted in labels.values() if counted]
-    if labels[True] and (several or len(labels[True]) > 1):
-        most[-1] = f"threshold {most[-1]}"
-    return " ".join(label for label in most if len(most) == 1 or label != LayerSpec().label())
+        if not is_structural(name):
+            layers[spec.label()] += 1
+        elif spec.changes_structure or not name.startswith("block:"):
+            sets[spec.keep] += 1
+            shares.setdefault(spec.keep, spec.label())
+    said = [label for label, _ in layers.most_common(1)]
+    if any(share < 1.0 for share in sets):
+        one = len(sets) == 1
+        ordered = sorted(sets, key=lambda share: (share == 1.0, -share))
+        said = [label for label in said if label != LayerSpec().label()]
+        said += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
+    return " ".join(said)
+
+
+def label_of(point: Point) -> str:
+    """Of a uniform setting, or an allocation that needs no search: what it is. Empty for other points."""
+    return (point.label or uniform_label(point.config)) if point.kind == "uniform" else ""
 
 
 def quality_name(front: Front) -> str:
@@ -171,7 +182,7 @@ def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
         Dot(
             id=p.id,
             role=role_of(p),
-            label=(uniform_label(p.config) if p.kind == "uniform" else "") or p.id,
+            label=label_of(p) or p.id,
             marks=tuple(name for name, chosen in front.picks.items() if chosen == p.id),
             note=p.note,
             verified=p.verified,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from ..compressors._names import weight_name
@@ -14,20 +15,40 @@ from ._structure import layers_of, removed_anatomy
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compressors import Anatomy, LayerSpec, Variant
+    from ..compressors import Anatomy, LayerInfo, LayerSpec, Variant
     from ..compressors.structure import Removal
     from ._bench import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """What is left: removal, the layers' anatomy, and what each of them becomes, with its variants (of their own,
-    smaller shapes)."""
+    """What is left: removal, the layers' anatomy, and what each of them becomes (see `fitting`), with its variants (of
+    their own, smaller shapes)."""
 
     removal: Removal
     anatomy: Anatomy
     assignment: Mapping[str, LayerSpec]
     variants: Mapping[str, Variant]
+
+
+def fitting(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
+    """The treatment of a layer that is smaller than the space knows it, as `[space]` has it for small layers: where
+    rows are no longer than the group, the group is the row; zeros whose pattern does not fit, and a rank that saves
+    nothing, are left out. What fits in none of these ways comes back as it is: compressing says why it cannot be."""
+    from ..compressors import LayerSpec, applicable
+
+    neutral = LayerSpec()
+    ways: tuple[dict[str, object], ...] = (
+        {"group_size": neutral.group_size},
+        {name: getattr(neutral, name) for name in ("sparsity", "pattern", "sparsity_method")},
+        {name: getattr(neutral, name) for name in ("rank", "rank_form", "rank_method")},
+    )
+    for n in range(len(ways) + 1):  # as little as possible is given up
+        for given_up in combinations(ways, n):
+            milder = replace(spec, **{name: value for way in given_up for name, value in way.items()})  # type: ignore[arg-type]
+            if applicable(milder, layer) is None:
+                return milder
+    return spec
 
 
 class Cutter:
@@ -48,7 +69,7 @@ class Cutter:
         if removal is None:
             raise ParedownError("this assignment removes nothing, and was taken for one that does")
         anatomy = removed_anatomy(bench.anatomy, removal)
-        left = {fqn: spec for fqn, spec in layers_of(assignment).items() if fqn in anatomy.fqns}
+        left = {fqn: fitting(spec, anatomy[fqn]) for fqn, spec in layers_of(assignment).items() if fqn in anatomy.fqns}
         variants = {
             fqn: self._variant(fqn, spec, removal, anatomy) for fqn, spec in left.items() if spec.changes_weight
         }
@@ -87,9 +108,12 @@ class Cutter:
         from ..compressors import installed
         from ..compressors._repair import kept_positions
         from ..compressors.structure._remove import cut as cut_
+        from ..compressors.structure._remove import gone_modules
 
         cut = self.cut(assignment)
-        values = dict(self._values(cut, self._wholes(cut), norms=norms))
+        gone = tuple(f"{fqn}." for fqn in gone_modules(self.worker.bench.model, cut.removal))
+        found = self._values(cut, self._wholes(cut), norms=norms)
+        values = {name: value for name, value in found.items() if not name.startswith(gone)}
         for name, axes in kept_positions(self.worker.bench.model, cut.removal).items():
             if name in values:
                 for axis, kept in axes.items():
@@ -109,6 +133,7 @@ class Cutter:
         return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
+        from ..compressors.structure._known import gradients_left, moments_left
         from ..compressors.structure._remove import cut
 
         axes = removal.tensors.get(weight_name(fqn))
@@ -119,7 +144,13 @@ class Cutter:
             weight: Tensor = self.worker._resident.weight(fqn)
             for axis, kept in axes.items():
                 weight = cut(weight, axis, kept)
-            self._variants[key] = self.worker._store.get(weight.detach(), spec.weight_only, anatomy[fqn])
+            whole = self.worker.bench.anatomy[fqn]
+            moments, gradients = self.worker.known(fqn, spec)
+            self._variants[key] = self.worker._store.get(
+                weight.detach(), spec.weight_only, anatomy[fqn],
+                moments=None if moments is None else moments_left(moments, whole, axes),
+                gradients=None if gradients is None else gradients_left(gradients, whole, axes),
+            )  # fmt: skip
         return self._variants[key]
 
     def _whole(self, fqn: str, variant: Variant, removal: Removal) -> Variant:

@@ -144,14 +144,29 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         ],
         "weight_error": [[max(errors.get((f, s), 0.0) for f in g.layers) for s in g.levels] for g in space.groups],
         "runs_as": [
-            ["" if is_structural(g.name) else _kernel(prepared, g.layers[0], s) for s in g.levels] for g in space.groups
+            [
+                _stays(prepared, g.name, s) if is_structural(g.name) else _kernel(prepared, g.layers[0], s)
+                for s in g.levels
+            ]
+            for g in space.groups
         ],
         "profile": prepared.profile.name,
         "profiles": [device.profile.name for device in prepared.devices],
+        "baselines": [[list(c.levels), label] for c, label in baselines_of(prepared).items()],
         "activations": graph.to_dict() if (graph := prepared.devices[0].graph) is not None else None,
         "unused": list(prepared.anatomy.unused),
         "anatomy": prepared.anatomy.to_dict(),
     }
+
+
+def _stays(prepared: Prepared, name: str, spec: LayerSpec) -> str:
+    """Of a set how many of its units, of a block whether it does."""
+    structured = prepared.bench.structured
+    coupled = None if structured is None else next((s for s in structured.sets if s.name == name), None)
+    if structured is None or coupled is None:
+        return "dropped" if spec.changes_structure else ""
+    n = len(structured.kept(coupled, spec)) if spec.changes_structure else coupled.n_units
+    return f"{n} of {coupled.n_units} units"
 
 
 def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
@@ -168,6 +183,18 @@ def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
     return lowered.kernel + (f" ({' and '.join(idle)} save bytes, no time)" if idle else "")
 
 
+def baselines_of(prepared: Prepared) -> dict[Candidate, str]:
+    """The uniform settings and the allocations that need no search, each with what it is called."""
+    space, found = prepared.space, dict[Candidate, str]()
+    named = uniform_settings(space)
+    named += plans(space, weights_of(prepared.bench.model), prepared.task.space.rank_energy)
+    if prepared.bench.structured is not None:
+        named += threshold_settings(space, prepared.bench.structured)
+    for label, candidate in named:
+        found.setdefault(candidate, label)
+    return found
+
+
 def evaluate_baselines(sitting: Sitting) -> None:
     """The original, every uniform setting, and the allocations that need no search (`_thresholds.py`). They do not
     count against the budget of trials.
@@ -176,12 +203,9 @@ def evaluate_baselines(sitting: Sitting) -> None:
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
-    baselines = [candidate for _, candidate in uniform_settings(space)]
-    energies = sitting.task.space.rank_energy
-    baselines += [candidate for _, candidate in plans(space, weights_of(sitting.prepared.bench.model), energies)]
-    if (structured := sitting.prepared.bench.structured) is not None:
-        baselines += threshold_settings(space, structured)
-    wanted += [("uniform", candidate) for candidate in dict.fromkeys(baselines)]
+    named = state.facts.get("baselines")  # an old run does not say
+    baselines = baselines_of(sitting.prepared) if named is None else [Candidate(levels=tuple(c)) for c, _ in named]
+    wanted += [("uniform", candidate) for candidate in baselines]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
         metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)

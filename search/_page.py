@@ -143,7 +143,7 @@ def _times(front: Front, point: Point, name: str) -> str:
 
 
 def _kind(point: Point) -> str:
-    return html.escape(f"uniform {chart.uniform_label(point.config)}" if point.kind == "uniform" else point.kind)
+    return html.escape(f"{point.kind} {chart.label_of(point)}".rstrip())
 
 
 def _config(point: Point) -> str:

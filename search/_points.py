@@ -68,8 +68,9 @@ def front_of(run: Run, *, everything: bool = False, profile: str | Path | None =
         known = {trial.number for trial in members}
         members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
     space = run.space
+    labels = {tuple(levels): label for levels, label in facts.get("baselines", [])}
     points = [
-        _point(run, space, trial, chosen, confirmed, limits, objectives, elsewhere=device is not None)
+        _point(run, space, trial, chosen, confirmed, limits, objectives, labels, elsewhere=device is not None)
         for trial in members
     ]
     cost = objectives[-1]
@@ -128,6 +129,7 @@ def _point(
     confirmed: Mapping[int, str | None],
     limits: Limits,
     objectives: Sequence[Objective],
+    labels: Mapping[tuple[int, ...], str],
     *,
     elsewhere: bool,
 ) -> Point:
@@ -159,6 +161,7 @@ def _point(
         on_front=trial.number in chosen.front,
         note=note,
         agreement=found.agreement if found is not None else "",
+        label=labels.get(trial.candidate.levels, "") if trial.kind == "uniform" else "",
     )
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ._task import Task
     from ._task_sections import RepairSection
 
+_WIDE = 64
+"""Samples that show which layers run at all, where one does not show all of them."""
+
 Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 Static = Mapping[str, tuple[tuple[float, ...], ...]]
 
@@ -85,7 +88,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
     Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
     """
-    from ..compressors import Anatomy, calibrate, model_digest, needs_gradients, needs_moments
+    from ..compressors import calibrate, model_digest, needs_gradients, needs_moments
     from ..evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
     from ._build_space import build_space
     from ._data import load_task_data
@@ -103,20 +106,14 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     splits = load_task_data(task)
     metric = load_task_metric(task)
     batch = task.data.batch_size
-    anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
-    structured = _structured(task, model, splits.calibration)
+    anatomy = _traced(model, splits, batch)
+    structured = _structured(task, model, splits.calibration)  # before scaling, which norms of weights would follow
     repair = _repair(task)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
-    if structured is not None and any(needs_moments(spec) or needs_gradients(spec) for spec in wanted):
-        raise TaskError(
-            "space: methods that look at a layer's inputs or at the loss's gradient (gptq, descent, wanda, taylor, …) "
-            "do not know layers with fewer channels yet; take others, or leave channels, heads, neurons, … out of "
-            "[space]"
-        )
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
@@ -162,6 +159,17 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=digest,
     )
+
+
+def _traced(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
+    """From one sample; where layers did not run on it, from more of them: an expert runs on the tokens that ask it."""
+    from ..compressors import Anatomy
+
+    anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    if not anatomy.unused:
+        return anatomy
+    wider = Anatomy.trace(model, splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs)
+    return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
 def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured | None:

@@ -27,6 +27,7 @@ class Recorder:
         self.objectives: Sequence[Objective] = ()
         self.limits: Limits = {}
         self.workers = 0
+        self._table_from: tuple[float, int] | None = None
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Returns when the record is on the disk."""
@@ -61,7 +62,7 @@ class Recorder:
                 total=total,
                 failed=sum(isinstance(t, Failed) for t in self.state.trials),
                 spent_s=self.watch.spent_s,
-                left_s=self._left(phase),
+                left_s=self._left(phase, done, total),
                 hypervolume=front_hypervolume(self.state.trials, self.objectives, self.limits) if known else None,
                 best=self._best() if known else None,
                 message=message,
@@ -83,13 +84,21 @@ class Recorder:
         pick = min(close or allowed, key=lambda t: tuple(o.key(t.metrics[o.name].value) for o in ranked))
         return {o.name: pick.metrics[o.name].value for o in self.objectives}
 
-    def _left(self, phase: str) -> float | None:
-        """From the pace of the trials so far, or the wall clock's budget, whichever ends first."""
+    def _left(self, phase: str, done: int, total: int) -> float | None:
+        """From the pace of the trials so far, and in the table that of its rows, or the wall clock's budget, whichever
+        ends first."""
         budget, lefts = self.run.task.budget, []
         if budget.time is not None:
             lefts.append(max(0.0, budget.time - self.watch.spent_s))
         timed = [t.seconds for t in self.state.trials if not isinstance(t, Infeasible) and t.seconds]
         if phase in ("baselines", "table", "search") and timed:
             pace = sum(timed) / len(timed) / max(1, self.workers)
-            lefts.append(pace * max(0, budget.trials - self.state.n_mixed))
+            lefts.append(pace * max(0, budget.trials - self.state.n_mixed) + self._rows_left(phase, done, total))
         return min(lefts, default=None)
+
+    def _rows_left(self, phase: str, done: int, total: int) -> float:
+        """Seconds that the rest of the table takes, which may be longer than all trials; 0 before it shows a pace."""
+        if phase != "table":
+            return 0.0
+        spent, before = self._table_from = self._table_from or (self.watch.spent_s, done)
+        return (self.watch.spent_s - spent) / (done - before) * (total - done) if done > before else 0.0

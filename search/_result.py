@@ -35,6 +35,7 @@ class Point:
     agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
                     bound that its runtime is held to, and why where it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
+    label           of a uniform setting what it is: `w4 a8`, `threshold k75`; "" for others, and in old runs
     """
 
     id: str
@@ -47,11 +48,13 @@ class Point:
     on_front: bool = True
     note: str = ""
     agreement: str = ""
+    label: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "kind": self.kind,
+            "label": self.label,
             "verified": self.verified,
             "recommended": self.recommended,
             "on_front": self.on_front,

@@ -14,6 +14,7 @@ from ..errors import InputError, IntegrityError, ParedownError
 from ._ledger import Ledger, read, write_atomic
 from ._space import Group, SearchSpace
 from ._state import State
+from ._structure import is_structural
 from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Run:
         return False
 
     def explain(self, point_id: str) -> list[dict[str, Any]]:
-        """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is.
+        """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is. What can be removed
+        whole has a row as well, which saves bytes; those that are left, and the MACs, are the layers'.
 
         sensitivity  divergence with this group alone at its level; None where the table has no such row
         """
@@ -119,16 +121,16 @@ class Run:
         bytes_of, macs_of = facts["costs"]["bytes"], facts["costs"]["macs"]
         rows = []
         for g, (group, level) in enumerate(zip(space.groups, trial.candidate.levels, strict=True)):
-            spec = group.levels[level]
+            spec, is_set = group.levels[level], is_structural(group.name)
             rows.append(
                 {
                     "group": group.name,
                     "layers": list(group.layers),
                     "spec": spec.to_dict(),
-                    "label": spec.label(),
-                    "weight_bytes": int(bytes_of[g][level]),
+                    "label": "whole" if is_set and spec.is_neutral else spec.label(),
+                    "weight_bytes": None if is_set else int(bytes_of[g][level]),
                     "bytes_saved": int(facts["original_bytes"][g] - bytes_of[g][level]),
-                    "macs": int(macs_of[g][level]),
+                    "macs": None if is_set else int(macs_of[g][level]),
                     "sensitivity": 0.0 if spec.is_neutral else self.state.rows.get((g, level)),
                     "weight_error": facts["weight_error"][g][level],
                     "runs_as": facts["runs_as"][g][level],

@@ -9,7 +9,7 @@ save together. Both ends are right, and between them the table saves too little.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..compressors import LayerSpec
@@ -17,6 +17,8 @@ from ._devices import at
 from ._structure import is_structural, layers_of, removed_anatomy
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ..compressors import Anatomy
     from ..compressors.structure import Removal
     from ._bench import Worker
@@ -99,18 +101,25 @@ def with_structure(
 def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
     """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
     from ..compressors import weight_at
-    from ..compressors.structure._remove import cut_tensors
+    from ..compressors._forward import module_at
+    from ..compressors.structure._remove import cut_tensors, gone_modules
 
     model = prepared.bench.model
     weights = {id(weight_at(model, fqn)) for fqn in prepared.anatomy.fqns}
-    lost = 0
+    inside = {id(t): t for fqn in gone_modules(model, removal) for t in _tensors_of(module_at(model, fqn))}
+    lost = sum(t.numel() * t.element_size() for key, t in inside.items() if key not in weights)
     for tensor, axes in cut_tensors(model, removal):
-        if id(tensor) not in weights:
+        if id(tensor) not in weights and id(tensor) not in inside:
             left = tensor.numel()
             for axis, kept in axes.items():
                 left = left // tensor.shape[axis] * len(kept)
             lost += (tensor.numel() - left) * tensor.element_size()
     return float(lost)
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def _counted(prepared: Prepared, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:

@@ -59,6 +59,7 @@ class Structured:
     left      name -> why it is left alone
     thresholds  score -> share -> name of a set -> the share of it that stays, where of all sets together that share
                 does: one threshold for all, which a point of the search has to beat as well
+    advice    what to know of the runtime, or ""
     """
 
     sets: tuple[CoupledSet, ...] = ()
@@ -67,6 +68,7 @@ class Structured:
     left: Mapping[str, str] = field(default_factory=dict)
     round_to: int = 1
     thresholds: Mapping[str, Mapping[float, Mapping[str, float]]] = field(default_factory=dict)
+    advice: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,6 +146,8 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
             touched = {member.tensor.rpartition(".")[0] for member in coupled.members}
             if any(fnmatchcase(fqn, glob) for fqn in touched for glob in section.leave):
                 left[coupled.name] = "[space] leave names a layer that it goes through"
+            elif why := _forbidden(section, coupled, section.round_to or alignment):
+                left[coupled.name] = why
         sets = tuple(coupled for coupled in sets if coupled.name not in left)
     blocks: tuple[Block, ...] = ()
     if section.blocks:
@@ -178,9 +182,11 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": tuple(frequency.argsort(descending=True, stable=True).tolist())}
+    round_to = section.round_to or alignment
     return Structured(
-        sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=section.round_to or alignment,
+        sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=round_to,
         thresholds=_thresholds(section, ranked, all_scores),
+        advice=_advice(model, ranked) if round_to == 1 and task.hardware.runtime == "onnxruntime" else "",
     )  # fmt: skip
 
 
@@ -210,14 +216,15 @@ def structural_groups(section: SpaceSection, structured: Structured) -> list[Gro
     return groups
 
 
-def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candidate]:
+def threshold_settings(space: SearchSpace, structured: Structured) -> list[tuple[str, Candidate]]:
     """One threshold for all sets, for each score and share that the space offers: each set at the level nearest to what
-    the threshold leaves of it, the layers left alone where they can be."""
+    the threshold leaves of it, the layers left alone where they can be. (label, candidate), each candidate once; the
+    label says the share of all units that the threshold leaves, whatever the sets keep (`threshold k75`)."""
     from ._space import Candidate
 
-    found: dict[Candidate, None] = {}
+    found: dict[Candidate, str] = {}
     for method, shares in structured.thresholds.items():
-        for own in shares.values():
+        for share, own in shares.items():
             levels = []
             for group in space.groups:
                 index = 0
@@ -226,18 +233,20 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[Candi
                     index = min(usable, key=lambda i: abs(group.levels[i].keep - own[group.name]))
                 levels.append(index)
             if any(levels):
-                found[Candidate(levels=tuple(levels))] = None
-    return list(found)
+                label = LayerSpec(keep=share, keep_method=method).label()
+                found.setdefault(Candidate(levels=tuple(levels)), f"threshold {label}")
+    return [(label, candidate) for candidate, label in found.items()]
 
 
 def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[str]:
-    """A line for each coupling that is left alone."""
-    if structured is None or not structured.left:
+    """A line for each coupling that is left alone, and what to know of the runtime."""
+    if structured is None:
         return []
     named = [
         f"{name}: {why}" if " by " in name else f"{name} is left alone: {why}" for name, why in structured.left.items()
     ]
-    return named[:most] + ([f"and {len(named) - most} more are left alone"] if len(named) > most else [])
+    more = [f"and {len(named) - most} more are left alone"] if len(named) > most else []
+    return [*named[:most], *more, *([structured.advice] if structured.advice else [])]
 
 
 def alignment_of(profile: HardwareProfile) -> int:
@@ -251,11 +260,6 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
         raise TaskError(
             "hardware.latency: a table of measured latencies knows the layers as they are, not with fewer channels; "
             'set latency = "modelled", or leave channels, heads, neurons, … out of [space]'
-        )
-    if task.prepare.scaling != "off":
-        raise TaskError(
-            "prepare.scaling: channels are not scaled in a model that is to lose some of them yet; leave scaling out, "
-            "or leave channels, heads, neurons, … out of [space]"
         )
     memory = [name for name in costs if name in ("peak_activation_bytes", "memory_bytes")]
     if memory:
@@ -296,6 +300,36 @@ def _shares(section: SpaceSection, coupled: CoupledSet) -> tuple[float, ...]:
             chosen = shares
     found: tuple[float, ...] = chosen
     return found
+
+
+def _advice(model: nn.Module, sets: Sequence[CoupledSet]) -> str:
+    """What ONNX Runtime does to depthwise convolutions of which any number of channels may stay."""
+    from torch import nn
+
+    kept = (member.tensor.rpartition(".")[0] for coupled in sets for member in coupled.having("keeps"))
+    found = next((fqn for fqn in kept if isinstance(model.get_submodule(fqn), (nn.Conv1d, nn.Conv2d))), None)
+    if found is None:
+        return ""
+    return (
+        f"ONNX Runtime has no fast kernel for a depthwise convolution ({found} is one) of an odd number of channels, "
+        "so that a model with fewer may be slower; set [space] round_to = 8 where latency matters"
+    )
+
+
+def _forbidden(section: SpaceSection, coupled: CoupledSet, round_to: int) -> str:
+    """Why none of the shares takes a unit away, in a clause; "" if one does, or none is asked for."""
+    from ..compressors.structure import n_kept
+
+    shares = [share for share in _shares(section, coupled) if share < 1.0]
+    try:
+        if not shares or any(n_kept(coupled, share, round_to=round_to) < coupled.n_units for share in shares):
+            return ""
+    except SpecError:  # below the floor, which is refused with the groups
+        return ""
+    width = f" of {coupled.unit_width} channels" if coupled.unit_width > 1 else ""
+    named = ", ".join(f"{share:g}" for share in shares)
+    aligned = f" in multiples of {round_to} channels" if round_to > 1 else ""
+    return f"of its {coupled.n_units} units{width} all stay at {named}{aligned}; lower round_to or the shares"
 
 
 def _thresholds(

@@ -3,13 +3,13 @@
 from ._blocks import BLOCK_SCORES, Block, find_blocks, score_blocks, weakest_blocks
 from ._choose import check_count, keep_above, keep_best, keep_uniform, n_kept
 from ._evidence import UnitEvidence, collect
+from ._expert_sets import find_expert_sets, routing_frequency
 from ._experts import ExpertEvidence, Experts, busiest, expert_evidence, find_experts, merge_experts
 from ._find import Structure, find
 from ._huggingface import reloadable
 from ._importance import DATA_SCORES, SCORES, WEIGHT_SCORES, score
 from ._mask import masked
 from ._narrow_attention import NarrowAttention
-from ._packed_experts import find_packed_experts, routing_frequency
 from ._removal import Removal, removal_of, together
 from ._remove import remove, remove_
 from ._sets import KINDS, Attribute, CoupledSet, Member
@@ -37,8 +37,8 @@ __all__ = [
     "expert_evidence",
     "find",
     "find_blocks",
+    "find_expert_sets",
     "find_experts",
-    "find_packed_experts",
     "keep_above",
     "keep_best",
     "keep_uniform",

@@ -24,7 +24,7 @@ _COUNTS = ("n_experts", "num_experts", "num_local_experts")
 class Experts:
     """A layer of experts. fqn: the layer; experts: its `ModuleList`; router: the linear layer that chooses, one output
     for each of `n`; top_k: how many are asked for a token, kept in the layer's attribute `top_k_name`; count_names: its
-    attributes that say `n`."""
+    attributes that say `n`; router_tensors: "weight", and "bias" where the router has one."""
 
     fqn: str
     experts: str
@@ -33,6 +33,7 @@ class Experts:
     top_k: int
     top_k_name: str
     count_names: tuple[str, ...] = ()
+    router_tensors: tuple[str, ...] = ("weight",)
 
     def keep(self, kept: Sequence[int], *, top_k: int | None = None) -> Removal:
         """Drop the others, and ask `top_k` of them (default: as many as before). Raises `SpecError` for an expert that
@@ -49,7 +50,8 @@ class Experts:
         if len(kept) == self.n:
             return Removal(settings=settings)
         return Removal(
-            tensors={f"{self.router}.weight": {0: kept}}, settings=settings, experts={self.experts: kept},
+            tensors={f"{self.router}.{leaf}": {0: kept} for leaf in self.router_tensors},
+            settings=settings, experts={self.experts: kept},
             routers={self.router: kept}, attributes={self.fqn: dict.fromkeys(self.count_names, len(kept))},
         )  # fmt: skip
 
@@ -70,26 +72,20 @@ def find_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Experts, ...],
     trier: Trier | None = None
     for fqn, module in model.named_modules():
         for leaf, experts in module.named_children():
-            if not isinstance(experts, nn.ModuleList) or len(experts) < 2 or not _alike(experts):
+            if not isinstance(experts, nn.ModuleList) or len(experts) < 2 or not alike(experts):
                 continue
             n, prefix = len(experts), f"{fqn}." if fqn else ""
-            routers = [
-                name
-                for name, child in module.named_children()
-                if isinstance(child, nn.Linear) and child.out_features == n
-            ]
+            routers = [name for name, child in module.named_children() if chooses_by_scores(child, n)]
             if len(routers) != 1:
                 continue  # a list of blocks, most likely
             top = next((name for name in _TOP_K if isinstance(getattr(module, name, None), int)), None)
             if top is None:
                 left[fqn] = f"it does not say how many experts are asked (none of {', '.join(_TOP_K)})"
                 continue
-            if getattr(module, routers[0]).bias is not None:
-                left[fqn] = "its router has a bias, which is not expected"
-                continue
             layer = Experts(
                 fqn=fqn, experts=prefix + leaf, router=prefix + routers[0], n=n, top_k=int(getattr(module, top)),
                 top_k_name=top, count_names=tuple(name for name in _COUNTS if getattr(module, name, None) == n),
+                router_tensors=tuple(name for name, _ in getattr(module, routers[0]).named_parameters()),
             )  # fmt: skip
             trier = trier or Trier(model, inputs)
             reason = _tried(trier, layer)
@@ -170,6 +166,12 @@ def _tried(trier: Trier, layer: Experts) -> str | None:
         return f"the model does not run without some of them: {type(error).__name__}: {error}"
 
 
-def _alike(experts: nn.ModuleList) -> bool:
+def chooses_by_scores(module: nn.Module, n: int) -> bool:
+    """Whether it may be the router of n experts: a linear layer with an output for each."""
+    return isinstance(module, nn.Linear) and module.out_features == n
+
+
+def alike(experts: nn.ModuleList) -> bool:
+    """Whether they have the same tensors, and any."""
     shapes = [{name: value.shape for name, value in expert.state_dict().items()} for expert in experts]
     return bool(shapes[0]) and all(shape == shapes[0] for shape in shapes)

@@ -11,8 +11,8 @@ from torch import nn
 from ...errors import InputError
 from .._forward import Inputs, check_runs
 from ._attention import attentions, families
+from ._expert_sets import find_expert_sets
 from ._graph import propose
-from ._packed_experts import find_packed_experts
 from ._recurrent import recurrent_sets
 from ._sets import KINDS, CoupledSet
 from ._trial import Trier, confirm
@@ -81,7 +81,7 @@ def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leav
         refused = {name: why for name, why in refused.items() if not _within(name, chosen, inside)}
         sets += held
     if "experts" in wanted:
-        experts, why_not = find_packed_experts(model, inputs)
+        experts, why_not = find_expert_sets(model, inputs)
         alone = [coupled for coupled in experts if not any(_makes_any(coupled, glob) for glob in globs)]
         if reason := trier.refuse([*sets, *alone]) if sets and alone else None:
             why_not |= {coupled.name: f"it cannot be cut along with the others: {reason}" for coupled in alone}

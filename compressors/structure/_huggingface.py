@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .._forward import Inputs, forward, preserved
+from ._kept_experts import KeptExperts
 from ._passed import Passed
 from ._sets import CoupledSet
 
@@ -78,14 +79,19 @@ def reloadable(
 
 
 def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """The weights with the dropped blocks' indices closed up, and list -> indices that are gone."""
+    """The weights with the indices of dropped blocks and experts closed up, and list of blocks -> indices that are
+    gone."""
     dropped: dict[str, list[int]] = {}
+    experts: dict[str, list[int]] = {}
     for fqn, module in model.named_modules():
+        if isinstance(module, KeptExperts):
+            left = {int(name) for name in module._modules}
+            experts[fqn] = [index for index in range(max(left)) if index not in left]
         if isinstance(module, Passed) and (match := _LISTS.match(fqn)):
             dropped.setdefault(match[1], []).append(int(match[2]))
     state = {}
     for name, value in model.state_dict().items():
-        for home, gone in dropped.items():
+        for home, gone in (*dropped.items(), *experts.items()):
             if name.startswith(f"{home}."):
                 index, _, rest = name.removeprefix(f"{home}.").partition(".")
                 name = f"{home}.{int(index) - sum(i < int(index) for i in gone)}.{rest}"

@@ -132,6 +132,7 @@ def removal_of(
     attributes: dict[str, dict[str, int]] = {}
     attention: dict[str, None] = {}
     routers: dict[str, tuple[int, ...]] = {}
+    experts: dict[str, tuple[int, ...]] = {}
     for name, units in kept.items():
         coupled = by_name[name]
         left = coupled.check_kept(units)
@@ -156,6 +157,8 @@ def removal_of(
         attention.update(dict.fromkeys(coupled.attention))
         if coupled.router:
             routers[coupled.router] = left
+        if coupled.listed:
+            experts[coupled.listed] = left
     tensors: dict[str, dict[int, tuple[int, ...]]] = {}
     for (tensor, axis), positions in cut.items():
         left = tuple(i for i in range(shapes[tensor][axis]) if i not in positions)
@@ -167,6 +170,7 @@ def removal_of(
             for (fqn, axis), (size, positions) in norms.items()
         },
         attributes=attributes,
+        experts=experts,
         routers=routers,
         attention=tuple(attention),
         skipped=dict(skipped or {}),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .._forward import module_at
+from ._kept_experts import KeptExperts
 from ._narrow_attention import NarrowAttention
 from ._passed import Passed
 from ._removal import Removal
@@ -48,7 +49,7 @@ def remove_(model: nn.Module, removal: Removal) -> nn.Module:
         experts = module_at(model, fqn)
         if not isinstance(experts, nn.ModuleList) or kept[-1] >= len(experts):
             raise ConfigError(f"the removal belongs to another model: {fqn} should be a list of experts")
-        _replace(model, fqn, nn.ModuleList([experts[i] for i in kept]))
+        _replace(model, fqn, KeptExperts.of(experts, kept))
     for fqn in removal.attention:
         _replace(model, fqn, NarrowAttention.of(module_at(model, fqn)))
     for fqn, n in removal.skipped.items():
@@ -76,6 +77,15 @@ def cut_tensors(model: nn.Module, removal: Removal) -> list[tuple[Tensor, dict[i
             if known.setdefault(axis, kept) != kept:
                 raise ConfigError(f"{name} is shared, and the layers that hold it would keep different positions of it")
     return list(found.values())
+
+
+def gone_modules(model: nn.Module, removal: Removal) -> tuple[str, ...]:
+    """fqns of what `remove` takes out of the model as modules: dropped blocks and experts."""
+    gone = list(removal.skipped)
+    for fqn, kept in removal.experts.items():
+        names = list(module_at(model, fqn)._modules)
+        gone += [f"{fqn}.{name}" for i, name in enumerate(names) if i not in kept]
+    return tuple(gone)
 
 
 def cut(value: Tensor, axis: int, kept: tuple[int, ...]) -> Tensor:

@@ -51,14 +51,16 @@ class CoupledSet:
 
     kind        one of `KINDS`: channels of convolutions; heads (of grouped-query attention: the query heads of one
                 key/value head); neurons between two linear layers; the hidden dimension, which a normalisation sees;
-                units of a recurrent layer; experts that lie in one tensor
+                units of a recurrent layer; experts that lie in one tensor or in a list
     n_units     how many there are
     unit_width  channels of the first member that one unit is: of heads the head's width, else 1
     members     every tensor that has a share of each unit
     norms       modules whose statistics run over the set's channels: a mask must keep the masked out of them
     attributes  numbers to be put right after removal
     attention   fqns of `nn.MultiheadAttention`, which cannot have fewer heads and is replaced where some are removed
-    router      of experts: the fqn of the module that chooses among them, and says by number which
+    router      of experts: the fqn of the module that chooses among them: a linear layer with an output for each, or
+                one that says by number which
+    listed      of experts that are modules: the fqn of their list
     floor       units that are always kept
     """
 
@@ -71,6 +73,7 @@ class CoupledSet:
     attributes: tuple[Attribute, ...] = ()
     attention: tuple[str, ...] = ()
     router: str = ""
+    listed: str = ""
     floor: int = 1
 
     def __post_init__(self) -> None:

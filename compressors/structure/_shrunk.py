@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from math import prod
 
 from .._anatomy import Anatomy, LayerInfo
@@ -13,16 +14,24 @@ from ._removal import Removal
 def shrunk(anatomy: Anatomy, removal: Removal) -> Anatomy:
     """The anatomy that tracing `remove(model, removal)` would give, for costs: shapes, groups, MACs. Exact, but for
     `n_params`, which does not see that biases and norms went too; layers inside dropped blocks and experts are gone.
+
+    Where experts run on those tokens alone that ask them, the tokens of those that are dropped go to the others: their
+    MACs do too, in equal parts (how many ask each is known only when it runs; the sum is exact).
     """
+    anatomy = _with_tokens_of_the_gone(anatomy, removal)
     gone = [*removal.skipped]
     for fqn, kept in removal.experts.items():
         known = {
-            int(name.removeprefix(f"{fqn}.").partition(".")[0]) for name in anatomy.fqns if name.startswith(f"{fqn}.")
+            int(name.removeprefix(f"{fqn}.").partition(".")[0])
+            for name in (*anatomy.fqns, *anatomy.unused)
+            if name.startswith(f"{fqn}.")
         }
         gone += [f"{fqn}.{i}" for i in known - set(kept)]
-    layers = [
-        _shrunk(layer, removal) for layer in anatomy.layers if not any(layer.fqn.startswith(f"{fqn}.") for fqn in gone)
-    ]
+
+    def is_gone(fqn: str) -> bool:
+        return any(fqn == one or fqn.startswith(f"{one}.") for one in gone)
+
+    layers = [_shrunk(layer, removal) for layer in anatomy.layers if not is_gone(layer.fqn)]
     left = {layer.fqn for layer in layers}
     layers = [
         dataclasses.replace(layer, tied_to=tuple(f for f in layer.tied_to if f in left)) if layer.tied_to else layer
@@ -31,9 +40,41 @@ def shrunk(anatomy: Anatomy, removal: Removal) -> Anatomy:
     groups = [tuple(fqn for fqn in group if fqn in left) for group in anatomy.groups]
     before, after = (sum(layer.n_weights for layer in these) for these in (anatomy.layers, layers))
     return dataclasses.replace(
-        anatomy, layers=tuple(layers), groups=tuple(group for group in groups if group),
+        anatomy, layers=tuple(layers), unused=tuple(fqn for fqn in anatomy.unused if not is_gone(fqn)),
+        groups=tuple(group for group in groups if group),
         n_params=anatomy.n_params - before + after,
     )  # fmt: skip
+
+
+def _with_tokens_of_the_gone(anatomy: Anatomy, removal: Removal) -> Anatomy:
+    macs: dict[str, int] = {}
+    for fqn, kept in removal.experts.items():
+        same: dict[str, dict[int, LayerInfo]] = {}
+        for layer in anatomy.layers:
+            if layer.fqn.startswith(f"{fqn}."):
+                index, _, rest = layer.fqn.removeprefix(f"{fqn}.").partition(".")
+                same.setdefault(rest, {})[int(index)] = layer
+        home = fqn.rpartition(".")[0]
+        router = next((r for r in removal.routers if r.rpartition(".")[0] == home and r in anatomy.fqns), None)
+        for layers in same.values():
+            left = [layer for index, layer in layers.items() if index in kept]
+            if _all_run_on_all(layers.values(), None if router is None else anatomy[router]) or not left:
+                continue
+            share, rest_ = divmod(sum(layer.macs for layer in layers.values()), len(left))
+            macs |= {layer.fqn: share + (i < rest_) for i, layer in enumerate(left)}
+    return dataclasses.replace(
+        anatomy,
+        layers=tuple(
+            dataclasses.replace(layer, macs=macs[layer.fqn]) if layer.fqn in macs else layer for layer in anatomy.layers
+        ),
+    )
+
+
+def _all_run_on_all(layers: Collection[LayerInfo], router: LayerInfo | None) -> bool:
+    """Whether this layer of each expert sees every token, which the router does."""
+    if router is not None:
+        return all(layer.macs * router.n_weights == router.macs * layer.n_weights for layer in layers)
+    return len({layer.macs for layer in layers}) == 1
 
 
 def _shrunk(layer: LayerInfo, removal: Removal) -> LayerInfo:

@@ -72,7 +72,7 @@ def children_of(trials: Sequence[Trial], space: SearchSpace, front: Front | None
 
 
 def _of_point(point: Point, front: Front) -> Child:
-    from .._chart import uniform_label
+    from .._chart import label_of
 
     picks = ", ".join(name for name, chosen in front.picks.items() if chosen == point.id)
     tags = {
@@ -86,7 +86,7 @@ def _of_point(point: Point, front: Front) -> Child:
     return Child(
         id=point.id,
         kind=point.kind,
-        label=uniform_label(point.config) if point.kind == "uniform" else picks,
+        label=label_of(point) if point.kind == "uniform" else picks,
         config=point.config,
         metrics=_numbers(point.metrics) | {f"search/{name}": m.value for name, m in point.search_metrics.items()},
         tags=tags,

@@ -89,14 +89,14 @@ class TestPatterns:
 
     @settings(max_examples=60, deadline=None)
     @given(
-        st.sampled_from(["", "row", "column", "2:4", "1:4", "1x4", "4x1", "2x2"]), st.floats(0.01, 0.999),
-        st.integers(1, 3), st.integers(0, 99),
+        st.sampled_from(["", "row", "column", "2:4", "1:4", "4:8", "3:16", "1x4", "4x1", "2x2", "4x4", "16x1"]),
+        st.floats(0.01, 0.999), st.integers(1, 3), st.integers(0, 99),
     )  # fmt: skip
     def test_counts_are_exact_and_no_layer_is_emptied(self, text, share, kernel, seed):
         pattern = Pattern.parse(text)
-        scores = normal(4, 8 * kernel, seed=seed)
+        scores = normal(16, 16 * kernel, seed=seed)
         mask = drop_lowest(scores, pattern, share, kernel)
-        assert int((~mask).sum()) == pattern.n_zeros(share, (4, 8 * kernel))
+        assert int((~mask).sum()) == pattern.n_zeros(share, (16, 16 * kernel))
         assert bool(mask.any())
         if text == "row":
             assert len(set(mask.sum(dim=1).tolist())) == 1
@@ -104,16 +104,20 @@ class TestPatterns:
         if text == "column":
             assert len(set(mask.sum(dim=0).tolist())) == 1
             assert bool(mask.any(dim=0).all())
-        if text in ("1x4", "2x2", "4x1"):
-            view = mask.reshape(4, 8, kernel).transpose(1, 2)
-            tiles = view.reshape(4 // pattern.n, pattern.n, kernel, 8 // pattern.m, pattern.m)
+        view = mask.reshape(16, 16, kernel).transpose(1, 2)  # (out, position, in)
+        if pattern.kind == "block":
+            tiles = view.reshape(16 // pattern.n, pattern.n, kernel, 16 // pattern.m, pattern.m)
             sums = tiles.sum(dim=(1, 4))
             assert set(sums.unique().tolist()) <= {0, pattern.n * pattern.m}
+        if pattern.kind == "n:m":
+            assert set(view.reshape(-1, pattern.m).sum(dim=1).tolist()) == {pattern.n}
 
     @settings(max_examples=40, deadline=None)
-    @given(st.sampled_from(["", "row", "column", "1x4", "2x2"]), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
+    @given(
+        st.sampled_from(["", "row", "column", "1x4", "2x2", "4x4", "16x1"]), st.floats(0.05, 0.9), st.floats(0.05, 0.9)
+    )
     def test_a_sparser_level_drops_all_that_a_lighter_one_does(self, text, one, other):
-        scores, light, heavy = normal(4, 16), *sorted((one, other))
+        scores, light, heavy = normal(16, 16), *sorted((one, other))
         pattern = Pattern.parse(text)
         assert bool((drop_lowest(scores, pattern, light) | ~drop_lowest(scores, pattern, heavy)).all())
 

@@ -1,11 +1,14 @@
 """Where the time goes."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
-from paredown.search import _progress
-from paredown.search._progress import Stopwatch
+from paredown.search import Candidate, _progress
+from paredown.search._progress import Progress, Stopwatch
+from paredown.search._recorder import Recorder
+from paredown.search._trial import Completed
 
 
 def test_what_is_charged_within_another_charge_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +25,23 @@ def test_what_is_charged_within_another_charge_is_counted_once(monkeypatch: pyte
         pass
     assert watch.drain() == {"ledger": 2.0, "table": 4.0}
     assert watch.drain() == {}
+
+
+def test_the_table_counts_in_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows took eight seconds, six are to come; ten trials of one second after that."""
+    now = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    trial = Completed(number=0, candidate=Candidate(levels=(0,)), kind="uniform", metrics={}, seconds=1.0)
+    state = SimpleNamespace(spent_s=0.0, trials=[trial], n_mixed=0)
+    task = SimpleNamespace(budget=SimpleNamespace(time=None, trials=10))
+    said: list[Progress] = []
+    recorder = Recorder(SimpleNamespace(state=state, task=task), SimpleNamespace(), said.append)  # type: ignore[arg-type]
+    recorder.workers = 1
+    for seconds, done in ((0.0, 2), (8.0, 6), (16.0, 10)):
+        now[0] = seconds
+        recorder.say("table", done=done, total=12)
+    recorder.say("search")
+    assert [progress.left_s for progress in said] == [10.0, 10.0 + 12.0, 10.0 + 4.0, 10.0]
+    state.trials.clear()
+    recorder.say("table", done=11, total=12)
+    assert said[-1].left_s is None

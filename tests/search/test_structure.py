@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from paredown.compressors import LayerSpec, forward
+from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
-from paredown.search import Candidate, Task, apply_config, search, verify_artifact
+from paredown.search import Candidate, Task, apply_config, open_run, search, verify_artifact
 from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
 from paredown.search._config import assignment_of, config_of
+from paredown.search._groundwork import baselines_of
 from paredown.search._prepare import Prepared, prepare, static_costs
 from paredown.search._structural_costs import exact_totals
-from paredown.search._structure import is_structural, structure_of, threshold_settings
+from paredown.search._structure import is_structural, remarks_on_structure, structure_of, threshold_settings
 from paredown.search._thresholds import plans, weights_of
 from paredown.search._workshop import Workshop
 
@@ -92,6 +94,83 @@ class Mixture(nn.Module):
         return output
 
 
+class Expert(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Linear(12, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.down(self.norm(self.up(x)).relu())
+        return output
+
+
+class Listed(nn.Module):
+    """A layer whose experts are modules in a list, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.top_k, self.head = nn.Linear(16, 6, bias=False), 2, nn.Linear(16, 10)
+        self.experts = nn.ModuleList(Expert() for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.top_k, -1)
+        mixed = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            mixed = mixed + expert(x) * (weights * (chosen == i)).sum(-1, keepdim=True)
+        output: Tensor = self.head(x + mixed)
+        return output
+
+
+class Dispatched(Listed):
+    """An expert that nobody asks does not run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.top_k, -1)
+        mixed = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            token, slot = (chosen == i).nonzero(as_tuple=True)
+            if len(token):
+                mixed = mixed.index_add(0, token, expert(x[token]) * weights[token, slot, None])
+        output: Tensor = self.head(x + mixed)
+        return output
+
+
+def dispatched() -> nn.Module:
+    made = Dispatched().eval()
+    made.load_state_dict(listed().state_dict())
+    return made
+
+
+def test_experts_that_one_sample_does_not_ask_are_layers_all_the_same(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    space = {"experts": [1.0, 0.5], "weight_bits": [4, 32]}
+    prepared = prepare(task(**space), store=tmp_path / "store", model=dispatched())
+    assert prepared.anatomy.unused == ()
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    candidate = smallest(prepared)
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    got = get_runtime("torch").load(path, threads=1, model_factory=dispatched).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+    totals = exact_totals(prepared, shop.worker, candidate)
+    written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+    assert totals["bytes"] == written
+    gate = 3 * 16  # of its six outputs three are left; the MACs of the experts stay
+    assert totals["macs"] == pytest.approx(prepared.anatomy.macs - gate, abs=12)
+
+
+def listed() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        made = Listed().eval()
+        for name, value in made.named_buffers():
+            if value.is_floating_point():
+                value.uniform_(0.5, 2.0) if "var" in name else value.normal_()
+        return made
+
+
 def mixture() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -151,14 +230,20 @@ def test_one_threshold_for_all_sets_is_a_baseline_too(prepared: Prepared) -> Non
     assert structured is not None
     found = threshold_settings(prepared.space, structured)
     uniform = [candidate for _, candidate in uniform_settings(prepared.space)]
-    assert set(found) - set(uniform), "it keeps another share of each set"
-    for candidate in found:
+    assert {c for _, c in found} - set(uniform), "it keeps another share of each set"
+    assert len({label for label, _ in found}) == len(found), "two settings never have one name"
+    for _, candidate in found:
         assignment = prepared.space.assignment(candidate)
         assert all(is_structural(name) for name, spec in assignment.items() if not spec.is_neutral)
     label = uniform_label(config_of(prepared.space.assignment(uniform[1])))
     assert label == "k50"
-    uneven = next(candidate for candidate in found if candidate not in uniform)
-    assert uniform_label(config_of(prepared.space.assignment(uneven))).startswith("threshold k")
+    named, uneven = next((label, candidate) for label, candidate in found if candidate not in uniform)
+    assert named in ("threshold k75", "threshold k50")
+    said = uniform_label(config_of(prepared.space.assignment(uneven)))
+    counts = [int(part.partition("×")[2]) for part in said.split()]
+    assert len(counts) > 1, said
+    assert sum(counts) == 4, said
+    assert baselines_of(prepared)[uneven] == named
 
 
 def test_it_goes_to_another_process(prepared: Prepared) -> None:
@@ -288,11 +373,6 @@ def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp
         ({"heads": [1.0, 0.5]}, "space.heads: this model has no heads that can be removed"),
         ({"channels": [1.0, 0.01]}, r"keeping 0.01 of the \d+ units of channels:\S+ leaves 0; at least 1 must stay"),
         ({"channels": [1.0, 0.5], "keep_method": ["l3"]}, "there is no score 'l3'; known are l1, l2"),
-        ({"channels": [1.0, 0.5], "weight_method": ["gptq"]}, "do not know layers with fewer channels yet"),
-        (
-            {"channels": [1.0, 0.5], "sparsity": [0.0, 0.5], "sparsity_method": ["taylor"]},
-            "do not know layers with fewer channels yet",
-        ),
     ],
 )
 def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space: dict[str, Any], said: str) -> None:
@@ -300,10 +380,178 @@ def test_what_cannot_be_is_said(task: Callable[..., Task], tmp_path: Path, space
         prepare(task(**space), store=tmp_path / "store", model=model())
 
 
-def test_scaled_channels_do_not_go_with_it(task: Callable[..., Task], tmp_path: Path) -> None:
-    scaled = task(**ALL).with_overrides(['prepare.scaling="equalize"'])
-    with pytest.raises(TaskError, match=r"prepare\.scaling: channels are not scaled"):
-        prepare(scaled, store=tmp_path / "store", model=model())
+LOOKING: tuple[dict[str, Any], ...] = (
+    *(
+        {"weight_bits": [4], "weight_method": [m]}
+        for m in ("gptq", "awq", "adaround", "adaptive", "descent", "weighted")
+    ),
+    *(
+        {"weight_bits": [32], "sparsity": [0.5], "sparsity_method": [m]}
+        for m in ("wanda", "sparsegpt", "obs", "taylor")
+    ),
+    {"weight_bits": [32], "rank": [0.25], "rank_method": ["asvd"]},
+    {"weight_bits": [4], "weight_method": ["gptq"], "sparsity": [0.5], "sparsity_method": ["sparsegpt"]},
+    {"weight_bits": [3], "rank": [0.25], "rank_method": ["asvd"], "rank_form": ["residual"]},
+)
+
+
+@pytest.mark.parametrize("space", LOOKING, ids=lambda space: "-".join(str(v[0]) for v in space.values()))
+def test_methods_that_look_at_inputs_or_gradients_know_what_is_left(
+    task: Callable[..., Task], tmp_path: Path, space: dict[str, Any]
+) -> None:
+    """In a trial and in the artifact, the same weights to the bit."""
+    prepared = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
+    candidate, shop = smallest(prepared, but="block:blocks.0"), Workshop(prepared)
+    assignment = prepared.space.assignment(candidate)
+    inputs = prepared.bench.split.take(20).inputs
+    cut = shop.worker.cutter.cut(assignment)
+    assert {fqn for fqn, spec in cut.assignment.items() if spec.changes_weight}
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+        trial = {
+            fqn: weight_at(resident, fqn)[grid(cut.removal.tensors.get(f"{fqn}.weight", {}), weight_at(resident, fqn))]
+            for fqn in cut.variants
+        }
+    path = shop.export(assignment, "paredown", tmp_path / "out")
+    small = shop.worker.cutter.model(cut.removal)
+    load_model(path, small)
+    for fqn, weight in trial.items():
+        assert torch.equal(weight_at(small, fqn), weight), fqn
+    got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+
+
+def grid(axes: Any, weight: Tensor) -> tuple[Tensor, ...]:
+    places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(weight.shape)]
+    return torch.meshgrid(*places, indexing="ij")
+
+
+def test_looking_at_the_inputs_helps_what_is_left_too(task: Callable[..., Task], tmp_path: Path) -> None:
+    """The broken double would hand gptq the moments of other columns: it would then lose to plain rounding."""
+    apart = {}
+    for method in ("affine", "gptq"):
+        prepared = prepare(
+            task(**ALL | {"weight_bits": [3], "weight_method": [method]}).with_overrides(['repair.batch_norm="off"']),
+            store=tmp_path / method, model=model(),
+        )  # fmt: skip
+        worker, inputs = Worker(prepared.bench), prepared.bench.split.inputs
+        space = prepared.space
+        cut = {name: spec for name, spec in space.assignment(smallest(prepared)).items() if is_structural(name)}
+        with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        with worker.applied(smallest(prepared).levels) as resident, torch.no_grad():
+            apart[method] = float((forward(resident, inputs) - want).square().mean())
+    assert apart["gptq"] < 0.8 * apart["affine"]
+
+
+@pytest.mark.parametrize("how", ["equalize", "awq"])
+def test_scaled_channels_go_with_it(task: Callable[..., Task], tmp_path: Path, how: str) -> None:
+    """The same units go as without scaling, what is left answers alike, and the export as the trial."""
+    keys = ['repair.batch_norm="off"']
+    plain = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
+    scaled = task(**ALL).with_overrides([*keys, f'prepare.scaling="{how}"'])
+    prepared = prepare(scaled, store=tmp_path / "store", model=model())
+    changed = [k for k, v in prepared.bench.model.state_dict().items() if not torch.equal(v, model().state_dict()[k])]
+    assert changed
+    assert prepared.bench.structured == plain.bench.structured
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    for but in ("", "block:blocks.0"):
+        assignment = prepared.space.assignment(smallest(prepared, but=but))
+        cut = {name: spec for name, spec in assignment.items() if is_structural(name)}
+        answers = []
+        for worker in (shop.worker, Worker(plain.bench)):
+            with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+                answers.append(forward(resident, inputs))
+        torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=1e-4)
+        with shop.worker.applied(smallest(prepared, but=but).levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        path = shop.export(assignment, "paredown", tmp_path / "out")
+        got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+
+
+class Attending(nn.Module):
+    """16 numbers as four tokens: PyTorch's own attention, one written by hand, a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True, norm_first=True)
+        self.qkv, self.out, self.n_heads = nn.Linear(16, 48), nn.Linear(16, 16), 4
+        self.cell, self.head = nn.LSTM(16, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(self.embed(x.reshape(-1, 4, 4)))
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        output: Tensor = self.head(self.cell(x)[0].mean(dim=1))
+        return output
+
+
+def attending() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return Attending().eval()
+
+
+def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    half = [1.0, 0.5]
+    made = task(heads=half, neurons=half, width=half, units=half, keep_method=["taylor"], weight_bits=[4, 32])
+    prepared = prepare(made, store=tmp_path / "store", model=attending())
+    kinds = {group.name.partition(":")[0] for group in prepared.space.groups if is_structural(group.name)}
+    assert kinds == {"heads", "neurons", "hidden", "units"}
+    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    for but in ("", *(group.name for group in prepared.space.groups if is_structural(group.name))):
+        candidate = smallest(prepared, but=but)
+        with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+        got = get_runtime("torch").load(path, threads=1, model_factory=attending).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+
+
+class Depthwise(Residual):
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.a = nn.Conv2d(n, n, 3, padding=1, groups=n)
+
+
+def test_a_depthwise_convolution_of_any_number_of_channels_is_advised_against(
+    task: Callable[..., Task], tmp_path: Path
+) -> None:
+    made = model()
+    made.blocks = nn.Sequential(Depthwise(8)).eval()
+
+    def advice(*keys: str) -> list[str]:
+        asked = task(channels=[1.0, 0.5], weight_bits=[32]).with_overrides(list(keys))
+        lines = remarks_on_structure(prepare(asked, store=tmp_path / "store", model=made).bench.structured)
+        return [line for line in lines if "round_to = 8" in line]
+
+    (said,) = advice('hardware.runtime="onnxruntime"')
+    assert "blocks.0.a is one" in said
+    assert advice('hardware.runtime="onnxruntime"', "space.round_to=4") == advice() == []
+    made.blocks = nn.Sequential(Residual(8)).eval()
+    assert advice('hardware.runtime="onnxruntime"') == []
+
+
+def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
+    """Four heads of four channels in multiples of 16: none can go. Of 24 neurons eight can."""
+    made = task(heads=[1.0, 0.5], neurons=[1.0, 0.5], weight_bits=[32], round_to=16, keep_method=["taylor"])
+    with pytest.raises(
+        TaskError,
+        match=r"space\.heads: .*its 4 units of 4 channels all stay at 0\.5 in multiples of 16 channels; lower round_to",
+    ):
+        prepare(made, store=tmp_path / "store", model=attending())
+    made = task(neurons=[1.0, 0.5], channels=[1.0, 0.75], weight_bits=[32], round_to=8)
+    structured = prepare(made, store=tmp_path / "store", model=model()).bench.structured
+    assert structured is not None
+    assert structured.left["channels:stem"].startswith("of its 8 units all stay at 0.75 in multiples of 8")
+    assert [coupled.name for coupled in structured.sets] == ["channels:conv", "neurons:inner"]
 
 
 REPAIRS = (
@@ -311,6 +559,41 @@ REPAIRS = (
     ["repair.bias=true"],
     ["repair.bias=true", 'repair.batch_norm="trials"', "repair.samples=40"],
 )
+
+
+@pytest.mark.parametrize("keys", [["repair.bias=true"], []])
+def test_experts_in_a_list_are_masked_in_a_trial_and_removed_in_the_export(
+    task: Callable[..., Task], tmp_path: Path, keys: list[str]
+) -> None:
+    """With bits, neurons inside of the experts, biases and batch norms that follow; the layers keep their names."""
+    space = {"experts": [1.0, 0.67, 0.34], "neurons": [1.0, 0.5], "weight_bits": [4, 32], "weight_method": ["gptq"]}
+    prepared = prepare(task(**space).with_overrides(keys), store=tmp_path / "store", model=listed())
+    (group,) = [group for group in prepared.space.groups if group.name.startswith("experts:")]
+    assert [level.label() for level in group.levels] == ["fp32", "k67:frequency", "k34:frequency"]
+    worker, shop, inputs = Worker(prepared.bench), Workshop(prepared), prepared.bench.split.take(20).inputs
+    stored = {(f, s): worker.build(f, [s])[0][0] for g in prepared.space.groups for f in g.layers
+              if not is_structural(f) for s in {*g.levels, LayerSpec()}}  # fmt: skip
+    stored |= {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
+    costs, _ = static_costs(prepared, stored)
+    assert costs["bytes"][prepared.space.groups.index(group)][0] > 0
+    for level, others in ((1, 0), (2, 1)):
+        levels = tuple(level if g is group else others * (len(g.levels) - 1) for g in prepared.space.groups)
+        candidate = Candidate(levels=levels)
+        with shop.worker.applied(levels) as resident, torch.no_grad():
+            want = forward(resident, inputs)
+        assignment = prepared.space.assignment(candidate)
+        cut = shop.worker.cutter.cut(assignment)
+        names = {fqn.split(".")[1] for fqn in cut.anatomy.fqns if fqn.startswith("experts.")}
+        assert len(names) == (4, 2)[level - 1]
+        small = shop.worker.cutter.model(cut.removal)
+        assert {name.split(".")[1] for name in small.state_dict() if name.startswith("experts.")} == names
+        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        got = get_runtime("torch").load(path, threads=1, model_factory=listed).run(inputs)
+        torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+        written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        for format in ("pt2", "onnx"):
+            assert shop.export(assignment, format, tmp_path / f"{format}{level}").stat().st_size > 0
 
 
 @pytest.mark.parametrize("keys", REPAIRS)
@@ -417,10 +700,37 @@ def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_pat
 
 
 def test_what_is_left_may_be_too_small_for_its_treatment(prepared: Prepared) -> None:
+    """Then as much of it as fits: the row for the group, dense where the pattern does not fit, whole where the rank
+    saves nothing."""
     worker = Worker(prepared.bench)
-    assignment = {"neurons:inner": LayerSpec(keep=0.5), "head": LayerSpec(weight_bits=4, group_size=16)}
-    with pytest.raises(SpecError, match="group_size 16 is no less than the 10 weights of a row"):
-        worker.cutter.cut(assignment)
+    for asked, got in (
+        (LayerSpec(weight_bits=4, group_size=16), LayerSpec(weight_bits=4)),
+        (LayerSpec(weight_bits=4, group_size=8), LayerSpec(weight_bits=4, group_size=8)),
+        (LayerSpec(sparsity=0.5, pattern="2:4"), LayerSpec()),
+        (LayerSpec(weight_bits=4, sparsity=0.5, pattern="2:4"), LayerSpec(weight_bits=4)),
+        (LayerSpec(rank=0.9), LayerSpec()),
+        (LayerSpec(weight_bits=4, group_size=16, sparsity=0.5), LayerSpec(weight_bits=4, sparsity=0.5)),
+    ):
+        cut = worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
+        assert cut.assignment["head"] == got
+        assert ("head" in cut.variants) == got.changes_weight
+    never = LayerSpec(weight_bits=2, weight_format="adaptive", weight_method="log_of_nobody")
+    with pytest.raises(SpecError, match="log_of_nobody"):
+        worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": never})
+
+
+def test_a_trial_of_the_joint_space_does_not_fail_for_want_of_room(task: Callable[..., Task], tmp_path: Path) -> None:
+    joint = {"weight_bits": [32, 4], "group_size": [16], "sparsity": [0.0, 0.5], "sparsity_pattern": ["2:4"]}
+    prepared = prepare(task(**ALL | joint), store=tmp_path / "store", model=model())
+    candidate, shop = smallest(prepared), Workshop(prepared)
+    inputs = prepared.bench.split.take(20).inputs
+    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        want = forward(resident, inputs)
+    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
+    torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
+    written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
+    assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
 
 
 def test_another_device_is_refused(prepared: Prepared) -> None:
@@ -436,6 +746,15 @@ def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[...,
     assert any(name.startswith("channels:") for point in cut for name in point.config["layers"])
     whole = next(p for p in front.points if p.kind == "original").metrics["macs"].value
     assert min(point.metrics["macs"].value for point in cut) < whole
+    uniform = [p.label for p in front.points if p.kind == "uniform"]
+    assert all(uniform)
+    assert len(set(uniform)) == len(uniform)
+    rows = {row["group"]: row for row in open_run(front.run).explain(cut[0].id)}
+    spec = LayerSpec.from_dict(rows["channels:conv"]["spec"])
+    assert rows["channels:conv"]["runs_as"] == f"{round(12 * spec.keep)} of 12 units"
+    assert rows["channels:conv"]["label"] == ("whole" if spec.is_neutral else spec.label())
+    assert rows["channels:conv"]["macs"] is None
+    assert rows["block:blocks.0"]["runs_as"] in ("", "dropped")
     out = apply_config(cut[0].config, made, tmp_path / "applied", model=model())
     assert verify_artifact(out, model=model())["ok"]
     with pytest.raises(InputError, match="does not know"):

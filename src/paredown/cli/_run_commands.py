@@ -91,6 +91,8 @@ def explain(
         console.say(f"{fqn} {what}")
     if agreement:
         console.say(agreement)
+    if any(row["weight_bytes"] is None for row in layers):
+        console.say("of what is removed whole there are rows of its own; the layers' own rows are at their whole size")
     console.say("sensitivity: divergence of the outputs with this layer alone at its level; weight error: ‖W-Ŵ‖²/‖W‖²")
 
 

@@ -101,19 +101,13 @@ def _throughput(point: Point) -> str:
 
 
 def _kind(point: Point) -> str:
-    label = uniform_label(point.config) if point.kind == "uniform" else ""
-    return f"{point.kind} {label}".rstrip()
+    from ..search._chart import label_of
+
+    return f"{point.kind} {label_of(point)}".rstrip()
 
 
 def _style(point: Point) -> str | None:
     return _KIND_STYLE[point.kind] if point.recommended or point.kind != "mixed" else None
-
-
-def uniform_label(config: Mapping[str, Any]) -> str:
-    """`w4 a8`: what a uniform config does to most layers."""
-    from ..search._chart import uniform_label
-
-    return uniform_label(config)
 
 
 def front_remarks(front: Front) -> list[str]:

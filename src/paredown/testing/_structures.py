@@ -75,6 +75,31 @@ class Separable(nn.Module):
         return output
 
 
+class Connected(nn.Module):
+    """Each layer reads all that were before it, under a norm of its own (a DenseNet), and a residual around a depthwise
+    convolution between pointwise ones (MobileNetV2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6 + 4 * i) for i in range(4))
+        self.layers = nn.ModuleList(nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False) for i in range(3))
+        self.transition = nn.Conv2d(18, 8, 1, bias=False)
+        self.widen, self.bn1 = nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16)
+        self.depthwise, self.bn2 = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.narrow, self.bn3 = nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for norm, layer in zip(self.norms, self.layers, strict=False):
+            x = torch.cat([x, layer(functional.relu(norm(x)))], dim=1)
+        x = functional.avg_pool2d(self.transition(functional.relu(self.norms[3](x))), 2)
+        y = functional.relu6(self.bn2(self.depthwise(functional.relu6(self.bn1(self.widen(x))))))
+        output: Tensor = self.head((x + self.bn3(self.narrow(y))).mean(dim=(2, 3)))
+        return output
+
+
 class Grouped(nn.Module):
     """A convolution in four groups: as many channels must go from each."""
 
@@ -182,12 +207,15 @@ class Packed(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of six experts, of which two are asked for each token."""
+    """A mixture of six experts, of which two are asked for each token.
 
-    def __init__(self) -> None:
+    dispatched  each expert runs on those tokens alone that ask it; else all run on all
+    """
+
+    def __init__(self, *, dispatched: bool = False) -> None:
         super().__init__()
-        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.router, self.top_k = nn.Linear(8, 6, bias=False), 2
+        self.embed, self.head, self.dispatched = nn.Linear(5, 8), nn.Linear(8, 3), dispatched
+        self.router, self.top_k = nn.Linear(8, 6, bias=dispatched), 2
         self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)) for _ in range(6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +224,12 @@ class Experts(nn.Module):
         weights = weights / weights.sum(dim=-1, keepdim=True)
         mixed = torch.zeros_like(x)
         for i, expert in enumerate(self.experts):
-            mixed = mixed + expert(x) * (weights * (chosen == i)).sum(dim=-1, keepdim=True)
+            share = (weights * (chosen == i)).sum(dim=-1, keepdim=True)
+            if self.dispatched:
+                asking = (chosen == i).any(dim=-1)
+                mixed[asking] += expert(x[asking]) * share[asking]
+            else:
+                mixed = mixed + expert(x) * share
         output: Tensor = self.head(x + mixed)
         return output
 
@@ -227,6 +260,7 @@ def _pixels(channels: int, side: int = 8) -> Callable[[], Tensor]:
 _add("residual", Residual, _pixels(3))
 _add("padded_shortcut", lambda: Residual("padded"), _pixels(3))
 _add("dense", Dense, _pixels(3, 4))
+_add("connected", Connected, _pixels(3, 4))
 _add("separable", Separable, _pixels(1))
 _add("grouped", Grouped, _pixels(3))
 _add("lstm", Recurrent, lambda: torch.randn(3, 7, 5))
@@ -238,3 +272,4 @@ _add("grouped_queries", GroupedQueries, lambda: torch.randint(0, 20, (3, 6)))
 _add("packed", lambda: Packed(interleaved=False), lambda: torch.randn(3, 5, 16))
 _add("packed_by_head", lambda: Packed(interleaved=True), lambda: torch.randn(3, 5, 16))
 _add("experts", Experts, lambda: torch.randn(12, 5))
+_add("experts_dispatched", lambda: Experts(dispatched=True), lambda: torch.randn(60, 5))

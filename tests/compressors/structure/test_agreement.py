@@ -16,7 +16,6 @@ from paredown.compressors import Anatomy, CompressedModel, LayerSpec, compress, 
 from paredown.compressors.structure import Removal, Structure, find, masked, removal_of, remove
 from paredown.testing import AWKWARD, STRUCTURES
 
-NO_SETS = {"experts"}
 _FOUND: dict[str, Structure] = {}
 
 
@@ -32,20 +31,20 @@ def some_units(structure: Structure, seed: int) -> dict[str, list[int]]:
     return {s.name: rng.sample(range(s.n_units), rng.randint(s.floor, s.n_units)) for s in structure.sets}
 
 
-@pytest.mark.parametrize("name", sorted(set(STRUCTURES) - NO_SETS))
+@pytest.mark.parametrize("name", sorted(STRUCTURES))
 def test_every_architecture_has_what_can_be_removed(name: str) -> None:
     assert found(name).sets
 
 
 @settings(max_examples=6)
-@given(name=st.sampled_from(sorted(set(STRUCTURES) - NO_SETS)), seed=st.integers(0, 10**6))
+@given(name=st.sampled_from(sorted(STRUCTURES)), seed=st.integers(0, 10**6))
 def test_masked_and_removed_agree_whatever_is_cut(name: str, seed: int) -> None:
     model, inputs = STRUCTURES[name]()
     removal = removal_of(model, found(name).sets, some_units(found(name), seed))
     agree(model, inputs, removal)
 
 
-@pytest.mark.parametrize("name", sorted(set(STRUCTURES) - NO_SETS))
+@pytest.mark.parametrize("name", sorted(STRUCTURES))
 def test_half_of_everything_is_gone(name: str) -> None:
     model, inputs = STRUCTURES[name]()
     kept = {s.name: range(0, s.n_units, 2) for s in found(name).sets}

@@ -15,6 +15,7 @@ from paredown.compressors.structure import (
     find_experts,
     masked,
     merge_experts,
+    reloadable,
     removal_of,
     remove,
     score_blocks,
@@ -120,6 +121,56 @@ def test_experts_are_dropped_and_fewer_are_asked() -> None:
         layer.keep([0])
     with pytest.raises(SpecError, match=r"has the experts 0\.\.5"):
         layer.keep([0, 9])
+
+
+class Numbers:
+    """A config as Hugging Face's are."""
+
+    def __init__(self, num_experts: int) -> None:
+        self.num_experts = num_experts
+
+    def to_dict(self) -> dict[str, int]:
+        return {"num_experts": self.num_experts}
+
+
+class Configured(nn.Module):
+    def __init__(self, config: Numbers) -> None:
+        super().__init__()
+        self.config, self.num_experts, self.top_k = config, config.num_experts, 2
+        self.gate, self.head = nn.Linear(8, self.num_experts), nn.Linear(8, 3)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(self.num_experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.top_k, -1)
+        share = torch.zeros_like(self.gate(x)).scatter(-1, chosen, weights)
+        mixed = sum(self.experts[i](x).relu() * share[..., i : i + 1] for i in range(self.num_experts))
+        output: Tensor = self.head(x + mixed)
+        return output
+
+
+def test_experts_that_are_left_keep_their_names_and_a_config_numbers_them_anew() -> None:
+    torch.manual_seed(0)
+    model, inputs = Configured(Numbers(6)).eval(), torch.randn(9, 8)
+    sets = find(model, inputs).of_kind("experts")
+    assert [(s.name, s.attributes[0].name) for s in sets] == [("experts:experts", "num_experts")]
+    kept = {"experts:experts": (1, 4, 5)}
+    removal = removal_of(model, sets, kept)
+    small = remove(model, removal)
+    assert {name for name in small.state_dict() if name.endswith("weight")} == {
+        "gate.weight", "head.weight", "experts.1.weight", "experts.4.weight", "experts.5.weight",
+    }  # fmt: skip
+    assert small.experts[0] is small.experts.get_submodule("1")
+    assert small.experts[-1] is small.experts.get_submodule("5")
+    with pytest.raises(IndexError, match="there are 3 experts, got number 3"):
+        small.experts[3]
+    again = remove(remove(model, removal_of(model, sets, {"experts:experts": (1, 3, 4, 5)})), Removal(
+        tensors={"gate.weight": {0: (0, 2, 3)}, "gate.bias": {0: (0, 2, 3)}}, experts={"experts": (0, 2, 3)},
+        attributes={"": {"num_experts": 3}},
+    ))  # fmt: skip
+    torch.testing.assert_close(again(inputs), small(inputs))
+    built = reloadable(small, sets, kept, inputs)
+    assert set(built.state_dict()) == set(Configured(Numbers(3)).state_dict())
+    torch.testing.assert_close(built(inputs), small(inputs))
 
 
 def test_like_experts_are_merged_without_a_change() -> None:

@@ -134,6 +134,30 @@ def test_an_argument_that_nobody_gives_is_named() -> None:
         find(model, tokens)
 
 
+def test_experts_in_a_list_are_a_set_beside_what_is_inside_of_them() -> None:
+    model, inputs = STRUCTURES["experts_dispatched"]()
+    structure = find(model, inputs)
+    (experts,) = structure.of_kind("experts")
+    assert (experts.name, experts.n_units, experts.floor) == ("experts:experts", 6, 2)
+    assert (experts.router, experts.listed) == ("router", "experts")
+    assert [(m.tensor, m.axis) for m in experts.members] == [("router.weight", 0), ("router.bias", 0)]
+    neurons = {s.name for s in structure.of_kind("neurons")}
+    unasked = {name for name, why in structure.left.items() if "nothing that the model answers depends" in why}
+    assert neurons | unasked == {f"neurons:experts.{i}.0" for i in range(6)}
+    assert len(neurons) > 3
+
+
+def test_experts_that_cannot_be_a_set_are_named() -> None:
+    model, inputs = STRUCTURES["experts"]()
+    model.experts[3] = model.experts[1]
+    assert find(model, inputs, kinds=["experts"]).left == {"experts:experts": "two of its experts are one module"}
+    model, inputs = STRUCTURES["experts"]()
+    model.again = nn.Linear(8, 6)
+    assert (
+        "2 modules beside experts could be its router" in find(model, inputs, kinds=["experts"]).left["experts:experts"]
+    )
+
+
 def test_layers_can_be_left_alone() -> None:
     model, inputs = STRUCTURES["residual"]()
     structure = find(model, inputs, leave=["conv3"])

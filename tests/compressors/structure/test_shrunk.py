@@ -12,7 +12,7 @@ from paredown.compressors.structure import find, find_experts, removal_of, remov
 from paredown.testing import STRUCTURES
 
 
-@pytest.mark.parametrize("name", sorted(set(STRUCTURES) - {"experts"}))
+@pytest.mark.parametrize("name", sorted(set(STRUCTURES) - {"experts_dispatched"}))
 def test_it_is_what_tracing_the_removed_model_gives(name: str) -> None:
     model, inputs = STRUCTURES[name]()
     sets = find(model, inputs).sets
@@ -28,6 +28,23 @@ def test_it_is_what_tracing_the_removed_model_gives(name: str) -> None:
             assert worked_out.layers == tuple(traced[fqn] for fqn in worked_out.fqns)
         else:
             assert dataclasses.replace(worked_out, n_params=traced.n_params) == traced
+
+
+def test_tokens_of_experts_that_are_gone_go_to_the_others() -> None:
+    """Each token asks two experts, whatever their number: no MACs are saved, and none are said to be."""
+    model, inputs = STRUCTURES["experts_dispatched"]()
+    (coupled,) = find(model, inputs).of_kind("experts")
+    anatomy = Anatomy.trace(model, inputs)
+    removal = removal_of(model, [coupled], {coupled.name: (0, 2, 5)})
+    worked_out, traced = shrunk(anatomy, removal), Anatomy.trace(remove(model, removal), inputs)
+    assert worked_out.fqns == traced.fqns
+    inside = [fqn for fqn in traced.fqns if fqn.startswith("experts.")]
+    assert {fqn.split(".")[1] for fqn in inside} == {"0", "2", "5"}
+    for fqn in inside:
+        assert worked_out[fqn].weight_shape == traced[fqn].weight_shape
+    sums = [sum(a[fqn].macs for fqn in a.fqns if fqn.startswith("experts.")) for a in (anatomy, worked_out, traced)]
+    assert sums == pytest.approx([2 * 2 * 8 * 12] * 3, rel=0.02)  # a layer's MACs for each sample are rounded up
+    assert worked_out["router"] == traced["router"]
 
 
 def test_experts_that_are_gone_are_no_layers() -> None:

@@ -19,6 +19,7 @@ from ._auto_runtime import AUTO
 from ._config import assignment_of
 from ._fresh import REFERENCE, Loaded, measure_fresh
 from ._plugins import Plugins
+from ._task_code import is_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,16 +48,17 @@ def verify_artifact(
     Outputs must be what PyTorch computes with the weights and quantizers of the artifact's config, made anew: within
     the bound where nothing is rounded; where integers miss theirs, the reason is said.
     The original model is compared with where it can be loaded; a check says so where it cannot.
+    task    the task that it belongs to: itself, its TOML file, or the folder of a run. Without it the artifact's own is
+            taken, where all code that it names comes with paredown
     Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
-    the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
+    the artifact itself names the code to be run (see `_own_task`).
     """
     from ._data import load_task_data
-    from ._driver import as_task
     from ._loading import load_task_metric
     from ._workshop import is_for_elsewhere, needs_factory, peak_memory_of
 
     artifact = read_artifact(Path(path))
-    used = _own_task(artifact) if task is None else _with_runtime(as_task(task), artifact.runtime)
+    used = _own_task(artifact) if task is None else _with_runtime(_given_task(task), artifact.runtime)
     if model is not None and needs_factory(artifact.format):
         raise InputError(
             f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model handed in "
@@ -91,32 +93,49 @@ def verify_artifact(
 
 
 def _own_task(artifact: Artifact) -> Task:
-    """The task that the artifact was made from. Its factories are code, and an artifact may come from anybody: run are
-    files outside of it, where the task's author had them, and what comes with paredown. Raises `InputError` for code
-    that lies in the artifact, or is named by module (any function that is installed could be meant).
-    """
-    from ._task import Task
-    from ._task_code import is_file
+    """The task that the artifact was made from, where all that it names comes with paredown.
 
-    task = Task.from_dict(artifact.task, base_dir=artifact.base_dir)
-    named = [task.model.factory if task.model else None, task.data.factory, task.quality.metric, *task.plugins]
-    files = [task.model.export if task.model else None]
-    for reference in filter(None, named):
-        source = reference.rpartition(":")[0] or (reference if reference in task.plugins else "")
-        if is_file(source):
-            files.append(source)
-        elif source and source.partition(".")[0] != "paredown":
+    A task's factories are code, and an artifact may come from anybody, so its word is not enough for anything else; nor
+    does it know where the task's files lie on this machine. Raises `InputError` that names the first, and asks for the
+    task.
+    """
+    from ..digits import TASK_PATH
+    from ..hardware_profiles import list_profiles
+    from ._task import Task
+
+    task = Task.from_dict(artifact.task, base_dir=TASK_PATH.parent)
+    model, metric = task.model, task.quality.metric
+    profiles = task.hardware.profile_names if task.hardware.profile else ()
+    named = [
+        ("model.factory", model.factory if model else None),
+        ("model.export", model.export if model else None),
+        ("data.factory", task.data.factory),
+        ("quality.metric", metric if ":" in metric else None),
+        *(("plugins", reference) for reference in task.plugins),
+        *(("hardware.profile", name) for name in profiles if name not in list_profiles()),
+    ]
+    for key, reference in named:
+        if reference is not None and not _is_ours(reference):
             raise InputError(
-                f"{artifact.folder} names code to be run, {reference!r}, and its word for that is not enough; give "
-                f"the task that you trust with --task"
-            )
-    for name in filter(None, files):
-        if task.path(name).resolve().is_relative_to(artifact.folder.resolve()):
-            raise InputError(
-                f"{artifact.folder} brings code of its own, {name!r}, and an artifact's code is not run; give the task "
-                f"that you trust with --task"
+                f"{artifact.folder} was made with {key} = {reference!r}, which it does not hold, and runs on its own "
+                f"word only what comes with paredown; give the task that you trust with --task: its TOML file, or the "
+                f"folder of the run"
             )
     return task
+
+
+def _is_ours(reference: str) -> bool:
+    """Whether it names a module of paredown."""
+    source = reference.partition(":")[0]
+    return not is_file(source) and source.partition(".")[0] == "paredown"
+
+
+def _given_task(task: Task | Path | str) -> Task:
+    """A task, its TOML file, or the task of a run."""
+    from ._driver import as_task
+    from ._run import stored_task
+
+    return stored_task(Path(task)) if isinstance(task, str | Path) and Path(task).is_dir() else as_task(task)
 
 
 def _with_runtime(task: Task, runtime: str) -> Task:

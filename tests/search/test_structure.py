@@ -437,7 +437,7 @@ def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[...,
     whole = next(p for p in front.points if p.kind == "original").metrics["macs"].value
     assert min(point.metrics["macs"].value for point in cut) < whole
     out = apply_config(cut[0].config, made, tmp_path / "applied", model=model())
-    assert verify_artifact(out, model=model())["ok"]
+    assert verify_artifact(out, task=made, model=model())["ok"]
     with pytest.raises(InputError, match="does not know"):
         apply_config(cut[0].config, task(), tmp_path / "elsewhere", model=model())
 

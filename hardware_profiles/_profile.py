@@ -185,6 +185,7 @@ class HardwareProfile(Closed):
         rounded_output: bool = True,
         dynamic: bool = False,
         channels: tuple[int, int] | None = None,
+        n_weights: int | None = None,
     ) -> Lowered:
         """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
 
@@ -196,6 +197,7 @@ class HardwareProfile(Closed):
             kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
             group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
             rounded_output=rounded_output, dynamic=dynamic, channels=channels,
+            n_weights=n_weights,
         )  # fmt: skip
         index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
         return apply_rule(rule, asked, index=index)

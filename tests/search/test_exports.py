@@ -45,3 +45,12 @@ def test_bare_weights_of_a_model_from_python_are_refused(tiny_task: Callable[...
     with pytest.raises(InputError, match="'compressed-tensors' holds weights only"):
         apply_config(W4, tiny_task(), tmp_path / "out", format="compressed-tensors", model=nn.Linear(16, 10))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "tensorrt-onnx", "compressed-tensors"])
+def test_scales_of_several_rows_leave_as_dense_weights(
+    tiny_task: Callable[..., Task], tmp_path: Path, format: str
+) -> None:
+    config = {"schema_version": 2, "layers": {"second": {"weight_bits": 4, "group_size": "8x8"}}}
+    out = apply_config(config, tiny_task(), tmp_path / "out", format=format)
+    assert read_artifact(out).agreement.startswith("outputs within")

@@ -273,6 +273,42 @@ def test_shares_by_glob_scores_alignment_and_leave(task: Callable[..., Task], tm
     assert len(structured.kept(conv, LayerSpec(keep=0.7, keep_method="l2"))) == 8  # 8.4 of 12, to a multiple of four
 
 
+class Separable(nn.Module):
+    """A depthwise convolution between two of one position, and a plain one behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depth = nn.Conv2d(1, 20, 3, padding=1), nn.Conv2d(20, 20, 3, padding=1, groups=20)
+        self.point, self.last, self.head = nn.Conv2d(20, 12, 1), nn.Conv2d(12, 14, 3, padding=1), nn.Linear(14, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.depth(torch.relu(self.stem(x.reshape(-1, 1, 4, 4)))))
+        output: Tensor = self.head(torch.relu(self.last(torch.relu(self.point(x)))).mean((2, 3)))
+        return output
+
+
+@pytest.mark.parametrize(
+    ("profile", "round_to", "kept"),
+    [
+        ("x86-64-onnxruntime", None, {"stem": 8, "point": 7, "last": 8}),  # 0.55 of 20, 12 and 14
+        ("x86-64-openvino", None, {"stem": 11, "point": 7, "last": 8}),
+        ("x86-64-onnxruntime", 5, {"stem": 10, "point": 5, "last": 10}),
+        ("x86-64-onnxruntime", 1, {"stem": 11, "point": 7, "last": 8}),
+    ],
+)
+def test_channels_are_rounded_where_the_profile_asks_for_it(
+    task: Callable[..., Task], tmp_path: Path, profile: str, round_to: int | None, kept: dict[str, int]
+) -> None:
+    asked: dict[str, Any] = {} if round_to is None else {"round_to": round_to}
+    made = task(channels=[1.0, 0.55], keep_method=["l2"], **asked).with_overrides([f'hardware.profile="{profile}"'])
+    torch.manual_seed(2)
+    structured = prepare(made, store=tmp_path / "store", model=Separable().eval()).bench.structured
+    assert structured is not None
+    half = LayerSpec(keep=0.55, keep_method="l2")
+    found = {s.name.removeprefix("channels:"): len(structured.kept(s, half)) for s in structured.sets}
+    assert found == kept
+
+
 def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp_path: Path) -> None:
     prepared = prepare(task(neurons=[1.0, 0.5], keep_method=["batch_norm"]), store=tmp_path / "store", model=model())
     structured = prepared.bench.structured

@@ -180,6 +180,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(data[key], kind):
             raise IntegrityError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r:.60}")
+    for split, facts in data["data"].items():
+        if not isinstance(facts, dict):
+            raise IntegrityError(f"{path}: data.{split} must say sha256 and n of the samples, got {facts!r:.60}")
     return data
 
 

@@ -65,6 +65,7 @@ def verify_artifact(
             "from Python; name the model's factory in the task's [model]"
         )
     Plugins.of(used).load()
+    _check_runtime(artifact)
     splits, metric = load_task_data(used), load_task_metric(used)
     with tempfile.TemporaryDirectory(prefix="paredown-") as name:
         folder = Path(name)
@@ -163,6 +164,8 @@ def _with_original(
     else:
         original = model
     if model_digest(original) != artifact.model:
+        if model is None and _lacks_weights(artifact, task):
+            return None, None, "the task names the architecture, and no weights"
         raise InputError(
             f"{artifact.folder} was made from another model than the task's; give the task that it belongs to with "
             f"--task"
@@ -189,11 +192,23 @@ def _with_original(
     return judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics, agreed, ""
 
 
+def _lacks_weights(artifact: Artifact, task: Task) -> bool:
+    """Whether the task leaves out the weights file that the artifact's own task loads into the architecture."""
+    own = artifact.task.get("model")
+    has_weights = isinstance(own, Mapping) and own.get("weights") is not None
+    return has_weights and task.model is not None and task.model.factory is not None and task.model.weights is None
+
+
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
     """What can be measured with the artifact and the data alone."""
     from ..evaluators import evaluate_outputs, summarise
-    from ._workshop import is_for_elsewhere, latencies
+    from ._workshop import is_for_elsewhere, latencies, needs_factory
 
+    if needs_factory(artifact.format) and task.model is None:
+        raise InputError(
+            f"{artifact.folder} holds weights of the format {artifact.format!r}, and the task has no [model] to load "
+            f"them into; name the architecture's factory there (weights may be left out)"
+        )
     elsewhere = is_for_elsewhere(artifact.format)
     found = measure_fresh(
         {"artifact": artifact.main_path.resolve()}, runtime=artifact.runtime, split=report,
@@ -225,7 +240,27 @@ def _architecture(task: Task) -> dict[str, Any] | None:
 def _require_ran(artifact: Artifact, found: Loaded) -> None:
     if found.reason is not None:
         error = ConfigError if "belongs to another model" in found.reason else ParedownError
+        if found.reason.startswith("MissingExtra:"):
+            error = MissingExtra
         raise error(f"{artifact.folder} cannot be run: {found.reason}")
+
+
+def _check_runtime(artifact: Artifact) -> None:
+    """Raises `InputError` for a runtime, or a format, of which nothing is known here."""
+    from ..evaluators.runtimes import get_runtime, list_formats
+
+    try:
+        get_runtime(artifact.runtime)
+    except InputError as error:
+        raise InputError(
+            f"{artifact.folder} is for a runtime that is not known here: {error}; one of your own comes with the "
+            f"plugins of the task, --task"
+        ) from None
+    if artifact.format not in list_formats():
+        raise InputError(
+            f"{artifact.folder} has the format {artifact.format!r}, and known are {', '.join(list_formats())}; one of "
+            f"your own comes with the plugins of the task, --task"
+        )
 
 
 def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:
@@ -267,6 +302,10 @@ def _claim_checks(artifact: Artifact, measured: Mapping[str, Measurement], quali
                 "detail": f"claimed {claims[quality].value:.6g}; not measured: it compares with the original",
             }
         )
+    else:
+        said = ", ".join(claims) or "nothing"
+        detail = f"nothing is claimed of it, so that no quality is compared; claimed are {said}: is it the right task?"
+        checks.append({"name": quality, "ok": False, "detail": detail})
     if "bytes" in claims and artifact.format == "paredown":
         claimed, length = int(claims["bytes"].value), artifact.main_path.stat().st_size
         checks.append({"name": "bytes", "ok": claimed == length, "detail": f"claimed {claimed}, the file has {length}"})

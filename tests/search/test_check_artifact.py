@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,47 @@ def test_verified_at_home_and_away(home: Path, tmp_path: Path) -> None:
     assert "latency_ms" in found["measured"]
     assert "divergence" not in found["measured"]
     assert "weights.safetensors" in found["checks"][-1]["detail"]
+
+
+def test_the_architecture_is_enough_and_needed_where_weights_are_stored(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    section = {"data": {"factory": "tiny.py:data"}, "hardware": {"runtime": "torch", "latency_seconds": 0.02}}
+    found = verify_artifact(
+        artifact, task=Task.from_dict({"model": {"factory": "tiny.py:model"}, **section}, base_dir=tmp_path)
+    )
+    assert found["ok"]
+    assert found["checks"][-1]["detail"] == "not compared with: the task names the architecture, and no weights"
+    with pytest.raises(
+        InputError, match=r"the task has no \[model\] to load them into; name the architecture's factory"
+    ):
+        verify_artifact(artifact, task=Task.from_dict(section, base_dir=tmp_path))
+
+
+def test_a_quality_that_nobody_claimed_is_not_confirmed(home: Path, tmp_path: Path) -> None:
+    found = verify_artifact(home / "plain", task=task_in(home).with_overrides(["quality.metric=cosine"]))
+    assert [check["name"] for check in found["checks"] if not check["ok"]] == ["cosine"]
+    assert not found["ok"]
+
+
+def test_a_runtime_that_is_not_installed(home: Path, tmp_path: Path, repository: Path) -> None:
+    """In a process whose imports find no onnxruntime, as in the fresh one that measures."""
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(format="onnx", runtime="onnxruntime"))
+    hidden = (
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *rest: None if name == 'onnxruntime' else find(name, *rest)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    (tmp_path / "task.toml").write_text('[data]\nfactory = "tiny.py:data"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "paredown", "verify", str(artifact), "--task", str(tmp_path / "task.toml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(repository / "src")])},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the package 'onnxruntime' is not installed; get it with: pip install 'paredown[onnx]'" in done.stderr
 
 
 def test_claims_about_other_data_are_not_confirmed(home: Path, tmp_path: Path) -> None:

@@ -79,11 +79,14 @@ class Variant:
         return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
 
     def even_codes(self) -> EvenCodes | None:
-        """The codes of a whole weight of integers on an even grid ("int", "int_asym"), in groups or not; else None."""
+        """The codes of a whole weight of integers on an even grid ("int", "int_asym"), in groups of a row or not; else
+        None, as for blocks of several rows."""
         if self.spec.weight_bits > 8 or self.spec.weight_format not in ("int", "int_asym") or self.spec.rank < 1.0:
             return None
         rows, columns = _matrix_shape(tuple(self.effective.shape))
         coded, survives = load_coded(self.tensors, (rows, columns), self.spec)
+        if coded.grid.tall > 1:
+            return None
         half = 2 ** (self.spec.weight_bits - 1)
         scale = coded.params.scale.expand(rows, coded.params.scale.shape[1]).contiguous()
         zero = coded.params.zero

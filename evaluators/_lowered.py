@@ -27,7 +27,8 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
     if (layer.is_transposed or layer.is_sealed) and not named:
         weight_bits, activation_bits = FLOAT_BITS, FLOAT_BITS
     group_size = spec.group_size if isinstance(spec.group_size, int) else 0
-    if _speaks_of(profile, spec, group_size) and (named or not layer.is_sealed):
+    simulated = spec.changes_activation and activation_bits == FLOAT_BITS  # rounded in operations of their own, in FP32
+    if _speaks_of(profile, spec, group_size) and (named or not layer.is_sealed) and not simulated:
         weight_bits = spec.weight_bits
     residual = spec.rank < 1.0 and spec.rank_form == "residual"
     lowered = profile.lower(
@@ -43,6 +44,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
         dynamic=spec.is_dynamic_int8,
         channels=channels_of(layer),
+        n_weights=layer.n_weights,
     )
     return replace(lowered, native=False, note=_RESIDUAL) if residual else lowered
 
@@ -56,7 +58,7 @@ def _speaks_of(profile: HardwareProfile, spec: LayerSpec, group_size: int) -> bo
     if spec.weight_bits == 16:
         return any(16 in (when.weight_bits or ()) for when in rules)
     named = any(spec.weight_format in (when.weight_formats or ()) for when in rules if spec.weight_format != "int")
-    grouped = group_size > 0 and any(group_size in (when.group_sizes or ()) for when in rules)
+    grouped = group_size > 0 and any(when.blocks or group_size in (when.group_sizes or ()) for when in rules)
     return grouped if spec.weight_format == "int" else named
 
 

@@ -7,10 +7,10 @@ what really runs. One that was measured is made like any other, with `kind: "mea
 
 from __future__ import annotations
 
-from ._device import Cache, Energy, Operator, Tile
+from ._device import Alignment, Cache, Energy, Operator, Tile
 from ._figure import BOUNDS, RATE_BOUNDS, Figure
 from ._files import list_profiles, load_profile, schema
-from ._lowering import KINDS, Lowered, Match, Rule, RunsAs, Treatment
+from ._lowering import KINDS, Blocks, Lowered, Match, Rule, RunsAs, Treatment
 from ._migrate import SCHEMA_VERSION, migrate
 from ._profile import HardwareProfile, ProfileError
 
@@ -19,6 +19,8 @@ __all__ = [
     "KINDS",
     "RATE_BOUNDS",
     "SCHEMA_VERSION",
+    "Alignment",
+    "Blocks",
     "Cache",
     "Energy",
     "Figure",

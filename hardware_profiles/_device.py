@@ -35,6 +35,21 @@ class Tile(Closed):
     source: str = Field(min_length=1)
 
 
+class Alignment(Closed):
+    """Layers whose kernels want their channels to be a multiple of a number: with others they are slow, or run in
+    another kernel. What prunes channels rounds to it.
+
+    channels  the number, a whole one
+    """
+
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] | None = None
+    depthwise: bool | None = Field(default=None, description="whether each channel is convolved by itself")
+    channels: Figure
+
+    def fits(self, kind: str, *, depthwise: bool) -> bool:
+        return (self.kinds is None or kind in self.kinds) and self.depthwise in (None, depthwise)
+
+
 class Energy(Closed):
     """Energy of one multiply-accumulate, by the keys of `rates_gmac_s`; of moving a byte, by the level that it comes
     from; and what the device draws while it only waits."""

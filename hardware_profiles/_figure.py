@@ -44,6 +44,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "energy.pj_per_mac": (1e-3, 1e6, "picojoules a multiply-accumulate"),
     "energy.pj_per_byte": (1e-3, 1e6, "picojoules a byte"),
     "energy.idle_w": (1e-6, 1e4, "watts"),
+    "alignment.channels": (2, 4096, "channels"),
     "operators.ms": (1e-6, 1e7, "milliseconds"),
 }
 """Field -> the least and the most that can be, and the unit. Wide: they catch a wrong unit, and not a wrong figure."""

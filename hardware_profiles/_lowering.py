@@ -31,6 +31,7 @@ class Treatment:
     dynamic        activations are rounded by ranges that are found when the layer runs, one for each token
     channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
                    not as wide
+    n_weights      of the layer, where its size matters; None: not known, and taken as small
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Treatment:
     rounded_output: bool = True
     dynamic: bool = False
     channels: tuple[int, int] | None = None
+    n_weights: int | None = None
 
     @property
     def sparse(self) -> bool:
@@ -80,6 +82,32 @@ class Lowered:
     rule: int = 0
 
 
+def block_of(blocks: tuple[int, ...], group_size: int, columns: int, *, whole: bool) -> int | None:
+    """Columns that share a scale in a kernel that has these `blocks`, for a weight whose scales belong to groups of
+    `group_size` columns (0: of all): the longest that no group's end cuts. None where none fits.
+
+    whole  whether the row must be whole blocks; else its last one may be cut short
+    """
+    by_length = sorted(blocks, reverse=True)
+    if group_size == 0 or group_size >= columns:
+        found = next((block for block in by_length if columns % block == 0), None)
+        if found is None and not whole:  # one group, whose last block is filled up
+            return 32 if 32 in blocks else by_length[0]
+        return found
+    found = next((block for block in by_length if group_size % block == 0), None)
+    return None if found is None or (whole and columns % found) else found
+
+
+class Blocks(Closed):
+    """How a weight-only kernel shares scales: see `block_of`."""
+
+    columns: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, strict=False)]
+    whole: bool = Field(default=False, description="whether a row must be whole blocks")
+
+    def of(self, group_size: int, columns: int) -> int | None:
+        return block_of(self.columns, group_size, columns, whole=self.whole)
+
+
 class Match(Closed):
     """Which layers a rule is about: those that fit every line that is given. A line that is left out fits all."""
 
@@ -101,6 +129,10 @@ class Match(Closed):
     group_sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] | None = Field(
         default=None, description="weights that share a scale along a row; 0: the whole row does"
     )
+    blocks: Blocks | None = Field(
+        default=None,
+        description="columns that share a scale in the kernel: layers whose groups (or whole rows) such blocks make up",
+    )
     sparse: bool | None = Field(default=None, description="whether the layer has zeros (a sparsity above 0)")
     min_sparsity: float | None = Field(default=None, ge=0, lt=1, description="zeros, at least this share")
     patterns: Annotated[tuple[Pattern, ...], Field(min_length=1, strict=False)] | None = Field(
@@ -112,6 +144,9 @@ class Match(Closed):
         default=None,
         ge=1,
         description="channels, out and in, are at least this: for kernels that pay on wide layers alone",
+    )
+    min_weights: int | None = Field(
+        default=None, ge=1, description="weights of the layer, at least: smaller ones lie in a cache, and are no faster"
     )
 
     def fits(self, asked: Treatment) -> bool:
@@ -129,7 +164,13 @@ class Match(Closed):
             and (self.low_rank is None or asked.low_rank == self.low_rank)
             and (self.aligned is None or asked.channels is None or not any(c % self.aligned for c in asked.channels))
             and (self.min_channels is None or (asked.channels is not None and min(asked.channels) >= self.min_channels))
+            and (self.min_weights is None or (asked.n_weights or 0) >= self.min_weights)
+            and (self.blocks is None or self._fits_blocks(asked, self.blocks))
         )
+
+    @staticmethod
+    def _fits_blocks(asked: Treatment, blocks: Blocks) -> bool:
+        return asked.channels is not None and blocks.of(asked.group_size, asked.channels[1]) is not None
 
     def _fits_activation(self, asked: Treatment) -> bool:
         if asked.activation_bits == FLOAT_BITS:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import InputError
-from ._device import Cache, Energy, Operator, Tile
+from ._device import Alignment, Cache, Energy, Operator, Tile
 from ._explain import explain
 from ._figure import BOUNDS, RATE_BOUNDS, Closed, DeviceKind, Figure, check
 from ._lowering import FLOAT_BITS, KINDS, Lowered, Pattern, Rule, Treatment, apply_rule
@@ -35,7 +35,8 @@ class HardwareProfile(Closed):
     bandwidth_gb_s        10⁹ bytes a second from main memory; `bandwidth_all_gb_s` is where more cores stop helping
     layer_overhead_us     what one kernel costs beside its work: launch, dispatch, threads, borders
     boundary_overhead_us  what a change of the number format between two layers costs: quantize, dequantize, layout
-    channels_multiple     kernels work on channels in such multiples; others are padded, and pruning should round to it
+    channels_multiple     kernels work on channels in such multiples; others are padded
+    alignment             layers whose channels should be multiples of a number, to which pruning rounds
     patterns              N:M sparsity that some rule turns into speed
     lowering              what runs for which layers; the first rule that fits decides, and the last must fit every one
     operators             a measured table, where somebody has measured one
@@ -66,6 +67,7 @@ class HardwareProfile(Closed):
     layer_overhead_us: Figure
     boundary_overhead_us: Figure | None = None
     channels_multiple: int = Field(default=1, ge=1)
+    alignment: Annotated[tuple[Alignment, ...], Field(strict=False)] = ()
     patterns: Annotated[tuple[Pattern, ...], Field(strict=False)] = ()
     energy: Energy | None = None
     lowering: Annotated[tuple[Rule, ...], Field(min_length=1, strict=False)]
@@ -103,6 +105,14 @@ class HardwareProfile(Closed):
             raise ValueError(f"caches must go from the nearest level outwards, each once; got {', '.join(levels)}")
         return self
 
+    @field_validator("alignment")
+    @classmethod
+    def _are_whole(cls, alignment: tuple[Alignment, ...]) -> tuple[Alignment, ...]:
+        for one in alignment:
+            if one.channels.value % 1:
+                raise ValueError(f"channels must be a whole number, got {one.channels.value:g}")
+        return alignment
+
     @model_validator(mode="after")
     def _units_can_be(self) -> Self:
         for rate, figure in self.rates_gmac_s.items():
@@ -139,6 +149,8 @@ class HardwareProfile(Closed):
                 yield f"energy.pj_per_byte.{level}", "energy.pj_per_byte", figure.value
             if self.energy.idle_w is not None:
                 yield "energy.idle_w", "energy.idle_w", self.energy.idle_w.value
+        for index, one in enumerate(self.alignment):
+            yield f"alignment[{index}].channels", "alignment.channels", one.channels.value
         for index, operator in enumerate(self.operators):
             yield f"operators[{index}].ms", "operators.ms", operator.ms
 
@@ -185,6 +197,7 @@ class HardwareProfile(Closed):
         rounded_output: bool = True,
         dynamic: bool = False,
         channels: tuple[int, int] | None = None,
+        n_weights: int | None = None,
     ) -> Lowered:
         """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
 
@@ -196,9 +209,15 @@ class HardwareProfile(Closed):
             kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
             group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
             rounded_output=rounded_output, dynamic=dynamic, channels=channels,
+            n_weights=n_weights,
         )  # fmt: skip
         index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
         return apply_rule(rule, asked, index=index)
+
+    def alignment_of(self, kind: str, *, depthwise: bool = False) -> int:
+        """Channels of such a layer should be multiples of this; 1 where it does not matter."""
+        wanted = [int(one.channels.value) for one in self.alignment if one.fits(kind, depthwise=depthwise)]
+        return max(wanted, default=1)
 
     def rate_gmac_s(self, rate: str, *, threads: int = 1) -> float:
         """What `threads` cores of a cpu reach together, or all cores of another device, at this rate."""

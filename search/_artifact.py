@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LARGEST_MANIFEST = 64_000_000
 
 _KEYS: dict[str, type] = {
     "schema_version": int, "paredown": str, "format": str, "runtime": str, "main": str, "model": str, "point": str,
-    "config": dict, "task": dict, "base_dir": str, "data": dict, "claims": dict, "agreement": str, "storage": dict,
-    "files": dict, "machine": dict,
+    "config": dict, "task": dict, "data": dict, "claims": dict, "agreement": str, "storage": dict, "files": dict,
+    "machine": dict,
 }  # fmt: skip
 _SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": False}}
 """What schema 1 did not have, and what is then known."""
+_UNTIL_2 = "base_dir"
+"""The folder of the task on the machine that wrote the artifact, which says nothing on any other one: not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Artifact:
     runtime  the runtime that its claims were measured on
     main     the file that the runtime loads
     model    digest of the original model
+    task     the task that it was made from; its relative paths start at that task's folder, wherever that is
     data     split -> {"sha256", "n"}: the samples it was calibrated, compared and judged on; empty where not known
     claims   metric name -> measurement, on the report split in a fresh process
     agreement  how far the outputs are from what PyTorch computes, in a clause; "" where they were not compared
@@ -55,7 +58,6 @@ class Artifact:
     point: str
     config: Mapping[str, Any]
     task: Mapping[str, Any]
-    base_dir: Path
     claims: Mapping[str, Measurement]
     machine: Mapping[str, Any]
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -118,7 +120,6 @@ def write_manifest(artifact: Artifact, *, version: str) -> None:
         "point": artifact.point,
         "config": artifact.config,
         "task": artifact.task,
-        "base_dir": str(artifact.base_dir),
         "data": artifact.data,
         "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
         "agreement": artifact.agreement,
@@ -151,25 +152,27 @@ def read_artifact(folder: Path) -> Artifact:
             f"{path} holds a claim that is no measurement: {error}; export the artifact again"
         ) from None
     given = ("format", "runtime", "main", "model", "point", "config", "task", "machine", "data", "agreement", "storage")
-    return Artifact(folder=folder, claims=claims, base_dir=Path(data["base_dir"]), **{key: data[key] for key in given})
+    return Artifact(folder=folder, claims=claims, **{key: data[key] for key in given})
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """The manifest, its keys and their types checked; one of schema 1 as if it were of schema 2."""
+    """The manifest, its keys and their types checked; one of an older schema as if it were of this one."""
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise IntegrityError(f"{path} has {path.stat().st_size} bytes; a manifest of paredown has a few thousand")
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not JSON ({error}); export the artifact again") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+    version: Any = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
         raise InputError(
-            f"{path} has schema version {version!r}; this paredown reads versions 1 and {SCHEMA_VERSION}. An artifact "
+            f"{path} has schema version {version!r}; this paredown reads versions 1 to {SCHEMA_VERSION}. An artifact "
             f"of a later version needs a later paredown"
         )
     if version == 1:
         data = {**_SINCE_2, **data}
+    if version < 3:
+        data.pop(_UNTIL_2, None)
     if missing := sorted(set(_KEYS) - set(data)):
         raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
     if unknown := sorted(set(data) - set(_KEYS)):
@@ -177,6 +180,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(data[key], kind):
             raise IntegrityError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r:.60}")
+    for split, facts in data["data"].items():
+        if not isinstance(facts, dict):
+            raise IntegrityError(f"{path}: data.{split} must say sha256 and n of the samples, got {facts!r:.60}")
     return data
 
 

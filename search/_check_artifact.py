@@ -19,6 +19,7 @@ from ._auto_runtime import AUTO
 from ._config import assignment_of
 from ._fresh import REFERENCE, Loaded, measure_fresh
 from ._plugins import Plugins
+from ._task_code import is_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,22 +48,24 @@ def verify_artifact(
     Outputs must be what PyTorch computes with the weights and quantizers of the artifact's config, made anew: within
     the bound where nothing is rounded; where integers miss theirs, the reason is said.
     The original model is compared with where it can be loaded; a check says so where it cannot.
+    task    the task that it belongs to: itself, its TOML file, or the folder of a run. Without it the artifact's own is
+            taken, where all code that it names comes with paredown
     Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
-    the artifact itself names the code to be run and that is not to be trusted (see `_own_task`).
+    the artifact itself names the code to be run (see `_own_task`).
     """
     from ._data import load_task_data
-    from ._driver import as_task
     from ._loading import load_task_metric
     from ._workshop import is_for_elsewhere, needs_factory, peak_memory_of
 
     artifact = read_artifact(Path(path))
-    used = _own_task(artifact) if task is None else _with_runtime(as_task(task), artifact.runtime)
+    used = _own_task(artifact) if task is None else _with_runtime(_given_task(task), artifact.runtime)
     if model is not None and needs_factory(artifact.format):
         raise InputError(
             f"the format {artifact.format!r} holds weights only, and a fresh process cannot build a model handed in "
             "from Python; name the model's factory in the task's [model]"
         )
     Plugins.of(used).load()
+    _check_runtime(artifact)
     splits, metric = load_task_data(used), load_task_metric(used)
     with tempfile.TemporaryDirectory(prefix="paredown-") as name:
         folder = Path(name)
@@ -91,32 +94,49 @@ def verify_artifact(
 
 
 def _own_task(artifact: Artifact) -> Task:
-    """The task that the artifact was made from. Its factories are code, and an artifact may come from anybody: run are
-    files outside of it, where the task's author had them, and what comes with paredown. Raises `InputError` for code
-    that lies in the artifact, or is named by module (any function that is installed could be meant).
-    """
-    from ._task import Task
-    from ._task_code import is_file
+    """The task that the artifact was made from, where all that it names comes with paredown.
 
-    task = Task.from_dict(artifact.task, base_dir=artifact.base_dir)
-    named = [task.model.factory if task.model else None, task.data.factory, task.quality.metric, *task.plugins]
-    files = [task.model.export if task.model else None]
-    for reference in filter(None, named):
-        source = reference.rpartition(":")[0] or (reference if reference in task.plugins else "")
-        if is_file(source):
-            files.append(source)
-        elif source and source.partition(".")[0] != "paredown":
+    A task's factories are code, and an artifact may come from anybody, so its word is not enough for anything else; nor
+    does it know where the task's files lie on this machine. Raises `InputError` that names the first, and asks for the
+    task.
+    """
+    from ..digits import TASK_PATH
+    from ..hardware_profiles import list_profiles
+    from ._task import Task
+
+    task = Task.from_dict(artifact.task, base_dir=TASK_PATH.parent)
+    model, metric = task.model, task.quality.metric
+    profiles = task.hardware.profile_names if task.hardware.profile else ()
+    named = [
+        ("model.factory", model.factory if model else None),
+        ("model.export", model.export if model else None),
+        ("data.factory", task.data.factory),
+        ("quality.metric", metric if ":" in metric else None),
+        *(("plugins", reference) for reference in task.plugins),
+        *(("hardware.profile", name) for name in profiles if name not in list_profiles()),
+    ]
+    for key, reference in named:
+        if reference is not None and not _is_ours(reference):
             raise InputError(
-                f"{artifact.folder} names code to be run, {reference!r}, and its word for that is not enough; give "
-                f"the task that you trust with --task"
-            )
-    for name in filter(None, files):
-        if task.path(name).resolve().is_relative_to(artifact.folder.resolve()):
-            raise InputError(
-                f"{artifact.folder} brings code of its own, {name!r}, and an artifact's code is not run; give the task "
-                f"that you trust with --task"
+                f"{artifact.folder} was made with {key} = {reference!r}, which it does not hold, and runs on its own "
+                f"word only what comes with paredown; give the task that you trust with --task: its TOML file, or the "
+                f"folder of the run"
             )
     return task
+
+
+def _is_ours(reference: str) -> bool:
+    """Whether it names a module of paredown."""
+    source = reference.partition(":")[0]
+    return not is_file(source) and source.partition(".")[0] == "paredown"
+
+
+def _given_task(task: Task | Path | str) -> Task:
+    """A task, its TOML file, or the task of a run."""
+    from ._driver import as_task
+    from ._run import stored_task
+
+    return stored_task(Path(task)) if isinstance(task, str | Path) and Path(task).is_dir() else as_task(task)
 
 
 def _with_runtime(task: Task, runtime: str) -> Task:
@@ -144,6 +164,8 @@ def _with_original(
     else:
         original = model
     if model_digest(original) != artifact.model:
+        if model is None and _lacks_weights(artifact, task):
+            return None, None, "the task names the architecture, and no weights"
         raise InputError(
             f"{artifact.folder} was made from another model than the task's; give the task that it belongs to with "
             f"--task"
@@ -170,11 +192,23 @@ def _with_original(
     return judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics, agreed, ""
 
 
+def _lacks_weights(artifact: Artifact, task: Task) -> bool:
+    """Whether the task leaves out the weights file that the artifact's own task loads into the architecture."""
+    own = artifact.task.get("model")
+    has_weights = isinstance(own, Mapping) and own.get("weights") is not None
+    return has_weights and task.model is not None and task.model.factory is not None and task.model.weights is None
+
+
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
     """What can be measured with the artifact and the data alone."""
     from ..evaluators import evaluate_outputs, summarise
-    from ._workshop import is_for_elsewhere, latencies
+    from ._workshop import is_for_elsewhere, latencies, needs_factory
 
+    if needs_factory(artifact.format) and task.model is None:
+        raise InputError(
+            f"{artifact.folder} holds weights of the format {artifact.format!r}, and the task has no [model] to load "
+            f"them into; name the architecture's factory there (weights may be left out)"
+        )
     elsewhere = is_for_elsewhere(artifact.format)
     found = measure_fresh(
         {"artifact": artifact.main_path.resolve()}, runtime=artifact.runtime, split=report,
@@ -206,7 +240,27 @@ def _architecture(task: Task) -> dict[str, Any] | None:
 def _require_ran(artifact: Artifact, found: Loaded) -> None:
     if found.reason is not None:
         error = ConfigError if "belongs to another model" in found.reason else ParedownError
+        if found.reason.startswith("MissingExtra:"):
+            error = MissingExtra
         raise error(f"{artifact.folder} cannot be run: {found.reason}")
+
+
+def _check_runtime(artifact: Artifact) -> None:
+    """Raises `InputError` for a runtime, or a format, of which nothing is known here."""
+    from ..evaluators.runtimes import get_runtime, list_formats
+
+    try:
+        get_runtime(artifact.runtime)
+    except InputError as error:
+        raise InputError(
+            f"{artifact.folder} is for a runtime that is not known here: {error}; one of your own comes with the "
+            f"plugins of the task, --task"
+        ) from None
+    if artifact.format not in list_formats():
+        raise InputError(
+            f"{artifact.folder} has the format {artifact.format!r}, and known are {', '.join(list_formats())}; one of "
+            f"your own comes with the plugins of the task, --task"
+        )
 
 
 def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:
@@ -248,6 +302,10 @@ def _claim_checks(artifact: Artifact, measured: Mapping[str, Measurement], quali
                 "detail": f"claimed {claims[quality].value:.6g}; not measured: it compares with the original",
             }
         )
+    else:
+        said = ", ".join(claims) or "nothing"
+        detail = f"nothing is claimed of it, so that no quality is compared; claimed are {said}: is it the right task?"
+        checks.append({"name": quality, "ok": False, "detail": detail})
     if "bytes" in claims and artifact.format == "paredown":
         claimed, length = int(claims["bytes"].value), artifact.main_path.stat().st_size
         checks.append({"name": "bytes", "ok": claimed == length, "detail": f"claimed {claimed}, the file has {length}"})

@@ -176,14 +176,13 @@ def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured 
     """Raises `TaskError` for what cannot be removed, or does not go together with it."""
     from ..hardware_profiles import load_profile
     from ._devices import wanted
-    from ._structure import alignment_of, find_structure, refuse_with_structure
+    from ._structure import find_structure, refuse_with_structure
 
     if not removes_something(task.space):
         return None
     batches = [inputs for inputs, _ in calibration.batches(16)]
-    alignment = max(alignment_of(load_profile(name)) for name in task.profiles)
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, alignment)
+    return find_structure(task, model, batches, [load_profile(name) for name in task.profiles])
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:

@@ -152,7 +152,7 @@ class Run:
 def open_run(path: Path | str) -> Run:
     """Read a run's folder. A running or killed search may be read at any time."""
     path = Path(path)
-    task = _stored_task(path)
+    task = stored_task(path)
     return Run(path, task, _replay(path, read(_ledger_of(path))[0]))
 
 
@@ -164,7 +164,7 @@ def create_run(path: Path, task: Task) -> tuple[Run, Ledger]:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, and a run needs a folder; choose another --out")
     if (path / TASK).exists():
-        before = _stored_task(path)
+        before = stored_task(path)
         if before.digest != task.digest and _has_begun(path):
             raise InputError(
                 f"{path} belongs to another task ({_difference(before, task)}); choose another --out, or resume it"
@@ -215,7 +215,7 @@ def new_run_path(task: Task, root: Path = Path("runs")) -> Path:
     return path
 
 
-def _stored_task(path: Path) -> Task:
+def stored_task(path: Path) -> Task:
     from ._task import Task
 
     if not (path / TASK).is_file():

@@ -57,18 +57,17 @@ class Structured:
     """sets, blocks  what this task may remove
     rankings  name of a set -> score -> its units, those that matter most first
     left      name -> why it is left alone
+    round_to  name of a set -> the channels that stay are a multiple of this
     thresholds  score -> share -> name of a set -> the share of it that stays, where of all sets together that share
                 does: one threshold for all, which a point of the search has to beat as well
-    advice    what to know of the runtime, or ""
     """
 
     sets: tuple[CoupledSet, ...] = ()
     blocks: tuple[Block, ...] = ()
     rankings: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
-    round_to: int = 1
+    round_to: Mapping[str, int] = field(default_factory=dict)
     thresholds: Mapping[str, Mapping[float, Mapping[str, float]]] = field(default_factory=dict)
-    advice: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ class Structured:
                 f"{coupled.name} was not ranked by {spec.keep_method!r}; add it to [space] keep_method (there are "
                 f"{', '.join(self.rankings[coupled.name])})"
             )
-        return ranking[: n_kept(coupled, spec.keep, round_to=self.round_to)]
+        return ranking[: n_kept(coupled, spec.keep, round_to=self.round_to.get(coupled.name, 1))]
 
 
 def block_name(block: Block) -> str:
@@ -125,8 +124,11 @@ def removes_something(section: SpaceSection) -> bool:
     return bool(_kinds(section)) or section.blocks
 
 
-def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alignment: int) -> Structured:
-    """What [space] asks for. `batches` are of the calibration split, at least one.
+def find_structure(
+    task: Task, model: nn.Module, batches: Sequence[Inputs], profiles: Sequence[HardwareProfile]
+) -> Structured:
+    """What [space] asks for. `batches` are of the calibration split, at least one. Channels are rounded to what
+    [space] round_to says, else to what the slowest of the devices wants of the layers that a set goes through.
 
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
@@ -139,14 +141,16 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
     few = _few(batches[0])
     sets: tuple[CoupledSet, ...] = ()
     left: dict[str, str] = {}
+    round_to: dict[str, int] = {}
     if kinds:
         found = find(model, few, kinds=kinds)
         sets, left = found.sets, dict(found.left)
         for coupled in found.sets:
+            round_to[coupled.name] = section.round_to or max(alignment_of(model, coupled, p) for p in profiles)
             touched = {member.tensor.rpartition(".")[0] for member in coupled.members}
             if any(fnmatchcase(fqn, glob) for fqn in touched for glob in section.leave):
                 left[coupled.name] = "[space] leave names a layer that it goes through"
-            elif why := _forbidden(section, coupled, section.round_to or alignment):
+            elif why := _forbidden(section, coupled, round_to[coupled.name]):
                 left[coupled.name] = why
         sets = tuple(coupled for coupled in sets if coupled.name not in left)
     blocks: tuple[Block, ...] = ()
@@ -182,11 +186,9 @@ def find_structure(task: Task, model: nn.Module, batches: Sequence[Inputs], alig
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": tuple(frequency.argsort(descending=True, stable=True).tolist())}
-    round_to = section.round_to or alignment
     return Structured(
         sets=(*ranked, *experts), blocks=blocks, rankings=rankings, left=left, round_to=round_to,
         thresholds=_thresholds(section, ranked, all_scores),
-        advice=_advice(model, ranked) if round_to == 1 and task.hardware.runtime == "onnxruntime" else "",
     )  # fmt: skip
 
 
@@ -200,7 +202,7 @@ def structural_groups(section: SpaceSection, structured: Structured) -> list[Gro
         levels: dict[tuple[int, str], LayerSpec] = {}
         for share in sorted(_shares(section, coupled), reverse=True):
             try:
-                n = n_kept(coupled, share, round_to=structured.round_to)
+                n = n_kept(coupled, share, round_to=structured.round_to.get(coupled.name, 1))
             except SpecError as error:
                 raise TaskError(f"space: {error}") from error
             for method in structured.rankings[coupled.name]:
@@ -246,12 +248,23 @@ def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[s
         f"{name}: {why}" if " by " in name else f"{name} is left alone: {why}" for name, why in structured.left.items()
     ]
     more = [f"and {len(named) - most} more are left alone"] if len(named) > most else []
-    return [*named[:most], *more, *([structured.advice] if structured.advice else [])]
+    return [*named[:most], *more]
 
 
-def alignment_of(profile: HardwareProfile) -> int:
-    """Channels that the device's faster kernels want to be multiples of; 1 where the profile says nothing."""
-    return max((rule.when.aligned or 1 for rule in profile.lowering), default=1)
+def alignment_of(model: nn.Module, coupled: CoupledSet, profile: HardwareProfile) -> int:
+    """What the device's kernels want the channels of a set to be a multiple of: its `alignment` of any layer that the
+    set goes through, and that of its faster rules (`aligned`). 1 where the profile says nothing."""
+    from torch import nn
+
+    from ..compressors._layers import kind_of
+
+    wanted = [rule.when.aligned or 1 for rule in profile.lowering]
+    for fqn in {member.tensor.rpartition(".")[0] for member in coupled.members}:
+        module = model.get_submodule(fqn)
+        if (kind := kind_of(module)) is not None:
+            grouped = isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1
+            wanted.append(profile.alignment_of(kind, depthwise=grouped and module.groups == module.out_channels))
+    return max(wanted, default=1)
 
 
 def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
@@ -300,20 +313,6 @@ def _shares(section: SpaceSection, coupled: CoupledSet) -> tuple[float, ...]:
             chosen = shares
     found: tuple[float, ...] = chosen
     return found
-
-
-def _advice(model: nn.Module, sets: Sequence[CoupledSet]) -> str:
-    """What ONNX Runtime does to depthwise convolutions of which any number of channels may stay."""
-    from torch import nn
-
-    kept = (member.tensor.rpartition(".")[0] for coupled in sets for member in coupled.having("keeps"))
-    found = next((fqn for fqn in kept if isinstance(model.get_submodule(fqn), (nn.Conv1d, nn.Conv2d))), None)
-    if found is None:
-        return ""
-    return (
-        f"ONNX Runtime has no fast kernel for a depthwise convolution ({found} is one) of an odd number of channels, "
-        "so that a model with fewer may be slower; set [space] round_to = 8 where latency matters"
-    )
 
 
 def _forbidden(section: SpaceSection, coupled: CoupledSet, round_to: int) -> str:

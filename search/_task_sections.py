@@ -326,7 +326,10 @@ class SpaceSection(Section):
         "output, entropy (of heads), random; each tried",
     )
     round_to: Integer | None = Field(
-        default=None, ge=1, description="channels that stay are a multiple of this; default what the profile wants"
+        default=None,
+        ge=1,
+        description="channels that stay are a multiple of this; default what the profile's alignment says of the "
+        "layers that a coupled set goes through, else 1",
     )
     leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
     overrides: dict[str, OverrideSection] = Field(

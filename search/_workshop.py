@@ -340,8 +340,7 @@ def write_artifact(
         model=prepared.model_digest,
         point=point,
         config=config_of(assignment),
-        task=task.to_dict(),
-        base_dir=task.base_dir,
+        task=_carried(task),
         data=shop.data,
         claims=claims,
         agreement=agreement,
@@ -350,6 +349,27 @@ def write_artifact(
     )
     write_manifest(artifact, version=__version__)
     return artifact
+
+
+def _carried(task: Task) -> dict[str, Any]:
+    """The task for a manifest: what lies in the task's folder is named from there, so that the artifact is the same
+    wherever that folder is."""
+    data = task.to_dict()
+    start = f"{task.base_dir.as_posix()}/"
+
+    def shortened(name: Any) -> Any:
+        if isinstance(name, list):
+            return [shortened(each) for each in name]
+        return name.removeprefix(start) if isinstance(name, str) else name
+
+    places = {
+        "model": ("factory", "weights", "huggingface", "export"), "data": ("factory",), "quality": ("metric",),
+        "hardware": ("profile", "latency_table"),
+    }  # fmt: skip
+    for section, keys in places.items():
+        if data[section] is not None:
+            data[section] |= {key: shortened(data[section][key]) for key in keys}
+    return data | {"plugins": shortened(data["plugins"])}
 
 
 def _machine() -> dict[str, Any]:

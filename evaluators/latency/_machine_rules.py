@@ -29,7 +29,8 @@ class _Form:
     when      which layers it stands for
     runs_as   the kernel's widths, where it runs as such
     kept      share of the products that are left
-    exported  whether a layer that is treated so reaches the runtime in this form; else no rule may promise its speed
+    exported  whether it is for these measurements to say when a layer reaches the runtime in this form. Weight-only
+              integers do from the size on that the shipped profile says, which the exporters read
     """
 
     name: str
@@ -55,7 +56,10 @@ _FORMS = (
         for share in (90, 50)
     ),
     _Form(
-        name="int8", when={"weight_bits": [2, 3, 4, 5, 6, 7, 8], "activation_bits": [8], "low_rank": False},
+        name="int8", when={
+            "weight_bits": [2, 3, 4, 5, 6, 7, 8], "activation_bits": [8], "low_rank": False,
+            "weight_formats": ["int"], "group_sizes": [0],
+        },
         runs_as=_INT8,
     ),
     _Form(
@@ -87,13 +91,13 @@ def rules_of(figures: MachineFigures, base: HardwareProfile) -> tuple[list[dict[
                 unruled[form.exported].append(f"{form.name} ({_speeds(found)} as fast)")
         note = "measured" + "".join(
             f"; {what}: {', '.join(unruled[exported])}"
-            for exported, what in ((True, "no gain to count on"), (False, "not exported as such"))
+            for exported, what in ((True, "no gain to count on"), (False, "exported by the shipped rules"))
             if unruled[exported]
         )
         runs_as = {**_FLOAT, "kernel": _most_common(plain), "rate": f"fp32{layers.suffix}"}
         rules.append({"when": kinds, "runs_as": runs_as, "note": note})
     whole = {each.operator for each in measured if all(c in measured for c in CLASSES if c.operator == each.operator)}
-    return [*rules, *_others(base, whole)], rates
+    return [*_of_exporters(base), *rules, *_others(base, whole)], rates
 
 
 def _of_form(
@@ -159,10 +163,19 @@ def _note_rate(rates: dict[str, Any], key: str, kernels: Sequence[KernelFigure],
         }  # fmt: skip
 
 
+def _of_exporters(base: HardwareProfile) -> list[dict[str, Any]]:
+    """The base's rules that the exporters go by: weight-only integers, and ranges that are found at run time."""
+    found = [rule for rule in base.lowering if rule.when.blocks is not None or rule.when.dynamic]
+    return [rule.model_dump(mode="json", exclude_none=True) for rule in found]
+
+
 def _others(base: HardwareProfile, kinds: set[str]) -> list[dict[str, Any]]:
     """The base's rules, as far as they are about other kinds; the one that fits all stays the last."""
     kept = []
+    theirs = _of_exporters(base)
     for rule in (rule.model_dump(mode="json", exclude_none=True) for rule in base.lowering):
+        if rule in theirs:
+            continue
         named = rule["when"].get("kinds")
         if named is not None:
             left = [kind for kind in named if kind not in kinds]

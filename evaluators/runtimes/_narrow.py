@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from ...compressors import EvenCodes, Variant
-
-_BLOCKS = (128, 64, 32, 16)
-"""Columns that share a scale in the kernels: powers of two."""
+    from ...hardware_profiles import Blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,16 +31,17 @@ class NarrowWeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NarrowRule:
-    """Which weights a runtime multiplies as codes, because it is no slower so.
+    """Which weights a runtime multiplies as codes, because it is no slower so. What the shipped profile of the runtime
+    says of it (`narrow_rule`), so that what is modelled and what is exported cannot differ.
 
     bits       widths that it has kernels for; a weight of fewer bits is widened to the next
     from_size  weights of a layer, at least
-    whole      whether the row must be whole blocks
+    blocks     columns that share a scale in the kernels
     """
 
     bits: tuple[int, ...]
-    from_size: int = 0
-    whole: bool = False
+    from_size: int
+    blocks: Blocks
 
     def of(self, variant: Variant) -> NarrowWeight | None:
         """None where the weight must run as FP32."""
@@ -53,18 +52,10 @@ class NarrowRule:
         even = variant.even_codes()
         if even is None:
             return None
-        columns = even.codes.shape[1]
-        block = _block(even.group, columns)
-        if block is None or (self.whole and columns % block):
+        block = self.blocks.of(even.group, even.codes.shape[1])
+        if block is None:
             return None
         return _blocked(even, variant.spec.weight_bits, bits, block)
-
-
-def _block(group: int, columns: int) -> int | None:
-    """The longest block that no group's end cuts; a row of one group may end in the middle of its last."""
-    if group >= columns:
-        return next((block for block in _BLOCKS if columns % block == 0), 32)
-    return next((block for block in _BLOCKS if group % block == 0), None)
 
 
 def _blocked(even: EvenCodes, own_bits: int, bits: int, block: int) -> NarrowWeight:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ class OnnxRuntime:
     name = "onnxruntime"
     format = "onnx"
 
-    def __init__(self, *, narrow_from: int = 2**17, dynamic_from: int = 384) -> None:
+    def __init__(self, *, narrow_from: int | None = None, dynamic_from: int | None = None) -> None:
         """`narrow_from`: linear layers of so many weights run their 4-bit weights as such; smaller ones are faster in
         FP32. There is no fast kernel for 8 bits that leaves the inputs as they are.
-        `dynamic_from`: linear layers with so many channels, in and out, run dynamic activations in integers."""
+        `dynamic_from`: linear layers with so many channels, in and out, run dynamic activations in integers.
+        Defaults: what the shipped profile says (`_thresholds.py`)."""
         self._narrow_from, self._dynamic_from = narrow_from, dynamic_from
 
     def available(self) -> str | None:
@@ -44,11 +46,14 @@ class OnnxRuntime:
         out: Path,
     ) -> Path:
         """Writes `out/model.onnx`. See `Runtime.export`."""
-        from ._narrow import NarrowRule
+        from ._thresholds import dynamic_from, narrow_rule
 
-        rule = NarrowRule(bits=(4,), from_size=self._narrow_from)
+        rule = narrow_rule("onnxruntime")
+        if self._narrow_from is not None:
+            rule = replace(rule, from_size=self._narrow_from)
+        wide = dynamic_from("onnxruntime") if self._dynamic_from is None else self._dynamic_from
         return export_onnx(
-            model, assignment, variants, calibration, example_inputs, out, narrow=rule, dynamic_from=self._dynamic_from
+            model, assignment, variants, calibration, example_inputs, out, narrow=rule, dynamic_from=wide
         )
 
     def load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,9 @@ class OpenVinoRuntime:
     name = "openvino"
     format = "openvino"
 
-    def __init__(self, *, narrow_from: int = 2**17) -> None:
+    def __init__(self, *, narrow_from: int | None = None) -> None:
         """`narrow_from`: linear layers of so many weights run their 4- and 8-bit weights as such; smaller ones lie in
-        the cache, and are faster in FP32."""
+        the cache, and are faster in FP32. Default: what the shipped profile says (`_thresholds.py`)."""
         self._narrow_from = narrow_from
 
     def available(self) -> str | None:
@@ -49,10 +50,12 @@ class OpenVinoRuntime:
     ) -> Path:
         """Writes `out/model.xml` and `out/model.bin`, made from our ONNX graph. See `Runtime.export`."""
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
-        from ._narrow import NarrowRule
+        from ._thresholds import narrow_rule
 
         _refuse_rounded_sums(assignment, calibration)
-        rule = NarrowRule(bits=(4, 8), from_size=self._narrow_from, whole=True)
+        rule = narrow_rule("openvino")
+        if self._narrow_from is not None:
+            rule = replace(rule, from_size=self._narrow_from)
         onnx_path = export_onnx(
             model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule
         )

@@ -36,6 +36,11 @@ def export_pt2(
     program = export_program(ready, example_inputs)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
+        if "nn_module_stack" in node.meta:
+            node.meta["nn_module_stack"] = {
+                key: (fqn, type_name.rpartition(".")[2])
+                for key, (fqn, type_name) in node.meta["nn_module_stack"].items()
+            }  # the module that a class lies in may bear a digest of its file's path
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     with quiet():

@@ -32,12 +32,18 @@ class TorchRuntime:
     name = "torch"
     format = "paredown"
 
-    def __init__(self, *, dynamic_from: int = 768) -> None:
-        """`dynamic_from`: linear layers of so many channels, in and out, run dynamic activations in integers."""
+    def __init__(self, *, dynamic_from: int | None = None) -> None:
+        """`dynamic_from`: linear layers of so many channels, in and out, run dynamic activations in integers. Default:
+        what the shipped profile says (`_thresholds.py`)."""
         self._dynamic_from = dynamic_from
 
     def available(self) -> str | None:
         return None
+
+    def _integers_from(self) -> int:
+        from ._thresholds import dynamic_from
+
+        return dynamic_from("torch") if self._dynamic_from is None else self._dynamic_from
 
     def export(
         self,
@@ -84,7 +90,7 @@ class TorchRuntime:
             from ...compressors.structure import remove_
 
             remove_(model, _read_removal(removal))
-        multiply_integers(model, path, load_model(path, model), self._dynamic_from)
+        multiply_integers(model, path, load_model(path, model), self._integers_from())
         return TorchSession(model, checked_threads(threads))
 
 

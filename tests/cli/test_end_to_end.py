@@ -105,7 +105,7 @@ def test_export_then_verify(call: Call, run: Path, tmp_path: Path, format: str) 
     out = tmp_path / "artifact"
     code, _, err = call("export", run, "--point", point, "--format", format, "--out", out)
     assert code == 0, err
-    code, text, err = call("verify", out, "--json")
+    code, text, err = call("verify", out, "--task", run, "--json")
     assert code == 0, err
     found = _json(text)
     assert found["ok"]
@@ -123,7 +123,9 @@ def test_a_config_is_exported_edited_and_applied(call: Call, run: Path, task: Pa
     path.write_text(json.dumps(config))
     code, _, err = call("apply", path, "--task", task, "--out", tmp_path / "applied")
     assert code == 0, err
-    assert call("verify", tmp_path / "applied")[0] == 0
+    assert call("verify", tmp_path / "applied", "--task", task)[0] == 0
+    code, _, err = call("verify", tmp_path / "applied")
+    assert (code, "give the task that you trust with --task" in err) == (2, True)
     config["layers"]["frist"] = config["layers"].pop("first")
     path.write_text(json.dumps(config))
     code, _, err = call("apply", path, "--task", task, "--out", tmp_path / "wrong")

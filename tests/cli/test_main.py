@@ -399,7 +399,7 @@ def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monk
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'art'}\n"
     assert "agrees with PyTorch to 1e-06\n" in captured.err
-    assert "paredown verify" in captured.err
+    assert f"paredown verify {tmp_path / 'art'} --task {run_dir}\n" in captured.err
     assert main(["export", str(run_dir), "--out", str(tmp_path / "art"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(tmp_path / "art"), "point": "knee", "format": "paredown"}
 

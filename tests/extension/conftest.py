@@ -66,10 +66,12 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def verified_elsewhere(repository: Path) -> Callable[[Path], dict[str, Any]]:
-    """`paredown verify ARTIFACT --json` in a process that has paredown and nothing of this one."""
+    """`paredown verify ARTIFACT --task RUN --json`, of an artifact in a run, in a process that has paredown and nothing
+    of this one."""
 
     def verify(artifact: Path) -> dict[str, Any]:
-        command = [sys.executable, "-m", "paredown", "verify", str(artifact), "--json"]
+        run = artifact.parent.parent
+        command = [sys.executable, "-m", "paredown", "verify", str(artifact), "--task", str(run), "--json"]
         environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
         done = subprocess.run(command, env=environment, cwd=artifact, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ def test_it_is_searched_for_limited_and_verified(recipe: Callable[..., Task], tm
     assert [objective.name for objective in front.objectives] == ["top3", "bytes"]
     assert original.metrics["top3"].unit == "fraction"
     assert original.metrics["top3"].value == _top3_of_the_original(task)
-    found = verify_artifact(tmp_path / "run" / "verified" / front.points[-1].id)
+    found = verify_artifact(tmp_path / "run" / "verified" / front.points[-1].id, task=task)
     assert found["ok"]
     assert "top3" in {check["name"] for check in found["checks"]}
     outputs = torch.eye(10)[:4] - torch.arange(10) / 100  # the right answer first, then 0, 1 and 2

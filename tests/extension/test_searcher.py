@@ -19,7 +19,7 @@ def test_it_leads_a_search_and_is_resumed(recipe: Callable[..., Task], tmp_path:
     proposed = [trial.candidate.levels for trial in run.trials if trial.kind == "mixed"]
     assert len(proposed) == 4
     assert all(point.verified for point in front.points)
-    assert verify_artifact(tmp_path / "run" / "verified" / front.points[-1].id)["ok"]
+    assert verify_artifact(tmp_path / "run" / "verified" / front.points[-1].id, task=tmp_path / "run")["ok"]
     resume(tmp_path / "run", workers=0)
     assert [t.candidate.levels for t in open_run(tmp_path / "run").trials if t.kind == "mixed"] == proposed
 

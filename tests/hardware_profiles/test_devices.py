@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.hardware_profiles import HardwareProfile, list_profiles, load_profile
+from paredown.hardware_profiles import HardwareProfile, ProfileError, list_profiles, load_profile
 
 GPUS = [name for name in list_profiles() if name.startswith("nvidia")]
 
@@ -146,6 +146,24 @@ def test_a_depthwise_convolution_has_a_kernel_of_its_own(name: str) -> None:
         profile.lower("conv2d", weight_bits=8, activation_bits=8, depthwise=each) for each in (False, True)
     )
     assert profile.rate_gmac_s(depthwise.rate) < profile.rate_gmac_s(dense.rate)
+
+
+@pytest.mark.parametrize("name", list_profiles())
+def test_depthwise_convolutions_of_onnx_runtime_on_x86_want_eight_channels(name: str) -> None:
+    profile = load_profile(name)
+    asks = name.startswith("x86-64") and profile.runtime == "onnxruntime"
+    for kind in ("conv1d", "conv2d"):
+        assert profile.alignment_of(kind, depthwise=True) == (8 if asks else 1)
+        assert profile.alignment_of(kind) == 1
+    assert profile.alignment_of("linear") == 1
+
+
+@pytest.mark.parametrize(("value", "said"), [(2.5, "must be a whole number, got 2.5"), (1, "must be at least 2")])
+def test_an_alignment_is_a_number_of_channels(value: float, said: str) -> None:
+    data = load_profile("x86-64-onnxruntime").to_dict()
+    data["alignment"][0]["channels"]["value"] = value
+    with pytest.raises(ProfileError, match=said):
+        HardwareProfile.from_dict(data)
 
 
 def test_a_microcontroller_keeps_four_bits_packed() -> None:

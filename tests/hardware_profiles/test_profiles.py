@@ -20,6 +20,7 @@ from paredown.hardware_profiles import (
     load_profile,
     schema,
 )
+from paredown.hardware_profiles._lowering import block_of
 
 ORT = "x86-64-onnxruntime"
 
@@ -89,6 +90,28 @@ def test_what_a_runtime_makes_of_a_layer(name: str, kind: str) -> None:
     assert (narrow_factors.weight_bits, narrow_factors.rate, narrow_factors.native) == (32, "fp32", False)
 
 
+def test_weight_only_integers_run_as_such_from_a_size_on_where_blocks_fit() -> None:
+    lower = load_profile("x86-64-openvino").lower
+    wide = {"weight_bits": 4, "channels": (512, 256), "n_weights": 131_072}
+    assert lower("linear", **wide).native
+    assert lower("linear", **wide | {"weight_bits": 5}).weight_bits == 8
+    assert lower("linear", **wide, group_size=48).native  # blocks of 16
+    assert lower("linear", **wide, group_size=40).weight_bits == 32
+    assert lower("linear", **wide | {"n_weights": 131_071}).weight_bits == 32
+    assert lower("linear", **wide | {"n_weights": None}).weight_bits == 32
+    assert lower("linear", **wide | {"channels": None}).weight_bits == 32
+    assert lower("conv2d", **wide).weight_bits == 32
+    assert load_profile(ORT).lower("linear", **wide | {"weight_bits": 5}).weight_bits == 32
+
+
+def test_blocks_by_hand() -> None:
+    blocks = (16, 32, 64, 128)
+    assert [block_of(blocks, 0, n, whole=False) for n in (256, 96, 48, 100)] == [128, 32, 16, 32]
+    assert [block_of(blocks, 0, n, whole=True) for n in (256, 96, 48, 100)] == [128, 32, 16, None]
+    assert [block_of(blocks, group, 200, whole=False) for group in (64, 48, 24, 200, 512)] == [64, 16, None, 32, 32]
+    assert [block_of(blocks, group, 200, whole=True) for group in (64, 40, 8)] == [None, None, None]
+
+
 @pytest.mark.parametrize("name", list_profiles())
 def test_an_embedding_runs_in_fp32(name: str) -> None:
     lowered = load_profile(name).lower("embedding", weight_bits=4, activation_bits=8)
@@ -107,6 +130,7 @@ def test_eager_pytorch_runs_everything_dense_in_fp32(kind: str) -> None:
         rate="fp32",
         native=False,
         note=lowered.note,
+        rule=lowered.rule,
     )
 
 

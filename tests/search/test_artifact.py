@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     write_manifest(
         Artifact(
             folder=out, format="paredown", runtime="torch", main="model.bin", model="d" * 64, point="t3",
-            config={"schema_version": 1, "layers": {}}, task={}, base_dir=tmp_path,
+            config={"schema_version": 1, "layers": {}}, task={},
             claims={"accuracy": Measurement(value=0.5, low=0.4, high=0.6, split="report", n=10)}, machine={"cores": 2},
         ),
         version="0.1.0",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,19 @@ def changed() -> nn.Module:
     return model
 
 
+def task_in(folder: Path) -> Task:
+    return Task.from_dict(
+        {
+            "model": {"factory": "tiny.py:model", "weights": "weights.safetensors"},
+            "data": {"factory": "tiny.py:data"},
+            "hardware": {"runtime": "torch", "latency_seconds": 0.02},
+            "space": {"weight_bits": [3, 4, 8], "activation_bits": [8, 32]},
+            "mlflow": {"enabled": False},
+        },
+        base_dir=folder,
+    )
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a task, its code and its weights, and artifacts that were made there: plain, coded, another."""
@@ -57,16 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     weights = {name: torch.randn_like(value) * 0.4 for name, value in tiny().state_dict().items()}
     save_file(weights, home / "weights.safetensors")
-    task = Task.from_dict(
-        {
-            "model": {"factory": "tiny.py:model", "weights": "weights.safetensors"},
-            "data": {"factory": "tiny.py:data"},
-            "hardware": {"runtime": "torch", "latency_seconds": 0.02},
-            "space": {"weight_bits": [3, 4, 8], "activation_bits": [8, 32]},
-            "mlflow": {"enabled": False},
-        },
-        base_dir=home,
-    )
+    task = task_in(home)
     config = {"schema_version": 2, "layers": LAYERS}
     other = {"schema_version": 2, "layers": {**LAYERS, "last": {"weight_bits": 6}}}
     apply_config(config, task, home / "plain")
@@ -123,12 +130,10 @@ def test_the_manifest_says_where_it_comes_from(home: Path) -> None:
 
 
 def test_verified_at_home_and_away(home: Path, tmp_path: Path) -> None:
-    found = verify_artifact(home / "coded")
+    found = verify_artifact(home / "coded", task=task_in(home))
     assert found["ok"]
     assert {"accuracy", "divergence", "speedup"} <= set(found["measured"])
-    artifact = away(home, tmp_path)
-    edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
-    found = verify_artifact(artifact)
+    found = verify_artifact(away(home, tmp_path), task=task_in(tmp_path))
     assert found["ok"]
     assert found["measured"]["accuracy"]["value"] == found["claims"]["accuracy"]["value"]
     assert "latency_ms" in found["measured"]
@@ -136,9 +141,50 @@ def test_verified_at_home_and_away(home: Path, tmp_path: Path) -> None:
     assert "weights.safetensors" in found["checks"][-1]["detail"]
 
 
+def test_the_architecture_is_enough_and_needed_where_weights_are_stored(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    section = {"data": {"factory": "tiny.py:data"}, "hardware": {"runtime": "torch", "latency_seconds": 0.02}}
+    found = verify_artifact(
+        artifact, task=Task.from_dict({"model": {"factory": "tiny.py:model"}, **section}, base_dir=tmp_path)
+    )
+    assert found["ok"]
+    assert found["checks"][-1]["detail"] == "not compared with: the task names the architecture, and no weights"
+    with pytest.raises(
+        InputError, match=r"the task has no \[model\] to load them into; name the architecture's factory"
+    ):
+        verify_artifact(artifact, task=Task.from_dict(section, base_dir=tmp_path))
+
+
+def test_a_quality_that_nobody_claimed_is_not_confirmed(home: Path, tmp_path: Path) -> None:
+    found = verify_artifact(home / "plain", task=task_in(home).with_overrides(["quality.metric=cosine"]))
+    assert [check["name"] for check in found["checks"] if not check["ok"]] == ["cosine"]
+    assert not found["ok"]
+
+
+def test_a_runtime_that_is_not_installed(home: Path, tmp_path: Path, repository: Path) -> None:
+    """In a process whose imports find no onnxruntime, as in the fresh one that measures."""
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(format="onnx", runtime="onnxruntime"))
+    hidden = (
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *rest: None if name == 'onnxruntime' else find(name, *rest)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    (tmp_path / "task.toml").write_text('[data]\nfactory = "tiny.py:data"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "paredown", "verify", str(artifact), "--task", str(tmp_path / "task.toml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(repository / "src")])},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the package 'onnxruntime' is not installed; get it with: pip install 'paredown[onnx]'" in done.stderr
+
+
 def test_claims_about_other_data_are_not_confirmed(home: Path, tmp_path: Path) -> None:
     artifact = away(home, tmp_path)
-    splits = load_task_data(Task.from_dict(dict(read_artifact(artifact).task), base_dir=home))
+    splits = load_task_data(task_in(home))
     assert [check["ok"] for check in _data_checks(read_artifact(artifact), splits)] == [True]
     edit(artifact, lambda d: d["data"]["report"].update(sha256="0" * 64))
     (check,) = _data_checks(read_artifact(artifact), splits)
@@ -152,15 +198,14 @@ def test_another_model_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model_factory must return a torch\.nn\.Module, got dict"):
         paredown.load(home / "plain", dict)  # type: ignore[arg-type]
     artifact = away(home, tmp_path)
-    edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
     code = (tmp_path / "tiny.py").read_text()
     (tmp_path / "tiny.py").write_text(code.replace("nn.Linear(24, 24)", "nn.Linear(24, 24, bias=False)"))
     with pytest.raises(ConfigError, match=r"cannot be run: .* belongs to another model"):
-        verify_artifact(artifact)
+        verify_artifact(artifact, task=task_in(tmp_path))
     (tmp_path / "tiny.py").write_text(code)
     save_file(tiny().state_dict(), tmp_path / "weights.safetensors")  # a model of the same shape
     with pytest.raises(InputError, match="was made from another model than the task's"):
-        verify_artifact(artifact)
+        verify_artifact(artifact, task=task_in(tmp_path))
 
 
 def test_a_format_of_another_runtime_says_who_runs_it(home: Path, tmp_path: Path) -> None:
@@ -171,17 +216,38 @@ def test_a_format_of_another_runtime_says_who_runs_it(home: Path, tmp_path: Path
 
 
 def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None:
-    """Reading, loading and comparing run nothing; checking runs only what lies outside of the artifact."""
+    """Reading, loading and comparing run nothing; checking runs what comes with paredown, or what a task names."""
+
+    def of_ours(data: dict[str, Any]) -> None:
+        data["task"]["model"].update(factory="paredown.digits.model:digits_net", weights="digits.safetensors")
+        data["task"]["data"].update(factory="paredown.digits.data:digits_splits")
+
     artifact = away(home, tmp_path)
     (artifact / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
     for change, complaint in (
-        (lambda d: d["task"]["model"].update(factory="artifact/evil.py:model"), r"brings code of its own, 'art.*evil"),
-        (lambda d: d["task"]["data"].update(factory="os:system"), "names code to be run, 'os:system'"),
-        (lambda d: d["task"].update(plugins=["artifact/evil.py"]), r"brings code of its own, 'artifact/evil\.py'"),
-        (lambda d: d["task"].update(plugins=["evil"]), "names code to be run, 'evil'"),
+        (
+            lambda d: d["task"]["model"].update(factory=f"{artifact}/evil.py:model"),
+            r"model\.factory = '.*evil\.py:model'",
+        ),
+        (
+            lambda d: d["task"]["model"].update(factory=None, weights=None, export="evil.pt2"),
+            "model.export = 'evil.pt2'",
+        ),
+        (
+            lambda d: d["task"]["data"].update(factory="os:system"),
+            r"data\.factory = 'os:system', which it does not hold",
+        ),
+        (
+            lambda d: d["task"]["quality"].update(metric="evil.py:top3", maximise=True),
+            r"quality\.metric = 'evil\.py:top3'",
+        ),
+        (lambda d: d["task"].update(plugins=["artifact/evil.py"]), r"plugins = 'artifact/evil\.py'"),
+        (lambda d: d["task"].update(plugins=["paredown.py"]), r"plugins = 'paredown\.py'"),
+        (lambda d: d["task"].update(plugins=["paredown_evil"]), "plugins = 'paredown_evil'"),
+        (lambda d: d["task"]["hardware"].update(profile="evil.json"), r"hardware\.profile = 'evil\.json'"),
     ):
         shutil.copy(home / "plain" / "manifest.json", artifact / "manifest.json")
-        edit(artifact, lambda d: d.update(base_dir=str(tmp_path)))
+        edit(artifact, of_ours)
         edit(artifact, change)
         read_artifact(artifact)
         paredown.load(artifact, changed)
@@ -195,7 +261,7 @@ def test_schema_1_is_read(home: Path, tmp_path: Path) -> None:
     artifact = away(home, tmp_path)
 
     def back(data: dict[str, Any]) -> None:
-        data["schema_version"] = 1
+        data.update(schema_version=1, base_dir="/where/it/was/made")
         for key in ("data", "agreement", "storage"):
             del data[key]
 
@@ -205,10 +271,52 @@ def test_schema_1_is_read(home: Path, tmp_path: Path) -> None:
     paredown.load(artifact, changed)
 
 
+def test_schema_2_is_read_and_its_folder_of_another_machine_is_not(home: Path, tmp_path: Path) -> None:
+    artifact = away(home, tmp_path)
+    edit(artifact, lambda d: d.update(schema_version=2, base_dir=str(home)))  # it is here, by chance
+    paredown.load(artifact, changed)
+    with pytest.raises(InputError, match=r"model\.factory = 'tiny\.py:model', which it does not hold"):
+        verify_artifact(artifact)
+    assert verify_artifact(artifact, task=task_in(tmp_path))["ok"]
+    edit(artifact, lambda d: d.update(schema_version=3))
+    with pytest.raises(InputError, match="unknown key 'base_dir'"):
+        read_artifact(artifact)
+
+
+def test_it_is_the_same_wherever_it_is_made(home: Path, tmp_path: Path) -> None:
+    """Every file, to the byte, and all of the manifest but what was timed. `tiny.py` is named by its whole path in one
+    of the two tasks."""
+    folders = (tmp_path / "here", tmp_path / "some" / "where" / "else")
+    manifests = []
+    for folder in folders:
+        shutil.copytree(home, folder, ignore=shutil.ignore_patterns("plain", "coded", "other", "last", "store", ".*"))
+        task = task_in(folder)
+        if folder is folders[0]:
+            task = task.with_overrides([f'data.factory="{folder}/tiny.py:data"'])
+        for format in ("paredown", "pt2"):
+            apply_config({"schema_version": 2, "layers": LAYERS}, task, folder / format, format=format)
+            data = json.loads((folder / format / "manifest.json").read_text())
+            del data["machine"]
+            data["claims"] = {name: m for name, m in data["claims"].items() if m["split"] == "report"}
+            manifests.append(data)
+    here, there = manifests[:2], manifests[2:]
+    assert here == there
+    assert {"accuracy", "runtime_apart"} <= set(here[0]["claims"])
+    assert here[0]["files"].keys() == {"config.json", "model.safetensors"}
+    assert not [m for m in manifests if str(tmp_path) in json.dumps(m)]
+
+
+def test_the_folder_of_a_run_is_a_task(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text(json.dumps({"task": task_in(home).to_dict(), "base_dir": str(home)}))
+    assert verify_artifact(home / "plain", task=tmp_path)["ok"]
+    with pytest.raises(InputError, match="no run at"):
+        verify_artifact(home / "plain", task=home / "plain")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (lambda d: d.update(schema_version=3), InputError, "An artifact of a later version needs a later paredown"),
+        (lambda d: d.update(schema_version=4), InputError, "An artifact of a later version needs a later paredown"),
         (lambda d: d.update(schema_version=True), InputError, "schema version True"),
         (lambda d: d.update(files=[]), IntegrityError, "files must be a dict"),
         (lambda d: d["files"].update({"config.json": 3}), IntegrityError, "must say bytes and sha256"),
@@ -325,7 +433,7 @@ class TestAgreement:
     ) -> None:
         expected = Workshop.expected
         monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
-        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        task = task_in(home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
             apply_config(config, task, tmp_path / "out")
@@ -335,14 +443,14 @@ class TestAgreement:
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its config says weights alone, and its file holds others; quality need not show it."""
-        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        task = task_in(home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         apply_config(config, task, home / "last")
-        (check,) = [c for c in verify_artifact(home / "last")["checks"] if c["name"] == "agreement"]
+        (check,) = [c for c in verify_artifact(home / "last", task=task)["checks"] if c["name"] == "agreement"]
         assert check["ok"]
         expected = Workshop.expected
         monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
-        found = verify_artifact(home / "last")
+        found = verify_artifact(home / "last", task=task)
         assert [c["name"] for c in found["checks"] if not c["ok"]] == ["agreement"]
         assert not found["ok"]
 
@@ -350,7 +458,7 @@ class TestAgreement:
         """Integers are an excuse, and it is given: how sure PyTorch is of itself, and by whose kernels it ran."""
         expected = Workshop.expected
         monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model).flip(-1))
-        task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+        task = task_in(home)
         apply_config({"schema_version": 2, "layers": LAYERS}, task, tmp_path / "out")
         said = read_artifact(tmp_path / "out").agreement
         assert "(missed: 99.9 % is expected of integers); where it differs the expected answer led by" in said
@@ -358,7 +466,7 @@ class TestAgreement:
 
 
 def test_entropy_coding_is_for_our_own_format(home: Path, tmp_path: Path) -> None:
-    task = Task.from_dict(dict(read_artifact(home / "plain").task), base_dir=home)
+    task = task_in(home)
     with pytest.raises(InputError, match="'pt2' is its runtime's own"):
         apply_config({"schema_version": 2, "layers": {}}, task, tmp_path / "out", format="pt2", entropy=True)
     assert not (tmp_path / "out").exists()

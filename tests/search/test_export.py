@@ -37,7 +37,7 @@ def test_a_fresh_process_verifies_it_as_a_whole_program(given: Given, tmp_path: 
     assert all(point.verified for point in front.points), [point.note for point in front.points]
     assert read_artifact(front.run / "verified" / front.points[1].id).format == "pt2"
     copied = front.export(front.points[1], format="pt2", out=tmp_path / "pt2")
-    assert verify_artifact(copied, model=model)["ok"]
+    assert verify_artifact(copied, task=task, model=model)["ok"]
     made = front.export(front.points[1], format="onnx", out=tmp_path / "onnx", model=model)
     assert read_artifact(made).runtime == "onnxruntime"
     out = apply_config(front.points[1].config, task, tmp_path / "applied", model=model)
@@ -45,8 +45,8 @@ def test_a_fresh_process_verifies_it_as_a_whole_program(given: Given, tmp_path: 
 
 
 def test_without_the_original_it_is_checked_as_far_as_it_goes(given: Given) -> None:
-    front, _, _ = given
-    found = verify_artifact(front.run / "verified" / front.points[1].id)
+    front, task, _ = given
+    found = verify_artifact(front.run / "verified" / front.points[1].id, task=task)
     assert found["ok"]
     assert found["measured"]["accuracy"]["value"] == front.points[1].metrics["accuracy"].value
     assert "divergence" not in found["measured"]

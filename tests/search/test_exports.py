@@ -17,7 +17,8 @@ W4 = {"schema_version": 1, "layers": {fqn: {"weight_bits": 4} for fqn in ("first
 
 
 def test_what_is_loaded_here_is_measured_but_for_the_time(tiny_task: Callable[..., Task], tmp_path: Path) -> None:
-    out = apply_config(W4, tiny_task(), tmp_path / "out", format="compressed-tensors")
+    task = tiny_task()
+    out = apply_config(W4, task, tmp_path / "out", format="compressed-tensors")
     artifact = read_artifact(out)
     assert (artifact.format, artifact.runtime, artifact.main) == (
         "compressed-tensors",
@@ -27,7 +28,7 @@ def test_what_is_loaded_here_is_measured_but_for_the_time(tiny_task: Callable[..
     assert artifact.claims["accuracy"].source == "measured"
     assert artifact.claims["latency_ms"].source == "modelled"
     assert "speedup" not in artifact.claims
-    checked = verify_artifact(out)
+    checked = verify_artifact(out, task=task)
     assert checked["ok"]
     assert "latency_ms" not in checked["measured"]
 
@@ -44,3 +45,12 @@ def test_bare_weights_of_a_model_from_python_are_refused(tiny_task: Callable[...
     with pytest.raises(InputError, match="'compressed-tensors' holds weights only"):
         apply_config(W4, tiny_task(), tmp_path / "out", format="compressed-tensors", model=nn.Linear(16, 10))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "tensorrt-onnx", "compressed-tensors"])
+def test_scales_of_several_rows_leave_as_dense_weights(
+    tiny_task: Callable[..., Task], tmp_path: Path, format: str
+) -> None:
+    config = {"schema_version": 2, "layers": {"second": {"weight_bits": 4, "group_size": "8x8"}}}
+    out = apply_config(config, tiny_task(), tmp_path / "out", format=format)
+    assert read_artifact(out).agreement.startswith("outputs within")

@@ -48,7 +48,7 @@ for name, data, metric in (("bert", "classes", "accuracy"), ("llama", "lm", "per
     layers = {fqn: spec for fqn, spec in config["layers"].items() if "embed" not in fqn and fqn != "lm_head"}
     for format in ("onnx", "compressed-tensors"):
         out = paredown.apply_config({**config, "layers": layers}, task, folder / f"{name}-{format}", format=format)
-        verified = paredown.verify_artifact(out)
+        verified = paredown.verify_artifact(out, task=task)
         print("CHECK", name, format, verified["ok"], sorted(verified["measured"]))
 """
 

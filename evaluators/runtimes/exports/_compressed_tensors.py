@@ -149,6 +149,8 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
         return "it has no factorized weights"
     if spec.weight_format not in ("int", "int_asym"):
         return f"it has no {spec.weight_format!r} weights"
+    if spec.block[0] > 1:
+        return f"its groups lie in a row, and {spec.group_size} has several"
     if isinstance(spec.group_size, int) and spec.group_size and module.in_features % spec.group_size:
         return f"its groups divide the row, and {spec.group_size} does not divide {module.in_features}"
     return None

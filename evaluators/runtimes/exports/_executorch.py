@@ -37,7 +37,8 @@ def export_executorch(
 ) -> Path:
     """Writes `out/model.pte` and the notes; see `Runtime.export`. Raises `MissingExtra` where executorch is missing,
     with the command that gets it, `ExportError` with its own words where it cannot lower the model."""
-    require("exporting to ExecuTorch", "executorch", "executorch")
+    # a folder of that name on the path would do for the first, so one of its own modules is looked for too
+    require("exporting to ExecuTorch", "executorch", "executorch", "executorch.exir")
     from .._lowering import fake_quantize, lower, prepare
     from .._program import export_program, first_line
 

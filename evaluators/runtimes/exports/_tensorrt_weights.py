@@ -40,7 +40,7 @@ class AloneWeight:
     @classmethod
     def of(cls, fqn: str, spec: LayerSpec, variant: Variant, *, has_input_quantizer: bool) -> AloneWeight | None:
         """None where the weight has no such form: not a linear layer, codes with zero points or tables, low rank, a
-        short last group, or groups of more than 4 bits (TensorRT's INT8 has no blocks)."""
+        short last group, blocks of several rows, or groups of more than 4 bits (TensorRT's INT8 has no blocks)."""
         shape = tuple(variant.effective.shape)
         if spec.rank < 1.0 or spec.weight_bits == 32:
             return None
@@ -49,7 +49,8 @@ class AloneWeight:
         if has_input_quantizer or spec.weight_format != "int" or len(shape) != 2:
             return None
         even = variant.even_codes()
-        assert even is not None
+        if even is None:
+            return None
         codes, scales = even.signed()[0], even.scale
         block = int(spec.group_size) if scales.shape[1] > 1 else None
         is_int4 = spec.weight_bits <= 4

@@ -103,6 +103,8 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec) -> str | None:
         return f"no config has {what}" + (" with activations in integers" if not spec.changes_weight else "")
     if spec.group_size == "tensor":
         return "integer weights have a scale for each output channel or group, not one for the tensor"
+    if spec.block[0] > 1:
+        return f"its groups lie in a row, and {spec.group_size} has several"
     if isinstance(spec.group_size, int) and spec.group_size and module.in_features % spec.group_size:
         return f"its groups divide the row, and {spec.group_size} does not divide {module.in_features}"
     if not spec.changes_activation:

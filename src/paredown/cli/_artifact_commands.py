@@ -35,7 +35,7 @@ def export(
 
     path = export_point(run, point, format, out, entropy=entropy)
     _show_path(path, {"point": point, "format": format}, as_json)
-    _say_what_next(path, format)
+    _say_what_next(path, format, run)
 
 
 def apply(
@@ -57,7 +57,7 @@ def apply(
 
     path = apply_config(config, task, out, format=format)
     _show_path(path, {}, as_json)
-    _say_what_next(path, format)
+    _say_what_next(path, format, task)
 
 
 def verify(
@@ -67,7 +67,9 @@ def verify(
     task: Annotated[
         Path | None,
         typer.Option(
-            metavar="TASK.toml", help="Default: the task that the artifact was made from.", show_default=False
+            metavar="TASK.toml|RUN",
+            help="The task, or a run of it. Default: the artifact's own, if its code comes with paredown.",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -97,8 +99,8 @@ def _agreement(path: Path) -> str:
     return read_artifact(path).agreement
 
 
-def _say_what_next(path: Path, format: str | None) -> None:
-    """What the format could not express, and how far it was checked."""
+def _say_what_next(path: Path, format: str | None, task: Path) -> None:
+    """What the format could not express, how far it was checked, and how to do that again."""
     if format == "config":
         return
     from ..evaluators.runtimes.exports import EXPORTS, read_notes
@@ -113,7 +115,7 @@ def _say_what_next(path: Path, format: str | None) -> None:
         console.say(agreement)
     if export is not None:
         console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")
-    console.say(f"check it: paredown verify {path}")
+    console.say(f"check it: paredown verify {path} --task {task}")
 
 
 def diff(

@@ -172,10 +172,14 @@ def test_zeros_are_believed_where_they_were_faster_and_not_otherwise() -> None:
     assert not some.lower("linear", sparsity=0.5, channels=(512, 512)).sparse
 
 
-def test_a_form_that_no_export_writes_is_told_and_not_promised() -> None:
-    profile = made(layer("linear", 64, "w4", 2.0), layer("linear", 512, "w4", 3.0))
-    assert profile.lower("linear", weight_bits=4, group_size=32, channels=(512, 512)).weight_bits == 32
-    assert any("not exported as such: w4 (2.00 to 3.00 times as fast)" in rule.note for rule in profile.lowering)
+def test_weight_only_integers_run_where_the_exporters_write_them() -> None:
+    profile = made(layer("linear", 64, "w4", 2.0), layer("linear", 512, "w4", 0.5))
+    lower = profile.lower
+    assert lower("linear", weight_bits=4, group_size=32, channels=(512, 512), n_weights=512**2).weight_bits == 4
+    assert lower("linear", weight_bits=4, group_size=32, channels=(64, 64), n_weights=64**2).weight_bits == 32
+    assert any(
+        "exported by the shipped rules: w4 (0.50 to 2.00 times as fast)" in rule.note for rule in profile.lowering
+    )
 
 
 def test_kinds_that_were_not_measured_keep_their_rules() -> None:

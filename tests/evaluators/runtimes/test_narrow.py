@@ -15,6 +15,7 @@ from paredown.compressors import Anatomy, CompressedModel, LayerSpec, compress, 
 from paredown.evaluators.runtimes import OnnxRuntime, OpenVinoRuntime
 from paredown.evaluators.runtimes._narrow import NarrowRule
 from paredown.evaluators.runtimes._openvino import OpenVinoSession
+from paredown.hardware_profiles import Blocks
 from paredown.testing import AWKWARD
 
 SPECS = [
@@ -106,8 +107,11 @@ def test_tied_weights_keep_the_embedding(tmp_path: Path) -> None:
 def test_what_is_no_even_grid_is_left_dense() -> None:
     weight = torch.randn(8, 32)
     anatomy = Anatomy.trace(nn.Linear(32, 8), torch.randn(1, 32))
-    rule = NarrowRule(bits=(4,))
-    for spec in (LayerSpec(weight_bits=4, weight_format="nf4"), LayerSpec(weight_bits=5), LayerSpec(sparsity=0.5)):
+    rule = NarrowRule(bits=(4,), from_size=0, blocks=Blocks(columns=(16, 32)))
+    for spec in (
+        LayerSpec(weight_bits=4, weight_format="nf4"), LayerSpec(weight_bits=5), LayerSpec(sparsity=0.5),
+        LayerSpec(weight_bits=4, group_size="4x16"),
+    ):  # fmt: skip
         assert rule.of(compress(weight, spec, anatomy[""])) is None
     found = rule.of(compress(weight, LayerSpec(weight_bits=4), anatomy[""]))
     assert found is not None

@@ -257,6 +257,11 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
             "prepare.scaling: channels are not scaled in a model that is to lose some of them yet; leave scaling out, "
             "or leave channels, heads, neurons, … out of [space]"
         )
+    if task.repair.block_reconstruction:
+        raise TaskError(
+            "repair.block_reconstruction: a block with fewer channels has no output of the original's to be held "
+            "against; leave it out, or leave channels, heads, neurons, … out of [space]"
+        )
     memory = [name for name in costs if name in ("peak_activation_bytes", "memory_bytes")]
     if memory:
         raise TaskError(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._layers import weight_at
     from ._links import Link, find_links
     from ._moments import LayerMoments, Moments
+    from ._reconstruction import Reconstruction, reconstruct
     from ._registry import (
         is_method,
         methods,
@@ -73,6 +74,8 @@ _LAZY = {
     "collect_gradients": "._gradients",
     "LayerMoments": "._moments",
     "Moments": "._moments",
+    "Reconstruction": "._reconstruction",
+    "reconstruct": "._reconstruction",
     "is_method": "._registry",
     "methods": "._registry",
     "register_activation_method": "._registry",
@@ -120,6 +123,7 @@ __all__ = [
     "Link",
     "Moments",
     "Pattern",
+    "Reconstruction",
     "Repairs",
     "Rounding",
     "Variant",
@@ -145,6 +149,7 @@ __all__ = [
     "needs_gradients",
     "needs_moments",
     "preserved",
+    "reconstruct",
     "register_activation_method",
     "register_rank_method",
     "register_sparsity_method",

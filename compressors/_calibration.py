@@ -23,7 +23,7 @@ from ._moments import MomentCollector, Moments
 from ._registry import ACTIVATION
 from ._spec import LayerSpec
 from .quantization import ActivationQuantizer, DynamicQuantizer, OutputQuantizer
-from .quantization._activation import affine_qparams, symmetric_qparams
+from .quantization._activation import StraightThrough, affine_qparams, symmetric_qparams
 
 SCHEMA_VERSION = 2
 _SAMPLE = 32768
@@ -160,21 +160,27 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     )  # fmt: skip
 
 
-def install(model: nn.Module, roundings: Iterable[Rounding]) -> list[RemovableHandle]:
-    """Hooks on `model` that round so; the same rounding at the same place is done once."""
+def install(
+    model: nn.Module, roundings: Iterable[Rounding], *, straight_through: bool = False
+) -> list[RemovableHandle]:
+    """Hooks on `model` that round so; the same rounding at the same place is done once.
+
+    straight_through  while gradients are taken, that of what is rounded passes as if it were not, inside its range
+    """
     handles: list[RemovableHandle] = []
+    wrap: Any = StraightThrough if straight_through else lambda quantizer: quantizer
     done = set()
     for rounding in roundings:
         before = (rounding.input_at, rounding.input, rounding.bits)
         if rounding.input is None:
             module = module_at(model, rounding.input_at)
-            handles.append(module.register_forward_pre_hook(DynamicQuantizer(rounding.bits), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(wrap(DynamicQuantizer(rounding.bits)), with_kwargs=True))
         elif before not in done:
             done.add(before)
-            quantizer = ActivationQuantizer(*rounding.input, rounding.bits)
+            quantizer = wrap(ActivationQuantizer(*rounding.input, rounding.bits))
             handles.append(module_at(model, rounding.input_at).register_forward_pre_hook(quantizer, with_kwargs=True))
         if rounding.output is not None:
-            after = OutputQuantizer(*rounding.output, rounding.bits)
+            after = wrap(OutputQuantizer(*rounding.output, rounding.bits))
             handles.append(module_at(model, rounding.output_at).register_forward_hook(after))
     return handles
 

@@ -12,6 +12,7 @@ from . import _registry
 from ._anatomy import LayerInfo
 from ._gradients import LayerGradients
 from ._moments import LARGEST, LayerMoments
+from ._names import sees_inputs
 from ._pattern import Pattern
 from ._spec import FLOAT_BITS, LayerSpec
 from ._variant import Variant, decode, part_kernel, part_shapes, part_spec
@@ -53,7 +54,7 @@ def _sealed_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
         return f"activation_bits must be 32: {inside}, whose steps are one operator and leave no place for a quantizer"
     if spec.rank < 1.0:
         return f"low rank is for linear layers and convolutions; {inside}, which multiplies by it whole"
-    if needs_moments(spec):
+    if needs_moments(spec) and not sees_inputs(layer.fqn):
         by, plain = _who_needs_moments(spec)
         return f"{by!r} looks at the layer's inputs, and {inside}, where they are not seen; {plain!r} does without"
     return None

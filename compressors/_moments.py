@@ -2,7 +2,9 @@
 
 For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
 all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
-convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity.
+convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity. Of an LSTM
+or GRU the first layer's weight_ih has one, and of an `nn.MultiheadAttention` the projections of queries, keys and
+values (together: that of all three); what the other weights inside meet is not seen from outside.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from torch.nn import functional
 from ..errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._forward import module_at
+from ._layers import runs_in
+from ._names import sees_inputs
+from ._sealed import met
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 LARGEST = 2**27
 """Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
@@ -82,6 +87,10 @@ class MomentCollector:
             for layer in anatomy.layers
             if layer.kind != "embedding" and not layer.is_transposed and not layer.is_sealed
         }
+        self._around: dict[nn.Module, list[LayerInfo]] = {}
+        for layer in anatomy.layers:
+            if layer.is_sealed and sees_inputs(layer.fqn):
+                self._around.setdefault(runs_in(model, layer), []).append(layer)
         self._squared = {
             layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
         }
@@ -95,7 +104,18 @@ class MomentCollector:
         with ExitStack() as stack:
             for layer, module in self._modules.values():
                 stack.enter_context(self._watch(layer, module))
+            for module, layers in self._around.items():
+                handle = module.register_forward_pre_hook(self._see_inside(layers), with_kwargs=True)
+                stack.callback(handle.remove)
             yield
+
+    def _see_inside(self, layers: Sequence[LayerInfo]) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            for layer, x in met(module, layers, args, kwargs):
+                if x.is_floating_point() and x.numel() > 0:
+                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+
+        return before
 
     @contextmanager
     def _watch(self, layer: LayerInfo, module: nn.Module) -> Iterator[None]:

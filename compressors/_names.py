@@ -16,6 +16,13 @@ def is_inner(fqn: str) -> bool:
     return bool(GATES.fullmatch(leaf) or PROJECTIONS.fullmatch(leaf))
 
 
+def sees_inputs(fqn: str) -> bool:
+    """Whether what an inner weight is multiplied with enters the module from outside: the first layer's weight_ih, and
+    the projections of queries, keys and values. Hidden states and what an attention gives to its out_proj do not."""
+    leaf = fqn.rpartition(".")[2]
+    return bool(re.fullmatch(r"weight_ih_l0(_reverse)?", leaf) or PROJECTIONS.fullmatch(leaf))
+
+
 def weight_name(fqn: str) -> str:
     """The name in the state_dict of a layer's weight."""
     if is_inner(fqn):

@@ -51,7 +51,9 @@ class CompressedModel:
         return self._parameter(fqn).detach()
 
     @contextmanager
-    def apply(self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]) -> Iterator[nn.Module]:
+    def apply(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], *, straight_through: bool = False
+    ) -> Iterator[nn.Module]:
         """Inside the block, the model behaves as compressed by `assignment`; afterwards it is as before.
 
         `variants` gives a variant for each layer whose weight is changed; a layer that is not in `assignment` is left
@@ -59,6 +61,8 @@ class CompressedModel:
         that quantize the inputs are there only for layers with `changes_activation`. Train mode and grad mode are not
         touched. Raises `ConfigError` if a name is unknown, a variant is missing or does not fit, layers that share a
         tensor get different treatments, or a calibration is needed and missing.
+
+        straight_through  as in `install`
         """
         if self._applied:
             raise InputError("an assignment is applied to this model already; leave its block first")
@@ -72,7 +76,7 @@ class CompressedModel:
         try:
             for parameter, effective in swaps:
                 parameter.data = effective.to(device=parameter.device, dtype=parameter.dtype)
-            handles = install(self.model, roundings)
+            handles = install(self.model, roundings, straight_through=straight_through)
             yield self.model
         finally:
             for handle in handles:

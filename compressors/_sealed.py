@@ -50,6 +50,30 @@ def products(
             yield layer, _product(layer, [x], layer.n_weights, batch_first)
 
 
+def met(
+    module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[LayerInfo, Tensor]]:
+    """What each of the layers, all with `sees_inputs`, is multiplied with in a call with these arguments: (…, columns).
+
+    Of one projection for queries, keys and values the three in turn; of a sequence that is padded, what the module is
+    given.
+    """
+    if isinstance(module, nn.RNNBase):
+        x = args[0] if args else kwargs.get("input")
+        x = x.data if isinstance(x, PackedSequence) else x
+        if isinstance(x, Tensor):
+            yield from ((layer, x) for layer in layers)
+        return
+    given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
+    for layer in layers:
+        leaf = layer.fqn.rpartition(".")[2]
+        names = {"q_proj_weight": ["query"], "k_proj_weight": ["key"], "v_proj_weight": ["value"]}
+        for name in names.get(leaf, ["query", "key", "value"]):
+            x = given.get(name)
+            if isinstance(x, Tensor):
+                yield layer, x
+
+
 def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:
     """each: weights that one position of one input meets."""
     shape = tuple(inputs[0].shape[:-1])

@@ -21,7 +21,16 @@ from ._structure import is_structural, layers_of, structure_of, without_structur
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..compressors import Anatomy, Calibration, LayerGradients, LayerMoments, LayerSpec, Repairs, Variant
+    from ..compressors import (
+        Anatomy,
+        Calibration,
+        CompressedModel,
+        LayerGradients,
+        LayerMoments,
+        LayerSpec,
+        Repairs,
+        Variant,
+    )
     from ..evaluators import Measurement, Metric, ReferenceOutputs, Scores, SequentialTest, Split
     from ._cutter import Cutter
     from ._plugins import Plugins
@@ -186,9 +195,18 @@ class Worker:
         is exported from it is what a trial sees, with batch norms that follow also where they do for finalists only."""
         from ..compressors import installed
 
-        norms = self.bench.repair.batch_norm in ("finalists", "trials")
-        with installed(self.bench.model, self._repaired(assignment, self.variants(assignment), norms=norms)):
+        with installed(self.bench.model, self.repaired_values(assignment)):
             yield
+
+    def repaired_values(self, assignment: Mapping[str, LayerSpec]) -> Mapping[str, Tensor]:
+        """What `repaired` installs."""
+        norms = self.bench.repair.batch_norm in ("finalists", "trials")
+        return self._repaired(assignment, self.variants(assignment), norms=norms)
+
+    @property
+    def resident(self) -> CompressedModel:
+        resident: CompressedModel = self._resident
+        return resident
 
     @property
     def repairs(self) -> Repairs:

@@ -274,6 +274,11 @@ def refuse_with_structure(task: Task, costs: Iterable[str]) -> None:
             "hardware.latency: a table of measured latencies knows the layers as they are, not with fewer channels; "
             'set latency = "modelled", or leave channels, heads, neurons, … out of [space]'
         )
+    if task.repair.block_reconstruction:
+        raise TaskError(
+            "repair.block_reconstruction: a block with fewer channels has no output of the original's to be held "
+            "against; leave it out, or leave channels, heads, neurons, … out of [space]"
+        )
     memory = [name for name in costs if name in ("peak_activation_bytes", "memory_bytes")]
     if memory:
         raise TaskError(

@@ -362,7 +362,14 @@ class RepairSection(Section):
         "or of every trial too (a pass over `samples` each); default trials where [space] removes channels or blocks, "
         "else off",
     )
-    samples: Integer = Field(default=256, ge=2, description="calibration samples for batch_norm, at most")
+    block_reconstruction: Flag = Field(
+        default=False,
+        description="whether the codes of each block's weights go up or down so that its output is the original's "
+        "(BRECQ): of what is exported alone, minutes for each point",
+    )
+    samples: Integer = Field(
+        default=256, ge=2, description="calibration samples for batch_norm and block_reconstruction, at most"
+    )
 
 
 class ObjectivesSection(Section):

@@ -99,7 +99,10 @@ def _export_all(sitting: Sitting, shop: Workshop, trials: Sequence[Completed]) -
         )
         sitting.stop_if_asked()
         try:
-            mains.append((trial, shop.export(sitting.assignment(trial), format, _folder(sitting, trial.number))))
+            assignment = sitting.assignment(trial)
+            mains.append((trial, shop.export(assignment, format, _folder(sitting, trial.number))))
+            for line in shop.remarks(assignment):
+                sitting.recorder.note(f"t{trial.number}: {line}")
         except Exception as exception:  # whatever an exporter raises is this point's reason
             sitting.recorder.append(_record(trial, {}, (), f"export failed: {reason(exception)}"))
     return mains

@@ -16,6 +16,7 @@ from ..evaluators.runtimes import STRUCTURE_FILE
 from ._agreement import Agreed, Agreement
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
+from ._blocks import BlockRepair
 from ._config import config_of
 from ._devices import MEMORY
 from ._fresh import Loaded, Watch, measure_fresh
@@ -44,6 +45,7 @@ class Workshop:
 
         self.prepared = prepared
         self.worker = Worker(prepared.bench)
+        self.blocks = BlockRepair(prepared, self.worker) if prepared.bench.repair.block_reconstruction else None
         self.reference = ReferenceOutputs.compute(prepared.bench.model, prepared.report, prepared.bench.batch_size)
 
     @cached_property
@@ -108,14 +110,26 @@ class Workshop:
         self, assignment: Mapping[str, LayerSpec]
     ) -> Iterator[tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]]:
         """`left`, and inside its numbers are made good."""
+        from ..compressors import installed
+
         left = self.left(assignment)
         if structure_of(assignment):
             norms = self.prepared.bench.repair.batch_norm in ("finalists", "trials")
             with self.worker.cutter.repaired(assignment, norms=norms):
                 yield left
             return
-        with self.worker.repaired(left[1]):
+        model, plain, variants, anatomy = left
+        if self.blocks is not None:
+            variants, values = self.blocks.made_good(plain, variants)
+            with installed(model, values):
+                yield model, plain, variants, anatomy
+            return
+        with self.worker.repaired(plain):
             yield left
+
+    def remarks(self, assignment: Mapping[str, LayerSpec]) -> list[str]:
+        """What the repairs of an assignment that was exported are worth saying."""
+        return [] if self.blocks is None else self.blocks.remarks(layers_of(assignment))
 
     def measure(
         self,

@@ -147,4 +147,36 @@ class DynamicQuantizer:
         return args, kwargs
 
 
+class StraightThrough:
+    """A quantizer of these as a hook whose gradient is that of clipping alone (Bengio et al. 2013): of a rounding it
+    would be zero. Where no gradients are taken it is the quantizer, bit for bit."""
+
+    def __init__(self, quantizer: ActivationQuantizer | OutputQuantizer | DynamicQuantizer) -> None:
+        self.quantizer = quantizer
+
+    def __call__(self, module: nn.Module, args: Any, rest: Any) -> Any:
+        quantizer = self.quantizer
+        with torch.no_grad():
+            found: Any = quantizer(module, args, rest)
+        if not torch.is_grad_enabled():
+            return found
+        if isinstance(quantizer, OutputQuantizer):
+            return self._passed(rest, found)
+        new_args, new_kwargs = found
+        if args:
+            return (self._passed(args[0], new_args[0]), *new_args[1:]), new_kwargs
+        if "input" in rest:
+            return new_args, {**new_kwargs, "input": self._passed(rest["input"], new_kwargs["input"])}
+        return found
+
+    def _passed(self, x: Any, rounded: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.requires_grad or not x.is_floating_point():
+            return rounded
+        quantizer = self.quantizer
+        if not isinstance(quantizer, DynamicQuantizer):
+            low = -quantizer.zero_point * quantizer.scale
+            x = x.clamp(min=low, max=low + (2**quantizer.bits - 1) * quantizer.scale)
+        return x + (rounded - x).detach()
+
+
 ACTIVATION.register("affine", mse_range)

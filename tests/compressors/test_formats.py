@@ -120,12 +120,13 @@ class TestGrid:
         scale = asked.rounder(found.params).scale
         assert bool(((decoded(found) - matrix).abs() <= scale * 0.5001)[inside].all())
 
-    @pytest.mark.parametrize("name", ["int", "int_asym", "nf4", "pow2", "palette", "fp8_e4m3"])
-    def test_a_group_as_long_as_the_row_is_the_row(self, name):
-        bits = 8 if name.startswith("fp8") else 4
-        matrix = normal(5, 24)
+    @settings(max_examples=40)
+    @given(st.sampled_from(GRIDS), st.integers(1, 6), st.integers(8, 40), st.integers(0, 999))
+    def test_a_group_as_long_as_the_row_is_the_row(self, stored, rows, columns, seed):
+        matrix = normal(rows, columns, seed=seed)
         by_row, by_group = (
-            fit_nearest(problem(matrix, weight_format=name, weight_bits=bits, group_size=g)) for g in (0, 24)
+            fit_nearest(problem(matrix, weight_format=stored[0], weight_bits=stored[1], group_size=g))
+            for g in (0, columns)
         )
         assert torch.equal(by_row.codes, by_group.codes)
         assert torch.equal(by_row.params.scale, by_group.params.scale)

@@ -21,12 +21,13 @@ from paredown.compressors import (
     forward,
     layer_bytes,
     load_model,
+    needs_moments,
     preserved,
     save_model,
     weight_at,
 )
 from paredown.compressors._layers import kind_at
-from paredown.compressors._names import is_inner, weight_name
+from paredown.compressors._names import is_inner, sees_inputs, weight_name
 from paredown.compressors.storage._layout import Layout
 from paredown.errors import InputError, SpecError
 from paredown.testing import AWKWARD
@@ -176,11 +177,11 @@ def test_the_fused_encoder_stands_aside_for_quantized_inputs():
         (LayerSpec(sparsity=0.5, sparsity_method="sparsegpt"), "'sparsegpt' looks at"),
     ],
 )
-@pytest.mark.parametrize("name", ["recurrent", "multihead"])
-def test_what_needs_the_inputs_is_refused_by_layer_and_field(name, spec, said):
+@pytest.mark.parametrize("name", ["recurrent", "multihead", "cross_attention"])
+def test_what_needs_unseen_inputs_is_refused_by_layer_and_field(name, spec, said):
     model, inputs = AWKWARD[name]()
     for layer in Anatomy.trace(model, inputs).layers:
-        if not layer.is_sealed:
+        if not layer.is_sealed or (needs_moments(spec) and sees_inputs(layer.fqn)):
             continue
         reason = applicable(spec, layer)
         assert reason is not None
@@ -192,13 +193,89 @@ def test_what_needs_the_inputs_is_refused_by_layer_and_field(name, spec, said):
                     compress(weight_at(model, layer.fqn), plain, layer)
 
 
-def test_nothing_is_calibrated_or_repaired_inside():
+class Products(nn.Module):
+    """An LSTM in both directions over an attention whose queries, keys and values are three tensors."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.lstm = nn.LSTM(8, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, query, key, value):
+        return self.lstm(self.attention(query, key, value=value, need_weights=False)[0])[0]
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_moments_of_what_enters_are_those_of_the_inputs_themselves():
+    model = Products().eval()
+    inputs = tuple(normal(3, 5, 8, seed=seed) * (1 + seed) for seed in range(3))
+    anatomy = Anatomy.trace(model, inputs)
+    moments = calibrate(model, [inputs, inputs], anatomy, moments=True).moments
+    assert set(moments.names) == {"attention.in_proj_weight", "lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse"}
+    x = torch.cat(inputs).reshape(-1, 8)
+    assert torch.allclose(moments.get("attention.in_proj_weight").second[0], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(moments.mean("attention.in_proj_weight")[0], x.mean(0), atol=1e-5)
+    with preserved(model):
+        x = model.attention(*inputs)[0].reshape(-1, 8)
+    for end in ("", "_reverse"):
+        assert torch.allclose(moments.get(f"lstm.weight_ih_l0{end}").second[0], x.T @ x / len(x), rtol=1e-4, atol=1e-6)
+
+
+def test_a_packed_sequence_counts_its_steps_alone_in_the_moments():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(5, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 2]), batch_first=True))[1][0]
+
+    model, x = Packed().eval(), normal(2, 4, 5)
+    moments = calibrate(model, [x], Anatomy.trace(model, x), moments=True).moments
+    seen = torch.cat([x[0], x[1, :2]])
+    assert torch.allclose(moments.get("gru.weight_ih_l0").second[0], seen.T @ seen / 6, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(LayerSpec(weight_bits=3, weight_method=method) for method in ("gptq", "awq", "descent", "adaround")),
+        LayerSpec(weight_bits=3, weight_format="adaptive", weight_method="gptq"),
+        *(LayerSpec(sparsity=0.5, sparsity_method=method) for method in ("wanda", "sparsegpt")),
+    ],
+    ids=LayerSpec.label,
+)
+@pytest.mark.parametrize("fqn", ["attention.in_proj_weight", "lstm.weight_ih_l0_reverse"])
+def test_methods_that_look_at_inputs_lower_the_error_of_what_is_multiplied(spec, fqn):
+    """Against the method of the same kind that looks at the weights alone, on inputs that are far from independent."""
+    model, sizes = Products().eval(), torch.tensor([4.0, 0.2, 1.0, 0.1, 3.0, 0.5, 0.1, 1.0])
+    x = sizes * (normal(40, 5, 8) + normal(40, 5, 1, seed=1))
+    anatomy = Anatomy.trace(model, (x, x, x))
+    model.attention.register_forward_hook(lambda module, args, output: (args[0], None))  # the LSTM sees x too
+    moments = calibrate(model, [(x, x, x)], anatomy, moments=True).moments.get(fqn)
+    weight, hessian = weight_at(model, fqn).detach(), moments.second[0].double()
+    plain = LayerSpec(weight_bits=3) if spec.weight_bits == 3 else LayerSpec(sparsity=0.5)
+    assert applicable(spec, anatomy[fqn]) is None
+    errors = []
+    for each in (plain, spec):
+        apart = (compress(weight, each, anatomy[fqn], moments=moments).effective - weight).double()
+        errors.append(float(((apart @ hessian) * apart).sum()))
+    assert errors[1] < errors[0]
+
+
+def test_nothing_else_is_calibrated_or_repaired_inside():
     model, inputs = AWKWARD["recurrent"]()
     anatomy = Anatomy.trace(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, moments=True)
     assert set(calibration.ranges) == {"head"}
     assert calibration.moments is not None
-    assert set(calibration.moments.names) == {"head"}
+    inner = {"lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse", "gru.weight_ih_l0"}
+    assert set(calibration.moments.names) == {"head"} | inner
     repairs = Repairs(CompressedModel(model, anatomy), calibration.moments, [inputs])
     assert set(repairs.without_place) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
 

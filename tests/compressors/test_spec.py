@@ -81,6 +81,13 @@ def test_values_out_of_range_are_named(field, value, message):
         LayerSpec(**{field: value})
 
 
+@pytest.mark.parametrize(("name", "bits", "widths"), [("nf4", 3, "4 or 32"), ("palette", 8, "2, 3, 4, 5, 6 or 32")])
+def test_a_width_that_the_format_does_not_have_lists_those_that_it_has(name, bits, widths):
+    message = f"weight_bits of the format '{name}' must be {widths}, got {bits}; formats of {bits} bits are int, "
+    with pytest.raises(SpecError, match=message):
+        LayerSpec(weight_bits=bits, weight_format=name)
+
+
 def test_unknown_keys_and_wrong_types_are_named():
     with pytest.raises(SpecError, match=r"unknown key 'bits'.*known are weight_bits"):
         LayerSpec.from_dict({"bits": 4})

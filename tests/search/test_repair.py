@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import layer_bytes, load_model, model_digest
-from paredown.search import Task, open_run, search
+from paredown.compressors import layer_bytes, load_model, model_digest, reconstruct
+from paredown.errors import TaskError
+from paredown.search import Task, apply_config, open_run, search
 from paredown.search._bench import Worker
 from paredown.search._prepare import prepare
 from paredown.search._space import Candidate
@@ -39,12 +42,33 @@ def data() -> tuple[Tensor, Tensor]:
         return x, Net().eval()(x).argmax(1)
 
 
-def task(scaling: str = "off", **repair: object) -> Task:
+class Sharp(Net):
+    """Sure of its answers, so that the divergence says something."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 20.0 * super().forward(x)
+
+
+def sharp() -> nn.Module:
+    return Sharp()
+
+
+ROUNDED = {"weight_bits": [2], "activation_bits": [8], "weight_method": ["minmax"]}
+FEW = {"weight_bits": [3, 8], "activation_bits": [32]}
+
+
+def task(
+    scaling: str = "off",
+    space: Mapping[str, object] | None = None,
+    model: Any = factory,
+    calibration: int = 60,
+    **repair: object,
+) -> Task:
     return Task.from_dict(
         {
-            "model": {"factory": factory},
-            "data": {"factory": data, "calibration": 60, "search": 100, "report": 100},
-            "space": {"weight_bits": [2, 3, 8], "activation_bits": [32, 8]},
+            "model": {"factory": model},
+            "data": {"factory": data, "calibration": calibration, "search": 100, "report": min(100, 200 - calibration)},
+            "space": space or {"weight_bits": [2, 3, 8], "activation_bits": [32, 8]},
             "hardware": {"runtime": "torch", "latency_seconds": 0.02},
             "search": {"table_samples": 16},
             "budget": {"trials": 6},
@@ -126,3 +150,55 @@ def test_a_model_that_was_prepared_is_still_the_task_s_own(scaling: str, tmp_pat
     load_model(path, loaded)
     with torch.no_grad(), Worker(ready.bench).applied((0,) * len(ready.space)):
         assert torch.equal(ready.bench.model(ready.bench.split.inputs), loaded(ready.bench.split.inputs))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps."""
+    monkeypatch.setitem(reconstruct.__kwdefaults__, "steps", 60)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("quick")
+def test_blocks_are_reconstructed_in_what_is_exported_alone(tmp_path: Path) -> None:
+    """Trials see the codes that the store has; an export has others, the same each time, and says what came of it."""
+    asked = task(space=ROUNDED, model=sharp, calibration=150, block_reconstruction=True)
+    prepared = prepare(asked, store=tmp_path / "store")
+    assignment = prepared.space.assignment(Candidate(levels=(0,) * len(prepared.space)))
+    shop, before = Workshop(prepared), model_digest(prepared.bench.model)
+    path = shop.export(assignment, "paredown", tmp_path / "out")
+    assert model_digest(prepared.bench.model) == before
+    assert any("blocks are nearer to the original on samples held out" in line for line in shop.remarks(assignment))
+    assert len(list((tmp_path / "store" / "blocks").iterdir())) == 1
+    loaded, inputs = sharp().eval(), prepared.report.inputs
+    load_model(path, loaded)
+    with torch.no_grad(), shop.as_compressed(assignment) as (left, *_):
+        assert torch.equal(left(inputs), loaded(inputs))
+    with torch.no_grad(), shop.worker.applied((0,) * len(prepared.space)) as left:
+        assert not torch.equal(left(inputs), loaded(inputs))
+    assert shop.stored_bytes(assignment, tmp_path / "size") == path.stat().st_size
+    fresh = Workshop(prepare(asked, store=tmp_path / "other"))
+    again = fresh.export(assignment, "paredown", tmp_path / "again")
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_search_with_block_reconstruction_says_what_it_did(tmp_path: Path) -> None:
+    front = search(task(space=FEW, block_reconstruction=True, samples=30), out=tmp_path / "run", workers=0)
+    assert all(point.verified for point in front.points), [point.note for point in front.points]
+    assert any(": block reconstruction: " in note for note in open_run(tmp_path / "run").state.notes)
+    point = next(p for p in front.points if p.kind != "original")
+    same = task(space=FEW, block_reconstruction=True, samples=30)
+    folders = (
+        apply_config(point.config, same, tmp_path / "applied", format="paredown"),
+        tmp_path / "run" / "verified" / point.id,
+    )
+    files = [[file.read_bytes() for file in sorted(folder.glob("*.safetensors"))] for folder in folders]
+    assert files[0]
+    assert files[0] == files[1]
+
+
+def test_block_reconstruction_is_asked_for_by_yes_or_no(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"repair\.block_reconstruction"):
+        task(block_reconstruction="brecq")
+    with pytest.raises(TaskError, match=r"repair\.block_reconstruction: a block with fewer channels"):
+        prepare(task(space={"channels": [1.0, 0.5]}, block_reconstruction=True), store=tmp_path)

@@ -38,10 +38,12 @@ def export_executorch(
     """Writes `out/model.pte` and the notes; see `Runtime.export`. Raises `MissingExtra` where executorch is missing,
     with the command that gets it, `ExportError` with its own words where it cannot lower the model."""
     require("exporting to ExecuTorch", "executorch", "executorch")
-    from .._lowering import fake_quantize, lower, prepare
+    from .._lowering import fake_quantize, lower, prepare, refuse_products
     from .._program import export_program, first_line
 
-    ready = prepare(model, lower(assignment, variants, calibration), fake_quantize)
+    layers = lower(assignment, variants, calibration)
+    refuse_products(layers, "ExecuTorch")
+    ready = prepare(model, layers, fake_quantize)
     program = export_program(ready, example_inputs, free_batch=False)
     with quietly():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import-not-found,unused-ignore]

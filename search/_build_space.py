@@ -287,8 +287,8 @@ def _check_products(section: SpaceSection, anatomy: Anatomy) -> None:
     for where, table in tables:
         if "product" in (table.activation_scope or ()) and not any(layer.product for layer in anatomy.layers):
             raise TaskError(
-                f"{where}.activation_scope: 'product' fits no layer of this model: it is for linear layers whose output "
-                "goes straight into a product of attention that has no mask and no order in time, outside of "
+                f"{where}.activation_scope: 'product' fits no layer of this model: it is for linear layers whose "
+                "output goes straight into a product of attention that has no mask and no order in time, outside of "
                 "nn.MultiheadAttention; leave it out"
             )
 

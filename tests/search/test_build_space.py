@@ -68,7 +68,7 @@ def test_products_of_attention_are_offered_where_there_are_some() -> None:
     found = build_space(on, anatomy(linear, replace(linear, fqn="out", product="", product_in="")))
     assert labels(found, "q") == ["w8", "w8 a8", "w8 a8p"]
     assert labels(found, "out") == ["w8", "w8 a8"]
-    with pytest.raises(TaskError, match="activation_scope: 'product' fits no layer of this model.*leave it out"):
+    with pytest.raises(TaskError, match=r"activation_scope: 'product' fits no layer of this model.*leave it out"):
         build_space(on, anatomy(CONV))
 
 

@@ -37,6 +37,7 @@ class LayerInfo:
     tied_to       fqns of the other layers that hold the very same weight tensor
     shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
                   `activation_scope` tensor
+    product, product_in  see there too: what its output is to a product of attention, for `activation_scope` product
     """
 
     fqn: str
@@ -52,6 +53,8 @@ class LayerInfo:
     shared_input: str = ""
     sum_after: str = ""
     relu_behind: bool = False
+    product: str = ""
+    product_in: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dict(_listed(asdict(self)))

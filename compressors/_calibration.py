@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import ConfigError, InputError
 from . import quantization  # noqa: F401  (registers the built-in activation method)
 from ._anatomy import Anatomy
+from ._attention import ScoresQuantizer, hook_scores
 from ._forward import forward, module_at, preserved
 from ._gradients import Gradients
 from ._moments import MomentCollector, Moments
@@ -56,6 +57,8 @@ class Calibration:
              ("percentile") or, at another width, name@bits ("minmax@4") -> fqn -> range
     places   fqn -> (shared_input, sum_after) of `LayerInfo`, of the layers that have either, where `calibrate` was
              asked for tensors; the range of a layer's output then stands in the mappings above under `output_key(fqn)`
+    products fqn -> (product, product_in) of `LayerInfo`, where `calibrate` was asked for them; the output's range is as
+             above, that of the scores behind which values stand under `scores_key(fqn)`
     moments  of the inputs, where `calibrate` was asked for them; they are no part of `to_dict`
     gradients  of the loss, where `collect_gradients` was asked for them and they were put here; likewise
     digest   sha256 over the ranges: it identifies the calibration of the activations
@@ -66,6 +69,7 @@ class Calibration:
     moments: Moments | None = None
     gradients: Gradients | None = None
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -90,14 +94,17 @@ class Calibration:
             data["others"] = {method: _ranges_to_dict(ranges) for method, ranges in self.others.items()}
         if self.places:
             data["places"] = {fqn: list(place) for fqn, place in self.places.items()}
+        if self.products:
+            data["products"] = {fqn: list(product) for fqn, product in self.products.items()}
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """Raises `ConfigError` for an unknown key or schema version."""
-        if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places"}):
+        if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places", "products"}):
             raise ConfigError(
-                f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others, places"
+                f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others, places, "
+                "products"
             )
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ConfigError(
@@ -105,8 +112,11 @@ class Calibration:
                 f"calibrate again"
             )
         others = {method: _ranges_from_dict(ranges) for method, ranges in data.get("others", {}).items()}
-        places = {fqn: (str(taken), str(given)) for fqn, (taken, given) in data.get("places", {}).items()}
-        return cls(ranges=_ranges_from_dict(data.get("ranges", {})), others=others, places=places)
+        places, products = (
+            {fqn: (str(one), str(other)) for fqn, (one, other) in data.get(key, {}).items()}
+            for key in ("places", "products")
+        )
+        return cls(ranges=_ranges_from_dict(data.get("ranges", {})), others=others, places=places, products=products)
 
 
 def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> tuple[float, int]:
@@ -123,6 +133,11 @@ def output_key(fqn: str) -> str:
     return f"{fqn}:output"
 
 
+def scores_key(fqn: str) -> str:
+    """Under what the range of the scores stands that the layer's output, values of attention, is multiplied by."""
+    return f"{fqn}:scores"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding:
     """Where a layer's activations are rounded, and to what.
@@ -131,6 +146,8 @@ class Rounding:
     input       (scale, zero_point); None: a range for each token, found when it runs
     output_at   fqn of the module behind which the layer's output is rounded; "" where it is not
     output      (scale, zero_point) of the output, where it is rounded
+    product_in  fqn of the module in whose forward the output is a factor of a product of attention; None: of none
+    scores      (scale, zero_point) of attention's scores in that module, where the output is the values
     """
 
     bits: int
@@ -138,6 +155,8 @@ class Rounding:
     input: tuple[float, int] | None
     output_at: str = ""
     output: tuple[float, int] | None = None
+    product_in: str | None = None
+    scores: tuple[float, int] | None = None
 
 
 def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> Rounding:
@@ -147,6 +166,8 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     params = activation_qparams(calibration, fqn, spec)
     if spec.activation_scope == "layer" or calibration is None:
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
+    if spec.activation_scope == "product":
+        return _rounding_of_product(calibration, fqn, spec, params)
     if fqn not in calibration.places:
         raise ConfigError(
             f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know who else reads its input "
@@ -157,6 +178,24 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     return Rounding(
         bits=spec.activation_bits, input_at=shared_input or fqn, input=params, output_at=sum_after,
         output=calibration.qparams(output_key(fqn), spec) if sum_after else None,
+    )  # fmt: skip
+
+
+def _rounding_of_product(calibration: Calibration, fqn: str, spec: LayerSpec, params: tuple[float, int]) -> Rounding:
+    """Integer products take factors without zero point, whatever the scheme of the layer's input; scores are none
+    below zero, and have none."""
+    if fqn not in calibration.products:
+        raise ConfigError(
+            f"{fqn} is to be {spec.label()}, whose activation_scope 'product' needs the range of what it gives to a "
+            "product of attention; calibrate with products=True, or, if it gives nothing to one, take activation_scope "
+            "'layer'"
+        )
+    product, inside = calibration.products[fqn]
+    symmetric, affine = (replace(spec, activation_scheme=scheme) for scheme in ("symmetric", "affine"))
+    return Rounding(
+        bits=spec.activation_bits, input_at=fqn, input=params, output_at=fqn,
+        output=calibration.qparams(output_key(fqn), symmetric), product_in=inside,
+        scores=calibration.qparams(scores_key(fqn), affine) if product == "value" else None,
     )  # fmt: skip
 
 
@@ -182,6 +221,9 @@ def install(
         if rounding.output is not None:
             after = wrap(OutputQuantizer(*rounding.output, rounding.bits))
             handles.append(module_at(model, rounding.output_at).register_forward_hook(after))
+        if rounding.product_in is not None and rounding.scores is not None:
+            scores = ScoresQuantizer(*rounding.scores, rounding.bits, straight_through=straight_through)
+            handles += hook_scores(module_at(model, rounding.product_in), scores)
     return handles
 
 
@@ -203,6 +245,7 @@ def calibrate(
     moments: bool = False,
     means: bool = False,
     tensors: bool = False,
+    products: bool = False,
 ) -> Calibration:
     """Run `model` on every batch (see `forward`), once, and choose ranges for the input of each layer.
 
@@ -212,6 +255,7 @@ def calibrate(
 
     bits     widths to choose ranges for, 8 always among them; by every registered method
     tensors  choose ranges for what goes into sums too, which `activation_scope` tensor needs
+    products choose ranges for what goes into products of attention too, which `activation_scope` product needs
     moments  collect the inputs' second moments too, which methods such as "gptq" need (see `_moments.py`)
     means    collect their means, which are cheap and come with the moments anyway
     """
@@ -222,6 +266,7 @@ def calibrate(
     places = {
         x.fqn: (x.shared_input, x.sum_after) for x in anatomy.layers if tensors and (x.shared_input or x.sum_after)
     }
+    multiplied = {x.fqn: (x.product, x.product_in) for x in anatomy.layers if products and x.product}
     n_batches = 0
     handles = []
     try:
@@ -232,6 +277,12 @@ def calibrate(
                 relu = anatomy[fqn].relu_behind
                 watchers[output_key(fqn)] = given = _Watcher(f"{fqn}, behind {after},", positive=relu)
                 handles.append(module_at(model, after).register_forward_hook(given.see_output))
+        for fqn, (product, inside) in multiplied.items():
+            watchers[output_key(fqn)] = given = _Watcher(f"a product of attention, which {fqn} gives,")
+            handles.append(module_at(model, fqn).register_forward_hook(given.see_output))
+            if product == "value":
+                watchers[scores_key(fqn)] = scores = _Watcher(f"a product of attention, with what {fqn} gives,")
+                handles += hook_scores(module_at(model, inside), scores.see_scores)
         with preserved(model), ExitStack() as stack:
             if collector is not None:
                 stack.enter_context(collector.watching())
@@ -253,6 +304,7 @@ def calibrate(
         others=by_method,
         moments=None if collector is None else collector.result(anatomy),
         places=places,
+        products=multiplied,
     )
 
 
@@ -278,6 +330,11 @@ class _Watcher:
     def see_output(self, module: nn.Module, args: object, output: object) -> None:
         """The same as a forward hook."""
         self._see(output)
+
+    def see_scores(self, scores: Tensor) -> Tensor:
+        """The same for attention's scores."""
+        self._see(scores)
+        return scores
 
     def _see(self, x: object) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:

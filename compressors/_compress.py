@@ -135,6 +135,10 @@ def _sparsity_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
 def _other(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.changes_activation and layer.kind == "embedding":
         return "the input of an embedding is whole numbers; its activation cannot be quantized"
+    if spec.activation_scope == "product" and not layer.product:
+        return "its output goes into no product of attention that could be integer: that is activation_scope 'layer'"
+    if spec.activation_scope == "product" and spec.activation_bits != 8:
+        return f"products of attention have 8 bits, not {spec.activation_bits}: that is activation_scope 'layer'"
     if spec.activation_scope == "tensor" and not (layer.shared_input or layer.sum_after):
         return (
             "no other layer reads its input, and its output goes into no sum or mean: that is activation_scope 'layer'"

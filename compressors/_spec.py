@@ -27,7 +27,7 @@ WHOLE_TENSOR = "tensor"
 
 SCALE_BITS = (16, 32)
 ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
-ACTIVATION_SCOPES = ("layer", "tensor")
+ACTIVATION_SCOPES = ("layer", "tensor", "product")
 
 RANK_FORMS = ("channel", "input", "spatial", "tucker2", "residual")
 """What a weight of a lower rank is split into; see `lowrank/_forms.py`."""
@@ -78,7 +78,9 @@ class LayerSpec:
     activation_scheme  "affine" and "symmetric" have a range that was calibrated, one for the tensor; "dynamic" takes
                    that of each token (of a convolution: of each sample) when it runs, and needs no calibration
     activation_scope  "layer" rounds what this layer reads. "tensor" rounds as integer graphs do: the tensor that it
-                   reads, for all that read it inside `LayerInfo.shared_input`, and what it gives to a sum
+                   reads, for all that read it inside `LayerInfo.shared_input`, and what it gives to a sum. "product"
+                   rounds what it reads, and what it gives to a product of attention, symmetrically; where these are
+                   the values, the scores that they are multiplied by are rounded too
 
     Raises `SpecError` for a value outside these ranges.
     """
@@ -116,10 +118,10 @@ class LayerSpec:
         _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
         _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
         _named("activation_scope", self.activation_scope, ACTIVATION_SCOPES)
-        if self.activation_scope == "tensor" and self.activation_scheme == "dynamic":
+        if self.activation_scope != "layer" and self.activation_scheme == "dynamic":
             raise SpecError(
-                "activation_scope 'tensor' rounds tensors by ranges that were calibrated, and activation_scheme "
-                "'dynamic' has none; take 'affine' or 'symmetric', or activation_scope 'layer'"
+                f"activation_scope {self.activation_scope!r} rounds tensors by ranges that were calibrated, and "
+                "activation_scheme 'dynamic' has none; take 'affine' or 'symmetric', or activation_scope 'layer'"
             )
         _one_of("scale_bits", self.scale_bits, SCALE_BITS)
         _check_group_size(self.group_size)
@@ -226,7 +228,7 @@ class LayerSpec:
             parts.append(f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method"))
         if self.activation_bits != FLOAT_BITS:
             scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
-            scope = "" if self.activation_scope == "layer" else "t"
+            scope = "" if self.activation_scope == "layer" else self.activation_scope[0]
             parts.append(f"a{self.activation_bits}{scope}" + scheme + self._by("activation_method"))
         if self.sparsity:
             pattern = f"/{self.pattern}" if self.pattern else ""

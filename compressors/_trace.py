@@ -112,7 +112,8 @@ def _note(record: _Seen, product: Product) -> None:
 def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
     seen = all_seen[static.fqn]
     if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
-        readers = Readers()
+        linear = static.kind == "linear"
+        readers = Readers(product=readers.product, product_in=readers.product_in) if linear else Readers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     macs = seen.macs if static.is_sealed else n_numbers * per_number
@@ -127,6 +128,8 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
         shared_input=readers.shared_input,
         sum_after=readers.sum_after,
         relu_behind=readers.relu_behind,
+        product=readers.product,
+        product_in=readers.product_in,
     )
 
 

@@ -75,6 +75,7 @@ def build_space(
     _check_globs(section, anatomy)
     _check_methods(section)
     _check_axes(section, anatomy)
+    _check_products(section, anatomy)
     by_fqn = {layer.fqn: layer for layer in anatomy.layers}
     groups = structural_groups(section, structured) if structured is not None else []
     for fqns in _groups(anatomy):
@@ -277,6 +278,18 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
             raise TaskError(
                 f"space.{axis} = {list(values)} fits no layer of this model: {anatomy.layers[0].fqn}: "
                 f"{reasons[0]}; leave {axis} out"
+            )
+
+
+def _check_products(section: SpaceSection, anatomy: Anatomy) -> None:
+    """Products of attention that were asked for must be there."""
+    tables = [("space", section), *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items())]
+    for where, table in tables:
+        if "product" in (table.activation_scope or ()) and not any(layer.product for layer in anatomy.layers):
+            raise TaskError(
+                f"{where}.activation_scope: 'product' fits no layer of this model: it is for linear layers whose "
+                "output goes straight into a product of attention that has no mask and no order in time, outside of "
+                "nn.MultiheadAttention; leave it out"
             )
 
 

@@ -119,6 +119,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
         moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
         tensors=any(spec.activation_scope == "tensor" for spec in wanted),
+        products=any(spec.activation_scope == "product" for spec in wanted),
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))

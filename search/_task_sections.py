@@ -242,7 +242,7 @@ class OverrideSection(Section):
     rank_form: RankForms | None = Field(default=None, description="what weights of a lower rank are split into")
     rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
     rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
-    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor")
+    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor, product")
     channels: Keeps | None = Field(default=None, description="shares of coupled channels of convolutions that stay")
     heads: Keeps | None = Field(default=None, description="shares of attention heads that stay")
     neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
@@ -290,8 +290,8 @@ class SpaceSection(Section):
     activation_scope: ActivationScopes = Field(
         default=("auto",),
         description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes "
-        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; auto: tensor for "
-        "onnxruntime, else layer",
+        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; product: what goes into "
+        "a product of attention too, which is then one of integers; auto: tensor for onnxruntime, else layer",
     )
     sparsity_pattern: SparsityPatterns = Field(
         default=("",),

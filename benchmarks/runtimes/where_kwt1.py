@@ -33,9 +33,11 @@ from paredown.evaluators.latency import exclusive_slot, interleaved, last_cores,
 from paredown.evaluators.runtimes import get_runtime  # noqa: E402
 
 INT8 = LayerSpec(weight_bits=8, activation_bits=8)
+PRODUCTS = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="product")
 WHICH: dict[str, tuple[str, ...]] = {
     "fp32": (),
     "int8": ("",),
+    "int8 + products": ("",),
     "int8 mlp": (".fc1", ".fc2"),
     "int8 second of the mlp": (".fc2",),
     "int8 attention": (".q", ".k", ".v", ".out"),
@@ -73,7 +75,8 @@ def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
         for format, parts in WHICH.items():
             name = f"{runtime} {format}"
             layers = [x.fqn for x in prepared.anatomy.layers if any(part in x.fqn for part in parts)]
-            assignment = dict.fromkeys(layers, INT8)
+            products = format.endswith("products")
+            assignment = {x: PRODUCTS if products and prepared.anatomy[x].product else INT8 for x in layers}
             variants = {
                 fqn: compress(module_at(subject.model, fqn).weight.detach(), INT8, prepared.anatomy[fqn])
                 for fqn in layers

@@ -86,7 +86,7 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     weights, layers, rest = content.decode()
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}
     for _, rounding in layers.values():
-        for name in (rounding.input_at, rounding.output_at) if rounding else ():
+        for name in (rounding.input_at, rounding.output_at, rounding.product_in) if rounding else ():
             if name and name not in names:
                 raise ConfigError(f"{path} rounds at {name}, which this model has not; it belongs to another model")
 

@@ -13,6 +13,8 @@ A layer:
     5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
     places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn
               where it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
+    product   only with activation_scope "product": the 5 bytes of the output; one byte of length and the fqn of the
+              module with attention's product; one byte, 1 where scores are rounded there, and their 5 bytes then
 """
 
 from __future__ import annotations
@@ -104,13 +106,20 @@ def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
     if spec.activation_scope == "tensor":
         data += _name("" if rounding.input_at == fqn else rounding.input_at) + _name(rounding.output_at)
         data += _QPARAMS.pack(*rounding.output) if rounding.output is not None else b""
+    if rounding.product_in is not None and rounding.output is not None:
+        data += _QPARAMS.pack(*rounding.output) + _name(rounding.product_in)
+        data += b"\0" if rounding.scores is None else b"\1" + _QPARAMS.pack(*rounding.scores)
     return data
 
 
-def layer_record_bytes(spec: LayerSpec, shared_input: str = "", sum_after: str = "") -> int:
+def layer_record_bytes(
+    spec: LayerSpec, shared_input: str = "", sum_after: str = "", product: str = "", product_in: str = ""
+) -> int:
     n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
     if spec.needs_range and spec.activation_scope == "tensor":
         n_bytes += len(_name(shared_input)) + len(_name(sum_after)) + (_QPARAMS.size if sum_after else 0)
+    if spec.needs_range and spec.activation_scope == "product":
+        n_bytes += _QPARAMS.size + len(_name(product_in)) + 1 + (_QPARAMS.size if product == "value" else 0)
     return n_bytes
 
 
@@ -159,9 +168,14 @@ class Reader:
         if spec.activation_scope == "tensor":
             input_at, output_at = self._fqn(), self._fqn()
             output = self._qparams() if output_at else None
+        product_in, scores = None, None
+        if spec.activation_scope == "product":
+            output_at, output, product_in = fqn, self._qparams(), self._fqn()
+            scores = self._qparams() if self._take(1)[0] else None
         return spec, Rounding(
-            bits=spec.activation_bits, input_at=input_at or fqn, input=input, output_at=output_at, output=output
-        )
+            bits=spec.activation_bits, input_at=input_at or fqn, input=input, output_at=output_at, output=output,
+            product_in=product_in, scores=scores,
+        )  # fmt: skip
 
     def _qparams(self) -> tuple[float, int]:
         scale, zero_point = _QPARAMS.unpack(self._take(_QPARAMS.size).tobytes())

@@ -15,6 +15,7 @@ from ...compressors._layers import holder_of
 from ...compressors._names import is_inner
 from ...compressors.quantization import dynamic_quantize
 from ...errors import ConfigError
+from ._base import ExportError
 from ._chain import Chain, chain_of, run_as_chain
 from ._narrow import NarrowRule, NarrowWeight
 
@@ -38,6 +39,9 @@ class Lowered:
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
     dynamic     of the input: the range is that of each token (of a convolution: each sample). With `codes` it is a
                 linear layer whose product is one of integers, else all is in ordinary operations
+    product_in  fqn of the module in which that output is a factor of a product of attention; None: of none
+    scores      (scale, zero_point) of the scores there, where the output is the values
+    of_product  of an output's quantizer: whether it is such a factor
     is_open     whoever exports writes the weight in a form of its own, which none of the above says
     """
 
@@ -55,6 +59,9 @@ class Lowered:
     activation_at: str = ""
     output: tuple[float, int] | None = None
     output_at: str = ""
+    product_in: str | None = None
+    scores: tuple[float, int] | None = None
+    of_product: bool = False
     is_open: bool = False
 
     @property
@@ -143,7 +150,7 @@ def _rounded(fqn: str, rounding: Rounding) -> Lowered:
     return Lowered(
         fqn=fqn, activation=rounding.input, activation_bits=min(rounding.bits, 8), dynamic=rounding.input is None,
         activation_at="" if rounding.input_at == fqn else rounding.input_at,
-        output=rounding.output, output_at=rounding.output_at,
+        output=rounding.output, output_at=rounding.output_at, product_in=rounding.product_in, scores=rounding.scores,
     )  # fmt: skip
 
 
@@ -173,6 +180,16 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
     return ready
 
 
+def refuse_products(layers: Sequence[Lowered], where: str) -> None:
+    """Raises `ExportError`, naming the layer, for what only `_onnx_attention.round_scores` can write."""
+    for layer in layers:
+        if layer.product_in is not None:
+            raise ExportError(
+                f"{layer.fqn} rounds what goes into a product of attention, and {where} has no such place; give it "
+                "activation_scope 'layer', or take the format 'onnx', 'openvino' or 'paredown'"
+            )
+
+
 def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> None:
     """The same rounding at the same place is done once."""
     done = set()
@@ -187,7 +204,7 @@ def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: Activat
 
 
 def _behind(layer: Lowered, activation_op: ActivationOp) -> Callable[..., Any]:
-    given = replace(layer, activation=layer.output)
+    given = replace(layer, activation=layer.output, of_product=layer.product_in is not None)
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return activation_op(clamped(output, given), given) if isinstance(output, Tensor) else output

@@ -17,6 +17,7 @@ from ...compressors import Inputs
 from ...compressors._names import is_inner
 from ._base import ExportError
 from ._lowering import Lowered
+from ._onnx_attention import quantize_dequantize, round_scores, translations
 from ._onnx_pads import pad_after_quantizing
 from ._program import export_program, first_line, quiet
 
@@ -26,30 +27,13 @@ if TYPE_CHECKING:
 _ASKS_FOR_MORE = ("attn_mask", "dropout_p", "is_causal", "enable_gqa")
 """Arguments of PyTorch's attention that its plain form has not."""
 
-_UINT8 = 2
-"""onnx.TensorProto.UINT8"""
-
-
-@torch.library.custom_op("paredown::quantize_dequantize", mutates_args=())
-def _quantize_dequantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
-    """One node in a traced model, so that it can be written as QuantizeLinear and DequantizeLinear.
-
-    PyTorch's own `fake_quantize_per_tensor_affine` cannot be traced with a free axis (2.13).
-    """
-    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
-
-
-@_quantize_dequantize.register_fake
-def _(x: Tensor, scale: float, zero_point: int) -> Tensor:
-    return torch.empty_like(x)
-
 
 def quantize_in_graph(x: Tensor, layer: Lowered) -> Tensor:
     """The fake quantizer of a layer's input, as `trace` expects it."""
     if layer.activation is None:
         return x
     scale, zero_point = layer.activation
-    y: Tensor = _quantize_dequantize(x, scale, zero_point)
+    y: Tensor = quantize_dequantize(x, scale, zero_point, layer.of_product)
     return y
 
 
@@ -59,24 +43,21 @@ def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
     It changes nothing, and it keeps ONNX Runtime's `WeightBiasQuantization` (seen in 1.31) from quantizing that weight
     too, by itself and per tensor, as it does to each FP32 Conv and Gemm between DequantizeLinear and QuantizeLinear.
     """
-    y = quantize_in_graph(x, layer)
-    if layer.activation is None or layer.is_int8:
-        return y
+    if layer.activation is None:
+        return x
     scale, zero_point = layer.activation
+    y: Tensor = quantize_dequantize(x, scale, zero_point)  # an int8 first factor has no fast kernel there
+    if layer.is_int8 or layer.of_product:
+        return y
     return torch.clamp(y, min=-zero_point * scale, max=(255 - zero_point) * scale)
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes an operation of ours, and attention over three axes, of which it knows four only."""
+    """How the exporter writes operations of ours, and attention over three axes, of which it knows four only."""
     import onnxscript
     from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention as attention
 
     op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer
-
-    def quantize_dequantize(x: Any, scale: float, zero_point: int) -> Any:
-        step = op.Constant(value_float=scale)
-        zero = op.Cast(op.Constant(value_int=zero_point), to=_UINT8)
-        return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
 
     def plain_attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
         """Without a mask, over any number of axes: one multiplication less than the exporter's own."""
@@ -90,7 +71,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return op.MatMul(op.Softmax(op.MatMul(op.Mul(query, step), turned), axis=-1), value)
 
     return {
-        torch.ops.paredown.quantize_dequantize.default: quantize_dequantize,
+        **translations(),
         torch.ops.aten.scaled_dot_product_attention.default: plain_attention,
     }
 
@@ -101,6 +82,7 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
     Raises `ExportError`, with PyTorch's own words, where the model cannot be traced or a layer is not in the graph.
     """
     program = export_program(model, example_inputs)
+    round_scores(program, layers)
     with quiet():
         try:
             onnx_program = torch.onnx.export(

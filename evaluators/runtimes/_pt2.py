@@ -29,10 +29,12 @@ def export_pt2(
     """Writes `out/model.pt2`, for `torch.export.load`; see `Runtime.export`. It returns one tensor."""
     import torch
 
-    from ._lowering import fake_quantize, lower, prepare
+    from ._lowering import fake_quantize, lower, prepare, refuse_products
     from ._program import export_program, quiet
 
-    ready = prepare(model, lower(assignment, variants, calibration), fake_quantize)
+    layers = lower(assignment, variants, calibration)
+    refuse_products(layers, "a program of PyTorch")
+    ready = prepare(model, layers, fake_quantize)
     program = export_program(ready, example_inputs)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine

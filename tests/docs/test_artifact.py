@@ -187,6 +187,18 @@ def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Pat
     same(read, path, AWKWARD["residual"]()[0])
 
 
+def test_factors_of_attention_that_are_rounded(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model, inputs = AWKWARD["transformer"]()
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, products=True)
+    spec = LayerSpec(activation_bits=8, activation_scope="product")
+    assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
+    assert list(assignment) == ["query", "key", "value"]
+    save_model(path, model, assignment, {}, calibration)
+    same(read, path, AWKWARD["transformer"]()[0])
+
+
 @pytest.mark.parametrize("name", ["tied_weights", "shared_module", "never_runs", "keyword_inputs"])
 def test_models_that_share_and_leave_out(read: Any, tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.safetensors"

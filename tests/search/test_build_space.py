@@ -61,6 +61,17 @@ def test_openvino_is_not_asked_to_round_sums() -> None:
     build_space(on, anatomy(CONV))
 
 
+def test_products_of_attention_are_offered_where_there_are_some() -> None:
+    space = {"weight_bits": [8], "activation_bits": [8, 32], "activation_scope": ["layer", "product"]}
+    on = Task.from_dict({"data": {"factory": "a:b"}, "space": space, "hardware": {"runtime": "openvino"}})
+    linear = LayerInfo(fqn="q", kind="linear", weight_shape=(8, 8), product="factor", product_in="block")
+    found = build_space(on, anatomy(linear, replace(linear, fqn="out", product="", product_in="")))
+    assert labels(found, "q") == ["w8", "w8 a8", "w8 a8p"]
+    assert labels(found, "out") == ["w8", "w8 a8"]
+    with pytest.raises(TaskError, match=r"activation_scope: 'product' fits no layer of this model.*leave it out"):
+        build_space(on, anatomy(CONV))
+
+
 class TestLevels:
     def test_neutral_first_then_from_the_dearest_to_the_cheapest(self) -> None:
         space = space_of(CONV, weight_bits=[4, 32, 8])

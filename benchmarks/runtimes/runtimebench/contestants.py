@@ -60,7 +60,9 @@ class Prepared:
         anatomy = Anatomy.trace(subject.model, subject.report.take(1).inputs)
         inputs = subject.calibration[:N_CALIBRATION]
         return cls(
-            subject=subject, anatomy=anatomy, calibration=calibrate(subject.model, [inputs], anatomy, tensors=True)
+            subject=subject,
+            anatomy=anatomy,
+            calibration=calibrate(subject.model, [inputs], anatomy, tensors=True, products=True),
         )
 
 
@@ -75,6 +77,7 @@ def _pattern(**fields: Any) -> LayerSpec | None:
 FORMATS: dict[str, LayerSpec | None] = {
     "fp32": LayerSpec(),
     "int8": LayerSpec(weight_bits=8, activation_bits=8),
+    "int8 + products": LayerSpec(weight_bits=8, activation_bits=8, activation_scope="product"),
     "w8": LayerSpec(weight_bits=8),
     "w4g32": LayerSpec(weight_bits=4, group_size=32),
     "fp16": LayerSpec(weight_bits=16, weight_format="fp16"),
@@ -101,6 +104,11 @@ def _ours(prepared: Prepared, runtime: str, format: str, folder: Path, n_compare
         found.reason = line
         return found
     assignment = {layer.fqn: _for_layer(layer, spec, runtime) for layer in prepared.anatomy.layers}
+    if spec.activation_scope == "product" and not any(
+        each.activation_scope == "product" for each in assignment.values()
+    ):
+        found.reason = "no attention whose factors are outputs of linear layers"
+        return found
     if format != "fp32" and all(each.is_neutral for each in assignment.values()):
         found.reason = "the format fits no layer"
         return found
@@ -127,9 +135,18 @@ def _ours(prepared: Prepared, runtime: str, format: str, folder: Path, n_compare
 
 def _for_layer(layer: LayerInfo, spec: LayerSpec, runtime: str) -> LayerSpec:
     """As a uniform setting of the search has it: tensors are rounded where ONNX Runtime needs that."""
-    tensor = dataclasses.replace(spec, activation_scope="tensor") if spec.changes_activation else spec
-    ways = [tensor] if runtime == "onnxruntime" else []
-    ways += [spec, dataclasses.replace(spec, group_size=0) if spec.group_size else spec, spec.weight_only, LayerSpec()]
+    tensor, of_layer = (
+        dataclasses.replace(spec, activation_scope=scope) if spec.changes_activation else spec
+        for scope in ("tensor", "layer")
+    )
+    ways = [spec] if spec.activation_scope == "product" else []
+    ways += [tensor] if runtime == "onnxruntime" else []
+    ways += [
+        of_layer,
+        dataclasses.replace(spec, group_size=0) if spec.group_size else spec,
+        spec.weight_only,
+        LayerSpec(),
+    ]
     return next(each for each in ways if applicable(each, layer) is None)
 
 

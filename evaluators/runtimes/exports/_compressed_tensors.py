@@ -214,8 +214,8 @@ def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -
     if rounding.input is None or rounding.input_at != fqn or rounding.output is not None:
         raise ExportError(
             f"{fqn} is {spec.label()}: compressed-tensors rounds what a layer reads, for it alone, and "
-            f"activation_scope 'tensor' rounds {rounding.output_at or rounding.input_at} for all that read it; give "
-            "the layer activation_scope 'layer', or take the format 'onnx' or 'paredown'"
+            f"activation_scope {spec.activation_scope!r} rounds {rounding.output_at or rounding.input_at} for all that "
+            "read it; give the layer activation_scope 'layer', or take the format 'onnx' or 'paredown'"
         )
     scale, zero_point = rounding.input
     found = {"input_scale": torch.tensor([scale])}

@@ -39,10 +39,12 @@ def export_executorch(
     with the command that gets it, `ExportError` with its own words where it cannot lower the model."""
     # a folder of that name on the path would do for the first, so one of its own modules is looked for too
     require("exporting to ExecuTorch", "executorch", "executorch", "executorch.exir")
-    from .._lowering import fake_quantize, lower, prepare
+    from .._lowering import fake_quantize, lower, prepare, refuse_products
     from .._program import export_program, first_line
 
-    ready = prepare(model, lower(assignment, variants, calibration), fake_quantize)
+    layers = lower(assignment, variants, calibration)
+    refuse_products(layers, "ExecuTorch")
+    ready = prepare(model, layers, fake_quantize)
     program = export_program(ready, example_inputs, free_batch=False)
     with quietly():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import-not-found,unused-ignore]

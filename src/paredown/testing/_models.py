@@ -113,6 +113,36 @@ class Transformer(nn.Module):
         return output
 
 
+class _FusedAttention(nn.Module):
+    """Two heads, written out: queries, keys and values from one layer, and products of plain tensors."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, 2, d // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = functional.softmax(q @ k.transpose(-2, -1) / 2.0, dim=-1)
+        output: Tensor = self.out(torch.matmul(scores, v).transpose(1, 2).flatten(2))
+        return output
+
+
+class WrittenOut(nn.Module):
+    """Attention that is written out, twice, and a head on the first token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_FusedAttention() for _ in range(2))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        output: Tensor = self.head(x[:, 0])
+        return output
+
+
 class Recurrent(nn.Module):
     """An LSTM in both directions over tokens, a GRU over what it gives, and a head on the last state."""
 
@@ -298,6 +328,7 @@ _add("never_runs", NeverRuns, lambda: torch.randn(_N, 5))
 _add("out_of_order", OutOfOrder, lambda: (torch.randn(_N, 5),))
 _add("keyword_inputs", KeywordInputs, lambda: {"input_ids": _tokens(10), "scale": torch.rand(_N, 1)})
 _add("transformer", Transformer, lambda: _tokens(20))
+_add("written_out", WrittenOut, lambda: torch.randn(_N, 6, 16))
 _add("recurrent", Recurrent, lambda: _tokens(15))
 _add("multihead", Multihead, lambda: torch.randn(_N, 7, 6))
 _add("residual", Residual, lambda: torch.randn(_N, 3, 8, 8))

@@ -48,6 +48,7 @@ MODELS = (
     "shared_module",
     "keyword_inputs",
     "transformer",
+    "written_out",
     "recurrent",
     "multihead",
     "residual",
@@ -57,6 +58,7 @@ MODELS = (
 TREATMENTS = {
     "8-bit weights and activations": (LayerSpec(weight_bits=8, activation_bits=8),),
     "8 bits of whole tensors": (LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor"),),
+    "8 bits in attention's products": (LayerSpec(weight_bits=8, activation_bits=8, activation_scope="product"),),
     "narrow weights": (
         LayerSpec(weight_bits=4, group_size=16),
         LayerSpec(weight_bits=16, weight_format="fp16"),
@@ -74,7 +76,7 @@ TREATMENTS = {
 }
 """Name -> specs that the layers get in turn. The last two leave activations alone, so they must agree to rounding."""
 
-MAY_BE_REFUSED = ("8 bits of whole tensors", "narrow weights")
+MAY_BE_REFUSED = ("8 bits of whole tensors", "8 bits in attention's products", "narrow weights")
 """Treatments that a runtime may refuse, by an `ExportError` that names a layer; the others it must run."""
 
 _FLOAT_TOLERANCE = 1e-4
@@ -116,7 +118,7 @@ class _Case:
     def make(cls, name: str, specs: tuple[LayerSpec, ...]) -> _Case:
         model, inputs = AWKWARD[name]()
         anatomy = Anatomy.trace(model, inputs)
-        calibration = calibrate(model, [inputs], anatomy, tensors=True)
+        calibration = calibrate(model, [inputs], anatomy, tensors=True, products=True)
         assignment: dict[str, LayerSpec] = {}
         for spec, group in zip(cycle(specs), anatomy.groups, strict=False):
             # layers that share a tensor must get the same weight: what does not apply to one is given to none
@@ -124,6 +126,8 @@ class _Case:
             assignment.update(dict.fromkeys(group, spec if fits else LayerSpec()))
         if specs[0].activation_scope == "tensor" and not any(x.shared_input or x.sum_after for x in anatomy.layers):
             assignment = {}  # a model without sums: what "layer" does is checked anyway
+        if specs[0].activation_scope == "product" and not any(x.product for x in anatomy.layers):
+            assignment = {}  # likewise one without attention that can be taken apart
         for fqn, spec in assignment.items():
             of_layer = replace(spec, activation_scope="layer")
             if applicable(spec, anatomy[fqn]):  # an embedding's input is not quantized

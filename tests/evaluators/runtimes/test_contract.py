@@ -77,6 +77,15 @@ class ForgetsSums(Broken):
         return super().export(model, {f: replace(s, activation_scope="layer") for f, s in assignment.items()}, *rest)
 
 
+class ForgetsProducts(Broken):
+    """Runs attention's products in FP32, and the layers around them as they should be."""
+
+    def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
+        product = {f for f, s in assignment.items() if s.activation_scope == "product"}
+        of_layer = {f: replace(s, activation_scope="layer") if f in product else s for f, s in assignment.items()}
+        return super().export(model, of_layer, *rest)
+
+
 class ForgetsWeights(Broken):
     def export(self, model: Any, assignment: Any, *rest: Any) -> Path:
         return super().export(model, {}, *rest)
@@ -177,6 +186,11 @@ def test_a_broken_session_is_rejected(session: type[Wrapped], clause: str) -> No
 def test_a_runtime_that_does_not_round_what_is_added_is_rejected() -> None:
     with pytest.raises(AssertionError, match=r"whole tensors: .*does not quantize as the calibration says"):
         check_runtime(ForgetsSums(), ("residual",))
+
+
+def test_a_runtime_that_leaves_the_factors_of_attention_alone_is_rejected() -> None:
+    with pytest.raises(AssertionError, match=r"attention's products: .*does not quantize as the calibration says"):
+        check_runtime(ForgetsProducts(), ("transformer",))
 
 
 def test_a_runtime_that_is_not_there_is_not_checked() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
-from paredown.evaluators.runtimes import ExportError
+from paredown.evaluators.runtimes import ExportError, get_runtime
 from paredown.evaluators.runtimes._onnx_export import export_onnx
 from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
 from paredown.testing import AWKWARD
@@ -75,6 +75,29 @@ def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) ->
     ran = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
     assert ran.count("QLinearConv") == 2
     assert not {"Conv", "FusedConv", "BatchNormalization"} & set(ran)
+
+
+@pytest.mark.parametrize("name", ["transformer", "written_out"])
+def test_attention_is_integer_where_its_factors_are_rounded(name: str, tmp_path: Path) -> None:
+    """In both runtimes: no product of matrices is left in FP32, and the layers give what they give in codes."""
+    model, inputs = AWKWARD[name]()
+    anatomy = Anatomy.trace(model, inputs)
+    calibration = calibrate(model, [inputs], anatomy, products=True)
+    product = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="product")
+    of_layer = LayerSpec(weight_bits=8, activation_bits=8)
+    layers = [layer for layer in anatomy.layers if layer.kind == "linear"]
+    specs = {layer.fqn: product if applicable(product, layer) is None else of_layer for layer in layers}
+    variants = {fqn: compress(module_at(model, fqn).weight.detach(), s, anatomy[fqn]) for fqn, s in specs.items()}  # type: ignore[operator]
+    path = export_onnx(model, specs, variants, calibration, inputs, tmp_path)
+    OnnxRuntimeSession(path, 1, tmp_path / "o.onnx")
+    ran = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
+    assert not {"MatMul", "FusedMatMul", "Gemm"} & set(ran)
+    runtime = get_runtime("openvino")
+    session = runtime.load(runtime.export(model, specs, variants, calibration, inputs, tmp_path), threads=1)
+    session.run(inputs)
+    products = [kernel for kernel in session.kernels() if kernel["type"] == "MatMul"]  # type: ignore[attr-defined]
+    assert len(products) == 2 * sum(layer.product == "value" for layer in layers)
+    assert {kernel["precision"] for kernel in products} <= {"i8", "u8"}
 
 
 def test_no_quantizer_stands_between_a_convolution_a_sum_and_its_relu(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     found = next((match for each in chain if (match := re.search(r"translating node %(\w+)", str(each)))), None)
-    node = next((n for n in program.graph.nodes if found is not None and n.name == found[1]), None)
+    if found is None:
+        return first_line(chain[-1])
+    node = _named(program, found[1]) or _named(program.run_decompositions(), found[1])  # the exporter decomposes too
     if node is None:
         return first_line(chain[-1])
     stack = list((node.meta.get("nn_module_stack") or {}).values())
@@ -121,6 +123,10 @@ def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
         f"{node.target} in {fqn or 'the forward of the model itself'} has no form there ({first_line(chain[-1])}); "
         "write that part of the model otherwise, or use the runtime 'torch', which needs no export"
     )
+
+
+def _named(program: torch.export.ExportedProgram, name: str) -> torch.fx.Node | None:
+    return next((node for node in program.graph.nodes if node.name == name), None)
 
 
 def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:

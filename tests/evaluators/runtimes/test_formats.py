@@ -242,3 +242,14 @@ def test_signals_arrive_when_openvino_sessions_have_come_and_gone(tmp_path: Path
         [sys.executable, "-c", SIGNALS, str(tmp_path)], check=False, timeout=120, env={"PYTHONPATH": str(source)}
     )
     assert done.returncode == 0
+
+
+class _Eigenvalues(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x.reshape(-1, 4, 4)).abs()
+
+
+def test_an_operator_that_is_decomposed_on_the_way_is_named_with_its_module(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), _Eigenvalues()).eval()
+    with pytest.raises(ExportError, match=r"aten\.linalg_eig\.default in 1 has no form there"):
+        export_model("onnx", model, {}, {}, None, torch.randn(2, 16), tmp_path)

@@ -283,9 +283,10 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
 
 def _check_products(section: SpaceSection, anatomy: Anatomy) -> None:
     """Products of attention that were asked for must be there."""
-    tables = [("space", section), *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items())]
-    for where, table in tables:
-        if "product" in (table.activation_scope or ()) and not any(layer.product for layer in anatomy.layers):
+    scopes = {"space": section.activation_scope}
+    scopes |= {f'space.overrides."{glob}"': over.activation_scope or () for glob, over in section.overrides.items()}
+    for where, found in scopes.items():
+        if "product" in found and not any(layer.product for layer in anatomy.layers):
             raise TaskError(
                 f"{where}.activation_scope: 'product' fits no layer of this model: it is for linear layers whose "
                 "output goes straight into a product of attention that has no mask and no order in time, outside of "

@@ -283,7 +283,10 @@ def _check_axes(section: SpaceSection, anatomy: Anatomy) -> None:
 
 def _check_products(section: SpaceSection, anatomy: Anatomy) -> None:
     """Products of attention that were asked for must be there."""
-    tables = [("space", section), *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items())]
+    tables: list[tuple[str, Any]] = [
+        ("space", section),
+        *((f'space.overrides."{glob}"', over) for glob, over in section.overrides.items()),
+    ]
     for where, table in tables:
         if "product" in (table.activation_scope or ()) and not any(layer.product for layer in anatomy.layers):
             raise TaskError(

@@ -23,6 +23,7 @@ from ...errors import InputError
 from ..runtimes._lowering import Lowered, prepare
 from ..runtimes._onnx_export import finish
 from ..runtimes._onnx_layers import fill_weights
+from ..runtimes._onnx_means import means_in_codes
 from ..runtimes._onnx_trace import quantize_in_graph, trace
 from ._forms import PLAIN, Form
 from ._wiring import Wiring, wiring_of
@@ -117,6 +118,8 @@ class Template:
         for layer in lowered:
             if not layer.is_structured:
                 _fill_dense(graph, opened[layer.fqn], layer.fqn, self._weights[layer.fqn])
+        if guarded:
+            means_in_codes(graph)
         return finish(model)
 
     def write(self, forms: Mapping[str, Form], path: Path, *, guarded: bool) -> Path:

@@ -34,8 +34,9 @@ def export_onnx(
 ) -> Path:
     """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
-    guarded  keep ONNX Runtime from quantizing FP32 weights by itself, see `quantize_guarded`. OpenVINO does no such
-             thing, and computes a FakeQuantize that a Clamp follows slightly differently
+    guarded  for ONNX Runtime: keep it from quantizing FP32 weights by itself, see `quantize_guarded`, and write means
+             as it has them in integers. OpenVINO does no such thing, and computes a FakeQuantize that a Clamp follows
+             slightly differently
     narrow   which weight-only layers are written as codes; None: none
     dynamic_from  linear layers of so many channels, in and out, find the ranges of their inputs themselves and multiply
              integers, where the spec says "dynamic"; None: none
@@ -60,6 +61,7 @@ def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *
     from ._lowering import prepare
     from ._onnx_dynamic import in_unknown_places
     from ._onnx_layers import fill_weights
+    from ._onnx_means import means_in_codes
     from ._onnx_trace import quantize_guarded, quantize_in_graph, trace
 
     ready = prepare(model, layers, quantize_guarded if guarded else quantize_in_graph)
@@ -68,6 +70,8 @@ def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *
         plain = [replace(x, codes=None, scales=None) if x.fqn in odd else x for x in layers]
         return build(model, plain, example_inputs, guarded=guarded)
     fill_weights(graph, layers, open_weights)
+    if guarded:
+        means_in_codes(graph.graph)
     return finish(graph)
 
 

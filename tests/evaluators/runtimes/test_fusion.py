@@ -46,7 +46,7 @@ def test_attention_over_three_axes_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sliced", [False, True])
 def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) -> None:
-    """What its ReLU lets pass is rounded, as its scope says; the mean itself stays in FP32."""
+    """What its ReLU lets pass is rounded, as its scope says; the mean of these codes is one of integers too."""
 
     class Pooled(nn.Module):
         def __init__(self) -> None:
@@ -74,7 +74,8 @@ def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) ->
     torch.testing.assert_close(session.run(inputs), expected, atol=1e-3, rtol=1e-3)
     ran = [node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node]
     assert ran.count("QLinearConv") == 2
-    assert not {"Conv", "FusedConv", "BatchNormalization"} & set(ran)
+    assert ran.count("QLinearGlobalAveragePool") == 1
+    assert not {"Conv", "FusedConv", "BatchNormalization", "ReduceMean", "GlobalAveragePool", "Relu"} & set(ran)
 
 
 @pytest.mark.parametrize("name", ["transformer", "written_out"])

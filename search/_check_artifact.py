@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +101,10 @@ def _own_task(artifact: Artifact) -> Task:
     does it know where the task's files lie on this machine. Raises `InputError` that names the first, and asks for the
     task.
     """
-    from ..digits import TASK_PATH
     from ..hardware_profiles import list_profiles
     from ._task import Task
 
-    task = Task.from_dict(artifact.task, base_dir=TASK_PATH.parent)
+    task = Task.from_dict(artifact.task, base_dir=_home(artifact.task))
     model, metric = task.model, task.quality.metric
     profiles = task.hardware.profile_names if task.hardware.profile else ()
     named = [
@@ -123,6 +123,19 @@ def _own_task(artifact: Artifact) -> Task:
                 f"folder of the run"
             )
     return task
+
+
+def _home(task: Mapping[str, Any]) -> Path:
+    """The folder of the model's module, where that is ours: beside it lies what the task names by a file."""
+    model = task.get("model")
+    factory = model.get("factory") if isinstance(model, Mapping) else None
+    if not isinstance(factory, str) or not _is_ours(factory):
+        return Path()
+    try:
+        found = find_spec(factory.partition(":")[0])
+    except ModuleNotFoundError:  # the task names it in its error, when the model is asked for
+        return Path()
+    return Path(found.origin).parent if found is not None and found.origin else Path()
 
 
 def _is_ours(reference: str) -> bool:

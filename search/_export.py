@@ -6,10 +6,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ParedownError
+from ..errors import ConfigError, InputError, ParedownError
 from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
@@ -22,7 +23,7 @@ from ._ledger import write_atomic
 from ._plugins import Plugins
 from ._prepare import Prepared, prepare
 from ._run import open_run
-from ._structure import Structured
+from ._structure import Structured, structure_of
 from ._workshop import (
     Workshop,
     artifact_format,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from ..compressors import LayerSpec
     from ._task import Task
+    from ._trial import Completed
 
 
 def export_point(
@@ -84,6 +86,7 @@ def export_point(
         read_artifact(out)  # what was copied is what was measured
         return out
     prepared = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
+    _check_units(prepared, assignment, trial)
     return _make(prepared, assignment, format, out, point=f"t{trial.number}", entropy=entropy)
 
 
@@ -119,6 +122,23 @@ def apply_config(
     assignment = assignment_of(data, prepared.anatomy)
     (prepared.bench.structured or Structured()).check(assignment)
     return _make(prepared, assignment, format, _empty_folder(out), point="config", entropy=entropy)
+
+
+def _check_units(prepared: Prepared, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
+    """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
+    from ._bench import Worker
+    from ._structural_costs import macs_left
+
+    if not structure_of(assignment):
+        return
+    (prepared.bench.structured or Structured()).check(assignment)
+    now, then = macs_left(prepared, Worker(prepared.bench), assignment), trial.metrics["macs"].value
+    if not isclose(now, then, rel_tol=1e-6):
+        raise ConfigError(
+            f"t{trial.number} had {then:.0f} MACs when it was tried, and what it keeps would have {now:.0f} now: a "
+            "profile or paredown changed since, and with it what units are rounded to. Export it as 'config', and "
+            "apply that to a task whose [space] round_to says what it was (1: no rounding)"
+        )
 
 
 def _check_entropy(entropy: bool, format: str) -> None:

@@ -6,6 +6,7 @@ Each looks at the ledger first and does what is missing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 from typing import Any
 
 from ..compressors import SPEC_VERSION, LayerSpec
@@ -118,8 +119,39 @@ def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
                 f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of it now; "
                 "put the old files back, or start a new run"
             )
+    if (other := _another_space(sitting, before, facts)) is not None:
+        raise TaskError(
+            f"the run in {sitting.run.path} was begun in another space: {other}; a plugin, a profile or paredown "
+            "changed since. What was found stays readable (front, explain, export); go on with what it was begun with, "
+            "or start a new run"
+        )
     if "anatomy" not in before:
         sitting.recorder.append({**before, "anatomy": facts["anatomy"]})
+
+
+def _another_space(sitting: Sitting, before: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """In what the space of a run differs from the one that its task means now, in a clause. Trials and the table go by
+    numbers of levels, which would mean something else there."""
+    was, now = sitting.run.space, sitting.prepared.space
+    theirs, ours = ({group.name: group for group in space.groups} for space in (was, now))
+    for name, group in theirs.items():
+        if name not in ours:
+            structured = sitting.prepared.bench.structured
+            why = structured.left.get(name) if structured is not None else None
+            return f"{name} is no part of it any more" + (f", for {why}" if why else "")
+        if group != ours[name]:
+            return f"{name} has other levels, or other layers"
+    if was != now:
+        more = [name for name in ours if name not in theirs]
+        return f"{more[0]} is new in it" if more else "its groups come in another order"
+    sets = [n for n, group in enumerate(now.groups) if is_structural(group.name)]
+    # a share of a set says how many units only by what they are rounded to
+    counted = [
+        [data["fixed"]["macs"], *(x for n in sets for x in data["costs"]["macs"][n])] for data in (before, facts)
+    ]
+    if sets and not all(isclose(a, b, rel_tol=1e-6) for a, b in zip(*counted, strict=True)):
+        return "what can be removed keeps other numbers of units"
+    return None
 
 
 def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -> dict[str, Any]:

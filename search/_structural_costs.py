@@ -37,6 +37,12 @@ def exact_totals(prepared: Prepared, worker: Worker, candidate: Candidate) -> di
     return totals
 
 
+def macs_left(prepared: Prepared, worker: Worker, assignment: Mapping[str, LayerSpec]) -> float:
+    """Of what is left by an assignment that removes something, as its trial counts them."""
+    cut = worker.cutter.cut(assignment)
+    return _counted(prepared, cut.anatomy, cut.assignment)["macs"]
+
+
 def structure_text(removal: Removal) -> str:
     """What an artifact of the format "paredown" says of its architecture."""
     return json.dumps(removal.to_dict(), separators=(",", ":")) + "\n"

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paredown.compressors import LayerSpec
 from paredown.errors import InputError, Interrupted, LimitsNotMet, TaskError
 from paredown.search import Completed, Failed, Infeasible, Progress, Task, open_run, resume, search
 from paredown.search._ledger import read
@@ -119,6 +120,40 @@ def test_a_candidate_that_fails_is_a_recorded_result(
         assert f"t{trial.number}" not in {p.id for p in front.points}
     assert len(run.trials) == run.state.n_mixed + sum(t.kind != "mixed" for t in run.trials)
     assert run.state.n_mixed == 6
+
+
+def test_a_point_that_cannot_be_exported_costs_the_run_nothing_else(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason is recorded, the others are verified, and a later sitting tries it again."""
+    from paredown.evaluators import runtimes
+
+    whole = runtimes.export_model
+
+    def broken(format: str, model: Any, assignment: Mapping[str, LayerSpec], *args: Any, **kwargs: Any) -> Path:
+        if assignment.get("second", LayerSpec()).weight_bits == 4:
+            raise RuntimeError("the operator aten.fright has no counterpart in second")
+        return whole(format, model, assignment, *args, **kwargs)
+
+    task = tiny_task("budget.trials=6", "quality.max_loss=1", "space.weight_bits=[4, 8]", "space.activation_bits=[32]")
+    monkeypatch.setattr(runtimes, "export_model", broken)
+    front = search(task, out=tmp_path / "run", workers=0)
+    run = open_run(tmp_path / "run")
+    four = {p.id for p in front.points if p.config["layers"].get("second", {}).get("weight_bits") == 4}
+    assert four
+    for point in front.points:
+        assert point.verified == (point.id not in four), point.note
+        if point.id in four:
+            assert "export failed" in point.note
+            assert "the operator aten.fright" in point.note
+            assert not point.recommended
+            assert not (tmp_path / "run" / "verified" / point.id).exists()
+    assert run.state.ended == "done"
+    with pytest.raises(RuntimeError, match=r"aten\.fright"):
+        front.export(min(four), format="paredown", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(runtimes, "export_model", whole)
+    assert all(point.verified for point in resume(tmp_path / "run", workers=0).points)
 
 
 def test_workers_that_die_or_hang_lose_nothing(tiny_task: MakeTask, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from torch.nn import functional
 from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
-from paredown.search import Candidate, Task, apply_config, open_run, search, verify_artifact
+from paredown.search import (
+    Candidate,
+    Task,
+    apply_config,
+    export_point,
+    open_run,
+    resume,
+    search,
+    verify_artifact,
+)
 from paredown.search._bench import Worker
 from paredown.search._build_space import uniform_settings
 from paredown.search._chart import uniform_label
@@ -392,6 +402,28 @@ def test_channels_are_rounded_where_the_profile_asks_for_it(
     half = LayerSpec(keep=0.55, keep_method="l2")
     found = {s.name.removeprefix("channels:"): len(structured.kept(s, half)) for s in structured.sets}
     assert found == kept
+
+
+def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with(
+    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trials are of other models than their shares mean now: neither resumed nor exported as if they were not."""
+    torch.manual_seed(2)
+    subject, run = Separable().eval(), tmp_path / "run"
+    made = task(channels=[0.55], keep_method=["l2"], weight_bits=[32]).with_overrides(["budget.trials=1"])
+    search(made, model=subject, out=run, workers=0)
+    point = next(f"t{t.number}" for t in open_run(run).trials if t.kind == "uniform")
+    shutil.rmtree(run / "verified")
+    for multiple, resumed, exported in (
+        (8, "what can be removed keeps other numbers of units", "MACs when it was tried"),
+        (16, "channels:point is no part of it any more, for of its 12 units all stay", "which this task does not know"),
+    ):
+        monkeypatch.setattr("paredown.search._structure.alignment_of", lambda *_, n=multiple: n)
+        with pytest.raises(TaskError, match=resumed):
+            resume(run, model=subject, workers=0)
+        with pytest.raises(ConfigError, match=exported):
+            export_point(run, point, "pt2", tmp_path / "out", model=subject)
+    assert open_run(run).front().points
 
 
 def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp_path: Path) -> None:

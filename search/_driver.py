@@ -30,7 +30,7 @@ from ._pool import InProcess, Pool
 from ._prepare import Prepared, prepare
 from ._progress import Listener
 from ._recorder import Recorder
-from ._remarks import kv_cache_remark, left_alone
+from ._remarks import kv_cache_remark, left_alone, products_remark
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
 from ._sitting import Sitting
@@ -108,7 +108,10 @@ def _drive(
     with recorder.watch.charge("load"):
         prepared = prepare(run.task, store=store_path(run.path), model=model)
     recorder.objectives, recorder.workers = prepared.objectives, workers
-    for line in left_alone(prepared.bench.model, prepared.anatomy):
+    for line in (
+        *left_alone(prepared.bench.model, prepared.anatomy),
+        *products_remark(prepared.anatomy, prepared.space),
+    ):
         recorder.note(line)
     if run.task.model is not None and run.task.model.kv_cache_bits is not None:
         recorder.note(kv_cache_remark(prepared.bench.model, run.task.model.kv_cache_bits))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import Anatomy
+    from ._space import SearchSpace
 
 _WORTH_SAYING = 0.05
 """Share of the parameters below which norms and the like are not spoken of."""
@@ -57,6 +58,26 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
         f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a "
     )
     line += f"batch norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
+    return [line]
+
+
+def products_remark(anatomy: Anatomy, space: SearchSpace) -> list[str]:
+    """A line for where `activation_scope` "product" has any effect, if it was asked for: elsewhere it is "layer"."""
+    having = [
+        fqn
+        for group in space.groups
+        for fqn in group.layers
+        if any(spec.activation_scope == "product" for spec in group.levels)
+    ]
+    if not having:
+        return []
+    places = list(dict.fromkeys(anatomy[fqn].product_in or "the model" for fqn in having))
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    line = (
+        f"activation_scope 'product' is for {len(having)} layers, which feed the attention in "
+        f"{', '.join(places[:_SHOWN])}{more}; the others have 'layer': products with a mask or in order of time, and "
+        "those of nn.MultiheadAttention, stay in FP32"
+    )
     return [line]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from paredown.compressors import Anatomy
-from paredown.search._remarks import left_alone
+from paredown.search import Task
+from paredown.search._build_space import build_space
+from paredown.search._remarks import left_alone, products_remark
 from paredown.testing import AWKWARD
 
 
@@ -41,3 +44,27 @@ def test_layers_that_were_not_called() -> None:
 def test_norms_are_not_worth_a_word() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 64))
     assert left_alone(model, Anatomy.trace(model, torch.ones(2, 64))) == []
+
+
+class Attention(nn.Module):
+    def __init__(self, is_causal: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 4) for _ in range(3))
+        self.is_causal = is_causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x), is_causal=self.is_causal)
+
+
+def test_where_products_of_attention_are_rounded_is_said_where_that_was_asked_for() -> None:
+    """One attention of two is causal, and its layers have the scope "layer"."""
+    model = nn.Sequential(Attention(is_causal=False), Attention(is_causal=True), nn.Linear(4, 4)).eval()
+    anatomy = Anatomy.trace(model, torch.ones(2, 3, 4))
+    lines = {}
+    for scope in ("layer", "product"):
+        space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": [scope]}
+        task = Task.from_dict({"data": {"factory": "tiny.py:data"}, "space": space})
+        lines[scope] = products_remark(anatomy, build_space(task, anatomy))
+    assert lines["layer"] == []
+    (line,) = lines["product"]
+    assert line.startswith("activation_scope 'product' is for 3 layers, which feed the attention in 0; the others have")

@@ -26,6 +26,13 @@ PASSES = 256
 """Backward passes that the mean square is worth: more samples than that are taken several at a time."""
 
 
+def drawn_answers(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Labels (positions,) that a model whose logits are `outputs` (…, classes) would give: the gradients of the
+    cross-entropy with them have the Fisher information for their second moment."""
+    chances = outputs.detach().float().softmax(dim=-1).cpu().reshape(-1, outputs.shape[-1])
+    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(outputs.device)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerGradients:
     """both (2, out, n) float32: E[g] and E[g^2], g the gradient of one sample's loss by the weight as a matrix."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,10 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError
 from ._anatomy import LayerInfo
-from ._blocks import Block, find_blocks
 from ._forward import forward, module_at, preserved
+from ._gradients import drawn_answers
 from ._names import weight_name
+from ._reconstruction_blocks import Block, blocks_of
 from ._repair import Values, installed
 from ._resident import CompressedModel
 from ._spec import LayerSpec
@@ -145,7 +146,7 @@ def reconstruct(
     done: list[Reconstructed] = []
     work = _Work(resident, assignment, batches, divergence, seed, steps)
     if eligible:
-        blocks = find_blocks(resident.model, eligible, batches[0])
+        blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
         left |= {fqn: "it does not run, or not as a module" for fqn in eligible if fqn not in in_blocks}
         for number, block in enumerate(blocks):
@@ -202,10 +203,12 @@ class _Work:
         """New variants of the block's layers, and their error on what is held out, relative to the old ones'."""
         model = self.resident.model
         module = module_at(model, block.fqn)
-        generator = torch.Generator().manual_seed(hash_of(self.seed, number))
+        generator = torch.Generator().manual_seed(_seed_of(self.seed, number))
         seen = self._seen(module, generator, variants)
         held_out = [one for one in seen if one.number in self.held_out]
         learned_from = [one for one in seen if one.number not in self.held_out]
+        if not (learned_from and held_out):
+            return {}, 1.0
         soft = {
             fqn: _Soft(variants[fqn], self.assignment[fqn].weight_only, self.resident.weight(fqn))
             for fqn in block.layers
@@ -247,23 +250,26 @@ class _Work:
             optimizer.step()
 
     def _seen(self, module: nn.Module, generator: torch.Generator, variants: Mapping[str, Variant]) -> list[_Seen]:
-        """The original's outputs of a module with the weight of each number, and the compressed model's inputs."""
+        """The original's outputs of a module with the weight of each number, and the compressed model's inputs. Of the
+        batches that go through it in both."""
         model, size = self.resident.model, 0
         chosen: list[tuple[int, Tensor, Tensor]] = []
         first = [next(n for n in range(len(self.batches)) if n not in self.held_out), self.held_out[0]]
         rest = [n for n in range(len(self.batches)) if n not in first]
         with preserved(model):
             for number in (*first, *rest):
-                if number in rest and size + size // len(chosen) > LARGEST:
+                if number in rest and chosen and size + size // len(chosen) > LARGEST:
                     break
-                target, weight = _target(model, module, self.batches[number], self.divergence, generator)
-                chosen.append((number, target, weight))
-                size += 3 * target.numel()
+                if (told := _target(model, module, self.batches[number], self.divergence, generator)) is None:
+                    continue
+                chosen.append((number, *told))
+                size += 3 * told[0].numel()
         with self.compressed(variants) as compressed:
             found = []
             for number, target, weight in chosen:
-                args, kwargs = _inputs(compressed, module, self.batches[number])
-                found.append(_Seen(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
+                args, kwargs, shape = _call(compressed, module, self.batches[number])
+                if shape == target.shape:  # an expert may be asked by other tokens now
+                    found.append(_Seen(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
         return found
 
     def divergence_of(self, variants: Mapping[str, Variant], values: Values) -> float:
@@ -350,8 +356,9 @@ class _Soft:
 
 def _target(
     model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """(output of the module, mean square of the divergence's gradient by it), of the model as it is."""
+) -> tuple[Tensor, Tensor] | None:
+    """(output of the module, mean square of the divergence's gradient by it), of the model as it is; None where it is
+    not called."""
     given: list[Tensor] = []
 
     def cut(module: nn.Module, args: object, output: Tensor) -> Tensor:
@@ -362,6 +369,8 @@ def _target(
     try:
         with torch.enable_grad():
             outputs = forward(model, inputs)
+            if not given:
+                return None
             weight = torch.zeros_like(given[0])
             for _ in range(_DRAWS):
                 product = _drawn(outputs, divergence, generator)
@@ -380,31 +389,38 @@ def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator) -> Tens
     if divergence != "kl":
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
         return (signs.to(z) * z).sum()
-    flat = z.reshape(-1, z.shape[-1])
-    answers = torch.multinomial(flat.detach().softmax(-1).cpu(), 1, generator=generator).to(z.device)
-    return flat.log_softmax(-1).gather(1, answers).sum()
+    answers = drawn_answers(z, generator)
+    return z.reshape(-1, z.shape[-1]).log_softmax(-1).gather(1, answers[:, None]).sum()
 
 
 class _Reached(Exception):
     """What comes behind need not run."""
 
 
-def _inputs(model: nn.Module, module: nn.Module, inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the module is called with."""
+def _call(
+    model: nn.Module, module: nn.Module, inputs: object
+) -> tuple[tuple[Any, ...], dict[str, Any], torch.Size | None]:
+    """What the module is called with, and the shape of what it gives; None where it is not called."""
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    shapes: list[torch.Size] = []
 
     def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append((_copied(args), _copied(kwargs)))
+
+    def end(module: nn.Module, args: object, output: Tensor) -> None:
+        shapes.append(output.shape)
         raise _Reached
 
-    handle: RemovableHandle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    handles: list[RemovableHandle] = [
+        module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True), module.register_forward_hook(end)
+    ]  # fmt: skip
     try:
-        forward(model, inputs)
-    except _Reached:
-        pass
+        with suppress(_Reached):
+            forward(model, inputs)
     finally:
-        handle.remove()
-    return seen[0]
+        for handle in handles:
+            handle.remove()
+    return (*seen[0], shapes[0]) if shapes else ((), {}, None)
 
 
 def _copied(value: Any) -> Any:
@@ -416,7 +432,7 @@ def _copied(value: Any) -> Any:
     return tuple(_copied(item) for item in value) if type(value) is tuple else value
 
 
-def hash_of(seed: int, number: int) -> int:
+def _seed_of(seed: int, number: int) -> int:
     """A seed for each block."""
     return (seed * 1_000_003 + number) % 2**63
 

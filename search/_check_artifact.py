@@ -20,7 +20,6 @@ from ._auto_runtime import AUTO
 from ._config import assignment_of
 from ._fresh import REFERENCE, Loaded, measure_fresh
 from ._plugins import Plugins
-from ._task_code import is_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +33,10 @@ QUALITY_TOLERANCE = 2e-3
 """Relative: how far a quality measured again may lie from the claim. Other cores may sum in another order."""
 LATENCY_TOLERANCE = 0.25
 """Relative: beyond it the latency is said to differ. It never fails a check: the machine may be another, or busy."""
+
+EMBEDDED = ("paredown.digits.model:digits_net", "paredown.digits.data:digits_splits")
+"""What an artifact may have called on its own word. No more of the package: with arguments of a stranger's choice some
+of it writes files."""
 
 Check = dict[str, Any]
 
@@ -95,7 +98,7 @@ def verify_artifact(
 
 
 def _own_task(artifact: Artifact) -> Task:
-    """The task that the artifact was made from, where all that it names comes with paredown.
+    """The task that the artifact was made from, where all code that it names is of the embedded default.
 
     A task's factories are code, and an artifact may come from anybody, so its word is not enough for anything else; nor
     does it know where the task's files lie on this machine. Raises `InputError` that names the first, and asks for the
@@ -116,32 +119,21 @@ def _own_task(artifact: Artifact) -> Task:
         *(("hardware.profile", name) for name in profiles if name not in list_profiles()),
     ]
     for key, reference in named:
-        if reference is not None and not _is_ours(reference):
+        if reference is not None and reference not in EMBEDDED:
             raise InputError(
                 f"{artifact.folder} was made with {key} = {reference!r}, which it does not hold, and runs on its own "
-                f"word only what comes with paredown; give the task that you trust with --task: its TOML file, or the "
+                f"word only the embedded default's; give the task that you trust with --task: its TOML file, or the "
                 f"folder of the run"
             )
     return task
 
 
 def _home(task: Mapping[str, Any]) -> Path:
-    """The folder of the model's module, where that is ours: beside it lies what the task names by a file."""
+    """The folder of the model's module, where that is ours: there lies what the task names by a file."""
     model = task.get("model")
     factory = model.get("factory") if isinstance(model, Mapping) else None
-    if not isinstance(factory, str) or not _is_ours(factory):
-        return Path()
-    try:
-        found = find_spec(factory.partition(":")[0])
-    except ModuleNotFoundError:  # the task names it in its error, when the model is asked for
-        return Path()
+    found = find_spec(factory.partition(":")[0]) if isinstance(factory, str) and factory in EMBEDDED else None
     return Path(found.origin).parent if found is not None and found.origin else Path()
-
-
-def _is_ours(reference: str) -> bool:
-    """Whether it names a module of paredown."""
-    source = reference.partition(":")[0]
-    return not is_file(source) and source.partition(".")[0] == "paredown"
 
 
 def _given_task(task: Task | Path | str) -> Task:

@@ -16,12 +16,12 @@ from ..evaluators.runtimes import STRUCTURE_FILE
 from ._agreement import Agreed, Agreement
 from ._artifact import Artifact, write_manifest
 from ._bench import Worker, judge
-from ._blocks import BlockRepair
 from ._config import config_of
 from ._devices import MEMORY
 from ._fresh import Loaded, Watch, measure_fresh
 from ._plugins import Plugins
 from ._prepare import Prepared
+from ._reconstruct import BlockRepair
 from ._structural_costs import structure_bytes, structure_text
 from ._structure import layers_of, structure_of
 from ._why_apart import doubt_of, why_apart

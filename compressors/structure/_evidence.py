@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ...errors import SpecError
 from .._forward import Inputs, forward, module_at, preserved
+from .._gradients import drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
 
@@ -70,7 +71,9 @@ def collect(
         for batch in batches:
             with preserved(model), torch.enable_grad():
                 outputs = forward(model, batch)
-                scalar = (loss or _loss)(outputs, next(given) if given is not None else _drawn(outputs, generator))
+                scalar = (loss or _loss)(
+                    outputs, next(given) if given is not None else drawn_answers(outputs, generator)
+                )
                 gradients = torch.autograd.grad(scalar, list(parameters.values()), allow_unused=True)
             by_id = dict(zip(parameters, gradients, strict=True))
             for tally in tallies.values():
@@ -183,13 +186,7 @@ def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], head
             tally.entropy = mine if tally.entropy is None else tally.entropy + mine
 
 
-def _loss(outputs: Tensor, targets: Tensor | None) -> Tensor:
-    assert targets is not None
+def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         return (outputs - targets).square().sum() / 2
     return functional.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), reduction="sum")
-
-
-def _drawn(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    chances = outputs.detach().float().softmax(dim=-1).cpu().reshape(-1, outputs.shape[-1])
-    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(outputs.device)

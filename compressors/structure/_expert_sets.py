@@ -22,9 +22,10 @@ def find_expert_sets(model: nn.Module, inputs: Inputs) -> tuple[tuple[CoupledSet
     listed, why_not = _listed(model)
     left |= why_not
     found: list[CoupledSet] = []
-    trier = Trier(model, inputs) if proposed or listed else None
+    if not (proposed or listed):
+        return (), left
+    trier = Trier(model, inputs)
     for coupled in (*proposed, *listed):
-        assert trier is not None
         reason = trier.refuse([coupled])
         if reason is None:
             found.append(coupled)

@@ -39,7 +39,8 @@ def next_tokens(inputs: Inputs) -> Tensor:
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     elif isinstance(inputs, tuple):
         ids = inputs[0]
-    assert isinstance(ids, Tensor)
+    if not isinstance(ids, Tensor):
+        raise MetricError(f"perplexity needs targets, or token ids (N, T) as inputs; got {type(ids).__name__}")
     if ids.is_floating_point() or ids.dim() != 2 or ids.shape[1] < 2:
         raise MetricError(
             "perplexity needs targets, or token ids (N, T) with T >= 2 as inputs; "

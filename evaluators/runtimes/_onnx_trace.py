@@ -17,7 +17,8 @@ from ...compressors import Inputs
 from ...compressors._names import is_inner
 from ._base import ExportError
 from ._lowering import Lowered
-from ._onnx_attention import quantize_dequantize, round_scores, translations
+from ._onnx_attention import round_scores
+from ._onnx_operations import quantize_dequantize, translations
 from ._onnx_pads import pad_after_quantizing
 from ._program import export_program, first_line, quiet
 

@@ -20,7 +20,7 @@ from paredown.compressors import (
     preserved,
     reconstruct,
 )
-from paredown.compressors._blocks import MOST_LAYERS, find_blocks
+from paredown.compressors._reconstruction_blocks import MOST_LAYERS, blocks_of
 from paredown.compressors.storage._parts import load_coded
 from paredown.errors import InputError
 from paredown.testing import AWKWARD
@@ -174,17 +174,48 @@ def test_awkward_models_come_through(name: str) -> None:
     assert model_digest(model) == before
 
 
+class Asked(nn.Module):
+    """Two experts, each for the samples whose first number has its sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)) for _ in range(2))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(x)
+        for n, expert in enumerate(self.experts):
+            mine = (x[:, 0] > 0) == bool(n)
+            if mine.any():
+                out[mine] = expert(x[mine])
+        return self.head(out.relu())
+
+
+def test_an_expert_learns_from_the_batches_that_ask_it() -> None:
+    """And one that none of the batches held out asks stays as it was."""
+    torch.manual_seed(0)
+    model = Asked().eval()
+    batches = [normal(16, 6, seed=n) for n in range(10)]
+    for number in (1, 2, 4, 9):  # two of them are held out
+        batches[number][:, 0] = batches[number][:, 0].abs() + 0.1
+    found = reconstruct(*bench(model, batches, LayerSpec(weight_bits=3)), batches, steps=20)
+    ratios = {one.block.fqn: one.ratio for one in found.blocks}
+    assert set(ratios) == {"experts.0", "experts.1", "head"}
+    assert ratios["experts.0"] == 1.0
+    assert ratios["experts.1"] != 1.0
+
+
 def test_blocks_are_the_smallest_modules_with_several_layers() -> None:
     model, inputs = AWKWARD["residual"]()
     layers = Anatomy.trace(model, inputs).fqns
-    found = [fqn for block in find_blocks(model, layers, inputs) for fqn in block.layers]
+    found = [fqn for block in blocks_of(model, layers, inputs) for fqn in block.layers]
     assert sorted(found) == sorted(layers)
     deep = nn.Sequential(*(nn.Linear(4, 4) for _ in range(MOST_LAYERS + 1)))
     names = [str(n) for n in range(len(deep))]
-    assert [block.layers for block in find_blocks(deep, names, torch.randn(2, 4))] == [(name,) for name in names]
-    assert [block.fqn for block in find_blocks(deep, names[:-1], torch.randn(2, 4))] == [""]
+    assert [block.layers for block in blocks_of(deep, names, torch.randn(2, 4))] == [(name,) for name in names]
+    assert [block.fqn for block in blocks_of(deep, names[:-1], torch.randn(2, 4))] == [""]
     net, batches = planted()
-    assert [block.fqn for block in find_blocks(net, Anatomy.trace(net, batches[0]).fqns, batches[0])] == [
+    assert [block.fqn for block in blocks_of(net, Anatomy.trace(net, batches[0]).fqns, batches[0])] == [
         "stem", "block", "head"
     ]  # fmt: skip
 

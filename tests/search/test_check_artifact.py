@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import paredown
+from paredown.digits import TASK_PATH
 from paredown.errors import ConfigError, InputError, IntegrityError, ParedownError
 from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
 from paredown.search._agreement import Agreement
 from paredown.search._artifact import read_artifact
-from paredown.search._check_artifact import _data_checks
+from paredown.search._check_artifact import EMBEDDED, _data_checks
 from paredown.search._config import assignment_of
 from paredown.search._data import load_task_data
 from paredown.search._prepare import prepare
@@ -238,6 +239,17 @@ def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None
             r"data\.factory = 'os:system', which it does not hold",
         ),
         (
+            lambda d: d["task"]["model"].update(
+                factory="paredown.search._ledger:write_atomic",
+                args={"path": str(tmp_path / "ran"), "text": "of a stranger's choice"},
+            ),
+            r"model\.factory = 'paredown\.search\._ledger:write_atomic'",
+        ),
+        (
+            lambda d: d["task"]["data"].update(factory="paredown.digits.data:np.save"),
+            r"data\.factory = 'paredown\.digits\.data:np\.save'",
+        ),
+        (
             lambda d: d["task"]["quality"].update(metric="evil.py:top3", maximise=True),
             r"quality\.metric = 'evil\.py:top3'",
         ),
@@ -255,6 +267,12 @@ def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None
         with pytest.raises(InputError, match=complaint):
             verify_artifact(artifact)
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_runs_on_an_artifacts_own_word_is_the_embedded_default() -> None:
+    task = Task.load(TASK_PATH)
+    assert task.model is not None
+    assert {task.model.factory, task.data.factory} == set(EMBEDDED)
 
 
 def test_schema_1_is_read(home: Path, tmp_path: Path) -> None:

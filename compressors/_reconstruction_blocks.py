@@ -23,7 +23,7 @@ class Block:
     layers: tuple[str, ...]
 
 
-def find_blocks(model: nn.Module, fqns: Sequence[str], inputs: object) -> tuple[Block, ...]:
+def blocks_of(model: nn.Module, fqns: Sequence[str], inputs: object) -> tuple[Block, ...]:
     """The smallest modules that hold several of the layers, run once and give one tensor; else each layer alone.
 
     In the order in which they run on `inputs`. A layer that does not run is in none of them.

@@ -184,7 +184,7 @@ def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         elif isinstance(value, float):
             rows.append((title, fmt.value(name, value)))
         elif isinstance(value, list | tuple) and value:
-            rows.append((title, ", ".join(map(str, value))))
+            rows.append((title, ("\n" if name == "notes" else ", ").join(map(str, value))))
         elif value is not None and value != []:
             rows.append((title, str(value)))
     return rows

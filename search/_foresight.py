@@ -95,7 +95,7 @@ class Foresight:
         foretold, truth = self._log(self._held_out(levels, values, fold)), self._log(values[:, 0])
         self.trust["divergence"] = Trust.of(truth[full], foretold[full])
         self._errors = {"divergence": (foretold[full], truth[full] - foretold[full])}
-        if quality != DIVERGENCE:
+        if quality.name != DIVERGENCE.name:
             found = np.array([t.metrics[quality.name].value if quality.name in t.metrics else np.nan for t in usable])
             there = full & ~np.isnan(found)
             self._learn_quality(foretold[there], found[there], fold[there], [t for t in trials if t.kind == "original"])
@@ -132,7 +132,7 @@ class Foresight:
         found = {"divergence": self._measurement("divergence", value, value * math.exp(-half), value * math.exp(half))}
         name = self._quality.name
         if name != "divergence" and self.foresees(name):
-            sign = self._quality.key(1.0)
+            sign = self._quality.signed(1.0)
             mean = -sign * float(self._curve(np.array([at]))[0])
             half = 1.96 * self._error_near(name, at)
             found[name] = self._measurement(name, mean, mean - half, mean + half)
@@ -169,7 +169,7 @@ class Foresight:
         """The quality (as it is best when high) falls with the logarithm of the foretold divergence."""
         if len(found) < MIN_TRIALS:
             return
-        sign = -self._quality.key(1.0)
+        sign = -self._quality.signed(1.0)
         anchors = [t for t in original if isinstance(t, Completed) and self._quality.name in t.metrics]
         ends = np.array([sign * t.metrics[self._quality.name].value for t in anchors])
         starts = np.full(len(ends), self._log(np.zeros(1))[0])

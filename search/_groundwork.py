@@ -6,7 +6,7 @@ Each looks at the ledger first and does what is missing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isclose
+from math import isclose, isfinite
 from typing import Any
 
 from ..compressors import SPEC_VERSION, LayerSpec
@@ -26,6 +26,7 @@ from ._space import Candidate
 from ._structure import is_structural, remarks_on_structure, threshold_settings, without_structure
 from ._thresholds import plans, weights_of
 from ._trial import Completed, Kind, Screened
+from .searchers import Objective
 
 _BUILD_TIMEOUT_S = 1800.0
 _CHUNK = 8
@@ -154,6 +155,11 @@ def _another_space(sitting: Sitting, before: Mapping[str, Any], facts: Mapping[s
     return None
 
 
+def _as_fact(objective: Objective) -> dict[str, Any]:
+    fact: dict[str, Any] = {"name": objective.name, "maximise": objective.maximise}
+    return fact | ({"good_enough": objective.good_enough} if isfinite(objective.good_enough) else {})
+
+
 def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -> dict[str, Any]:
     """What stands before the first trial, for whoever reads the run later."""
     space = prepared.space
@@ -165,7 +171,7 @@ def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -
         "space": space_to_dict(space),
         "spec_version": SPEC_VERSION,
         "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
-        "guide": [{"name": o.name, "maximise": o.maximise} for o in prepared.guide],
+        "guide": [_as_fact(o) for o in prepared.guide],
         "quality": prepared.bench.metric.name,
         "limits": {},
         "costs": {name: [list(row) for row in rows] for name, rows in sitting.costs.items()},

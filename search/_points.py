@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ SIGNIFICANCE = 0.05
 
 
 def objectives_from(data: Sequence[Mapping[str, Any]]) -> tuple[Objective, ...]:
-    return tuple(Objective(name=o["name"], maximise=o["maximise"]) for o in data)
+    """As `_groundwork` wrote them down; a run of an older version has no `good_enough`."""
+    return tuple(
+        Objective(name=o["name"], maximise=o["maximise"], good_enough=o.get("good_enough", -math.inf)) for o in data
+    )
 
 
 def limits_from(data: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[float | None, float | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ._task import Task
     from ._task_sections import RepairSection
 
+SAME_OUTPUTS = 1e-4
+"""Mean divergence, in nats, below which a search tells no two candidates apart: ten thousand samples would have to be
+seen before they speak for the original by one nat."""
 _WIDE = 64
 """Samples that show which layers run at all, where one does not show all of them."""
 
@@ -146,7 +150,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
-    guide = tuple(_led_by(o, metric.name, guided) for o in objectives)
+    good_enough = _good_enough(task, bench.divergence)
+    guide = tuple(_led_by(o, metric.name, guided, good_enough) for o in objectives)
     return Prepared(
         task=task,
         bench=bench,
@@ -237,11 +242,19 @@ def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:
     return devices_of(task, profiles, graph)
 
 
-def _led_by(objective: Objective, metric: str, guided: bool) -> Objective:
+def _led_by(objective: Objective, metric: str, guided: bool, good_enough: float) -> Objective:
     """What the search minimises for an objective."""
     if objective.name == "throughput":
         return Objective(name="ms_per_sample")
-    return Objective(name="divergence") if guided and objective.name == metric else objective
+    return Objective(name="divergence", good_enough=good_enough) if guided and objective.name == metric else objective
+
+
+def _good_enough(task: Task, divergence: str) -> float:
+    """`SAME_OUTPUTS`, or what the task asks for where that is less. Only nats mean the same in every model."""
+    if divergence != "kl":
+        return -math.inf
+    limit = task.cost_limits.get("divergence")
+    return SAME_OUTPUTS if limit is None or limit.max is None else min(SAME_OUTPUTS, limit.max)
 
 
 def _in_random_order(split: Split, n: int | None, seed: int) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 
 def guides_of(guide: Sequence[Objective], devices: Sequence[str]) -> list[tuple[Objective, ...]]:
     """What the search is led by on each device: costs that depend on it bear its name, but for the first."""
-    return [
-        tuple(Objective(name=_named(o.name, n, device), maximise=o.maximise) for o in guide)
-        for n, device in enumerate(devices)
-    ]
+    return [tuple(replace(o, name=_named(o.name, n, device)) for o in guide) for n, device in enumerate(devices)]
 
 
 def limits_of(task: Task, limits: Limits, original: Mapping[str, float], devices: Sequence[str]) -> list[Limits]:

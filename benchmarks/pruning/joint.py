@@ -24,7 +24,12 @@ from pieces import Pieces
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--evaluations", type=int, default=60, help="the cost of so many is what each search may spend")
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=150,
+        help="the cost of so many is what each search may spend; default as many as a task has by itself",
+    )
     parser.add_argument("--samples", type=int, default=256, help="of the search split, in a full evaluation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="stop after so many; the same command again goes on")

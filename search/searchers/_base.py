@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +18,22 @@ from ._superposition import OutputShifts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A metric to be minimised or maximised. Inside, everything is minimised: the sign is turned once, in `key`."""
+    """A metric to be minimised or maximised. Inside, everything is minimised: the sign is turned once, in `signed`.
+
+    good_enough  where it is minimised, the value below which none is better than another: `key` gives this one for all
+                 of them, so that nothing is paid for what no one can tell apart
+    """
 
     name: str
     maximise: bool = False
+    good_enough: float = -math.inf
 
     def key(self, value: float) -> float:
+        """The value as it is judged."""
+        return max(self.signed(value), self.good_enough)
+
+    def signed(self, value: float) -> float:
+        """The value as it was measured, minimised."""
         return -value if self.maximise else value
 
 
@@ -73,16 +84,20 @@ class SearchContext:
     limits: Mapping[str, tuple[float | None, float | None]]
 
     def vector(self, trial: Completed | Dominated) -> NDArray[np.float64]:
-        """The trial's objectives, minimised: shape (n_objectives,). Raises `InputError` if the trial lacks one.
+        """The trial's objectives as they are judged: shape (n_objectives,). Raises `InputError` if it lacks one.
 
         Of a `Dominated` trial they are estimates, which are no result.
         """
+        self.check(trial)
+        return np.array([o.key(trial.metrics[o.name].value) for o in self.objectives], dtype=np.float64)
+
+    def check(self, trial: Completed | Dominated) -> None:
+        """Raises `InputError` if the trial lacks an objective."""
         if missing := [o.name for o in self.objectives if o.name not in trial.metrics]:
             raise InputError(
                 f"trial {trial.number} has no metric {missing[0]!r}, which is an objective; "
                 f"it has {', '.join(sorted(trial.metrics)) or 'none'}"
             )
-        return np.array([o.key(trial.metrics[o.name].value) for o in self.objectives], dtype=np.float64)
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._front import spread
+from .._front import non_dominated, spread
 from .._sweep import pad, padded, sweep_levels
 from ._base import SearchContext, SensitivityTable
 from ._known import Levels
@@ -19,7 +19,8 @@ LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
 
 NEAR_LIMIT = 2.0
-"""Where the divergence has a limit, the first sweep goes to so many times of it, because the table's sums are rough."""
+"""Where the divergence has a limit, the first sweep goes to so many times of it, because the table's sums are rough;
+and it begins at so many times what is good enough."""
 
 
 class Budget:
@@ -31,12 +32,13 @@ class Budget:
 
     def __init__(self, context: SearchContext) -> None:
         self._table = context.table
-        self._n_objectives = len(context.objectives)
         self._groups = np.arange(len(context.space))
         self.costs = [] if self._table is None else _sweep_costs(self._table, [o.name for o in context.objectives])
+        self._own_costs = self.costs[: len(context.objectives)]
         self._limits: list[tuple[FloatArray, float, float]] = []
         self._scores = np.zeros((0, 0)) if self._table is None else pad(self._table.divergence)
         self._worst = context.limits.get("divergence", (None, None))[1]
+        self._good_enough = context.objectives[0].good_enough
         for name, (low, high) in context.limits.items():
             if self._table is not None and name in self._table.costs:
                 fixed = self._table.fixed.get(name, 0.0)
@@ -56,6 +58,22 @@ class Budget:
             total = cost[self._groups, pool].sum(axis=1)
             keep &= (total >= low) & (total <= high)
         return keep
+
+    def needed(self, pool: LevelArray, scores: FloatArray) -> LevelArray:
+        """Without what is better than good enough, and dearer than another that is so too.
+
+        scores  divergences that add up, shape (groups, most levels)
+        """
+        return pool[self._wanted(pool, scores[self._groups, pool].sum(axis=1))]
+
+    def _wanted(self, pool: LevelArray, divergence: FloatArray) -> NDArray[np.bool_]:
+        """Shape (n,), for `needed`; divergence is what is foreseen of each."""
+        alike = np.flatnonzero(divergence <= self._good_enough)
+        wanted = np.ones(len(pool), dtype=np.bool_)
+        if len(alike) > 1:
+            costs = np.column_stack([cost[self._groups, pool[alike]].sum(axis=1) for cost in self._own_costs])
+            wanted[alike] = non_dominated(costs)
+        return wanted
 
     def within_limits(self, levels: Levels) -> Levels:
         """The candidate, made cheaper by single switches until no static cost is above its limit, as far as that goes.
@@ -80,10 +98,12 @@ class Budget:
         divergence = np.maximum(scores[self._groups, swept].sum(axis=1), 0.0)
         if self._worst is not None and (near := divergence <= NEAR_LIMIT * self._worst).any():
             swept, divergence = swept[near], divergence[near]
+        wanted = self._wanted(swept, divergence / NEAR_LIMIT)
+        swept, divergence = swept[wanted], divergence[wanted]
         positive = divergence[divergence > 0]
-        floor = 0.5 * float(positive.min()) if positive.size else 1.0
+        floor = max(0.5 * float(positive.min()) if positive.size else 1.0, self._good_enough)
         axes = [np.log(divergence + floor)]
-        axes += [cost[self._groups, swept].sum(axis=1) for cost in self.costs[: self._n_objectives]]
+        axes += [cost[self._groups, swept].sum(axis=1) for cost in self._own_costs]
         return [tuple(swept[i].tolist()) for i in spread(np.column_stack(axes), n)]
 
     def seeds(self, seed_with_sweep: int | bool, usual: int) -> list[Levels]:

@@ -106,6 +106,7 @@ class EvolutionSearcher:
         self._n_levels = np.array(context.space.n_levels, dtype=np.int64)
         self._budget = Budget(context)
         self._foreseen = foreseen_metrics(context)
+        self._good_enough = np.array([metric.good_enough for metric in self._foreseen])
         self._first = self._budget.first(initial)
         self._reset()
 
@@ -113,7 +114,7 @@ class EvolutionSearcher:
         self._known = KnownCandidates(self._context.space)
         self._archive = Archive(len(self._n_levels), len(self._context.objectives))
         self._told: list[tuple[Levels, _Told]] = []
-        self._values: list[list[float | None]] = []  # by row of the archive
+        self._values: list[list[float | None]] = []  # by row of the archive, as measured
         self._noise: list[float] = []
         self._estimates: dict[Levels, list[float | None]] = {}
         self._pending: dict[Levels, None] = {}
@@ -171,11 +172,11 @@ class EvolutionSearcher:
             self._add(known[i], _Told(values=list(values), violation=violation, noise=noise))
 
     def _values_of(self, trial: Completed | Dominated) -> list[float | None]:
-        """Every foreseen metric, minimised; the objectives come first, and only what comes after them may be absent."""
-        values: list[float | None] = [float(value) for value in self._context.vector(trial)]
-        return values + [
-            metric.key(float(trial.metrics[metric.name].value)) if metric.name in trial.metrics else None
-            for metric in self._foreseen[len(values) :]
+        """Every foreseen metric as measured; the objectives come first, only what comes after them may be absent."""
+        self._context.check(trial)
+        return [
+            metric.signed(float(trial.metrics[metric.name].value)) if metric.name in trial.metrics else None
+            for metric in self._foreseen
         ]
 
     def _noise_of(self, trial: Completed) -> float:
@@ -190,7 +191,8 @@ class EvolutionSearcher:
         if levels in self._archive or (told.violation is None and levels in self._estimates):
             return
         self._told.append((levels, told))
-        values = np.array(told.values, dtype=np.float64)  # None becomes NaN
+        measured = np.array(told.values, dtype=np.float64)  # None becomes NaN
+        values = np.maximum(measured, self._good_enough)
         # When to fit, and to what, follows from what was told alone: a resumed search fits as the first one did.
         self._fit()
         if self._surrogate.ready and len(self._archive) >= MIN_FIT:
@@ -268,7 +270,7 @@ class EvolutionSearcher:
         if scores is not None:
             for cost in self._budget.costs:
                 block = sweep_levels(np.where(np.isfinite(cost), scores, np.inf), cost, finer=False).astype(np.int16)
-                block = self._budget.allowed(block)
+                block = self._budget.needed(self._budget.allowed(block), scores)
                 swept = np.concatenate([swept, block[np.unique(np.linspace(0, len(block) - 1, N_SWEPT).astype(int))]])
         self._swept = swept
         if self._surrogate.ready:
@@ -309,8 +311,18 @@ class EvolutionSearcher:
         pool = np.concatenate([children, self._swept])
         foreseen, awaited = np.split(self._surrogate.predict(np.concatenate([children, out])), [len(children)])
         predicted = np.concatenate([foreseen, self._swept_predicted])
-        keep = self._budget.keeps(pool)
+        keep = self._budget.keeps(pool) & ~self._needless(predicted)
         return (pool[keep], predicted[keep], awaited) if keep.any() else (pool, predicted, awaited)
+
+    def _needless(self, predicted: FloatArray) -> NDArray[np.bool_]:
+        """Whether a candidate is foreseen to be good enough, and dearer than one that is known to be, shape (n,)."""
+        n, known = len(self._context.objectives), self._archive.values[self._archive.front]
+        known = known[known[:, 0] <= self._good_enough[0]]
+        if not (self._surrogate.ready and len(known)):
+            return np.zeros(len(predicted), dtype=np.bool_)
+        known = self._surrogate.scale(known)
+        dearer = np.any(np.all(predicted[:, None, 1:n] >= known[None, :, 1:], axis=2), axis=1)
+        return np.asarray(dearer & (predicted[:, 0] <= known[:, 0].max()))
 
     def _screen(self, predicted: FloatArray, awaited: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
         """The order in which the pool is worth trying."""
@@ -352,9 +364,8 @@ class EvolutionSearcher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    """A result: every foreseen metric, minimised, by how much it breaks the limits, and its quality's relative noise.
-
-    Without a violation it is no result but an estimate.
+    """A result: every foreseen metric as measured, minimised, by how much it breaks the limits, and how noisy its
+    quality is, relative to it. Without a violation it is no result but an estimate.
     """
 
     values: list[float | None]

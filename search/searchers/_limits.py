@@ -34,7 +34,7 @@ def foreseen_excess(context: SearchContext, metrics: tuple[Objective, ...], pred
     excess = np.zeros(len(predicted))
     for j, metric in enumerate(metrics):
         low, high = context.limits.get(metric.name, (None, None))
-        value = metric.key(1.0) * predicted[:, j]
+        value = metric.signed(1.0) * predicted[:, j]
         if low is not None:
             excess += np.maximum(low - value, 0.0) / (abs(low) or 1.0)
         if high is not None:

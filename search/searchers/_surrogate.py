@@ -21,6 +21,7 @@ looked up, any other is regressed likewise; without a table the features are the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -57,6 +58,7 @@ class Surrogate:
         metrics = context.objectives if metrics is None else tuple(metrics)
         self.n_levels = np.array(context.space.n_levels)
         self._n = len(metrics)
+        self._good_enough = [metric.good_enough for metric in metrics]
         self._groups = np.arange(len(self.n_levels))
         self._offsets = np.concatenate(([0], np.cumsum(self.n_levels)[:-1]))
         self._by_level = int(self.n_levels.sum()) <= MAX_LEVEL_FEATURES
@@ -67,9 +69,10 @@ class Surrogate:
             self._scores = _finite(np.maximum(pad(context.table.divergence), 0.0))
             for j, objective in enumerate(metrics):
                 if objective.name in context.table.costs:
-                    self._costs[j] = objective.key(1.0) * _finite(pad(context.table.costs[objective.name]))
-                    self._fixed[j] = objective.key(context.table.fixed.get(objective.name, 0.0))
+                    self._costs[j] = objective.signed(1.0) * _finite(pad(context.table.costs[objective.name]))
+                    self._fixed[j] = objective.signed(context.table.fixed.get(objective.name, 0.0))
         self._floor = 0.0 if self._scores is None else 1e-3 * float(np.median(self._scores)) or 1e-12
+        self._soft_floor = self._floor
         self._centre, self._lead = 0.0, 0.0
         shifts = None if context.table is None else context.table.shifts
         self._superposition = (
@@ -111,10 +114,16 @@ class Surrogate:
     def scale(self, values: FloatArray) -> FloatArray:
         """Metrics (or the first few) as progress is judged: what spans magnitudes (divergences) by its logarithm."""
         scaled = values.astype(np.float64, copy=True)
-        for j, (offset, shift) in self._log.items():
+        for j in self._log:
             if j < values.shape[1]:
-                scaled[:, j] = np.log(np.maximum(scaled[:, j] - offset, 0.0) + shift)
+                scaled[:, j] = self._scaled_alone(j, scaled[:, j])
         return scaled
+
+    def _scaled_alone(self, j: int, values: FloatArray | float) -> FloatArray:
+        if j not in self._log:
+            return np.asarray(values)
+        offset, shift = self._log[j]
+        return np.asarray(np.log(np.maximum(np.asarray(values) - offset, 0.0) + shift))
 
     def unscale(self, scaled: FloatArray) -> FloatArray:
         """The inverse of `scale`."""
@@ -152,7 +161,8 @@ class Surrogate:
             )  # fmt: skip
 
     def predict(self, levels: NDArray[np.integer]) -> FloatArray:
-        """Objectives of the candidates `levels`, shape (n, groups), in the scale of `scale`."""
+        """Objectives of the candidates `levels`, shape (n, groups), in the scale of `scale`, none less than is good
+        enough."""
         out = np.empty((len(levels), self._n))
         for j in range(self._n):
             if (model := self._models.get(j)) is None:
@@ -162,6 +172,8 @@ class Surrogate:
                 out[:, j] = model.slope * guess + model.mean + linear @ model.weights
                 if model.alpha.any():
                     out[:, j] += _pairs(roots, model.roots, model.pairing) @ model.alpha
+                if math.isfinite(self._good_enough[j]):
+                    out[:, j] = np.maximum(out[:, j], self._scaled_alone(j, self._good_enough[j]))
         return out
 
     def is_logarithmic(self, j: int) -> bool:
@@ -181,7 +193,7 @@ class Surrogate:
         return np.asarray(self._costs[j][self._groups, levels].sum(axis=1) + self._fixed[j])
 
     def _log_sum(self, levels: NDArray[np.integer]) -> FloatArray:
-        return np.asarray(np.log(self._table()[self._groups, levels].sum(axis=1) + self._floor))
+        return np.asarray(np.log(self._table()[self._groups, levels].sum(axis=1) + self._soft_floor))
 
     def _features(self, j: int, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """What the table says (zeros without one), the linear features, and the roots whose pairs count.
@@ -200,7 +212,7 @@ class Surrogate:
             x, roots = shares.sum(axis=1), none
         else:
             own = self._scores[self._groups, levels]
-            whole = own.sum(axis=1) + self._floor
+            whole = own.sum(axis=1) + self._soft_floor
             guess, shares = np.log(whole), own / whole[:, None]
             x, roots = (guess - self._centre) / 3.0, np.sqrt(shares)
         features = [x[:, None], (x**2)[:, None], (x**3)[:, None], shares]
@@ -216,7 +228,7 @@ class Surrogate:
         if self._superposition is None:
             raise RuntimeError("the table says nothing of the outputs' shifts")
         found, parts = self._superposition(levels, shares=self._by_level)
-        return np.log(found + self._floor) - self._log_sum(levels), parts
+        return np.log(found + self._soft_floor) - self._log_sum(levels), parts
 
     def _one_hot(self, levels: NDArray[np.integer], shares: FloatArray) -> FloatArray:
         out = np.zeros((len(levels), int(self.n_levels.sum())))
@@ -229,7 +241,7 @@ class Surrogate:
         With a table, what is negative (accuracy, minimised) is a quality too: there it is the loss against the best one
         seen, down to a hundredth of the range, so that the models near the original are told apart.
         """
-        self._log = {}
+        self._log, self._soft_floor = {}, self._floor
         for j in range(self._n):
             column = values[~np.isnan(values[:, j]), j]
             positive = column[column > 0]
@@ -241,7 +253,10 @@ class Surrogate:
             elif positive.size and positive.max() > 20 * (
                 positive.min() if self._scores is not None else np.median(positive)
             ):
-                self._log[j] = 0.0, float(positive.min())
+                least, good_enough = float(positive.min()), self._good_enough[j]
+                self._log[j] = 0.0, max(least, good_enough)
+                if least < good_enough:  # the table's sums level off where what is told of them does
+                    self._soft_floor = max(self._floor, good_enough)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,10 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
         "model": {"factory": "../../../examples/cifar10/resnet.py:trained_resnet20"},
         "data": {"factory": "../../search/searchbench/sources.py:cifar10", "batch_size": 64},
     },
+    "resnet8": {
+        "model": {"factory": "factories.py:resnet8_model"},
+        "data": {"factory": "factories.py:resnet8_splits", "batch_size": 64},
+    },
     "dscnn": {
         "model": {"factory": "../../search/searchbench/sources.py:dscnn"},
         "data": {"factory": "../../search/searchbench/sources.py:spoken_mfcc", "batch_size": 64},

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from quantbench.goals import goals
 from quantbench.machine import machine
-from quantbench.measure import measure
+from quantbench.measure import Bench, measure, rivals
 from quantbench.subjects import SUBJECTS
 
 SCHEMA_VERSION = 2
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
     parser.add_argument("--samples", type=int, help="of each part; default all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rivals-again", action="store_true", help="of the models that are there: ask others anew")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -49,9 +50,12 @@ def main() -> None:
             parser.error(f"{arguments.out} was made by another version of this benchmark; delete it, or choose another")
         result["models"] = known["models"]
     for name in arguments.models:
-        if name in result["models"]:
+        if name not in result["models"]:
+            result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
+        elif arguments.rivals_again:
+            result["models"][name]["rivals"] = rivals(Bench(SUBJECTS[name]()), _say)
+        else:
             continue
-        result["models"][name] = measure(SUBJECTS[name](), _say, arguments.samples)
         result["goals"] = goals(result["models"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")  # what is there is not lost if the next one fails

@@ -6,6 +6,7 @@
 3. *Breed.* Level switches that keep the budget, single switches and crossover of neighbours on the front (`offspring`),
    screened by the surrogate: what is proposed adds most to the hypervolume, as far as can be foreseen (`gain`).
 
+What is better than `good_enough` is not told apart, so that nothing is spent there: only the cheapest is wanted.
 What the surrogate foretold is kept beside what came (`report`); while it foretells badly, more is left to chance.
 Without a table it starts at random, from all budgets, and the surrogate learns from the levels alone. All that it does
 follows from what it was told and asked: told a ledger, it goes on as the one that lived through it.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from paredown.errors import IntegrityError, ParedownError, TaskError
+from paredown.search import Task
 from paredown.search._groundwork import _build_error
+from paredown.search._points import objectives_from
+from paredown.search._prepare import SAME_OUTPUTS
 
 
 @pytest.mark.parametrize(
@@ -20,3 +27,23 @@ def test_a_layer_is_not_blamed_for_the_store(why: str, kind: type[ParedownError]
     error = _build_error("fc", why)
     assert type(error) is kind
     assert str(error).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "good_enough"),
+    [
+        ("quality.max_loss=0.1", "divergence", SAME_OUTPUTS),
+        ("quality.divergence=mse", "divergence", -math.inf),  # no nats: what is little there, no one knows
+        ("quality.guide=metric", "accuracy", -math.inf),
+        ("limits.divergence={max=1e-5}", "divergence", 1e-5),
+        ("limits.divergence={max=1.0}", "divergence", SAME_OUTPUTS),
+    ],
+)
+def test_what_is_good_enough_is_written_down(
+    tiny_task: Callable[..., Task], open_sitting: Callable[..., object], tmp_path: Path, override: str, name: str,
+    good_enough: float,
+) -> None:  # fmt: skip
+    with open_sitting(tiny_task(override), tmp_path) as sitting:  # type: ignore[attr-defined]
+        quality = sitting.prepared.guide[0]
+        assert (quality.name, quality.good_enough) == (name, good_enough)
+        assert objectives_from(sitting.state.facts["guide"]) == sitting.prepared.guide

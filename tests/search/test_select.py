@@ -57,6 +57,18 @@ def test_limits_keep_points_off_the_front_but_not_the_baselines() -> None:
     assert {t.number for t in chosen.uniform} == {1, 2}
 
 
+def test_what_no_one_can_tell_from_the_original_need_not_be_dearer() -> None:
+    """By the divergences as they are, all three are on the front."""
+    alike = [
+        _trial(10, "mixed", 0.90, 90, 1e-6),
+        _trial(11, "mixed", 0.901, 70, 2e-5),
+        _trial(12, "mixed", 0.9, 55, 9e-5),
+    ]
+    guide = (Objective(name="divergence", good_enough=1e-4), Objective(name="bytes"))
+    assert [t.number for t in select([ORIGINAL, *alike], OBJECTIVES, GUIDE, {}).mixed] == [12, 11]
+    assert [t.number for t in select([ORIGINAL, *alike], OBJECTIVES, guide, {}).mixed] == [12]
+
+
 def test_at_most_a_dozen_that_spread() -> None:
     many = [_trial(10 + i, "mixed", 0.5 + 0.01 * i, 20 + i, 0.5 - 0.01 * i) for i in range(30)]
     chosen = select([ORIGINAL, *UNIFORM, *many], OBJECTIVES, GUIDE, {})

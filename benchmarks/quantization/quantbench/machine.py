@@ -8,9 +8,18 @@ from typing import Any
 
 import torch
 
+from paredown.evaluators.latency._machine import instruction_sets
+
 
 def machine(threads: int) -> dict[str, Any]:
-    return {"processor": _processor(), "threads": threads, "torch": torch.__version__}
+    return {
+        "processor": _processor(), "vnni": has_vnni(), "threads": threads, "torch": torch.__version__
+    }  # fmt: skip
+
+
+def has_vnni() -> bool:
+    """Whether the processor adds products of 8 bits without an overflow in 16."""
+    return any("vnni" in name for name in instruction_sets())
 
 
 def _processor() -> str:

@@ -79,11 +79,6 @@ def measure(subject: Subject, say: Any = print, samples: int | None = None) -> d
     if wide:
         values, n_bytes = reference_gptq(bench, bits=3, group=64)
         note(REFERENCE, bench.row_of_weights(values, n_bytes))
-    rivals: dict[str, Any] = {}
-    for name, rival in RIVALS.items():
-        scores = rival(subject)
-        rivals[name] = {"skipped": scores} if isinstance(scores, str) else bench.against_original(scores)
-        say(f"{subject.name:12} {name:28} {rivals[name]}")
     return {
         "metric": subject.metric,
         "n_calibration": len(subject.calibration),
@@ -92,8 +87,18 @@ def measure(subject: Subject, say: Any = print, samples: int | None = None) -> d
         "original": {"value": bench.value(bench.original), "bytes": bench.bytes_of({}, {})},
         "calibration_cpu_s": round(calibration_s, 2),
         "settings": rows,
-        "rivals": rivals,
+        "rivals": rivals(bench, say),
     }
+
+
+def rivals(bench: Bench, say: Any = print) -> dict[str, Any]:
+    """For each of the other quantizers quality and difference from FP32 on the report part, or why there is none."""
+    found: dict[str, Any] = {}
+    for name, rival in RIVALS.items():
+        scores = rival(bench.subject)
+        found[name] = {"skipped": scores} if isinstance(scores, str) else bench.against_original(scores)
+        say(f"{bench.subject.name:12} {name:28} {found[name]}")
+    return found
 
 
 def best(rows: Mapping[str, Any], begin: str, end: str = "", *, plain: bool = True) -> str:

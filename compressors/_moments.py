@@ -2,9 +2,9 @@
 
 For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
 all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
-convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity. Of an LSTM
-or GRU the first layer's weight_ih has one, and of an `nn.MultiheadAttention` the projections of queries, keys and
-values (together: that of all three); what the other weights inside meet is not seen from outside.
+convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity. Weights
+inside an LSTM, a GRU or an `nn.MultiheadAttention` have one too (queries, keys and values together: that of all three),
+but for the projection of an LSTM's states.
 """
 
 from __future__ import annotations

@@ -17,10 +17,9 @@ def is_inner(fqn: str) -> bool:
 
 
 def sees_inputs(fqn: str) -> bool:
-    """Whether what an inner weight is multiplied with enters the module from outside: the first layer's weight_ih, and
-    the projections of queries, keys and values. Hidden states and what an attention gives to its out_proj do not."""
-    leaf = fqn.rpartition(".")[2]
-    return bool(re.fullmatch(r"weight_ih_l0(_reverse)?", leaf) or PROJECTIONS.fullmatch(leaf))
+    """Whether it is known what a weight inside a recurrent layer or an attention is multiplied with: all but that of an
+    LSTM's projection, whose states leave the operator projected alone."""
+    return not re.fullmatch(r"weight_hr_l\d+(_reverse)?", fqn.rpartition(".")[2])
 
 
 def weight_name(fqn: str) -> str:

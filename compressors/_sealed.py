@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ._anatomy import LayerInfo
+from ._hidden import attended, hidden_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +57,39 @@ def met(
     """What each of the layers, all with `sees_inputs`, is multiplied with in a call with these arguments: (…, columns).
 
     Of one projection for queries, keys and values the three in turn; of a sequence that is padded, what the module is
-    given.
+    given. What arises inside is worked out once more (`_hidden`).
     """
     if isinstance(module, nn.RNNBase):
-        x = args[0] if args else kwargs.get("input")
-        x = x.data if isinstance(x, PackedSequence) else x
-        if isinstance(x, Tensor):
-            yield from ((layer, x) for layer in layers)
+        yield from _met_by_gates(module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs)
         return
     given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
     for layer in layers:
         leaf = layer.fqn.rpartition(".")[2]
+        if leaf == "out_proj":
+            yield layer, attended(module, args, kwargs)
+            continue
         names = {"q_proj_weight": ["query"], "k_proj_weight": ["key"], "v_proj_weight": ["value"]}
         for name in names.get(leaf, ["query", "key", "value"]):
             x = given.get(name)
             if isinstance(x, Tensor):
                 yield layer, x
+
+
+def _met_by_gates(
+    module: nn.RNNBase, layers: Mapping[str, LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[LayerInfo, Tensor]]:
+    """layers: by the name of their parameter."""
+    x = args[0] if args else kwargs.get("input")
+    if not isinstance(x, Tensor | PackedSequence):
+        return
+    outside = x.data if isinstance(x, PackedSequence) else x
+    first = {name: layer for name, layer in layers.items() if name.startswith("weight_ih_l0")}
+    yield from ((layer, outside) for layer in first.values())
+    if len(first) < len(layers):
+        initial = args[1] if len(args) > 1 else kwargs.get("hx")
+        for name, met_there in hidden_inputs(module, x, initial):
+            if name in layers:
+                yield layers[name], met_there
 
 
 def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:

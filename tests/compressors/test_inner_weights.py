@@ -21,13 +21,12 @@ from paredown.compressors import (
     forward,
     layer_bytes,
     load_model,
-    needs_moments,
     preserved,
     save_model,
     weight_at,
 )
 from paredown.compressors._layers import kind_at
-from paredown.compressors._names import is_inner, sees_inputs, weight_name
+from paredown.compressors._names import is_inner, weight_name
 from paredown.compressors.storage._layout import Layout
 from paredown.errors import InputError, SpecError
 from paredown.testing import AWKWARD
@@ -172,16 +171,13 @@ def test_the_fused_encoder_stands_aside_for_quantized_inputs():
         (LayerSpec(activation_bits=8), "activation_bits must be 32"),
         (LayerSpec(weight_bits=8, activation_bits=8), "activation_bits must be 32"),
         (LayerSpec(rank=0.5), "low rank"),
-        (LayerSpec(weight_bits=4, weight_method="gptq"), "'gptq' looks at the layer's inputs"),
-        (LayerSpec(weight_bits=4, weight_format="adaptive"), "'adaptive' looks at"),
-        (LayerSpec(sparsity=0.5, sparsity_method="sparsegpt"), "'sparsegpt' looks at"),
     ],
 )
 @pytest.mark.parametrize("name", ["recurrent", "multihead", "cross_attention"])
-def test_what_needs_unseen_inputs_is_refused_by_layer_and_field(name, spec, said):
+def test_what_has_no_place_inside_is_refused_by_layer_and_field(name, spec, said):
     model, inputs = AWKWARD[name]()
     for layer in Anatomy.trace(model, inputs).layers:
-        if not layer.is_sealed or (needs_moments(spec) and sees_inputs(layer.fqn)):
+        if not layer.is_sealed:
             continue
         reason = applicable(spec, layer)
         assert reason is not None
@@ -216,7 +212,7 @@ def test_moments_of_what_enters_are_those_of_the_inputs_themselves():
     inputs = tuple(normal(3, 5, 8, seed=seed) * (1 + seed) for seed in range(3))
     anatomy = Anatomy.trace(model, inputs)
     moments = calibrate(model, [inputs, inputs], anatomy, moments=True).moments
-    assert set(moments.names) == {"attention.in_proj_weight", "lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse"}
+    assert set(moments.names) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
     x = torch.cat(inputs).reshape(-1, 8)
     assert torch.allclose(moments.get("attention.in_proj_weight").second[0], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
     assert torch.allclose(moments.mean("attention.in_proj_weight")[0], x.mean(0), atol=1e-5)
@@ -274,8 +270,7 @@ def test_nothing_else_is_calibrated_or_repaired_inside():
     calibration = calibrate(model, [inputs], anatomy, moments=True)
     assert set(calibration.ranges) == {"head"}
     assert calibration.moments is not None
-    inner = {"lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse", "gru.weight_ih_l0"}
-    assert set(calibration.moments.names) == {"head"} | inner
+    assert set(calibration.moments.names) == {"head"} | {layer.fqn for layer in anatomy.layers if layer.is_sealed}
     repairs = Repairs(CompressedModel(model, anatomy), calibration.moments, [inputs])
     assert set(repairs.without_place) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
 

@@ -563,17 +563,21 @@ def attending() -> nn.Module:
         return Attending().eval()
 
 
+@pytest.mark.parametrize("method", ["affine", "gptq"])
 def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_export(
-    task: Callable[..., Task], tmp_path: Path
+    task: Callable[..., Task], tmp_path: Path, method: str
 ) -> None:
     half = [1.0, 0.5]
-    made = task(heads=half, neurons=half, width=half, units=half, keep_method=["taylor"], weight_bits=[4, 32])
+    removed = {"heads": half, "neurons": half, "width": half, "units": half, "keep_method": ["taylor"]}
+    made = task(**removed, weight_bits=[4, 32], weight_method=[method])
     prepared = prepare(made, store=tmp_path / "store", model=attending())
     kinds = {group.name.partition(":")[0] for group in prepared.space.groups if is_structural(group.name)}
     assert kinds == {"heads", "neurons", "hidden", "units"}
     shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
     for but in ("", *(group.name for group in prepared.space.groups if is_structural(group.name))):
         candidate = smallest(prepared, but=but)
+        inside = {fqn: spec for fqn, spec in prepared.space.assignment(candidate).items() if fqn.startswith("cell.")}
+        assert {spec.weight_method for spec in inside.values()} == {method}
         with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
         path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")

@@ -171,13 +171,13 @@ def _misfit(layer: LayerInfo, spec: LayerSpec, variant: Variant) -> str | None:
     if layer.is_sealed:
         return "a weight inside a recurrent layer or an attention"
     if layer.tied_to:
-        return "its weight is that of another layer too"
+        return "a weight that another layer has too"
     if layer.n_calls != 1:
-        return "it runs more than once in a pass"
+        return "run more than once in a pass"
     if layer.kind == "embedding":
         return "an embedding, whose rows are no sums that could make up for each other"
     if variant.even_codes() is None:
-        return "its codes are no integers on an even grid (int, int_asym)"
+        return "codes that are no integers on an even grid (int, int_asym)"
     return None
 
 

@@ -226,7 +226,7 @@ def test_what_is_not_on_an_even_grid_is_named() -> None:
     found = reconstruct(resident, assignment, variants, batches)
     assert (found.blocks, found.kept) == ((), False)
     assert found.variants == variants
-    line = "block reconstruction leaves stem, block.first, block.second and 1 more alone: its codes are no integers "
+    line = "block reconstruction leaves stem, block.first, block.second and 1 more alone: codes that are no integers "
     assert found.notes() == [f"{line}on an even grid (int, int_asym)"]
 
 

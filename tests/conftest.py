@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=missing))
         if no_gpu and "cuda" in item.keywords:
             item.add_marker(pytest.mark.skip(reason=no_gpu))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu_of_the_default_profiles() -> Iterator[None]:
+    """A run notes which instruction sets its profile assumes and this CPU lacks; no test shall hang on that."""
+    from paredown.search import _environment
+
+    found = _environment._cpuinfo
+
+    def with_them() -> dict[str, str]:
+        facts = found()
+        return facts | {"flags": f"{facts['flags']} avx2 avx512f avx512_vnni"} if "flags" in facts else facts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_environment, "_cpuinfo", with_them)
+        yield
 
 
 @pytest.fixture(scope="session")

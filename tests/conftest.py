@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +35,15 @@ settings.load_profile("paredown")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = None if ASSETS.is_dir() else f"needs the real weights and data: no folder {ASSETS}, set PAREDOWN_ASSETS"
+    saturates = _why_integers_differ()
     no_gpu = _why_no_gpu() if any("cuda" in item.keywords for item in items) else None
     for item in items:
         if missing and "assets" in item.keywords:
             item.add_marker(pytest.mark.skip(reason=missing))
         if no_gpu and "cuda" in item.keywords:
             item.add_marker(pytest.mark.skip(reason=no_gpu))
+        if saturates and "vnni" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=saturates))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,6 +74,14 @@ def assets() -> Path:
 def repository() -> Path:
     """The top of the checkout."""
     return ROOT
+
+
+def _why_integers_differ() -> str | None:
+    """Without VNNI ONNX Runtime and OpenVINO add two products of 8 bits in 16, which saturates."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else ""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return "integer kernels saturate on this processor: it has no VNNI" if is_x86 and "vnni" not in flags else None
 
 
 def _why_no_gpu() -> str | None:

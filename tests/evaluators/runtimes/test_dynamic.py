@@ -84,6 +84,7 @@ def operators(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("bits", [8, 5])
+@pytest.mark.vnni
 def test_onnxruntime_multiplies_integers_and_agrees(bits: int, tmp_path: Path) -> None:
     spec = LayerSpec(weight_bits=bits, activation_bits=8, activation_scheme="dynamic")
     args, expected, plain = compressed(*rows(), spec)
@@ -119,6 +120,7 @@ def test_what_a_sample_becomes_does_not_hang_on_the_others(tmp_path: Path) -> No
         torch.testing.assert_close(session.run(args[-1][i : i + 1])[0], together[i], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.vnni
 def test_narrow_layers_and_what_is_no_one_product_are_rounded_in_fp32(tmp_path: Path) -> None:
     args, expected, plain = compressed(*rows())
     path = OnnxRuntime().export(*args, tmp_path / "narrow")
@@ -142,6 +144,7 @@ def test_openvino_rounds_in_fp32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["mlp", "transformer", "tied_weights", "shared_module", "keyword_inputs"])
 @pytest.mark.parametrize("runtime", [ONNX, TORCH], ids=["onnxruntime", "torch"])
+@pytest.mark.vnni
 def test_the_contract_is_kept_where_every_layer_runs_so(runtime: Runtime, model: str) -> None:
     check_runtime(runtime, (model,))
 

@@ -45,6 +45,7 @@ def test_attention_over_three_axes_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.vnni
 def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) -> None:
     """What its ReLU lets pass is rounded, as its scope says; the mean of these codes is one of integers too."""
 

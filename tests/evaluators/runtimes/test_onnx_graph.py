@@ -92,6 +92,7 @@ def test_batch_norm_is_folded_into_codes_scales_and_bias() -> None:
     np.testing.assert_allclose(array(graph, "0.bias_folded"), [0.5, -2.5, 0.5], rtol=1e-6)
 
 
+@pytest.mark.vnni
 def test_an_integer_convolution_runs_between_two_quantizers(tmp_path: Path) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), random_norm(8), nn.ReLU(), nn.Conv2d(8, 4, 1)
@@ -105,6 +106,7 @@ def test_an_integer_convolution_runs_between_two_quantizers(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("outside", [nn.ZeroPad2d((0, 1, 0, 1)), nn.ConstantPad2d(1, 0.25)])
+@pytest.mark.vnni
 def test_zeros_around_an_image_do_not_keep_the_layer_before_from_integers(outside: nn.Module, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), outside, nn.Conv2d(8, 4, 3, stride=2), nn.ReLU()).eval()
     layers = [int8("0", model[0].weight, (1 / 255, 0)), int8("3", model[3].weight, (0.01, 0))]  # type: ignore[arg-type]
@@ -116,6 +118,7 @@ def test_zeros_around_an_image_do_not_keep_the_layer_before_from_integers(outsid
     assert float((output - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
 
+@pytest.mark.vnni
 def test_linear_layers_run_as_integer_products_whatever_follows(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 5)).eval()
     layers = [int8("0", model[0].weight, (1 / 255, 0)), int8("2", model[2].weight, (2 / 255, 128))]  # type: ignore[arg-type]
@@ -192,6 +195,7 @@ class Borrows(nn.Module):
 
 
 @pytest.mark.parametrize("make", [lambda w: int8("layer", w, (1 / 255, 0)), lambda w: low_rank("layer", w, 2)])
+@pytest.mark.vnni
 def test_a_weight_that_is_used_elsewhere_too_has_the_same_numbers_there(make: Any, tmp_path: Path) -> None:
     model = Borrows().eval()
     layers = [make(model.layer.weight)]

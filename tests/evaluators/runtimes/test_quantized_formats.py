@@ -35,6 +35,7 @@ SPECS = (
 
 @pytest.mark.parametrize("name", ["convolutions", "transformer"])
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+@pytest.mark.vnni
 def test_a_runtime_computes_what_pytorch_does(runtime: str, name: str, tmp_path: Path) -> None:
     model, inputs = AWKWARD[name]()
     anatomy = Anatomy.trace(model, inputs)

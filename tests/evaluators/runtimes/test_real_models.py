@@ -53,6 +53,7 @@ def compressed(model: torch.nn.Module, inputs: Tensor, specs: list[LayerSpec]) -
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.vnni
 def test_int8_resnet_decides_as_in_pytorch(name: str, resnet: tuple[torch.nn.Module, Tensor], tmp_path: Path) -> None:
     args, expected = compressed(*resnet, [INT8])
     runtime = get_runtime(name)

@@ -78,12 +78,12 @@ def _ways(module: nn.RNNBase) -> tuple[str, ...]:
 
 
 def _alone(module: nn.RNNBase, n: int) -> nn.RNNBase:
-    """Layer n of a recurrent layer, with the same parameters."""
+    """Layer n of a recurrent layer, with the same weights: what is parametrized is no parameter, and taken as it is."""
     weights = {
         f"{part}_l0{way}": weight
         for way in _ways(module)
         for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        if (weight := module._parameters.get(f"{part}_l{n}{way}")) is not None
+        if isinstance(weight := getattr(module, f"{part}_l{n}{way}", None), Tensor)
     }
     options: dict[str, Any] = {"proj_size": module.proj_size} if module.proj_size else {}
     kind = nn.LSTM if isinstance(module, nn.LSTM) else nn.GRU
@@ -92,7 +92,7 @@ def _alone(module: nn.RNNBase, n: int) -> nn.RNNBase:
         bidirectional=module.bidirectional, device="meta", **options,
     )  # fmt: skip
     for name, weight in weights.items():
-        setattr(alone, name, weight)
+        setattr(alone, name, nn.Parameter(weight.detach(), requires_grad=False))
     return alone.eval()
 
 

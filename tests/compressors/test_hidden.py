@@ -166,3 +166,12 @@ def test_the_projection_of_states_is_refused_by_name() -> None:
     assert reason is not None
     assert "'gptq' looks at the layer's inputs" in reason
     assert applicable(spec, anatomy["weight_hh_l0"]) is None
+
+
+def test_a_weight_that_is_parametrized_is_taken_as_it_is_computed() -> None:
+    plain, normed = (recurrent(nn.LSTM, num_layers=2) for _ in range(2))
+    nn.utils.parametrizations.weight_norm(normed, "weight_hh_l0")
+    with torch.no_grad():
+        found, expected = (dict(hidden_inputs(module, normal(4, 3, 5), None)) for module in (normed, plain))
+    for name, rows in expected.items():
+        assert torch.allclose(found[name], rows, atol=1e-6)

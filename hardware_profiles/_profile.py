@@ -182,6 +182,13 @@ class HardwareProfile(Closed):
         path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
+    @property
+    def saturates(self) -> bool:
+        """Whether products of unsigned by signed bytes are added in pairs, with saturation at 16 bits (vpmaddubsw): so do
+        ONNX Runtime and OpenVINO on an x86-64 without VNNI. Weights of 7 bits cannot reach it: 2 · 255 · 64 < 2¹⁵."""
+        whole = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(self.isa)
+        return self.runtime in ("onnxruntime", "openvino") and self.architecture == "x86_64" and not whole
+
     def lower(
         self,
         kind: str,

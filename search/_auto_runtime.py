@@ -129,9 +129,13 @@ class _Maker:
 
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
         from ..compressors import LayerSpec, applicable, compress, weight_at
+        from ..hardware_profiles import load_profile
         from ._build_space import native_scope
+        from ._default_profile import default_profile
+        from ._saturation import SAFE
 
-        plain = LayerSpec(weight_bits=8, activation_bits=8)
+        saturates = load_profile(default_profile(self.runtime)).saturates
+        plain = LayerSpec(weight_bits=SAFE if saturates else 8, activation_bits=8)
         wanted = (replace(plain, activation_scope=native_scope(self.runtime)), plain, LayerSpec())
         assignment = {
             group_fqn: next(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, Pattern, formats
 from ..errors import TaskError
 from ._devices import MODELLED
+from ._saturation import without_saturation
 from ._space import Candidate, Group, SearchSpace
 from ._structure import structural_groups
 from ._task_rules import nearest
@@ -19,6 +20,7 @@ from ._task_rules import nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..hardware_profiles import HardwareProfile
     from ._structure import Structured
     from ._task import Task
     from ._task_sections import Section, SpaceSection
@@ -54,6 +56,7 @@ def build_space(
     *,
     weights: Weights | None = None,
     structured: Structured | None = None,
+    profiles: Sequence[HardwareProfile] = (),
 ) -> SearchSpace:
     """The decision groups of this model under [space], in the order in which they run.
 
@@ -82,7 +85,7 @@ def build_space(
         layers = [by_fqn[fqn] for fqn in fqns]
         if any(fnmatchcase(fqn, glob) for fqn in fqns for glob in section.leave):
             continue
-        levels = _levels(layers, section, costs, weights)
+        levels = _levels(layers, section, costs, weights, [profile for profile in profiles if profile.saturates])
         if levels != (_NEUTRAL,):
             _check_sums(layers, levels, task.hardware.runtime)
             groups.append(Group(name=fqns[0], layers=fqns, levels=levels))
@@ -382,7 +385,11 @@ def _groups(anatomy: Anatomy) -> Iterable[tuple[str, ...]]:
 
 
 def _levels(
-    layers: Sequence[LayerInfo], section: SpaceSection, costs: Costs | None, weights: Weights | None
+    layers: Sequence[LayerInfo],
+    section: SpaceSection,
+    costs: Costs | None,
+    weights: Weights | None,
+    saturating: Sequence[HardwareProfile],
 ) -> tuple[LayerSpec, ...]:
     offers = [_offered(layer, section, weights) for layer in layers]
     common = [spec for spec in offers[0] if all(spec in other for other in offers[1:])]
@@ -391,6 +398,8 @@ def _levels(
         raise TaskError(
             f"[space] gives {names}, which share a tensor, no level in common; give them the same space.overrides"
         )
+
+    common = list(dict.fromkeys(without_saturation(layers, spec, saturating) for spec in common))
 
     def cost(spec: LayerSpec) -> int:
         return sum(costs(layer.fqn, spec) if costs else estimate_bytes(layer, spec) for layer in layers)

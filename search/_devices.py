@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..evaluators import Measurement
+from ._default_profile import default_profile
 from ._environment import ISA
 from ._structure import is_structural
 
@@ -265,6 +266,8 @@ def remarks_on(
             f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
             "it is another machine's, and what is measured is this one's"
         )
+        if not profile.saturates and (fitting := default_profile(runtime, machine)) != f"x86-64-{runtime}":
+            lines[-1] += f". 8-bit weights overflow this CPU's integer kernels; with {fitting} they have 7"
     lines += _of_another_cpu(profile, machine)
     if profile.runtime != runtime:
         lines.append(

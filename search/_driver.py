@@ -20,6 +20,7 @@ from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
 from ._auto_runtime import FILE as CHOICE
 from ._auto_runtime import said, settle_runtime
 from ._blas import one_blas_thread
+from ._default_profile import settle_profile
 from ._environment import usable_cores
 from ._exploration import explore
 from ._groundwork import build_store, evaluate_baselines
@@ -33,6 +34,7 @@ from ._recorder import Recorder
 from ._remarks import kv_cache_remark, left_alone, products_remark
 from ._result import Front
 from ._run import Run, create_run, new_run_path, open_run
+from ._saturation import saturation_remark
 from ._sitting import Sitting
 from ._table import measure_table
 from ._verify import export_original, verify_points
@@ -74,6 +76,7 @@ def search(
         raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
     folder = Path(out) if out is not None else new_run_path(task)
     task, choice = settle_runtime(task, model=model, run=folder)
+    task = settle_profile(task, run=folder)
     run, ledger = create_run(folder, task)
     with ledger:
         if choice is not None:
@@ -111,6 +114,7 @@ def _drive(
     for line in (
         *left_alone(prepared.bench.model, prepared.anatomy),
         *products_remark(prepared.anatomy, prepared.space),
+        *saturation_remark(run.task, prepared.space, [device.profile for device in prepared.devices]),
     ):
         recorder.note(line)
     if run.task.model is not None and run.task.model.kv_cache_bits is not None:

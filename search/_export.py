@@ -16,6 +16,7 @@ from ..evaluators.runtimes import STRUCTURE_FILE
 from ._artifact import CONFIG, MANIFEST, inside, read_artifact
 from ._auto_runtime import settle_runtime
 from ._config import assignment_of, config_of, read_config, with_claims
+from ._default_profile import settle_profile
 from ._devices import static_measurements
 from ._driver import store_path
 from ._fresh import REFERENCE
@@ -107,7 +108,7 @@ def apply_config(
     """
     from ._driver import as_task
 
-    task, _ = settle_runtime(as_task(task), model=model)
+    task = settle_profile(settle_runtime(as_task(task), model=model)[0])
     data = config if isinstance(config, Mapping) else read_config(Path(config))
     Plugins.of(task).load()
     format = format or artifact_format(task, given=model is not None)

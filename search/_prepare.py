@@ -94,6 +94,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     """
     from ..compressors import calibrate, model_digest, needs_gradients, needs_moments
     from ..evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
+    from ..hardware_profiles import load_profile
     from ._build_space import build_space
     from ._data import load_task_data
     from ._loading import load_task_metric, load_task_model, user_modules
@@ -111,12 +112,14 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     metric = load_task_metric(task)
     batch = task.data.batch_size
     anatomy = _traced(model, splits, batch)
-    structured = _structured(task, model, splits.calibration)  # before scaling, which norms of weights would follow
+    profiles = [load_profile(name) for name in task.profiles]
+    # before scaling, which norms of weights would follow
+    structured = _structured(task, model, splits.calibration, profiles)
     repair = _repair(task)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
-    space = build_space(task, anatomy, weights=weights_of(model), structured=structured)
+    space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
     wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
     calibration = calibrate(
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
@@ -158,7 +161,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         quality=original_quality(bench, len(search)),
         splits=splits,
         calibration_inputs=splits.calibration.take(1).inputs,
-        devices=_devices(task, bench),
+        devices=_devices(task, profiles, bench),
         objectives=objectives,
         guide=guide,
         modules=user_modules(task),
@@ -178,9 +181,10 @@ def _traced(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
-def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured | None:
+def _structured(
+    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile]
+) -> Structured | None:
     """Raises `TaskError` for what cannot be removed, or does not go together with it."""
-    from ..hardware_profiles import load_profile
     from ._devices import wanted
     from ._structure import find_structure, refuse_with_structure
 
@@ -188,7 +192,7 @@ def _structured(task: Task, model: nn.Module, calibration: Split) -> Structured 
         return None
     batches = [inputs for inputs, _ in calibration.batches(16)]
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, [load_profile(name) for name in task.profiles])
+    return find_structure(task, model, batches, profiles)
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
@@ -226,13 +230,11 @@ def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tup
     return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
 
 
-def _devices(task: Task, bench: Bench) -> tuple[Device, ...]:
+def _devices(task: Task, profiles: Sequence[HardwareProfile], bench: Bench) -> tuple[Device, ...]:
     """Raises `InputError` for a profile that cannot be used, or a model whose memory cannot be foreseen."""
     from ..evaluators import trace_activations
-    from ..hardware_profiles import load_profile
     from ._devices import MEMORY, wanted
 
-    profiles = [load_profile(name) for name in task.profiles]
     names = [profile.name for profile in profiles]
     if len(set(names)) < len(names):
         raise TaskError(f"hardware.profile: two of the profiles are named alike ({', '.join(names)}); rename one")

@@ -177,7 +177,8 @@ class HardwareSection(Section):
     )
     profile: Text | tuple[Text, ...] | None = Field(
         default=None,
-        description="name or path of a hardware profile; default x86-64-RUNTIME. Of a list, the search is led by the "
+        description="name or path of a hardware profile; default x86-64-RUNTIME, "
+        "without VNNI x86-64-avx2-RUNTIME. Of a list, the search is led by the "
         "first, and `paredown front --profile` shows the front of each",
     )
     threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured or modelled")

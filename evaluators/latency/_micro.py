@@ -176,7 +176,7 @@ def _forms_of(probe: _Probe, shape: LayerShape, seconds: float, session_us: floa
         if form not in sessions:
             figures.append(_no_figure(shape, form, notes[form]))
             continue
-        each = max(samples[form].percentile(10) - session_us / 1e3, 1e-6) / shape.n
+        each = one_layer_ms(samples[form].percentile(10), session_us, shape.n)
         apart = compare(samples[form], samples["fp32"]) if "fp32" in samples else None
         figures.append(
             replace(
@@ -192,6 +192,15 @@ def _forms_of(probe: _Probe, shape: LayerShape, seconds: float, session_us: floa
             )
         )
     return figures
+
+
+def one_layer_ms(call_ms: float, session_us: float, n: int) -> float:
+    """Of a call that runs `n` equal layers, in milliseconds; `session_us` is what a call costs beside its kernels.
+
+    At most half of the call is taken off: layers that are lost beside the session get too low a rate, where noise alone
+    would give them any.
+    """
+    return max(call_ms - session_us / 1e3, call_ms / 2) / n
 
 
 def _no_figure(shape: LayerShape, form: str, note: str) -> KernelFigure:

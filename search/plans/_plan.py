@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError
 from ...evaluators import Measurement
 from .._config import config_of, with_claims
+from .._default_profile import settle_profile
 from .._limits import parse_limits
 from .._result import Limits
 from .._space import Candidate
@@ -88,7 +89,7 @@ def plan(
         raise InputError('give bits or limits, not both: bits = 4 is the limit "mean_bits<=4"')
     if slack < 0:
         raise InputError(f"slack is a share of the least divergence, from 0 up, got {slack:g}")
-    task = as_task(task)
+    task = settle_profile(as_task(task))
     if strategy == "fp16-mse":
         if bits is not None or limits:
             raise InputError("fp16-mse has a threshold and no budget; leave bits and limits out")

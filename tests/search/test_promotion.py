@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, _bench, _progress, open_run, search
 from paredown.search import _promotion as module
 from paredown.search._bench import Worker
 from paredown.search._exploration import explore
-from paredown.search._points import limits_from
+from paredown.search._points import limits_from, objectives_from
 from paredown.search._prepare import prepare
 from paredown.search._promotion import Promotion, as_screened
 from paredown.search._sitting import Sitting
@@ -192,17 +195,33 @@ def _explored(opened: AbstractContextManager[Sitting], *, stop_after: int | None
         return list(sitting.state.trials)
 
 
-def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, tmp_path: Path) -> None:
-    search(
-        tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=2s"),
-        out=tmp_path / "run", workers=0,
-    )  # fmt: skip
+def test_time_is_kept_for_those_that_are_due(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a look at the first samples takes a second, one at all four, and nothing else any time."""
+    began = time.monotonic()
+    now = [began]
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
+    monkeypatch.setattr(_progress, "time", clock)
+    monkeypatch.setattr(_bench, "time", clock)
+    for name, seconds in (("screen", 1.0), ("race", 4.0)):
+        whole = getattr(Worker, name)
+
+        def timed(self: Worker, *args: Any, whole: Any = whole, seconds: float = seconds) -> Any:
+            now[0] += seconds
+            return whole(self, *args)
+
+        monkeypatch.setattr(Worker, name, timed)
+    task = tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=100s")
+    search(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
-    promotion = Promotion(GUIDE, ["bytes"], [limits_from(run.state.facts["limits"])])
+    guide, limits = objectives_from(run.state.facts["guide"]), limits_from(run.state.facts["limits"])
+    promotion = Promotion(guide, ["bytes"], [limits])
     for trial in run.trials:
         promotion.add(trial)
-    assert sum(isinstance(t, Screened) for t in run.trials) > 20
+    assert 20 < sum(isinstance(t, Screened) for t in run.trials) < 60  # the time has ended it, and not the space
     assert promotion.n_due() == 0
+    assert 90.0 <= now[0] - began <= 110.0
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,10 @@ def _installed() -> str:
 
 
 def _prepared(task: Task, folder: Path) -> Any:
+    from ..search._default_profile import settle_profile
     from ..search._prepare import prepare
 
-    return prepare(task, store=folder / "store")
+    return prepare(settle_profile(task), store=folder / "store")
 
 
 def _shapes_of(prepared: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from paredown.evaluators.latency import (
     measure_machine,
     nearest_profile,
 )
+from paredown.evaluators.latency._micro import one_layer_ms
 from paredown.evaluators.latency._micro_graphs import FORMS, graph_of, reason_against
 from paredown.hardware_profiles import load_profile
 
@@ -73,6 +74,12 @@ def test_every_form_is_a_valid_graph_with_the_zeros_that_it_says() -> None:
     assert ((weight.reshape(-1, 4) != 0).sum(axis=1) == 2).all()
     model = onnx.load_from_string(graph_of(SHAPES[0], "zeros90"))
     assert np.mean(onnx.numpy_helper.to_array(model.graph.initializer[0]) == 0) == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_layer_that_is_lost_beside_the_session_keeps_half_of_its_time() -> None:
+    assert one_layer_ms(0.010, 2.0, 4) == pytest.approx(0.002)
+    # the session alone took longer than a session with layers: noise, and no layer is infinitely fast
+    assert one_layer_ms(0.010, 12.0, 2) == pytest.approx(0.0025)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paredown.search import Task
+from paredown.search import Task, _driver
 from paredown.search._bench import Bench
 from paredown.search._groundwork import build_store, evaluate_baselines
 from paredown.search._pool import InProcess, Pool
@@ -39,6 +39,12 @@ def tiny_task() -> Callable[..., Task]:
         return Task.from_dict(data, base_dir=TINY).with_overrides(overrides)
 
     return make
+
+
+@pytest.fixture
+def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever looks at trials alone: no fresh process, which takes seconds to import torch, measures the points."""
+    monkeypatch.setattr(_driver, "verify_points", lambda sitting: None)
 
 
 @pytest.fixture

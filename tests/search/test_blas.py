@@ -42,6 +42,7 @@ def test_as_before_after_an_error_too(two_threads: None) -> None:
     assert _threads() == before
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_search_proposes_in_one_thread(
     two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

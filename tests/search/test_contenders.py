@@ -49,6 +49,7 @@ def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) ->
         assert seen[:2] == sorted(affordable)[:2]
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paredown.search._groundwork.MANY", 3)
     more = ("search.screen=40", "search.searcher=random", "budget.trials=10")

@@ -75,7 +75,7 @@ def _kill_and_resume(task: Task, run: Path, repository: Path, n_kills: int) -> N
     assert found.front().original.verified
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_killed_and_resumed(tiny_task: Callable[..., Task], tmp_path: Path, repository: Path, n_kills: int) -> None:
     task = tiny_task(f"budget.trials={N_TRIALS}", "mlflow.enabled=true")
     _kill_and_resume(task, tmp_path / "run", repository, n_kills)

@@ -12,6 +12,7 @@ from paredown.search._mirrors import Mirrors
 from paredown.search._run import Run
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_store_that_cannot_be_opened_is_noted_and_the_rest_is_written(
     tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

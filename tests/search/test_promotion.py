@@ -146,6 +146,7 @@ def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tm
     assert whole.screen["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
     search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
@@ -195,6 +196,7 @@ def _explored(opened: AbstractContextManager[Sitting], *, stop_after: int | None
         return list(sitting.state.trials)
 
 
+@pytest.mark.usefixtures("unverified")
 def test_time_is_kept_for_those_that_are_due(
     tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

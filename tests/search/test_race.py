@@ -180,12 +180,14 @@ def test_a_race_on_the_metric(worker: Worker) -> None:
     assert lost.metrics["accuracy"].low is not None
 
 
+@pytest.mark.usefixtures("unverified")
 def test_without_racing_every_trial_sees_all_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
     search(tiny_task("search.race=false", "search.searcher=random"), out=tmp_path / "run", workers=0)
     trials = [t for t in open_run(tmp_path / "run").trials if t.kind != "original"]
     assert all(isinstance(t, Completed) and t.samples == 160 for t in trials)
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path) -> None:
     task = tiny_task("search.searcher=random", "budget.trials=30", "quality.max_loss=1.0")
     front = search(task, out=tmp_path / "run", workers=0)
@@ -208,6 +210,7 @@ def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path) -> None:
     assert all(r["samples"] > 0 for r in records if r["type"] == "trial" and r["kind"] != "original")
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_race_goes_on_after_a_resume(tiny_task: MakeTask, tmp_path: Path) -> None:
     """The ledger cut after half of the trials, and gone on with: the same as in one go, for the losses are kept."""
     task = tiny_task("search.searcher=random", "budget.trials=20", "quality.max_loss=1.0")

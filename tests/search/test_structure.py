@@ -404,6 +404,7 @@ def test_channels_are_rounded_where_the_profile_asks_for_it(
     assert found == kept
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with(
     task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

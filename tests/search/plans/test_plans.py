@@ -182,6 +182,7 @@ def test_what_cannot_be_kept_says_what_can() -> None:
         paredown.plan(task(), limits="bytes<=10")
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_search_evaluates_the_plans_first(tmp_path: Path) -> None:
     plans = ["uniform", "sensitivity", "performance", "fp16-mse"]
     used = task(search={"table_samples": 32, "plans": plans}, space={"weight_bits": [2, 3, 4, 6, 32]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..compressors import LayerSpec
@@ -156,6 +156,8 @@ def axis(front: Front, name: str) -> Axis:
         wide = bool(values) and max(values) >= LOG_FROM * min(values)
         source = "measured" if any(m.source == "measured" for m in measured) else measured[0].source
         words = COSTS[name] + ("" if source == "measured" else f", {source}")
+        if any(placed(front, p, name) is not p.metrics[name] for p in front.points if name in p.metrics):
+            words = words.replace(")", "; by the ratio to the original)")
         return Axis(name=name, words=words, unit=unit, scale=scale, maximise=False, log=wide, source=source)
     objective = next((o for o in front.objectives if o.name == name), None)
     fraction = name == "accuracy" or measured[0].unit == "fraction"
@@ -176,8 +178,26 @@ def _cost_unit(name: str, largest: float) -> tuple[float, str]:
     return _UNITS.get(name, (1.0, ""))
 
 
+def placed(front: Front, point: Point, name: str) -> Measurement:
+    """The metric, as a point is placed by it. Latencies that were measured are the original's, over how many times as
+    fast the point was beside it: a machine that slows down between two points moves neither. Where a limit is on them,
+    they stay as they were measured."""
+    metric, speedup = point.metrics[name], point.metrics.get("speedup")
+    original = next((p.metrics.get(name) for p in front.points if p.kind == "original"), None)
+    if name != "latency_ms" or name in front.limits or speedup is None or original is None:
+        return metric
+    if metric.source != "measured" or original.source != "measured" or speedup.value <= 0:
+        return metric
+
+    def at(times: float | None) -> float | None:
+        return original.value / times if times else None
+
+    return replace(metric, value=original.value / speedup.value, low=at(speedup.high), high=at(speedup.low))
+
+
 def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
     """The points that have both metrics, as the front lists them."""
+    along = {p.id: placed(front, p, x.name) for p in front.points if x.name in p.metrics}
     return [
         Dot(
             id=p.id,
@@ -186,9 +206,9 @@ def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
             marks=tuple(name for name, chosen in front.picks.items() if chosen == p.id),
             note=p.note,
             verified=p.verified,
-            x=x(p.metrics[x.name].value),
+            x=x(along[p.id].value),
             y=y(p.metrics[y.name].value),
-            **_bounds("x", x, p.metrics[x.name]),
+            **_bounds("x", x, along[p.id]),
             **_bounds("y", y, p.metrics[y.name]),
         )
         for p in front.points

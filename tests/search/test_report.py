@@ -43,6 +43,28 @@ def test_write_report_leaves_the_three_files(front, tmp_path):
     assert again == paths
 
 
+def test_latencies_stand_by_their_ratio_to_the_original_that_was_timed_beside_them(front):
+    original = Measurement(value=2.0, unit="ms", low=1.9, high=2.1)
+    mine = Measurement(value=1.6, unit="ms", low=1.5, high=1.7)  # on a machine that had slowed down meanwhile
+    at = next(i for i, p in enumerate(front.points) if p.kind == "mixed")
+    first = next(i for i, p in enumerate(front.points) if p.kind == "original")
+    metrics = {**front.points[at].metrics, "latency_ms": mine}
+    slower = with_point(front, first, metrics={**front.points[first].metrics, "latency_ms": original})
+    slower = dataclasses.replace(slower, limits={})
+    alone = chart.placed(with_point(slower, at, metrics=metrics), front.points[at], "bytes")
+    assert alone is front.points[at].metrics["bytes"]
+    metrics["speedup"] = Measurement(value=2.0, low=1.6, high=2.5)
+    drawn = with_point(slower, at, metrics=metrics)
+    found = chart.placed(drawn, drawn.points[at], "latency_ms")
+    assert (found.value, found.low, found.high) == (1.0, 0.8, 1.25)
+    x, y = chart.axis(drawn, "latency_ms"), chart.axis(drawn, chart.quality_name(drawn))
+    assert "by the ratio to the original" in x.title
+    assert next(d for d in chart.dots(drawn, x, y) if d.id == drawn.points[at].id).x == 1.0
+    # where a limit is on it, what was measured counts
+    limited = dataclasses.replace(drawn, limits={"latency_ms": (None, 1.0)})
+    assert chart.placed(limited, limited.points[at], "latency_ms") is mine
+
+
 def test_a_front_without_points_has_a_table_only(front, tmp_path):
     assert [p.name for p in write_report(tmp_path, empty(front), [], space=example_space())] == ["trials.csv"]
     assert not (tmp_path / "front.png").exists()

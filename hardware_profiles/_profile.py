@@ -184,8 +184,9 @@ class HardwareProfile(Closed):
 
     @property
     def saturates(self) -> bool:
-        """Whether products of unsigned by signed bytes are added in pairs, with saturation at 16 bits (vpmaddubsw): so do
-        ONNX Runtime and OpenVINO on an x86-64 without VNNI. Weights of 7 bits cannot reach it: 2 · 255 · 64 < 2¹⁵."""
+        """Whether products of unsigned by signed bytes are added in pairs, with saturation at 16 bits (vpmaddubsw), as
+        by ONNX Runtime and OpenVINO on an x86-64 without VNNI. Weights of 7 bits cannot reach it: 2 · 255 · 64 < 2¹⁵.
+        """
         whole = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(self.isa)
         return self.runtime in ("onnxruntime", "openvino") and self.architecture == "x86_64" and not whole
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-PHASES = ("load", "store", "baselines", "table", "search", "verify", "report", "done")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:

@@ -94,9 +94,7 @@ def _export_all(sitting: Sitting, shop: Workshop, trials: Sequence[Completed]) -
     format = _format(sitting)
     mains = []
     for n, trial in enumerate(trials):
-        sitting.recorder.say(
-            "verify", done=0, total=len(trials), message="" if n else f"exporting {len(trials)} models"
-        )
+        sitting.recorder.say("export", done=n, total=len(trials))
         sitting.stop_if_asked()
         try:
             assignment = sitting.assignment(trial)

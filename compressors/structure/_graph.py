@@ -54,7 +54,9 @@ def propose(model: nn.Module, inputs: Inputs, opaque: Iterable[str] = ()) -> Pro
         pruner = graph.get_pruner_of_module(module)
         n = pruner.get_out_channels(module)
         try:
-            group = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(n)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its guesses are tried afterwards, so its doubts need not be told
+                group = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(n)))
             items = [_Item.of(graph, item, names, parameters) for item in group]
         except Exception as error:  # third-party code on a graph that it may not understand: the reason is reported
             found.left[fqn] = f"torch-pruning cannot follow its channels: {type(error).__name__}: {error}"
@@ -109,7 +111,7 @@ def _graph(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module]:
         ) from error
     clone = copy.deepcopy(model).eval().requires_grad_(True)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        warnings.simplefilter("ignore")  # its guesses are tried afterwards, so its doubts need not be told
+        warnings.simplefilter("ignore")
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(
                 clone, inputs, forward_fn=lambda m, x: forward(m, x), verbose=False

@@ -81,7 +81,7 @@ def test_panel_shows_everything_of_the_progress(terminal):
     text = text_of(panel)
     for part in (
         "runs/demo",
-        "load › store › baselines › table › search › verify › report",
+        "load › store › baselines › table › search › export › verify › report",
         "37 of 150",
         "2 failed",
         "1 m 02 s used, 3 m 10 s left",
@@ -89,6 +89,15 @@ def test_panel_shows_everything_of_the_progress(terminal):
         "accuracy 98.20 %, bytes 12.3 kB",
     ):
         assert part in text
+
+
+def test_the_finalists_are_part_of_the_search(terminal):
+    def bold(phase):
+        text = _progress._phases(phase)
+        return [text.plain[span.start : span.end] for span in text.spans if "bold" in str(span.style)]
+
+    assert bold("finalists") == bold("search") == ["search"]
+    assert bold("export") == ["export"]
 
 
 def test_the_panels_clock_goes_on_between_two_reports(terminal):

@@ -47,7 +47,7 @@ def test_a_search_ends_with_a_verified_front(tiny_task: MakeTask, tmp_path: Path
         assert point.metrics["bytes"].value == point.search_metrics["bytes"].value  # the sum of shares is the file
         assert (tmp_path / "run" / "verified" / point.id / "manifest.json").exists()
     phases = list(dict.fromkeys(p.phase for p in seen if p.phase))
-    assert phases == ["load", "store", "baselines", "table", "search", "verify", "report", "done"]
+    assert phases == ["load", "store", "baselines", "table", "search", "export", "verify", "report", "done"]
     assert {"store", "table", "evaluation", "searcher", "verification"} <= set(run.state.seconds)
     for name in ("front.json", "front.png", "front.html", "trials.csv", "optuna.log"):
         assert (tmp_path / "run" / name).stat().st_size > 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..search import Progress
 
-PHASES = ("load", "store", "baselines", "table", "search", "verify", "report", "done")
+PHASES = ("load", "store", "baselines", "table", "search", "export", "verify", "report", "done")
 """As the driver goes through them; not imported from there, so that the panel stands before anything heavy is here."""
 
 LINE_EVERY_S = 10.0
@@ -161,7 +161,7 @@ class Panel:
                 if progress.failed
                 else Text("none failed", style="dim"),
             )
-            rows.add_row("trials" if progress.phase in ("baselines", "search") else "done", bar)
+            rows.add_row("trials" if progress.phase in ("baselines", "search", "finalists") else "done", bar)
         passed = self._clock() - self._at  # the clock goes on between two reports
         left = None if progress.left_s is None else max(0.0, progress.left_s - passed)
         rows.add_row("budget", Text(_time(progress.spent_s + passed, left)))
@@ -173,10 +173,10 @@ class Panel:
 
 
 def _phases(current: str) -> RenderableType:
-    """All phases in order, the present one standing out."""
+    """All phases in order, the present one standing out; what is screened is searched until its finalists are seen."""
     from rich.text import Text
 
-    text = Text()
+    text, current = Text(), "search" if current == "finalists" else current
     passed = True
     for phase in PHASES[:-1]:
         if phase == current:

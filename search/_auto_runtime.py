@@ -129,13 +129,11 @@ class _Maker:
 
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
         from ..compressors import LayerSpec, applicable, compress, weight_at
-        from ..hardware_profiles import load_profile
         from ._build_space import native_scope
-        from ._default_profile import default_profile
+        from ._default_profile import saturates_here
         from ._saturation import SAFE
 
-        saturates = load_profile(default_profile(self.runtime)).saturates
-        plain = LayerSpec(weight_bits=SAFE if saturates else 8, activation_bits=8)
+        plain = LayerSpec(weight_bits=SAFE if saturates_here(self.runtime) else 8, activation_bits=8)
         wanted = (replace(plain, activation_scope=native_scope(self.runtime)), plain, LayerSpec())
         assignment = {
             group_fqn: next(

@@ -30,6 +30,14 @@ def default_profile(runtime: str, machine: Mapping[str, Any] | None = None) -> s
     return older if lacks and older in list_profiles() else f"x86-64-{runtime}"
 
 
+def saturates_here(runtime: str) -> bool:
+    """Whether integer kernels of this runtime overflow with weights of 8 bits on this machine (`saturates`)."""
+    from ..hardware_profiles import list_profiles, load_profile
+
+    name = default_profile(runtime)
+    return name in list_profiles() and load_profile(name).saturates
+
+
 def settle_profile(task: Task, *, run: Path | None = None) -> Task:
     """The task with a profile that fits this machine, where it names none and the usual one would not.
 

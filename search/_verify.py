@@ -71,7 +71,8 @@ def _measure(sitting: Sitting, original: Completed, todo: Sequence[Completed]) -
         sitting.stop_if_asked()
 
     found = shop.measure(artifacts, runtime=sitting.task.hardware.runtime, folder=folder, watch=watch)
-    for trial, main in mains:
+    for n, (trial, main) in enumerate(mains):
+        sitting.recorder.say("report", done=n, total=len(mains))
         if trial in todo:
             _settle(sitting, shop, trial, main, found[_key(trial, original)])
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..compressors import LayerSpec
 from ._agreement import Agreement
+from ._default_profile import saturates_here
+from ._saturation import SAFE, WIDE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +43,12 @@ def why_apart(
         clauses.append(f"ran in integers: {_counted(integer)}; {where_rounded(integer.values())}")
     if otherwise := ran_otherwise(kernels, forms):
         clauses.append("; ".join(f"{fqn} {what}" for fqn, what in list(otherwise.items())[:_SHOWN]))
+    if wide := [fqn for fqn in integer if assignment[fqn].weight_bits == WIDE] if saturates_here(runtime) else []:
+        names = f"{', '.join(wide[:_SHOWN])}{', …' if len(wide) > _SHOWN else ''}"
+        clauses.append(
+            f"this CPU has no VNNI, and its integer kernels overflow with weights of {WIDE} bits ({names}): with "
+            f"{SAFE} they do not"
+        )
     return "; ".join([*clauses, doubt])
 
 

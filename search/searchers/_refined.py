@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._front import crowding, non_dominated
+from .._front import crowding, non_dominated, unique_rows
 from ._offspring import Steps, offspring
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -42,7 +42,7 @@ def refined(
 
 def _kept(rows: LevelArray, values: FloatArray) -> tuple[LevelArray, FloatArray]:
     """The front, thinned by crowding, in the order of the first objective; of equal values the first."""
-    _, first = np.unique(values, axis=0, return_index=True)  # sorted by the first objective
+    first, _ = unique_rows(values)  # sorted by the first objective
     first = first[non_dominated(values[first])]
     if len(first) > KEPT:
         thinned = np.argsort(-crowding(values[first]), kind="stable")[:KEPT]

@@ -307,8 +307,10 @@ def _ridge(
     root = np.sqrt(weights)
     kernel, scaled = (linear @ linear.T) * np.outer(root, root), root * target
     best, chosen, choice = np.inf, np.zeros(len(target)), PAIRS[0]
-    for share, pairing in PAIRS if roots.shape[1] else PAIRS[:1]:
-        whole = kernel if share == 0.0 else kernel + share * _pairs(roots, roots, pairing) * np.outer(root, root)
+    choices = PAIRS if roots.shape[1] else PAIRS[:1]
+    pairs = {name: _pairs(roots, roots, name) for name in dict.fromkeys(name for share, name in choices if share)}
+    for share, pairing in choices:
+        whole = kernel if share == 0.0 else kernel + share * pairs[pairing] * np.outer(root, root)
         eigenvalues, vectors = np.linalg.eigh(whole)
         eigenvalues = np.maximum(eigenvalues, 0.0)
         unit = max(float(eigenvalues.sum()) / len(target), 1e-12)

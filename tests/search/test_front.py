@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paredown.search._front import crowding, fronts, hypervolume, knee, non_dominated, spread
+from paredown.search._front import crowding, fronts, hypervolume, knee, non_dominated, spread, unique_rows
 
 # Whole numbers, so that equal coordinates and equal points occur often.
 GRID = st.integers(0, 6).map(float)
@@ -41,6 +41,14 @@ def test_non_dominated_is_its_definition(objectives: np.ndarray) -> None:
 def test_the_front_agrees_with_moocore(objectives: np.ndarray) -> None:
     if objectives.shape[1] > 1:
         assert non_dominated(objectives).tolist() == moocore.is_nondominated(objectives, keep_weakly=True).tolist()
+
+
+@given(ANY_POINTS)
+def test_distinct_rows_are_those_of_numpy(points: np.ndarray) -> None:
+    _, theirs, back = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    first, inverse = unique_rows(points)
+    assert first.tolist() == theirs.tolist()
+    assert inverse.tolist() == back.reshape(-1).tolist()
 
 
 def test_nothing_in_nothing_out() -> None:

@@ -30,7 +30,7 @@ UNPROMISING_STILL = 1.5
 TABLE_SHARE = 0.2
 """The table may cost this share of the search: of all trials, each on the whole split. Fewer samples are used where it
 would cost more, but no fewer than `LEAST_SAMPLES`; what is left of it goes into the rows that the sweep needs."""
-LEAST_SAMPLES = 16
+LEAST_SAMPLES = 8
 _USUAL_PART = 0.6
 """Of a pass, that a row costs where what comes before its group is known."""
 REFINED = 4

@@ -33,7 +33,7 @@ def test_openvino_keeps_the_contract(model: str) -> None:
     check_runtime(get_runtime("openvino"), (model,))
 
 
-@pytest.mark.parametrize("model", ["transformer", "tied_weights", "shared_module", "grouped"])
+@pytest.mark.parametrize("model", ["transformer", "tied_weights", "shared_module", "grouped", "multihead", "encoder"])
 @pytest.mark.vnni
 def test_narrow_products_of_onnxruntime_keep_the_contract(model: str) -> None:
     """By itself it takes them for wide layers only."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
-from ._anatomy import KINDS, Anatomy, LayerInfo
-from ._pattern import Pattern
-from ._spec import (
+from .anatomy._anatomy import KINDS, Anatomy, LayerInfo
+from .values._pattern import Pattern
+from .values._spec import (
     ACTIVATION_BITS,
     FLOAT_BITS,
     FORMAT_BITS,
@@ -23,16 +23,21 @@ from ._spec import (
 )
 
 if TYPE_CHECKING:
-    from ._calibration import ActivationRange, Calibration, Rounding, activation_quantizer, calibrate, rounding_of
-    from ._compress import applicable, compress, decode, needs_gradients, needs_moments
-    from ._digest import model_digest, tensor_digest
-    from ._forward import Inputs, forward, module_at, preserved
-    from ._gradients import Gradients, LayerGradients, collect_gradients
-    from ._layers import weight_at
-    from ._links import Link, find_links
-    from ._moments import LayerMoments, Moments
-    from ._reconstruction import Reconstruction, reconstruct
-    from ._registry import (
+    from .anatomy._equalizable import Link, find_links
+    from .anatomy._forward import Inputs, forward, module_at, preserved
+    from .anatomy._layers import weight_at
+    from .calibration._calibration import (
+        ActivationRange,
+        Calibration,
+        Rounding,
+        activation_quantizer,
+        calibrate,
+        rounding_of,
+    )
+    from .calibration._gradients import Gradients, LayerGradients, collect_gradients
+    from .calibration._moments import LayerMoments, Moments
+    from .files._digest import model_digest, tensor_digest
+    from .methods._registry import (
         is_method,
         methods,
         register_activation_method,
@@ -40,13 +45,15 @@ if TYPE_CHECKING:
         register_sparsity_method,
         register_weight_method,
     )
-    from ._repair import Repairs, installed
-    from ._resident import CompressedModel
-    from ._scaling import SCALINGS, scale_channels
-    from ._store import VariantStore
-    from ._variant import EvenCodes, Variant
+    from .preparation._channel_scaling import SCALINGS, scale_channels
     from .quantization import ActivationQuantizer
+    from .repair._reconstruction import Reconstruction, reconstruct
+    from .repair._repair import Repairs, installed
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
+    from .variants._compress import applicable, compress, decode, needs_gradients, needs_moments
+    from .variants._resident import CompressedModel
+    from .variants._store import VariantStore
+    from .variants._variant import EvenCodes, Variant
 
 _LAZY = {
     "ActivationRange": "._calibration",

@@ -80,7 +80,6 @@ _HOMES = {
     ),
     ".sensitivity": ("loss_gradients",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "METRICS",
@@ -139,4 +138,4 @@ __all__ = [
     "with_kv_cache",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

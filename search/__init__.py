@@ -12,20 +12,20 @@ from .._lazy import lazy_exports
 from .._module import make_callable
 
 if TYPE_CHECKING:
-    from ._artifact import load
-    from ._check_artifact import verify_artifact
-    from ._diff import diff
-    from ._driver import resume, search
     from ._export import apply_config, export_point
-    from ._progress import Progress
-    from ._resolve import Resolution, resolve
-    from ._result import Front, Point
-    from ._run import Run, open_run
-    from ._space import Candidate, Group, SearchSpace
-    from ._task import Task, task_schema
-    from ._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
+    from ._search import resume, search
+    from ._verify_artifact import verify_artifact
+    from .artifacts._diff import diff
+    from .artifacts._manifest import load
+    from .front._front import Front, Point
     from .plans import Plan, plan
+    from .resolve._resolve import Resolution, resolve
+    from .run._progress import Progress
+    from ._run_view import Run, open_run
     from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
+    from .task._task import Task, task_schema
+    from .values._space import Candidate, Group, SearchSpace
+    from .values._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
 
 _HOMES = {
     "._artifact": ("load",),
@@ -43,7 +43,6 @@ _HOMES = {
     ".plans": ("Plan", "plan"),
     ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Candidate",
@@ -80,7 +79,7 @@ __all__ = [
     "verify_artifact",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
 
 
 make_callable(__name__)  # `paredown.search` is this package and its function

@@ -13,19 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, InputError, ParedownError
 from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
-from ._artifact import CONFIG, MANIFEST, inside, read_artifact
-from ._auto_runtime import settle_runtime
-from ._config import assignment_of, config_of, read_config, with_claims
-from ._default_profile import settle_profile
-from ._devices import static_measurements
-from ._driver import store_path
-from ._fresh import REFERENCE
-from ._ledger import write_atomic
-from ._plugins import Plugins
-from ._prepare import Prepared, prepare
-from ._run import open_run
-from ._structure import Structured, structure_of
-from ._workshop import (
+from .artifacts._exporter import (
     Workshop,
     artifact_format,
     is_for_elsewhere,
@@ -34,13 +22,26 @@ from ._workshop import (
     runtime_for,
     write_artifact,
 )
+from .artifacts._fresh_process import REFERENCE
+from .artifacts._manifest import CONFIG, MANIFEST, inside, read_artifact
+from .problem._auto_runtime import settle_runtime
+from .problem._prepare import Prepared, prepare
+from .run._ledger import write_atomic
+from .run._paths import store_path
+from .run._run import read_run
+from .space._config import assignment_of, config_of, read_config, with_claims
+from .space._structure import Structured
+from .task._default_profile import settle_profile
+from .task._plugins import Plugins
+from .values._metric_names import static_measurements
+from .values._structural_names import structure_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import LayerSpec
-    from ._task import Task
-    from ._trial import Completed
+    from .task._task import Task
+    from .values._trial import Completed
 
 
 def export_point(
@@ -63,10 +64,10 @@ def export_point(
     Raises `ParedownError` where the artifact does not run, or does not compute what PyTorch computes.
     """
     _check_entropy(entropy, format)
-    opened = open_run(run)
+    opened = read_run(run)
     if format != "config":
         runtime_for(format, opened.task)
-    chosen = opened.front().pick(point) if not _is_id(point) else None
+    chosen = front_of(opened).pick(point) if not _is_id(point) else None
     trial = opened.trial(chosen.id if chosen is not None else point)
     verified = opened.path / "verified" / f"t{trial.number}"
     is_made = format != "config" and (verified / MANIFEST).exists() and _is_wanted(verified, format, entropy)
@@ -75,7 +76,7 @@ def export_point(
     out = _empty_folder(Path(out))
     assignment = {} if trial.kind == "original" else opened.space.assignment(trial.candidate)
     if format == "config":
-        known = opened.front(all=True)[f"t{trial.number}"].metrics
+        known = front_of(opened, everything=True)[f"t{trial.number}"].metrics
         write_atomic(out / CONFIG, json.dumps(with_claims(config_of(assignment), known), indent=2) + "\n")
         return out
     if is_made:
@@ -106,7 +107,7 @@ def apply_config(
     entropy as in `export_point`
     Raises `ConfigError` for a config of another model.
     """
-    from ._driver import as_task
+    from .task._task import as_task
 
     task = settle_profile(settle_runtime(as_task(task), model=model)[0])
     data = config if isinstance(config, Mapping) else read_config(Path(config))
@@ -127,8 +128,8 @@ def apply_config(
 
 def _check_units(prepared: Prepared, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
     """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
-    from ._bench import Worker
-    from ._structural_costs import macs_left
+    from .evaluation._structural_costs import macs_left
+    from .evaluation._worker import Worker
 
     if not structure_of(assignment):
         return

@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def cpu_of_the_default_profiles() -> Iterator[None]:
     """A run notes which instruction sets its profile assumes and this CPU lacks; no test shall hang on that."""
-    from paredown.search import _environment
+    from paredown.search.task import _machine as _environment
 
     found = _environment._cpuinfo
 

@@ -26,7 +26,7 @@ from storagebench.speed import coder_speed, layer_speed
 
 from paredown.compressors.sparse_formats._crossover import crossover
 from paredown.compressors.sparse_formats._crossover import measure as measure_products
-from paredown.search._environment import environment
+from paredown.search.task._machine import environment
 
 WITH_ENTROPY, WITHOUT = 0.10, 0.25
 """The goals: at most so far above the floor."""

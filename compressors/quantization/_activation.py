@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._layers import CONVOLUTIONS
-from .._registry import ACTIVATION
+from ..anatomy._layers import CONVOLUTIONS
+from ..methods._registry import ACTIVATION
 
 
 def affine_qparams(low: float, high: float, bits: int) -> tuple[float, int]:

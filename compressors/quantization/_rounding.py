@@ -8,7 +8,7 @@ Did not help   see there
 
 from __future__ import annotations
 
-from .._registry import WEIGHT
+from ..methods._registry import WEIGHT
 from ._fit import fit
 from ._grid import CONCRETE
 from ._problem import Coded, WeightProblem, nearest

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from .._registry import NEEDS, SPARSITY, SparsityMethod, _Entry
+from ..methods._registry import NEEDS, SPARSITY, SparsityMethod, _Entry
 from ._problem import SparsityProblem
 from ._refit import refitted
 

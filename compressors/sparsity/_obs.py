@@ -20,7 +20,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-from .._registry import SPARSITY
+from ..methods._registry import SPARSITY
 from ..quantization._gptq import _inverse_factor
 from ._patterns import from_channels, to_channels
 from ._problem import SparsityProblem

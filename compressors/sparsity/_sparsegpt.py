@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._registry import SPARSITY
+from ..methods._registry import SPARSITY
 from ..quantization._gptq import _inverse_factor
 from ._patterns import drop_lowest, without_least
 from ._problem import SparsityProblem

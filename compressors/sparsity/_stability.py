@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
 from ...errors import InputError
-from .._digest import tensor_digest
-from .._forward import preserved
-from .._layers import weight_at
-from .._names import weight_name
-from .._registry import SPARSITY
+from ..anatomy._forward import preserved
+from ..anatomy._layers import weight_at
+from ..files._digest import tensor_digest
+from ..methods._registry import SPARSITY
+from ..values._names import weight_name
 from ._blend import ranks
 from ._problem import SparsityProblem
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._registry import SPARSITY
+from ..methods._registry import SPARSITY
 from ._problem import SparsityProblem
 
 

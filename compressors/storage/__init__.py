@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._container import read_container, verify_container, write_container
+    from ..files._container import read_container, verify_container, write_container
     from ._model_file import describe_file, load_model, save_model, stored_integers, stored_weights
     from ._sizes import fixed_bytes, layer_bytes, stored_bytes
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, IntegrityError
-from .._calibration import Calibration, Rounding, install, rounding_of
-from .._digest import tensor_bytes
-from .._names import is_inner
-from .._resident import check_names, variant_of
-from .._spec import LayerSpec
-from .._variant import Variant, decode
+from ..calibration._calibration import Calibration, Rounding, install, rounding_of
+from ..files._container import read_container, write_container
+from ..files._digest import tensor_bytes
 from ..sparse_formats import SPARSE_FORMATS
-from ._container import read_container, write_container
+from ..values._names import is_inner
+from ..values._spec import LayerSpec
+from ..variants._resident import check_names, variant_of
+from ..variants._variant import Variant, decode
 from ._layout import FORMAT, READABLE, Layout, static_weights
 from ._records import Reader, entropy_record, layer_record, weight_record
 

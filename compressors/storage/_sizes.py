@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from .._anatomy import Anatomy, LayerInfo
-from .._layers import owner, weight_at
-from .._resident import variant_of
-from .._spec import LayerSpec
-from .._variant import Variant
+from ..anatomy._anatomy import Anatomy, LayerInfo
+from ..anatomy._layers import owner, weight_at
+from ..values._spec import LayerSpec
+from ..variants._resident import variant_of
+from ..variants._variant import Variant
 from ._layout import Layout
 from ._records import layer_record_bytes, weight_record_bytes
 

@@ -12,9 +12,9 @@ from math import prod
 
 import torch
 
-from .._anatomy import LayerInfo
-from .._gradients import LayerGradients
-from .._moments import LayerMoments
+from ..anatomy._anatomy import LayerInfo
+from ..calibration._gradients import LayerGradients
+from ..calibration._moments import LayerMoments
 
 Axes = Mapping[int, tuple[int, ...]]
 """Axis of the weight -> positions kept."""

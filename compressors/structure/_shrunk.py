@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Collection
 from math import prod
 
-from .._anatomy import Anatomy, LayerInfo
-from .._names import weight_name
+from ..anatomy._anatomy import Anatomy, LayerInfo
+from ..values._names import weight_name
 from ._removal import Removal
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from ...compressors import weight_at
-from ...compressors._calibration import output_key
+from ...compressors.calibration._calibration import output_key
 from ...errors import InputError
 from ..runtimes._lowering import Lowered, prepare
-from ..runtimes._onnx_export import finish
-from ..runtimes._onnx_layers import fill_weights
-from ..runtimes._onnx_means import means_in_codes
-from ..runtimes._onnx_trace import quantize_in_graph, trace
+from ..runtimes.onnx._export import finish
+from ..runtimes.onnx._layers import fill_weights
+from ..runtimes.onnx._means import means_in_codes
+from ..runtimes.onnx._trace import quantize_in_graph, trace
 from ._forms import PLAIN, Form
 from ._wiring import Wiring, wiring_of
 

@@ -39,8 +39,8 @@ def multiply_integers(
     from torch import nn
 
     from ...compressors import module_at
-    from ...compressors._names import is_inner
     from ...compressors.storage import stored_integers
+    from ...compressors.values._names import is_inner
 
     wanted = [
         fqn

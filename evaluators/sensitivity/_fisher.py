@@ -31,9 +31,9 @@ from ...compressors import (
     preserved,
     weight_at,
 )
-from ...compressors._anatomy import SEALED
-from ...compressors._gradients import differentiable
-from ...compressors._layers import kind_at
+from ...compressors.anatomy._anatomy import SEALED
+from ...compressors.anatomy._layers import kind_at
+from ...compressors.calibration._gradients import differentiable
 from ...errors import InputError
 from .._split import Split
 from ..quality import MetricError

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...compressors import Anatomy, Gradients, collect_gradients
-from ...compressors._gradients import PASSES
+from ...compressors.calibration._gradients import PASSES
 from .._split import Split
 from ..quality import Metric
 from ..quality._classes import IGNORED

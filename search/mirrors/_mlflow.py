@@ -20,13 +20,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from .._environment import environment
-from .._heap import collector_off
-from .._ledger import write_atomic
-from .._points import front_hypervolume
-from .._report import PAGE, PICTURE, TABLE, trial_rows
-from .._space import SearchSpace
-from .._trial import Completed, Dominated, Failed, Infeasible, Trial
+from ..report._write import PAGE, PICTURE, TABLE, trial_rows
+from ..run._gc_frozen import collector_off
+from ..run._hypervolume import front_hypervolume
+from ..run._ledger import write_atomic
+from ..task._machine import environment
+from ..values._space import SearchSpace
+from ..values._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ._mlflow_children import Child, axes_of, children_of
 from ._mlflow_page import MAX_NOTE, front_tags
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
-    from .._result import Front
+    from ..front._front import Front
 
 STATE = "mlflow.json"
 SCHEMA_VERSION = 1

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._space import SearchSpace
-from .._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ..searchers import Objective
+from ..values._space import SearchSpace
+from ..values._trial import Completed, Dominated, Failed, Infeasible, Trial
 
 if TYPE_CHECKING:
     from optuna import Study

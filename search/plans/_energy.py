@@ -6,7 +6,7 @@ Bad input      a profile without energies: an error that names it
 
 from __future__ import annotations
 
-from ._ground import Ground
+from ._context import Ground
 
 
 def energy_levels(ground: Ground, slack: float) -> tuple[int, ...]:

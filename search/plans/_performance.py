@@ -8,7 +8,7 @@ Did not help   a profile on which no width is faster: then the bit operations al
 
 from __future__ import annotations
 
-from ._ground import Ground
+from ._context import Ground
 
 
 def performance_levels(ground: Ground, slack: float) -> tuple[int, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ParedownError
-from .._space import Candidate
+from ._budget import budget_of
+from ..values._space import Candidate
+from ._context import ground_of
 from ._fp16_mse import THRESHOLD, fp16_mse_assignment
-from ._ground import ground_of
-from ._plan import budget_of
 from ._strategies import BY_LEVELS, SLACK
 
 if TYPE_CHECKING:
-    from .._sitting import Sitting
+    from ..phases._session import Sitting
     from ..searchers import SensitivityTable
 
 

@@ -7,8 +7,8 @@ Did not help   layers whose errors add up in the outputs: the sum of the table's
 
 from __future__ import annotations
 
-from .._programme import solve
-from ._ground import Ground
+from ..allocation._milp import solve
+from ._context import Ground
 
 
 def sensitivity_levels(ground: Ground) -> tuple[int, ...]:

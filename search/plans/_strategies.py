@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ._context import Ground
 from ._energy import energy_levels
-from ._ground import Ground
 from ._performance import performance_levels
 from ._sensitivity import sensitivity_levels
 from ._uniform import uniform_levels

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...errors import LimitsNotMet
-from .._build_space import uniform_settings
-from .._result import Limits
-from .._sweep import pad
-from ._ground import MEAN_BITS, Ground, mean_bits, nominal_bits, total
+from ..allocation._lagrangian import pad
+from ..space._build import uniform_settings
+from ..values._limits import Limits
+from ._context import MEAN_BITS, Ground, mean_bits, nominal_bits, total
 
 
 def uniform_levels(ground: Ground) -> tuple[int, ...]:

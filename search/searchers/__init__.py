@@ -1,8 +1,10 @@
 """What to try next: searchers behind one protocol (`Searcher`), made by name (`make_searcher`)."""
 
-from ._base import Objective, Reporting, SearchContext, Searcher, SensitivityTable
+from ..values._objective import Objective
+from ..values._output_perturbations import OutputShifts
+from ..values._sensitivity_table import SensitivityTable
+from ._base import Reporting, SearchContext, Searcher
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
-from ._superposition import OutputShifts
 
 __all__ = [
     "SEARCHERS",

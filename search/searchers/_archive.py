@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._trial import Completed
+from ..values._trial import Completed
 from ._known import Levels
 from ._survival import survivors
 

@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._space import Candidate, SearchSpace
-from .._trial import Completed, Dominated, Trial
-from ._superposition import OutputShifts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """A metric to be minimised or maximised. Inside, everything is minimised: the sign is turned once, in `signed`.
-
-    good_enough  where it is minimised, the value below which none is better than another: `key` gives this one for all
-                 of them, so that nothing is paid for what no one can tell apart
-    """
-
-    name: str
-    maximise: bool = False
-    good_enough: float = -math.inf
-
-    def key(self, value: float) -> float:
-        """The value as it is judged."""
-        return max(self.signed(value), self.good_enough)
-
-    def signed(self, value: float) -> float:
-        """The value as it was measured, minimised."""
-        return -value if self.maximise else value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SensitivityTable:
-    """What each (group, level) alone does to the outputs, and what it costs.
-
-    divergence  per group, per level: mean divergence from the original's outputs (0 for the neutral level)
-    costs       metric name -> per group, per level: that group's share of the metric (bytes, macs, latency_ms, …)
-    fixed       metric name -> what is paid whatever is chosen
-    n_samples   of most rows
-    stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
-    n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
-    shifts      in which direction each (group, level) pushes the outputs; None where that is not known
-    """
-
-    divergence: tuple[tuple[float, ...], ...]
-    costs: Mapping[str, tuple[tuple[float, ...], ...]]
-    fixed: Mapping[str, float]
-    n_samples: int = 0
-    stderr: tuple[tuple[float, ...], ...] = ()
-    n: tuple[tuple[int, ...], ...] = ()
-    shifts: OutputShifts | None = field(default=None, compare=False, repr=False)
-
-    def cost_of(self, name: str, candidate: Candidate) -> float:
-        rows = self.costs[name]
-        return self.fixed.get(name, 0.0) + sum(row[level] for row, level in zip(rows, candidate.levels, strict=True))
-
-    def divergence_of(self, candidate: Candidate) -> float:
-        """The additive estimate: the sum of the single-layer divergences."""
-        return sum(row[level] for row, level in zip(self.divergence, candidate.levels, strict=True))
+from ..values._objective import Objective
+from ..values._sensitivity_table import SensitivityTable
+from ..values._space import Candidate, SearchSpace
+from ..values._trial import Completed, Dominated, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

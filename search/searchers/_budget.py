@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._front import non_dominated, spread
-from .._sweep import pad, padded, sweep_levels
-from ._base import SearchContext, SensitivityTable
+from ..allocation._lagrangian import pad, padded, sweep_levels
+from ..values._pareto import non_dominated, spread
+from ..values._sensitivity_table import SensitivityTable
+from ._base import SearchContext
 from ._known import Levels
 
 FloatArray: TypeAlias = NDArray[np.float64]

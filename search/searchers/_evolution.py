@@ -49,19 +49,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._space import Candidate
-from .._sweep import sweep_levels
-from .._trial import Completed, Dominated, Trial
+from ..allocation._lagrangian import sweep_levels
+from ..values._space import Candidate
+from ..values._trial import Completed, Dominated, Trial
 from ._archive import Archive, violation_of
 from ._base import SearchContext
 from ._budget import Budget
-from ._credit import Credit
-from ._forecast import Forecasts
-from ._gain import gain
+from ._hypervolume_improvement import gain
 from ._known import KnownCandidates, Levels, levels_of
 from ._limits import foreseen_excess, foreseen_metrics
+from ._local_search import refined
 from ._offspring import Steps, offspring
-from ._refined import refined
+from ._prediction_discount import Credit
+from ._prediction_log import Forecasts
 from ._state import read_levels, read_state, write_state
 from ._surrogate import Surrogate
 

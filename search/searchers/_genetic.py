@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._space import Candidate
-from .._trial import Completed, Trial
+from ..values._space import Candidate
+from ..values._trial import Completed, Trial
 from ._archive import violation_of
 from ._base import SearchContext
 from ._budget import Budget

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .._space import Candidate, SearchSpace
+from ..values._space import Candidate, SearchSpace
 
 Levels: TypeAlias = tuple[int, ...]
 

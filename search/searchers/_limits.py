@@ -7,7 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._base import Objective, SearchContext
+from ..values._objective import Objective
+from ._base import SearchContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
 

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .._space import Candidate
-from .._sweep import pad
-from .._trial import Completed, Trial
+from ..allocation._lagrangian import pad
+from ..values._space import Candidate
+from ..values._trial import Completed, Trial
 from ._base import SearchContext
 from ._budget import Budget, lowered
 from ._known import KnownCandidates, Levels, levels_of

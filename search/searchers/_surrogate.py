@@ -29,9 +29,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sweep import pad
-from ._base import Objective, SearchContext
-from ._superposition import Superposition
+from ..allocation._lagrangian import pad
+from ..values._objective import Objective
+from ..values._output_perturbations import Superposition
+from ._base import SearchContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Pairing: TypeAlias = Literal["none", "near", "all"]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from paredown.cli import _doctor, main
-from paredown.search import _environment
+from paredown.search.task import _machine as _environment
 
 
 def test_doctor_on_this_machine(capsys):

@@ -9,8 +9,8 @@ from paredown.cli import main
 from paredown.errors import LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Resolution
-from paredown.search._foresight import Trust
-from paredown.search._resolve import Evaluated, Resolved
+from paredown.search.resolve._predictor import Trust
+from paredown.search.resolve._resolve import Evaluated, Resolved
 
 
 def predicted(value, low, high, unit=""):

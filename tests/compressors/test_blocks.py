@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerSpec, applicable, compress, decode, methods
-from paredown.compressors import _registry as registry
+from paredown.compressors.methods import _registry as registry
 from paredown.compressors.quantization import Grid, WeightProblem, decoded, fit_nearest
 from paredown.compressors.quantization._grid import from_groups, to_groups
 from paredown.compressors.quantization._solve import solve

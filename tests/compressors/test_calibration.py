@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paredown.compressors import ActivationRange, Anatomy, Calibration, LayerSpec, calibrate, model_digest
-from paredown.compressors import _registry as registry
+from paredown.compressors.methods import _registry as registry
 from paredown.errors import ConfigError, InputError
 from paredown.testing._models import AWKWARD
 
@@ -38,7 +38,7 @@ def test_the_split_into_batches_does_not_matter():
 
 
 def test_memory_is_bounded_and_the_sample_is_spread_evenly():
-    from paredown.compressors._calibration import _Watcher
+    from paredown.compressors.calibration._calibration import _Watcher
 
     watcher = _Watcher("layer")
     for start in range(0, 200_000, 1000):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.compressors.storage._entropy import coded_bytes, decode, encode
+from paredown.compressors.files._entropy import coded_bytes, decode, encode
 
 
 def floor_bytes(values: np.ndarray) -> float:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress
-from paredown.compressors._hidden import attended, hidden_inputs
-from paredown.compressors._layers import weight_at
+from paredown.compressors.anatomy._fused_inputs import attended, hidden_inputs
+from paredown.compressors.anatomy._layers import weight_at
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -25,9 +25,9 @@ from paredown.compressors import (
     save_model,
     weight_at,
 )
-from paredown.compressors._layers import kind_at
-from paredown.compressors._names import is_inner, weight_name
+from paredown.compressors.anatomy._layers import kind_at
 from paredown.compressors.storage._layout import Layout
+from paredown.compressors.values._names import is_inner, weight_name
 from paredown.errors import InputError, SpecError
 from paredown.testing import AWKWARD
 
@@ -298,7 +298,7 @@ def test_a_file_from_before_these_were_layers_still_loads(tmp_path: Path, monkey
     model, inputs = AWKWARD["recurrent"]()
     path = tmp_path / "model.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr("paredown.compressors._layers.inner_weights", lambda module: {})
+        patched.setattr("paredown.compressors.anatomy._layers.inner_weights", lambda module: {})
         save_model(path, model, {}, {})
     assert not any(is_inner(fqn) for fqn in Layout.of(model, inner=False).layers)
     fresh, _ = AWKWARD["recurrent"]()

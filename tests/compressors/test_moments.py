@@ -160,7 +160,8 @@ def test_dead_inputs_are_counted_and_nan_is_refused():
 
 
 def test_of_very_wide_layers_none_are_collected(monkeypatch):
-    from paredown.compressors import _compress, _moments
+    from paredown.compressors.calibration import _moments
+    from paredown.compressors.variants import _compress
 
     for module in (_compress, _moments):
         monkeypatch.setattr(module, "LARGEST", 30)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from paredown.compressors.files._packing import pack, pack_bits, packed_bytes, unpack, unpack_bits
 from paredown.compressors.quantization import ActivationQuantizer, affine, code_range, mse_range
 from paredown.compressors.quantization._activation import affine_qparams, fake_quantize
-from paredown.compressors.storage._packing import pack, pack_bits, packed_bytes, unpack, unpack_bits
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
 

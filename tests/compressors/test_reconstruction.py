@@ -20,8 +20,8 @@ from paredown.compressors import (
     preserved,
     reconstruct,
 )
-from paredown.compressors._reconstruction_blocks import MOST_LAYERS, blocks_of
-from paredown.compressors.storage._parts import load_coded
+from paredown.compressors.repair._blocks import MOST_LAYERS, blocks_of
+from paredown.compressors.variants._encoding import load_coded
 from paredown.errors import InputError
 from paredown.testing import AWKWARD
 

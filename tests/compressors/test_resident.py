@@ -14,7 +14,7 @@ from paredown.compressors import (
     model_digest,
     weight_at,
 )
-from paredown.compressors._layers import holder_of
+from paredown.compressors.anatomy._layers import holder_of
 from paredown.errors import ConfigError, InputError
 from paredown.testing._models import AWKWARD
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import paredown
-from paredown.compressors import LayerInfo, LayerSpec, VariantStore, _store, compress, tensor_digest
-from paredown.compressors import _registry as registry
+from paredown.compressors import LayerInfo, LayerSpec, VariantStore, compress, tensor_digest
+from paredown.compressors.methods import _registry as registry
+from paredown.compressors.variants import _store
 from paredown.errors import IntegrityError, SpecError
 
 LAYER = LayerInfo(fqn="conv", kind="conv2d", weight_shape=(8, 4, 3, 3))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from paredown.compressors import _registry as registry
 from paredown.compressors import methods
 from paredown.compressors.lowrank import svd
+from paredown.compressors.methods import _registry as registry
 from paredown.compressors.quantization import affine, code_range, mse_range
 from paredown.compressors.sparsity import magnitude
 from paredown.errors import InputError, SpecError

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerMoments, LayerSpec, VariantStore, compress, methods, needs_moments
-from paredown.compressors import _registry as registry
+from paredown.compressors.methods import _registry as registry
 from paredown.compressors.quantization import (
     Coded,
     Grid,

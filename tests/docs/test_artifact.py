@@ -244,7 +244,7 @@ def pattern_for(name: str) -> torch.Tensor:
 @pytest.mark.parametrize("name", SPARSE_FORMATS)
 def test_every_sparse_format(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bits: int) -> None:
     """The rule is made to choose this one format, so that all of them are written and read."""
-    from paredown.compressors.storage import _parts
+    from paredown.compressors.variants import _encoding as _parts
 
     monkeypatch.setattr(_parts, "smallest", lambda pattern, bits, size=None: encode_as(pattern, name, bits))
     model = nn.Sequential(nn.Linear(80, 48))

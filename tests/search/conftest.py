@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from paredown.search import Task, _driver
-from paredown.search._bench import Bench
-from paredown.search._groundwork import build_store, evaluate_baselines
-from paredown.search._pool import InProcess, Pool
-from paredown.search._prepare import prepare
-from paredown.search._recorder import Recorder
-from paredown.search._run import create_run
-from paredown.search._sitting import Sitting
+from paredown.search.phases._session import Sitting
+from paredown.search.phases._store_and_baselines import build_store, evaluate_baselines
+from paredown.search.problem._context import Bench
+from paredown.search.problem._prepare import prepare
+from paredown.search.run._recorder import Recorder
+from paredown.search.run._run import create_run
+from paredown.search.workers._in_process import InProcess, Pool
 
 TINY = Path(__file__).parent / "tiny"
 

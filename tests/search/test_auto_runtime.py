@@ -11,8 +11,9 @@ import torch
 
 from paredown.errors import IntegrityError, TaskError
 from paredown.evaluators.runtimes import TorchRuntime, register_runtime
-from paredown.search import Task, _auto_runtime
-from paredown.search._auto_runtime import _chosen, _Tried, said, settle_runtime
+from paredown.search import Task
+from paredown.search.problem import _auto_runtime
+from paredown.search.problem._auto_runtime import _chosen, _Tried, said, settle_runtime
 from paredown.testing import isolated_registries
 
 

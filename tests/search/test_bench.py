@@ -11,9 +11,10 @@ import torch
 from paredown.compressors import LayerSpec, model_digest
 from paredown.evaluators.sensitivity import PrefixCache
 from paredown.search import Task
-from paredown.search._bench import Job, Worker, run_job
-from paredown.search._pool import InProcess
-from paredown.search._prepare import prepare
+from paredown.search.evaluation._jobs import Job, run_job
+from paredown.search.evaluation._worker import Worker
+from paredown.search.problem._prepare import prepare
+from paredown.search.workers._in_process import InProcess
 
 
 @pytest.fixture

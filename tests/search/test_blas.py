@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from paredown.search import Task, search
 from paredown.search import _driver as driver
-from paredown.search._blas import one_blas_thread
+from paredown.search.phases._blas import one_blas_thread
 
 
 def _threads() -> list[int]:

@@ -21,13 +21,13 @@ from paredown.digits import TASK_PATH
 from paredown.errors import ConfigError, InputError, IntegrityError, ParedownError
 from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
-from paredown.search._agreement import Agreement
-from paredown.search._artifact import read_artifact
-from paredown.search._check_artifact import EMBEDDED, _data_checks
-from paredown.search._config import assignment_of
-from paredown.search._data import load_task_data
-from paredown.search._prepare import prepare
-from paredown.search._workshop import Workshop, write_artifact
+from paredown.search._verify_artifact import EMBEDDED, _data_checks
+from paredown.search.artifacts._exporter import Workshop, write_artifact
+from paredown.search.artifacts._manifest import read_artifact
+from paredown.search.artifacts._parity import Agreement
+from paredown.search.problem._prepare import prepare
+from paredown.search.space._config import assignment_of
+from paredown.search.task._splits import load_task_data
 
 TINY = Path(__file__).parent / "tiny" / "tiny.py"
 LAYERS = {
@@ -240,7 +240,7 @@ def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None
         ),
         (
             lambda d: d["task"]["model"].update(
-                factory="paredown.search._ledger:write_atomic",
+                factory="paredown.search.run._ledger:write_atomic",
                 args={"path": str(tmp_path / "ran"), "text": "of a stranger's choice"},
             ),
             r"model\.factory = 'paredown\.search\._ledger:write_atomic'",

@@ -9,7 +9,7 @@ import pytest
 
 from paredown.compressors import Anatomy, LayerSpec
 from paredown.errors import ConfigError
-from paredown.search._config import assignment_of, config_of, read_config
+from paredown.search.space._config import assignment_of, config_of, read_config
 from paredown.testing import AWKWARD
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Screened, Task, open_run, search
-from paredown.search._contenders import contenders
+from paredown.search.phases._screened_baselines import contenders
 from paredown.search.searchers import Objective
 
 MakeTask = Callable[..., Task]
@@ -51,7 +51,7 @@ def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) ->
 
 @pytest.mark.usefixtures("unverified")
 def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._groundwork.MANY", 3)
+    monkeypatch.setattr("paredown.search.phases._store_and_baselines.MANY", 3)
     more = ("search.screen=40", "search.searcher=random", "budget.trials=10")
     space = ('space.weight_method=["affine", "minmax", "percentile"]', "space.weight_bits=[2, 3, 4, 8, 32]")
     search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)

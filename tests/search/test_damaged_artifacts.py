@@ -17,9 +17,9 @@ from paredown.cli import main
 from paredown.compressors import Anatomy
 from paredown.errors import InputError, IntegrityError, ParedownError
 from paredown.search import Task, _check_artifact, apply_config, diff, verify_artifact
-from paredown.search._config import assignment_of
-from paredown.search._data import load_task_data
-from paredown.search._loading import load_task_model
+from paredown.search.space._config import assignment_of
+from paredown.search.task._load_model import load_task_model
+from paredown.search.task._splits import load_task_data
 
 TINY = Path(__file__).parent / "tiny"
 WEIRD: tuple[Any, ...] = (
@@ -53,7 +53,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         _check_artifact, "_with_original", lambda artifact, *rest: (dict(artifact.claims), None, "not looked for")
     )
-    monkeypatch.setattr("paredown.search._workshop.peak_memory_of", lambda *args, **kwargs: {})
+    monkeypatch.setattr("paredown.search.artifacts._exporter.peak_memory_of", lambda *args, **kwargs: {})
 
 
 def copied(good: Path, tmp_path: Path) -> Path:

@@ -16,10 +16,11 @@ from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
-from paredown.search._artifact import read_artifact
-from paredown.search._capacity import capacity
-from paredown.search._devices import Device, is_here, remark_on_latency, remarks_on, static_measurements, wanted
-from paredown.search._environment import environment
+from paredown.search.artifacts._manifest import read_artifact
+from paredown.search.artifacts._throughput import capacity
+from paredown.search.devices._costs import Device, is_here, remark_on_latency, remarks_on, wanted
+from paredown.search.task._machine import environment
+from paredown.search.values._metric_names import static_measurements
 
 TINY = Path(__file__).parent / "tiny"
 SERVER, PHONE, CHIP = "x86-64-onnxruntime", "arm-cortex-a76-phone", "arm-cortex-m7-cmsis-nn"
@@ -50,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     out = tmp_path_factory.mktemp("devices") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+        patch.setattr("paredown.search._search.verify_points", lambda sitting: None)
         search(asked, out=out, workers=0)
     return open_run(out)
 
@@ -137,7 +138,7 @@ def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, m
 
 
 def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
     names = ["accuracy", "energy_mj", "memory_bytes"]
     asked = task(hardware={"runtime": "torch", "profile": PHONE}, objectives={"names": names})
     front = search(asked, out=tmp_path / "run", workers=0)
@@ -161,7 +162,7 @@ def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("first", [CHIP, SERVER])
 def test_a_limit_that_one_device_alone_can_keep(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is named first: the search goes on for the one, and says of the other that nothing will do."""
-    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
     profiles = [first, SERVER if first == CHIP else CHIP]
     hardware = {"runtime": "torch", "profile": profiles}
     limited = task(hardware=hardware, limits={"latency_ms": {"max": 0.02}}, budget={"trials": 2})
@@ -303,7 +304,7 @@ def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path, monkeyp
     def refuse(*args: Any, **options: Any) -> None:
         raise ParedownError("the system does not say")
 
-    monkeypatch.setattr("paredown.search._workshop.peak_memory_of", refuse)
+    monkeypatch.setattr("paredown.search.artifacts._exporter.peak_memory_of", refuse)
     asked = task(limits={"memory_bytes": {"max_ratio": 1.0}}, budget={"trials": 1})
     front = search(asked, out=tmp_path / "run", workers=0)
     assert front.original.verified
@@ -311,7 +312,7 @@ def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path, monkeyp
 
 
 def test_carbon_leads_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
     hardware = {"runtime": "torch", "profile": PHONE, "grid_g_per_kwh": 400.0}
     objectives = {"names": ["accuracy", "co2_g_per_million"]}
     limits = {"co2_g_per_million": {"max_ratio": 1.0}}

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from paredown.search import Candidate, SearchContext, Task, Trial
-from paredown.search import _exploration as exploration_module
-from paredown.search._bench import Bench, Job, Outcome, Worker, run_job
-from paredown.search._exploration import explore
-from paredown.search._sitting import Sitting
-from paredown.search._table import measure_table
+from paredown.search.evaluation._jobs import Job, Outcome, run_job
+from paredown.search.evaluation._worker import Worker
+from paredown.search.phases import _explore as exploration_module
+from paredown.search.phases._explore import explore
+from paredown.search.phases._session import Sitting
+from paredown.search.phases._table import measure_table
+from paredown.search.problem._context import Bench
 from paredown.search.searchers import make_searcher
 
 MakeTask = Callable[..., Task]

@@ -11,9 +11,9 @@ import pytest
 
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Objective
-from paredown.search._foresight import Foresight
-from paredown.search._trial import Completed, Dominated, Trial
-from paredown.search.searchers._forecast import rank_correlation
+from paredown.search.resolve._predictor import Foresight
+from paredown.search.searchers._prediction_log import rank_correlation
+from paredown.search.values._trial import Completed, Dominated, Trial
 from paredown.testing import SyntheticProblem
 
 ACCURACY = Objective(name="accuracy", maximise=True)

@@ -14,9 +14,10 @@ from paredown.compressors import Anatomy, LayerSpec
 from paredown.evaluators import Split
 from paredown.evaluators.runtimes import _ran
 from paredown.evaluators.runtimes._ran import where_rounded
-from paredown.search import Task, _environment, open_run
-from paredown.search._kernels import add_kernels
-from paredown.search._why_apart import doubt_of, why_apart
+from paredown.search import Task, open_run
+from paredown.search.artifacts._explain_mismatch import doubt_of, why_apart
+from paredown.search.artifacts._kernels import add_kernels
+from paredown.search.task import _machine as _environment
 from paredown.testing import AWKWARD
 
 

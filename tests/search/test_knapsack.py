@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search._knapsack import FloatArray, Knapsack, knapsack
+from paredown.search.allocation._knapsack import FloatArray, Knapsack, knapsack
 
 Problem = tuple[FloatArray, FloatArray]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paredown.search._bench import Job
-from paredown.search._lanes import SHORT_S, Lanes
+from paredown.search.evaluation._jobs import Job
+from paredown.search.workers._queues import SHORT_S, Lanes
 
 
 class Clock:

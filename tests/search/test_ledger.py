@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.errors import InputError, IntegrityError
-from paredown.search._ledger import Ledger, decode, encode, read, write_atomic
+from paredown.search.run._ledger import Ledger, decode, encode, read, write_atomic
 
 RECORDS = [{"type": "trial", "number": n, "text": "ünïcode\nnewline"} for n in range(3)]
 
@@ -100,7 +100,7 @@ _WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from paredown.search._ledger import Ledger
+from paredown.search.run._ledger import Ledger
 with Ledger(Path(sys.argv[2])) as ledger:
     for n in range(len(ledger.records), 10**9):
         ledger.append({"n": n, "padding": "x" * 300})

@@ -21,8 +21,8 @@ from torch import nn
 from paredown.compressors import Anatomy
 from paredown.errors import MissingExtra, TaskError
 from paredown.evaluators import get_metric
-from paredown.search._loading import load_task_metric, load_task_model, user_modules
-from paredown.search._task import Task
+from paredown.search.task._load_model import load_task_metric, load_task_model, user_modules
+from paredown.search.task._task import Task
 
 NETS = """
 import torch
@@ -121,8 +121,8 @@ class TestFactory:
         task = make(args={"width": 5})
         code = """if True:
             import json, sys
-            from paredown.search._loading import load_task_model
-            from paredown.search._task import Task
+            from paredown.search.task._load_model import load_task_model
+            from paredown.search.task._task import Task
             model = load_task_model(Task.from_dict(*json.loads(sys.argv[1])))
             print(model, model.body.weight.tolist())
         """

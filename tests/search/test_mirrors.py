@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from paredown import search
-from paredown.search import Task, _mirrors, open_run
-from paredown.search._mirrors import Mirrors
-from paredown.search._run import Run
+from paredown.search import Task, open_run
+from paredown.search.mirrors import _sync as _mirrors
+from paredown.search.mirrors._sync import Mirrors
+from paredown.search.run._run import Run
 
 
 @pytest.mark.usefixtures("unverified")

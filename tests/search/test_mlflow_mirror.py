@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from paredown.search._points import front_hypervolume
-from paredown.search._report import write_report
 from paredown.search.mirrors import _mlflow, _mlflow_page
 from paredown.search.mirrors._mlflow import MlflowMirror
 from paredown.search.mirrors._mlflow_children import axes_of, children_of
+from paredown.search.report._write import write_report
+from paredown.search.run._hypervolume import front_hypervolume
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
 
 

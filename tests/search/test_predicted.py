@@ -19,7 +19,8 @@ from paredown.evaluators.prediction._bed import Bed, Timed
 from paredown.evaluators.prediction._features import LayerClass
 from paredown.evaluators.prediction._fit import NAMES
 from paredown.evaluators.prediction._wiring import Wiring
-from paredown.search import Task, _predicted, open_run
+from paredown.search import Task, open_run
+from paredown.search.phases import _latency_table as _predicted
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paredown.errors import LimitsNotMet, ParedownError
-from paredown.search._programme import FloatArray, Programme, solve
+from paredown.search.allocation._milp import FloatArray, Programme, solve
 
 
 @st.composite

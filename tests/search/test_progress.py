@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from paredown.search import Candidate, _progress
-from paredown.search._progress import Progress, Stopwatch
-from paredown.search._recorder import Recorder
-from paredown.search._trial import Completed
+from paredown.search import Candidate
+from paredown.search.run import _progress
+from paredown.search.run._progress import Progress, Stopwatch
+from paredown.search.run._recorder import Recorder
+from paredown.search.values._trial import Completed
 
 
 def test_what_is_charged_within_another_charge_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

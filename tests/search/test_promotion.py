@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, _bench, _progress, open_run, search
-from paredown.search import _promotion as module
-from paredown.search._bench import Worker
-from paredown.search._exploration import explore
-from paredown.search._points import limits_from, objectives_from
-from paredown.search._prepare import prepare
-from paredown.search._promotion import Promotion, as_screened
-from paredown.search._sitting import Sitting
-from paredown.search._space import Candidate
-from paredown.search._trial import trial_from_record, trial_to_record
+from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search.evaluation import _worker as _bench
+from paredown.search.evaluation._worker import Worker
+from paredown.search.phases import _promotion as module
+from paredown.search.phases._explore import explore
+from paredown.search.phases._promotion import Promotion, as_screened
+from paredown.search.phases._session import Sitting
+from paredown.search.problem._prepare import prepare
+from paredown.search.run import _progress
+from paredown.search.run._facts import limits_from, objectives_from
 from paredown.search.searchers import Objective
+from paredown.search.values._space import Candidate
+from paredown.search.values._trial import trial_from_record, trial_to_record
 
 MakeTask = Callable[..., Task]
 OpenSitting = Callable[..., AbstractContextManager[Sitting]]
@@ -174,7 +176,7 @@ def test_the_same_seed_and_a_stop_in_between_give_the_same(
     tiny_task: MakeTask, open_sitting: OpenSitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 6)
-    monkeypatch.setattr("paredown.search._exploration.EVERY", 6)
+    monkeypatch.setattr("paredown.search.phases._explore.EVERY", 6)
     task = tiny_task(*SCREENED[:1], "budget.trials=20")
     whole = _explored(open_sitting(task, tmp_path / "whole"), stop_after=None)
     parts = _explored(open_sitting(task, tmp_path / "parts"), stop_after=9)

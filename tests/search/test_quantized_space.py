@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from paredown.compressors import FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, applicable
 from paredown.errors import TaskError
 from paredown.search import Task, apply_config, search
-from paredown.search._artifact import read_artifact
-from paredown.search._build_space import build_space, estimate_bytes
-from paredown.search._data import load_task_data
-from paredown.search._loading import load_task_model
+from paredown.search.artifacts._manifest import read_artifact
+from paredown.search.space._build import build_space, estimate_bytes
+from paredown.search.task._load_model import load_task_model
+from paredown.search.task._splits import load_task_data
 
 TINY = Path(__file__).parent / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 200), macs=3200)

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from paredown.compressors import Anatomy
 from paredown.search import Task
-from paredown.search._build_space import build_space
-from paredown.search._remarks import left_alone, products_remark
+from paredown.search.space._build import build_space
+from paredown.search.space._notes import left_alone, products_remark
 from paredown.testing import AWKWARD
 
 

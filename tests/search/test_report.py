@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Front, _page_chart
-from paredown.search import _chart as chart
-from paredown.search._page import page
-from paredown.search._report import trial_rows, trials_csv, write_report
+from paredown.search import Front
+from paredown.search.report import _axes as chart
+from paredown.search.report import _html_chart as _page_chart
+from paredown.search.report._html import page
+from paredown.search.report._write import trial_rows, trials_csv, write_report
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -121,7 +122,7 @@ class _Outside(HTMLParser):
 @pytest.mark.parametrize("with_plotly", [True, False])
 def test_the_page_asks_nothing_of_the_network(front, tmp_path, monkeypatch, with_plotly):
     if not with_plotly:
-        monkeypatch.setattr("paredown.search._page.find_spec", lambda name: None)
+        monkeypatch.setattr("paredown.search.report._html.find_spec", lambda name: None)
     write_report(tmp_path, front, example_trials(), space=example_space())
     text = (tmp_path / "front.html").read_text()
     parser = _Outside()

@@ -11,10 +11,11 @@ import pytest
 from paredown.errors import InputError, LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
-from paredown.search._points import _holm, front_hypervolume, nearest
-from paredown.search._result import misses, parse_bounds, violation
-from paredown.search._select import rival_of, select
-from paredown.search._trial import Kind
+from paredown.search.front._points import _holm, nearest
+from paredown.search.front._select import rival_of, select
+from paredown.search.run._hypervolume import front_hypervolume
+from paredown.search.values._limits import misses, parse_bounds, violation
+from paredown.search.values._trial import Kind
 
 OBJECTIVES = (Objective(name="accuracy", maximise=True), Objective(name="bytes"))
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))

@@ -27,16 +27,18 @@ from paredown.search import (
     search,
     verify_artifact,
 )
-from paredown.search._bench import Worker
-from paredown.search._build_space import uniform_settings
-from paredown.search._chart import uniform_label
-from paredown.search._config import assignment_of, config_of
-from paredown.search._groundwork import baselines_of
-from paredown.search._prepare import Prepared, prepare, static_costs
-from paredown.search._structural_costs import exact_totals
-from paredown.search._structure import is_structural, structure_of, threshold_settings
-from paredown.search._thresholds import plans, weights_of
-from paredown.search._workshop import Workshop
+from paredown.search.artifacts._exporter import Workshop
+from paredown.search.evaluation._static_costs import static_costs
+from paredown.search.evaluation._structural_costs import exact_totals
+from paredown.search.evaluation._worker import Worker
+from paredown.search.phases._store_and_baselines import baselines_of
+from paredown.search.problem._prepare import Prepared, prepare
+from paredown.search.report._axes import uniform_label
+from paredown.search.space._build import uniform_settings
+from paredown.search.space._config import assignment_of, config_of
+from paredown.search.space._structure import threshold_settings
+from paredown.search.space._thresholds import plans, weights_of
+from paredown.search.values._structural_names import is_structural, structure_of
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -419,7 +421,7 @@ def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with
         (8, "what can be removed keeps other numbers of units", "MACs when it was tried"),
         (16, "channels:point is no part of it any more, for of its 12 units all stay", "which this task does not know"),
     ):
-        monkeypatch.setattr("paredown.search._structure.alignment_of", lambda *_, n=multiple: n)
+        monkeypatch.setattr("paredown.search.space._structure.alignment_of", lambda *_, n=multiple: n)
         with pytest.raises(TaskError, match=resumed):
             resume(run, model=subject, workers=0)
         with pytest.raises(ConfigError, match=exported):

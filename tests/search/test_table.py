@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 
 from paredown.digits import TASK_PATH
-from paredown.search import SensitivityTable, Task, _table
-from paredown.search._bench import Worker
-from paredown.search._ledger import read
-from paredown.search._narrowed import narrow
-from paredown.search._prepare import prepare
-from paredown.search._rows import Row, Rows, base_levels
-from paredown.search._shifts import shifts_of
-from paredown.search._sitting import Sitting
-from paredown.search._state import State
-from paredown.search._table import assemble, measure_table, unsure
-from paredown.search.searchers._superposition import Superposition
+from paredown.search import SensitivityTable, Task
+from paredown.search.evaluation._sensitivity_rows import Rows
+from paredown.search.evaluation._worker import Worker
+from paredown.search.phases import _table
+from paredown.search.phases._session import Sitting
+from paredown.search.phases._table import measure_table, unsure
+from paredown.search.problem._prepare import prepare
+from paredown.search.run._assemble_table import assemble
+from paredown.search.run._ledger import read
+from paredown.search.run._perturbations import shifts_of
+from paredown.search.run._state import State
+from paredown.search.space._reduced import narrow
+from paredown.search.values._output_perturbations import Superposition
+from paredown.search.values._sensitivity_row import Row, base_levels
 
 MakeTask = Callable[..., Task]
 OpenSitting = Callable[..., AbstractContextManager[Sitting]]
@@ -69,7 +72,7 @@ def test_rows_are_the_same_with_and_without_reuse(worker: Worker) -> None:
 def test_a_model_that_cannot_be_replayed_is_measured_in_full(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [row["value"] for row in worker.rows(2, [1, 2], 32)]
     rows = Rows(worker)
-    monkeypatch.setattr("paredown.search._rows._is_same", lambda one, other: False)
+    monkeypatch.setattr("paredown.search.evaluation._sensitivity_rows._is_same", lambda one, other: False)
     found = rows.measure(2, [1, 2], 32)
     assert "gave other outputs than the whole pass" in (rows.why_not or "")
     assert [row["value"] for row in found] == expected

@@ -12,10 +12,10 @@ import pytest
 from paredown.errors import InputError
 from paredown.hardware_profiles import load_profile
 from paredown.search import Completed, Infeasible, Task, open_run, search
-from paredown.search._space import Candidate
-from paredown.search._taking_turns import TakingTurns, guides_of, limits_of
-from paredown.search._trial import Trial
 from paredown.search.searchers import Objective
+from paredown.search.searchers._round_robin import TakingTurns, guides_of, limits_of
+from paredown.search.values._space import Candidate
+from paredown.search.values._trial import Trial
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -100,7 +100,7 @@ def _device(folder: Path, name: str, *, int8: float, fp32: float) -> str:
 
 def test_a_device_that_wants_something_else_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One runs INT8 fast and the other only FP32, where a low rank is the only gain."""
-    monkeypatch.setattr("paredown.search._driver.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
     integers = _device(tmp_path, "integers", int8=4.0, fp32=1.0)
     floats = _device(tmp_path, "floats", int8=0.25, fp32=1.0)
     asked = _task(

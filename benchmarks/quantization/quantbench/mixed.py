@@ -214,7 +214,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
         base_dir=Path(__file__).parent,
     )  # fmt: skip
     # exports and their clocks take minutes, and say nothing of the quality
-    with mock.patch.multiple("paredown.search._driver", verify_points=mock.DEFAULT, export_original=mock.DEFAULT):
+    with mock.patch.multiple("paredown.search._search", verify_points=mock.DEFAULT, export_original=mock.DEFAULT):
         search(task, model=subject.model, out=folder, workers=0)
     run = open_run(folder)
     known = [trial for trial in run.trials if isinstance(trial, Completed) and trial.kind != "original"]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
-from paredown.search._bench import Bench, Worker, reason
-from paredown.search._trial import trial_to_record
+from paredown.search.evaluation._worker import Worker
+from paredown.search.problem._context import Bench
+from paredown.search.values._reason import reason
+from paredown.search.values._trial import trial_to_record
 from paredown.testing import SyntheticProblem
 
 from .workbench import Workbench

@@ -46,10 +46,11 @@ def _child(mode: str, folder: Path) -> None:
 
     from paredown.compressors import Anatomy, Calibration, LayerSpec
     from paredown.evaluators import ReferenceOutputs, Split, get_metric
-    from paredown.search._bench import Bench, Worker
-    from paredown.search._plugins import Plugins
-    from paredown.search._space import Group, SearchSpace
-    from paredown.search._task_sections import RepairSection
+    from paredown.search.evaluation._worker import Worker
+    from paredown.search.problem._context import Bench
+    from paredown.search.task._plugins import Plugins
+    from paredown.search.task._sections import RepairSection
+    from paredown.search.values._space import Group, SearchSpace
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from paredown.search import Candidate
-from paredown.search._bench import Worker
-from paredown.search._blas import one_blas_thread
+from paredown.search.evaluation._worker import Worker
+from paredown.search.phases._blas import one_blas_thread
 from paredown.search.searchers import OutputShifts, make_searcher
 from paredown.testing import SyntheticProblem
 

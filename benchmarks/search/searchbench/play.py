@@ -15,10 +15,10 @@ import torch
 
 import paredown
 from paredown.search import Candidate
-from paredown.search._exploration import explore
-from paredown.search._table import measure_table
-from paredown.search._trial import Completed, trial_to_record
+from paredown.search.phases._explore import explore
+from paredown.search.phases._table import measure_table
 from paredown.search.searchers import make_searcher, uses_table
+from paredown.search.values._trial import Completed, trial_to_record
 from paredown.testing import SyntheticProblem
 
 from . import workbench

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from paredown.search import Task
-from paredown.search._groundwork import build_store, evaluate_baselines
-from paredown.search._ledger import Ledger
-from paredown.search._pool import InProcess
-from paredown.search._prepare import prepare
-from paredown.search._recorder import Recorder
-from paredown.search._run import create_run
-from paredown.search._sitting import Sitting
+from paredown.search.phases._session import Sitting
+from paredown.search.phases._store_and_baselines import build_store, evaluate_baselines
+from paredown.search.problem._prepare import prepare
+from paredown.search.run._ledger import Ledger
+from paredown.search.run._recorder import Recorder
+from paredown.search.run._run import create_run
+from paredown.search.workers._in_process import InProcess
 
 from .meter import Meter
 from .traces import Box

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..search import _environment as here
+from ..search.task import _machine as here
 from . import _format as fmt
 from ._tables import facts_table, table
 

@@ -22,7 +22,7 @@ def schema_of(kind: str) -> dict[str, Any]:
 def config_schema() -> dict[str, Any]:
     """Of a config: what each layer becomes. A layer that is not named, or a key that is left out, is left alone."""
     from ..compressors import LayerSpec
-    from ..compressors._spec import (
+    from ..compressors.values._spec import (
         ACTIVATION_BITS,
         ACTIVATION_SCHEMES,
         ACTIVATION_SCOPES,
@@ -30,7 +30,7 @@ def config_schema() -> dict[str, Any]:
         SCALE_BITS,
         WEIGHT_BITS,
     )
-    from ..search._config import SCHEMA_VERSION
+    from ..search.space._config import SCHEMA_VERSION
 
     about: dict[str, dict[str, Any]] = {
         "weight_bits": {"enum": list(WEIGHT_BITS)},

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ._searchers import check_searcher
     from ._structures import STRUCTURES
 
-_HOME_OF = {
     "AWKWARD": "._models",
     "ContractViolation": "._elsewhere",
     "STRUCTURES": "._structures",
@@ -46,4 +45,4 @@ __all__ = [
     "isolated_registries",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -28,7 +28,7 @@ from ..compressors import (
     decode,
     needs_gradients,
 )
-from ..compressors._registry import REGISTRIES
+from ..compressors.methods._registry import REGISTRIES
 from ..compressors.quantization import CASTS, Coded, Grid, WeightProblem, code_range, decoded
 from ..compressors.quantization._solve import broken_promise
 from ..compressors.sparsity import SparsityProblem, n_zeros, sparsify

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..search._space import Candidate
 from ..search.searchers import SearchContext, Searcher
+from ..search.values._space import Candidate
 from ._problems import SyntheticProblem
 
 SearcherFactory: TypeAlias = Callable[[SearchContext], Searcher]

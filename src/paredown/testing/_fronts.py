@@ -10,10 +10,10 @@ from typing import Any
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement
-from ..search._result import Front, Point
-from ..search._space import Candidate, Group, SearchSpace
-from ..search._trial import Completed, Failed, Infeasible, Kind, Trial
+from ..search.front._front import Front, Point
 from ..search.searchers import Objective
+from ..search.values._space import Candidate, Group, SearchSpace
+from ..search.values._trial import Completed, Failed, Infeasible, Kind, Trial
 
 LAYERS = ("stem.conv", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "head.fc")
 WIDTHS = (32, 8, 6, 5, 4, 3, 2)

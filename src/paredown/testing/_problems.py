@@ -10,10 +10,10 @@ import numpy as np
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement
-from ..search._front import hypervolume
-from ..search._space import Candidate, Group, SearchSpace
-from ..search._trial import Completed, Dominated, Failed, Infeasible, Trial
 from ..search.searchers import Objective, SearchContext, SensitivityTable
+from ..search.values._pareto import hypervolume
+from ..search.values._space import Candidate, Group, SearchSpace
+from ..search.values._trial import Completed, Dominated, Failed, Infeasible, Trial
 
 BITS: tuple[int, ...] = (32, 8, 7, 6, 5, 4, 3, 2)
 

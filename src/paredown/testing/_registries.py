@@ -30,11 +30,11 @@ def isolated_registries() -> Iterator[None]:
 
 def _registries() -> list[dict[Any, Any]]:
     from ..compressors import methods
-    from ..compressors._registry import REGISTRIES
+    from ..compressors.methods._registry import REGISTRIES
     from ..evaluators.quality._metric import _METRICS
     from ..evaluators.runtimes._base import _RUNTIMES
-    from ..search._plugins import _digests
     from ..search.searchers._registry import _SEARCHERS
+    from ..search.task._plugins import _digests
 
     methods("weight")  # the built-in ones register themselves on the first look
     return [*(registry._entries for registry in REGISTRIES.values()), _METRICS, _RUNTIMES, _SEARCHERS, _digests]

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..search._space import Candidate
-from ..search._trial import Trial
 from ..search.searchers import Reporting, make_searcher
+from ..search.values._space import Candidate
+from ..search.values._trial import Trial
 from ._elsewhere import ContractViolation, SearcherFactory, asked_elsewhere
 from ._elsewhere import play as _play
 from ._problems import SyntheticProblem

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from paredown.compressors import Anatomy, LayerGradients, calibrate
-from paredown.compressors._names import weight_name
 from paredown.compressors.structure import find, removal_of, remove, shrunk
 from paredown.compressors.structure._known import gradients_left, moments_left
+from paredown.compressors.values._names import weight_name
 from paredown.testing import STRUCTURES
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
 from paredown.evaluators.runtimes import ExportError, get_runtime
-from paredown.evaluators.runtimes._onnx_export import export_onnx
 from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
+from paredown.evaluators.runtimes.onnx._export import export_onnx
 from paredown.testing import AWKWARD
 
 

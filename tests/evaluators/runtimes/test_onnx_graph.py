@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from paredown.evaluators.runtimes import ExportError
 from paredown.evaluators.runtimes._lowering import Lowered, fake_quantize, prepare
-from paredown.evaluators.runtimes._onnx_export import build
-from paredown.evaluators.runtimes._onnx_layers import _room_for_bias, _scaled_codes
 from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
+from paredown.evaluators.runtimes.onnx._export import build
+from paredown.evaluators.runtimes.onnx._layers import _room_for_bias, _scaled_codes
 
 
 def int8(fqn: str, weight: Tensor, activation: tuple[float, int]) -> Lowered:
@@ -236,7 +236,7 @@ def test_a_layer_that_is_not_in_the_graph_is_named(monkeypatch: pytest.MonkeyPat
     model = Detached().eval()
     layer = int8("layer", model.layer.weight, (0.01, 0))
     monkeypatch.setattr(
-        "paredown.evaluators.runtimes._onnx_trace._names_of_weights", lambda _: {"layer": ["renamed.weight"]}
+        "paredown.evaluators.runtimes.onnx._trace._names_of_weights", lambda _: {"layer": ["renamed.weight"]}
     )
     with pytest.raises(ExportError, match=r"the weight of layer is not in the exported graph.*renamed\.weight"):
         build(model, [layer], torch.rand(2, 3))

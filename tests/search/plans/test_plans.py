@@ -15,13 +15,13 @@ import paredown
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError, LimitsNotMet
 from paredown.search import Candidate, Group, SearchSpace, SensitivityTable, Task, apply_config, search
-from paredown.search._artifact import read_artifact
-from paredown.search._trial import Completed
+from paredown.search.artifacts._manifest import read_artifact
 from paredown.search.plans import STRATEGIES
-from paredown.search.plans._ground import MEAN_BITS, Ground, mean_bits
+from paredown.search.plans._context import MEAN_BITS, Ground, mean_bits
 from paredown.search.plans._performance import performance_levels
 from paredown.search.plans._sensitivity import sensitivity_levels
 from paredown.search.plans._uniform import uniform_levels
+from paredown.search.values._trial import Completed
 
 TINY = Path(__file__).parents[1] / "tiny"
 WIDTHS = (8, 4, 2)

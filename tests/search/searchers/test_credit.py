@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paredown.search.searchers._credit import MOST, PRIOR, WINDOW, Credit
+from paredown.search.searchers._prediction_discount import MOST, PRIOR, WINDOW, Credit
 
 SPAN = np.array([10.0, 100.0])
 HERE, THERE = np.array([1.0, 10.0]), np.array([9.0, 90.0])

@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from paredown.search._front import hypervolume, non_dominated
-from paredown.search._space import Candidate
-from paredown.search._sweep import sweep
+from paredown.search.allocation._lagrangian import sweep
 from paredown.search.searchers import SearchContext, Searcher, SensitivityTable, make_searcher
 from paredown.search.searchers._archive import ELITE, Archive, violation_of
 from paredown.search.searchers._evolution import EvolutionSearcher
-from paredown.search.searchers._gain import gain, hypervolume_gain, improvement
+from paredown.search.searchers._hypervolume_improvement import gain, hypervolume_gain, improvement
+from paredown.search.searchers._local_search import KEPT, refined
 from paredown.search.searchers._offspring import Steps, offspring
-from paredown.search.searchers._refined import KEPT, refined
 from paredown.search.searchers._surrogate import Surrogate
+from paredown.search.values._pareto import hypervolume, non_dominated
+from paredown.search.values._space import Candidate
 from paredown.testing._problems import SyntheticProblem
 
 

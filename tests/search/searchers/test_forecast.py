@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from paredown.search._space import Candidate
 from paredown.search.searchers import Objective, Reporting, make_searcher
-from paredown.search.searchers._forecast import ENOUGH, WINDOW, Forecasts, rank_correlation
+from paredown.search.searchers._prediction_log import ENOUGH, WINDOW, Forecasts, rank_correlation
 from paredown.search.searchers._surrogate import Surrogate
+from paredown.search.values._space import Candidate
 from paredown.testing._problems import SyntheticProblem
 
 

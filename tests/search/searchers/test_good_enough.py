@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from paredown.search._space import Candidate
 from paredown.search.searchers import Objective, SearchContext, make_searcher
 from paredown.search.searchers._budget import Budget
 from paredown.search.searchers._surrogate import Surrogate
+from paredown.search.values._space import Candidate
 from paredown.testing._problems import SyntheticProblem
 
 ENOUGH = 0.2

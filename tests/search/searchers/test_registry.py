@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from paredown.errors import ConfigError, InputError
-from paredown.search._space import Candidate, SearchSpace
-from paredown.search._trial import Completed
 from paredown.search.searchers import (
     SEARCHERS,
     SearchContext,
@@ -20,6 +18,8 @@ from paredown.search.searchers import (
     uses_table,
 )
 from paredown.search.searchers._random import RandomSearcher
+from paredown.search.values._space import Candidate, SearchSpace
+from paredown.search.values._trial import Completed
 from paredown.testing._problems import SyntheticProblem
 
 CONTEXT = SyntheticProblem(n_groups=3, n_levels=3).context()

@@ -8,9 +8,9 @@ import pytest
 from paredown.compressors import LayerSpec
 from paredown.search import Group, SearchSpace
 from paredown.search.searchers import Objective, OutputShifts, SearchContext, SensitivityTable
-from paredown.search.searchers import _superposition as module
-from paredown.search.searchers._superposition import Superposition
 from paredown.search.searchers._surrogate import Surrogate
+from paredown.search.values import _output_perturbations as module
+from paredown.search.values._output_perturbations import Superposition
 
 
 def _mse(rows: list[list[list[float]]], base: list[float] | None = None) -> OutputShifts:

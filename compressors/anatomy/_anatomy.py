@@ -1,0 +1,158 @@
+"""A model's layers: kinds, shapes, costs, and which of them must decide together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KINDS = (
+    "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
+)  # fmt: skip
+SEALED = ("lstm", "gru", "attention")
+"""Kinds whose product is computed inside a larger operator: no module is called with its input alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInfo:
+    """One compressible layer.
+
+    fqn           full name of the module; for a module reached by several names, the first. Of a weight inside a
+                  recurrent layer or an attention, the parameter's own name ("lstm.weight_hh_l0")
+    kind          one of `KINDS`
+    weight_shape  the weight's shape; axis 0 is the output channel (for an embedding the row, for a transposed
+                  convolution the *input* channel, as PyTorch has it)
+    groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
+    n_calls       how often the layer runs in one forward pass (a shared module runs several times)
+    macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
+    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_sealed` layer those of
+                  the product with this weight, all gates together
+    has_bias      whether it has a bias (kept in FP32)
+    tied_to       fqns of the other layers that hold the very same weight tensor
+    shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
+                  `activation_scope` tensor
+    product, product_in  see there too: what its output is to a product of attention, for `activation_scope` product
+    """
+
+    fqn: str
+    kind: str
+    weight_shape: tuple[int, ...]
+    groups: int = 1
+    n_calls: int = 1
+    macs: int = 0
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    has_bias: bool = False
+    tied_to: tuple[str, ...] = ()
+    shared_input: str = ""
+    sum_after: str = ""
+    relu_behind: bool = False
+    product: str = ""
+    product_in: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(_listed(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
+        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
+
+    @property
+    def is_transposed(self) -> bool:
+        """A transposed convolution: the rows of its weight meet different inputs, and no method can look at these."""
+        return self.kind.startswith("conv_transpose")
+
+    @property
+    def is_sealed(self) -> bool:
+        """A weight inside an LSTM, a GRU or an `nn.MultiheadAttention`: weights only, by methods that need no data."""
+        return self.kind in SEALED
+
+    @property
+    def n_weights(self) -> int:
+        return prod(self.weight_shape)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(out, in * kernel): the weight as the matrix that low rank works on."""
+        return self.weight_shape[0], prod(self.weight_shape[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """The compressible layers of a model, in the order in which they first run.
+
+    layers    those that ran in the traced forward pass
+    unused    fqns of compressible layers that never ran; they are left alone
+    groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
+    n_params  all parameters of the model, counted once
+    """
+
+    layers: tuple[LayerInfo, ...]
+    unused: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    n_params: int = 0
+
+    def __getitem__(self, fqn: str) -> LayerInfo:
+        for layer in self.layers:
+            if layer.fqn == fqn:
+                return layer
+        raise KeyError(fqn)
+
+    @property
+    def fqns(self) -> tuple[str, ...]:
+        return tuple(layer.fqn for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, so that costs can be worked out again where the model is not."""
+        return dict(_listed(asdict(self))) | {"layers": [layer.to_dict() for layer in self.layers]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Anatomy:
+        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        known = _known(cls, data, ("layers",))
+        return cls(**_tupled(known | {"layers": [LayerInfo.from_dict(layer) for layer in known["layers"]]}))
+
+    @classmethod
+    def trace(cls, model: nn.Module, inputs: object) -> Anatomy:
+        """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and look at what ran.
+
+        The model is left as it was: train mode, grad mode, hooks and random state.
+        Raises `InputError` if there is no layer that can be compressed, or an argument of the forward is not given.
+        """
+        from ._trace import trace  # torch is imported only when a model is at hand
+
+        return trace(cls, model, inputs)
+
+
+def _known(cls: type[LayerInfo | Anatomy], data: Mapping[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
+    known = [field.name for field in fields(cls)]
+    wrong = [("unknown", key) for key in sorted(set(data) - set(known))] + [
+        ("missing", key) for key in needed if key not in data
+    ]
+    if wrong:
+        raise InputError(f"{wrong[0][0]} key {wrong[0][1]!r} in a stored {cls.__name__}; it has {', '.join(known)}")
+    return dict(data)
+
+
+def _listed(value: Any) -> Any:
+    """JSON has lists only."""
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items()}
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tupled(part) for key, part in value.items()}
+    return tuple(_tupled(part) for part in value) if isinstance(value, list | tuple) else value

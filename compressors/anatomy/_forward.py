@@ -1,0 +1,115 @@
+"""How a model is run and looked at, without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a model is fed: `model(x)`, `model(*x)` or `model(**x)`."""
+
+
+def forward(model: nn.Module, inputs: object) -> Tensor:
+    """Run `model` once on `inputs` and return its one output tensor.
+
+    A Tensor is passed as the only argument, a tuple as the positional and a mapping as the keyword arguments. The
+    output is the tensor that the model returns, or its `.logits`, or its `["logits"]`, or the first element of a tuple.
+    Train mode and grad mode are the caller's business. Raises `InputError` for other inputs and outputs.
+    """
+    if isinstance(inputs, Tensor):
+        output = model(inputs)
+    elif isinstance(inputs, tuple):
+        output = model(*inputs)
+    elif isinstance(inputs, Mapping):
+        output = model(**inputs)
+    else:
+        raise InputError(
+            f"the inputs of a model must be a tensor, a tuple (positional arguments) or a dict (keyword arguments), "
+            f"got {type(inputs).__name__}"
+        )
+    return _output_tensor(output)
+
+
+def _output_tensor(output: object) -> Tensor:
+    found: object = output
+    if not isinstance(found, Tensor):
+        if isinstance(getattr(output, "logits", None), Tensor):
+            found = output.logits  # type: ignore[attr-defined]
+        elif isinstance(output, Mapping):
+            found = output.get("logits")
+        elif isinstance(output, (tuple, list)) and output:
+            found = output[0]
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"a model must return a tensor, an object with `.logits`, a dict with 'logits' or a tuple whose first "
+            f"element is a tensor; it returned {type(output).__name__}. Wrap it in a module that picks the tensor"
+        )
+    return found
+
+
+def module_at(model: nn.Module, fqn: str) -> nn.Module:
+    """The module of this full name; "" is the model itself. Raises `InputError` if there is none."""
+    try:
+        return model.get_submodule(fqn)
+    except AttributeError as error:
+        raise InputError(f"the model has no module {fqn!r}: {error}") from error
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; train mode, grad mode and random state are given back afterwards."""
+    training = [(module, module.training) for module in model.modules()]  # each batch of a trial comes through here
+    devices: list[int] = []
+    if torch.cuda.is_initialized():
+        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    if any(was_training for _, was_training in training):
+        model.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for module, was_training in training:
+            if module.training != was_training:
+                module.training = was_training
+
+
+def in_double(inputs: Any) -> Any:
+    """The same inputs with what is floating point in float64."""
+    if isinstance(inputs, Tensor):
+        return inputs.double() if inputs.is_floating_point() else inputs
+    if isinstance(inputs, tuple):
+        return tuple(in_double(value) for value in inputs)
+    return {name: in_double(value) for name, value in inputs.items()} if isinstance(inputs, dict) else inputs
+
+
+def batch_size(inputs: object) -> int:
+    """Length of the first axis of the first tensor in `inputs`; 1 if there is none."""
+    values: list[Any]
+    if isinstance(inputs, Mapping):
+        values = list(inputs.values())
+    else:
+        values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+    for value in values:
+        if isinstance(value, Tensor) and value.ndim > 0:
+            return max(1, value.shape[0])
+    return 1
+
+
+def check_runs(model: nn.Module, inputs: object) -> None:
+    """One pass in eval mode. Raises `InputError` where an argument of the forward is not given, or not known."""
+    try:
+        with preserved(model):
+            forward(model, inputs)
+    except TypeError as error:
+        if "missing" not in str(error) and "unexpected keyword" not in str(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__} does not run on the inputs that it was given: {error}. Give every argument of its "
+            f"forward, as a tuple or as a dict of its names"
+        ) from error

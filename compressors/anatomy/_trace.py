@@ -1,0 +1,151 @@
+"""One forward pass, watched: which layers ran, how often, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ...errors import InputError
+from ._anatomy import Anatomy, LayerInfo
+from ._consumers import Readers, ReaderWatch
+from ._forward import batch_size, check_runs, module_at
+from ._fused import Product, products
+from ._layers import compressible, runs_in, same_tensor
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the hook of one layer saw."""
+
+    n_calls: int = 0
+    n_inputs: int = 0
+    n_outputs: int = 0
+    macs: int = 0
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+
+
+def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
+    """See `Anatomy.trace`."""
+    candidates = compressible(model)
+    if not candidates:
+        raise InputError(
+            f"{type(model).__name__} has no layer that can be compressed: paredown knows Linear, Conv1d, Conv2d "
+            f"(transposed ones too), Embedding, LSTM, GRU and MultiheadAttention with a plain floating-point weight. "
+            f"Check the model that the factory returns"
+        )
+    readers = ReaderWatch(model)
+    with readers.watching():
+        seen = _watch(model, inputs, candidates)
+    if not seen:
+        raise InputError(
+            f"{type(model).__name__} has {len(candidates)} layers that could be compressed, but none ran in the "
+            f"forward pass; it may run a traced or frozen copy of them"
+        )
+    n_samples = batch_size(inputs)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
+    return cls(
+        layers=layers,
+        unused=tuple(fqn for fqn in candidates if fqn not in seen),
+        groups=_groups(layers),
+        n_params=_n_params(model),
+    )
+
+
+def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -> dict[str, _Seen]:
+    """fqn -> what was seen, in the order of the first calls."""
+    seen: dict[str, _Seen] = {}
+
+    def watch(fqn: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            first = args[0] if args else kwargs.get("input")
+            if not isinstance(first, Tensor) or not isinstance(output, Tensor):
+                return
+            record = seen.setdefault(fqn, _Seen())
+            if record.n_calls == 0:
+                record.input_shape = tuple(first.shape[1:])
+                record.output_shape = tuple(output.shape[1:])
+            record.n_calls += 1
+            record.n_inputs += first.numel()
+            record.n_outputs += output.numel()
+
+        return hook
+
+    def watch_sealed(layers: list[LayerInfo]) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            for layer, product in products(module, layers, args, kwargs):
+                _note(seen.setdefault(layer.fqn, _Seen()), product)
+
+        return hook
+
+    sealed: dict[nn.Module, list[LayerInfo]] = {}
+    for layer in candidates.values():
+        if layer.is_sealed:
+            sealed.setdefault(runs_in(model, layer), []).append(layer)
+    handles: list[RemovableHandle] = []
+    try:
+        for module, layers in sealed.items():
+            handles.append(module.register_forward_hook(watch_sealed(layers), with_kwargs=True))
+        for layer in candidates.values():
+            if not layer.is_sealed:
+                hook = watch(layer.fqn)
+                handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
+        check_runs(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _note(record: _Seen, product: Product) -> None:
+    if record.n_calls == 0:
+        record.input_shape, record.output_shape = product.input_shape, product.output_shape
+    record.n_calls += 1
+    record.macs += product.macs
+
+
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
+    seen = all_seen[static.fqn]
+    if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
+        linear = static.kind == "linear"
+        readers = Readers(product=readers.product, product_in=readers.product_in) if linear else Readers()
+    per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
+    n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
+    macs = seen.macs if static.is_sealed else n_numbers * per_number
+    return dataclasses.replace(
+        static,
+        n_calls=seen.n_calls,
+        macs=-(-macs // n_samples),
+        input_shape=seen.input_shape,
+        output_shape=seen.output_shape,
+        # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
+        tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
+        shared_input=readers.shared_input,
+        sum_after=readers.sum_after,
+        relu_behind=readers.relu_behind,
+        product=readers.product,
+        product_in=readers.product_in,
+    )
+
+
+def _groups(layers: tuple[LayerInfo, ...]) -> tuple[tuple[str, ...], ...]:
+    """Layers that ran and hold the same tensor decide together; the others each by themselves."""
+    groups: list[tuple[str, ...]] = []
+    placed: set[str] = set()
+    for layer in layers:
+        if layer.fqn in placed:
+            continue
+        together = {layer.fqn, *layer.tied_to}
+        groups.append(tuple(other.fqn for other in layers if other.fqn in together))
+        placed |= together
+    return tuple(groups)
+
+
+def _n_params(model: nn.Module) -> int:
+    distinct = {same_tensor(parameter): parameter.numel() for parameter in model.parameters()}
+    return sum(distinct.values())

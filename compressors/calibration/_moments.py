@@ -1,0 +1,205 @@
+"""What the inputs of each layer are like: their means and second moments, from one streaming pass.
+
+For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
+all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
+convolutions have one H for each group. An embedding has none: its inputs are one-hot, so H is the identity. Weights
+inside an LSTM, a GRU or an `nn.MultiheadAttention` have one too (queries, keys and values together: that of all three),
+but for the projection of an LSTM's states.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import InputError
+from ..anatomy._anatomy import Anatomy, LayerInfo
+from ..anatomy._forward import module_at
+from ..anatomy._fused import met
+from ..anatomy._layers import runs_in
+from ..values._names import sees_inputs
+from ._statistics import Statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LARGEST = 2**27
+"""Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
+_MEAN = "mean:"
+"""Before a layer's name: its mean, in the file of the moments."""
+_PATCHES = 2**22
+"""Numbers of patches that are unfolded together: the bound on what the pass needs beside the moments themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerMoments:
+    """second (groups, n, n) float32: E[x x'] of the inputs that a row of the weight meets, n = in / groups * kernel."""
+
+    second: Tensor
+    digest: str
+
+    @property
+    def n_dead(self) -> int:
+        """Inputs that were zero throughout: what multiplies them does not matter."""
+        return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
+
+
+class Moments(Statistics):
+    """fqn -> `LayerMoments`. Layers that share a weight share their moments, the sum of all that enter it.
+
+    Each layer has means of its own.
+    """
+
+    FORMAT = "paredown.moments"
+    WHAT = "moments of inputs"
+
+    def get(self, fqn: str) -> LayerMoments | None:
+        """None for a layer of which nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
+        found = self._find(fqn)
+        return None if found is None else LayerMoments(second=found[0], digest=found[1])
+
+    def mean(self, fqn: str) -> Tensor | None:
+        """(groups, n) float32: E[x] of the inputs that a row of the weight meets. Otherwise as `get`."""
+        self._load()
+        return self._tensors.get(_MEAN + fqn)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the layers that have second moments."""
+        return tuple(name for name in super().names if not name.startswith(_MEAN))
+
+
+class MomentCollector:
+    """Watches the layers of a model while it runs; `result` gives the moments of all that was seen.
+
+    Memory: for each layer groups * n^2 doubles, however long it runs, and a bounded piece of patches; n where `second`
+    is False: then there are means alone.
+    """
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool = True) -> None:
+        self._modules = {
+            layer.fqn: (layer, module_at(model, layer.fqn))
+            for layer in anatomy.layers
+            if layer.kind != "embedding" and not layer.is_transposed and not layer.is_sealed
+        }
+        self._around: dict[nn.Module, list[LayerInfo]] = {}
+        for layer in anatomy.layers:
+            if layer.is_sealed and sees_inputs(layer.fqn):
+                self._around.setdefault(runs_in(model, layer), []).append(layer)
+        self._squared = {
+            layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+        }
+        self._totals: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, every call of the layers is counted. The modules are afterwards as they were."""
+        with ExitStack() as stack:
+            for layer, module in self._modules.values():
+                stack.enter_context(self._watch(layer, module))
+            for module, layers in self._around.items():
+                handle = module.register_forward_pre_hook(self._see_inside(layers), with_kwargs=True)
+                stack.callback(handle.remove)
+            yield
+
+    def _see_inside(self, layers: Sequence[LayerInfo]) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            for layer, x in met(module, layers, args, kwargs):
+                if x.is_floating_point() and x.numel() > 0:
+                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+
+        return before
+
+    @contextmanager
+    def _watch(self, layer: LayerInfo, module: nn.Module) -> Iterator[None]:
+        if not isinstance(module, nn.Conv1d | nn.Conv2d):
+
+            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                x = args[0] if args else kwargs.get("input")
+                if isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0:
+                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+
+            handle = module.register_forward_pre_hook(before, with_kwargs=True)
+            try:
+                yield
+            finally:
+                handle.remove()
+            return
+        # A subclass may pad in its own `forward`: what matters is what reaches the convolution itself.
+        original = module._conv_forward
+        had = "_conv_forward" in vars(module)
+
+        def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            for patches in _patches(x.detach(), module):
+                self._add(layer.fqn, patches)
+            output: Tensor = original(x, weight, bias)
+            return output
+
+        vars(module)["_conv_forward"] = forward
+        try:
+            yield
+        finally:
+            if had:
+                vars(module)["_conv_forward"] = original
+            else:
+                del vars(module)["_conv_forward"]
+
+    def _add(self, fqn: str, x: Tensor) -> None:
+        """x (groups, m, n): m more inputs."""
+        x = x.float()
+        total = x.sum(dim=1, dtype=torch.float64).cpu()
+        self._totals[fqn] = self._totals[fqn] + total if fqn in self._totals else total
+        self._counts[fqn] = self._counts.get(fqn, 0) + x.shape[1]
+        squared = fqn in self._squared
+        product = (x.transpose(1, 2) @ x).double().cpu() if squared else total
+        if not bool(torch.isfinite(product).all()):
+            raise InputError(
+                f"the input of {fqn} holds NaN, infinity or numbers whose squares overflow on the calibration data; "
+                f"check the data and the weights"
+            )
+        if squared and fqn in self._sums:
+            self._sums[fqn] += product
+        elif squared:
+            self._sums[fqn] = product
+
+    def result(self, anatomy: Anatomy) -> Moments:
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        aliases: dict[str, str] = {}
+        for layer in anatomy.layers:
+            first = next(fqn for fqn in anatomy.fqns if fqn == layer.fqn or fqn in layer.tied_to)
+            if first != layer.fqn:
+                aliases[layer.fqn] = first
+            if layer.fqn in self._sums:
+                seen = self._sums[layer.fqn]
+                sums[first] = sums[first] + seen if first in sums else seen
+                counts[first] = counts.get(first, 0) + self._counts[layer.fqn]
+        means = {name: (total / counts[name]).float().contiguous() for name, total in sums.items()}
+        for fqn, total in self._totals.items():
+            means[_MEAN + fqn] = (total / self._counts[fqn]).float().contiguous()
+        return Moments(means, aliases)
+
+
+def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d) -> Iterator[Tensor]:
+    """(groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them."""
+    batched = x.dim() == len(module.kernel_size) + 2
+    x = x if batched else x[None]
+    pad = list(module._reversed_padding_repeated_twice)
+    if any(pad):
+        x = functional.pad(x, pad, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    kernel, stride, dilation = tuple(module.kernel_size), tuple(module.stride), tuple(module.dilation)
+    if isinstance(module, nn.Conv1d):
+        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    size = max(1, _PATCHES // max(1, x[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])))
+    for part in x.split(size):
+        columns = functional.unfold(part.float(), kernel, dilation=dilation, stride=stride)
+        n, _, positions = columns.shape
+        grouped = columns.reshape(n, module.groups, -1, positions).permute(1, 0, 3, 2)
+        yield grouped.reshape(module.groups, n * positions, -1)

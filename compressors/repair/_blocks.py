@@ -1,0 +1,98 @@
+"""Which modules are put right as one: residual blocks, feed-forward parts, or a layer by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..anatomy._forward import forward, preserved
+
+MOST_LAYERS = 8
+"""In one block. More is no block of a network but a network, and its parts are too many for little data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A module (fqn; "" is the model) and the fqns of the layers in it whose codes may change."""
+
+    fqn: str
+    layers: tuple[str, ...]
+
+
+def blocks_of(model: nn.Module, fqns: Sequence[str], inputs: object) -> tuple[Block, ...]:
+    """The smallest modules that hold several of the layers, run once and give one tensor; else each layer alone.
+
+    In the order in which they run on `inputs`. A layer that does not run is in none of them.
+    """
+    runs = _Runs(model, inputs)
+    wanted = [fqn for fqn in fqns if fqn in runs.starts]
+
+    def inside(fqn: str) -> tuple[str, ...]:
+        return tuple(name for name in wanted if not fqn or name == fqn or name.startswith(f"{fqn}."))
+
+    def walk(fqn: str) -> Iterator[Block]:
+        mine = inside(fqn)
+        parts = [part for part in runs.children(fqn) if len(inside(part)) > 1]
+        if len(mine) > 1 and not parts and fqn in runs.whole and len(mine) <= MOST_LAYERS:
+            yield Block(fqn=fqn, layers=mine)
+            return
+        taken: set[str] = set()
+        for part in parts:
+            taken.update(inside(part))
+            yield from walk(part)
+        yield from (Block(fqn=name, layers=(name,)) for name in mine if name not in taken)
+
+    return tuple(sorted(walk(""), key=lambda block: runs.starts.get(block.fqn, 0)))
+
+
+class _Runs:
+    """What was called in one pass: `starts` fqn -> when, the first time; `whole` those called once that gave a
+    tensor."""
+
+    def __init__(self, model: nn.Module, inputs: object) -> None:
+        self.modules = dict(model.named_modules())
+        self.starts: dict[str, int] = {}
+        self.whole: set[str] = set()
+        calls: dict[str, int] = {}
+        handles: list[RemovableHandle] = []
+
+        def enter(fqn: str) -> Any:
+            def hook(module: nn.Module, args: object) -> None:
+                self.starts.setdefault(fqn, len(self.starts))
+                calls[fqn] = calls.get(fqn, 0) + 1
+
+            return hook
+
+        def leave(fqn: str) -> Any:
+            def hook(module: nn.Module, args: object, output: object) -> None:
+                if isinstance(output, Tensor) and calls[fqn] == 1:
+                    self.whole.add(fqn)
+                else:
+                    self.whole.discard(fqn)
+
+            return hook
+
+        try:
+            for fqn, module in self.modules.items():
+                handles.append(module.register_forward_pre_hook(enter(fqn)))
+                handles.append(module.register_forward_hook(leave(fqn)))
+            with preserved(model):
+                forward(model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def children(self, fqn: str) -> Iterator[str]:
+        """Of a list of modules, which is not called itself, its members."""
+        for name, _ in self.modules[fqn].named_children():
+            child = f"{fqn}.{name}" if fqn else name
+            if child not in self.modules:  # it stands under another name too
+                continue
+            if child in self.starts:
+                yield child
+            else:
+                yield from self.children(child)

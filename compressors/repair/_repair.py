@@ -1,0 +1,308 @@
+"""What a compressed model's own numbers can make good without training: biases, and the statistics of batch norms.
+
+What it does   bias: a layer whose weight became W + D gives other outputs on average, by D E[x]; that is taken off
+               its bias, or off the running mean of the batch norm behind it. batch norm: running statistics are moved
+               by as much as compression has moved the statistics of its inputs on calibration data
+Paper          bias: Nagel et al. 2019, "Data-Free Quantization", 4.2, with means from calibration (Nagel et al. 2021,
+               3.5). Batch norm: as Sun et al. 2019, "Hybrid 8-bit Floating Point Training and Inference", tune them
+               again
+We differ      bias: from the original's means, so that each layer's part depends on its own variant alone and is
+               worked out once. Batch norm: not the statistics themselves are taken but their change, measured in the
+               same way on the same samples before and after; where nothing changed, nothing is touched, bit for bit
+Cost           no stored byte: the numbers were stored before. bias: a product with a vector for each variant. Batch
+               norm: a pass over the calibration samples for each model
+Did not help   a layer that has neither a bias nor a batch norm behind it has no place for the correction
+               (`without_place`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from ..anatomy._anatomy import Anatomy, LayerInfo
+from ..anatomy._forward import forward, module_at, preserved
+from ..anatomy._layers import same_tensor
+from ..calibration._moments import Moments
+from ..values._names import weight_name
+from ..values._spec import LayerSpec
+from ..variants._resident import CompressedModel
+from ..variants._variant import Variant
+
+if TYPE_CHECKING:
+    from ..structure import Removal
+
+Values = Mapping[str, Tensor]
+"""Name in the state_dict -> what it becomes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a shift of a layer's outputs can be put; `sign` is -1 where it is subtracted from them."""
+
+    name: str
+    sign: float
+
+
+class Repairs:
+    """Works out what is to be changed for an assignment; changes nothing itself (see `installed`).
+
+    resident  holds the model with its original weights whenever a method here is called
+    means     of the layers' inputs, for `biases`; None: there are no corrections
+    batches   calibration inputs, for `norms`; the first of them finds the batch norms behind the layers
+    """
+
+    def __init__(self, resident: CompressedModel, means: Moments | None, batches: Sequence[object]) -> None:
+        self.resident = resident
+        self.means = means
+        self.batches = tuple(batches)
+        self._places = _places(resident.model, resident.anatomy, self.batches[0]) if self.batches else {}
+        self._shifts: dict[tuple[str, LayerSpec], Tensor | None] = {}
+        self._before: dict[str, tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def without_place(self) -> tuple[str, ...]:
+        """Layers whose shift cannot be put anywhere."""
+        layers = self.resident.anatomy.layers
+        return tuple(x.fqn for x in layers if x.kind != "embedding" and x.fqn not in self._places)
+
+    def biases(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], removal: Removal | None = None
+    ) -> dict[str, Tensor]:
+        """Biases and running means with which each layer's outputs have the mean that they had.
+
+        removal  what is masked beside that; the variants are then of the whole shape, zero where nothing is left
+        """
+        state: dict[str, Tensor] = {}
+        own = self.resident.model.state_dict()
+        kept = {} if removal is None else kept_positions(self.resident.model, removal)
+        for layer in self.resident.anatomy.layers:
+            spec = assignment.get(layer.fqn, LayerSpec()).weight_only
+            place = self._places.get(layer.fqn)
+            axes = kept.get(weight_name(layer.fqn), {})
+            if place is None or not (spec.changes_weight or axes) or (removal and _is_skipped(layer.fqn, removal)):
+                continue
+            variant = variants[layer.fqn] if spec.changes_weight else None
+            if removal is not None:  # rows and columns are other ones for every removal: nothing to keep
+                shift = self._shift(layer, variant, axes)
+            else:
+                key = (layer.fqn, spec)
+                if key not in self._shifts:
+                    self._shifts[key] = self._shift(layer, variant, axes)
+                shift = self._shifts[key]
+            if shift is not None:
+                old = state.get(place.name, own[place.name])
+                state[place.name] = (old.double() + place.sign * shift.to(old.device)).to(old.dtype)
+        return _of_what_is_left(state, own, kept)
+
+    def norms(
+        self,
+        assignment: Mapping[str, LayerSpec],
+        variants: Mapping[str, Variant],
+        given: Values,
+        removal: Removal | None = None,
+    ) -> dict[str, Tensor]:
+        """`given`, and running statistics moved as the inputs' statistics have moved under `assignment`, `given` and
+        `removal` (see `biases`). Of what a removal takes away nothing is moved."""
+        model = self.resident.model
+        norms = _norms(model)
+        if not norms or not self.batches or (removal is None and all(spec.is_neutral for spec in assignment.values())):
+            return dict(given)
+        if self._before is None:
+            self._before = _statistics(model, norms, self.batches)
+        kept = {} if removal is None else kept_positions(model, removal)
+        with self.resident.apply(assignment, variants), _masked(model, removal), installed(model, given):
+            after = _statistics(model, norms, self.batches)
+        state, found = model.state_dict(), dict(given)
+        for name, (old_mean, old_variance) in self._before.items():
+            if name not in after:  # in a block that is skipped
+                continue
+            mean, variance = after[name]
+            # a shift that `given` has put into the running mean is there already: this takes its place
+            running = state[f"{name}running_mean"]
+            found[f"{name}running_mean"] = (running.double() + (mean - old_mean)).to(running.dtype)
+            running = state[f"{name}running_var"]
+            ratio = torch.where(old_variance > 0, variance / old_variance.clamp(min=1e-30), 1.0)
+            found[f"{name}running_var"] = (running.double() * ratio).to(running.dtype)
+        return _of_what_is_left(found, state, kept)
+
+    def _shift(self, layer: LayerInfo, variant: Variant | None, axes: Mapping[int, tuple[int, ...]]) -> Tensor | None:
+        """(out,) float64: what the outputs have lost on average."""
+        mean = None if self.means is None else self.means.mean(layer.fqn)
+        if mean is None:
+            return None
+        weight = self.resident.weight(layer.fqn).cpu().double()
+        left = weight if variant is None else variant.effective.double()
+        if axes:
+            from ..structure._mask import mask_of
+
+            left = left * mask_of(tuple(left.shape), axes, left)
+        matrix = (weight - left).reshape(layer.groups, -1, layer.matrix_shape[1])
+        return (matrix @ mean.double()[..., None]).reshape(-1)
+
+
+def _masked(model: nn.Module, removal: Removal | None) -> Any:
+    if removal is None:
+        return nullcontext(model)
+    from ..structure import masked
+
+    return masked(model, removal)
+
+
+def _is_skipped(fqn: str, removal: Removal) -> bool:
+    return any(fqn == block or fqn.startswith(f"{block}.") for block in removal.skipped)
+
+
+def kept_positions(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Every name of a tensor that is cut -> axis -> positions kept."""
+    from ..structure._remove import cut_tensors
+
+    axes = {id(tensor): kept for tensor, kept in cut_tensors(model, removal)}
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    return {name: axes[id(tensor)] for name, tensor in tensors.items() if id(tensor) in axes}
+
+
+def _of_what_is_left(
+    values: dict[str, Tensor], own: Values, kept: Mapping[str, Mapping[int, tuple[int, ...]]]
+) -> dict[str, Tensor]:
+    """The same with what a mask would have where something is removed: zero, and of a variance what it was."""
+    if not kept:
+        return values
+    from ..structure._mask import mask_of
+
+    found = dict(values)
+    for name, value in values.items():
+        if axes := kept.get(name):
+            mask = mask_of(tuple(value.shape), axes, value).bool()
+            rest = own[name].to(value) if name.endswith("running_var") else torch.zeros_like(value)
+            found[name] = torch.where(mask, value, rest)
+    return found
+
+
+@contextmanager
+def installed(model: nn.Module, values: Values) -> Iterator[None]:
+    """Inside, these parameters and buffers have these values; afterwards they are as before, without a copy."""
+    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    state.update(model.named_buffers(remove_duplicate=False))
+    kept = [(state[name], state[name].data) for name in values]
+    try:
+        for (tensor, _), value in zip(kept, values.values(), strict=True):
+            tensor.data = value.to(device=tensor.device, dtype=tensor.dtype)
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data
+
+
+def _places(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, _Place]:
+    """fqn -> its own bias, or the running mean of the batch norm that its output goes to."""
+    places: dict[str, _Place] = {}
+    biases = [
+        None if layer.is_sealed else module_at(model, layer.fqn)._parameters.get("bias") for layer in anatomy.layers
+    ]
+    keys = [same_tensor(bias) for bias in biases if bias is not None]
+    behind = _norms_behind(model, anatomy, inputs)
+    for layer, bias in zip(anatomy.layers, biases, strict=True):
+        prefix = f"{layer.fqn}." if layer.fqn else ""
+        if layer.kind == "embedding" or layer.is_transposed or layer.is_sealed:
+            continue
+        if bias is not None and bias.is_floating_point() and keys.count(same_tensor(bias)) == 1:
+            places[layer.fqn] = _Place(name=f"{prefix}bias", sign=1.0)
+        elif bias is None and layer.fqn in behind:
+            places[layer.fqn] = _Place(name=f"{behind[layer.fqn]}running_mean", sign=-1.0)
+    return places
+
+
+def _norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Prefix of the name ("bn1.") -> each batch norm that has running statistics and uses them."""
+    return {
+        f"{name}." if name else "": module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
+    }
+
+
+def _norms_behind(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, str]:
+    """fqn of a layer that runs once -> prefix of the batch norm, run once too, that is handed its very output."""
+    norms = _norms(model)
+    outputs: dict[str, Tensor] = {}
+    entered: dict[str, list[Tensor]] = {name: [] for name in norms}
+    handles: list[RemovableHandle] = []
+    try:
+        plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed]
+        once = [layer.fqn for layer in plain if layer.n_calls == 1]
+        handles.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
+        handles.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())
+        with preserved(model):
+            forward(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    lone = {name: seen[0] for name, seen in entered.items() if len(seen) == 1}
+    return {fqn: name for fqn, output in outputs.items() for name, seen in lone.items() if seen is output}
+
+
+def _keep(outputs: dict[str, Tensor], fqn: str) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs[fqn] = output
+
+    return hook
+
+
+def _note(entered: list[Tensor]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        entered.extend(x for x in args[:1] if isinstance(x, Tensor))
+
+    return hook
+
+
+def _statistics(
+    model: nn.Module, norms: Mapping[str, nn.Module], batches: Sequence[object]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Prefix -> mean and variance of what enters each batch norm, float64; of those that run.
+
+    As in training, each normalises by the statistics of the batch itself, so that a later one is measured on inputs
+    that are in order again. The modules stay in eval mode: what enters them is normalised, and then given the running
+    statistics, which they take off again.
+    """
+    sums: dict[str, list[Tensor]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            x = args[0]
+            axes = [axis for axis in range(x.dim()) if axis != 1]
+            n = x.numel() // max(1, x.shape[1])
+            if n < 2:
+                return None
+            mean, variance = x.double().mean(axes), x.double().var(axes, unbiased=False)
+            known = sums.setdefault(name, [torch.zeros((), dtype=torch.float64)] * 3)
+            sums[name] = [known[0] + n, known[1] + n * mean, known[2] + n * (variance + mean.square())]
+            shape = [1, -1, *[1] * (x.dim() - 2)]
+            gain = ((module.running_var.double() + module.eps) / (variance + module.eps)).sqrt()
+            offset = module.running_mean.double() - mean * gain
+            return (x * gain.to(x.dtype).reshape(shape) + offset.to(x.dtype).reshape(shape), *args[1:])
+
+        return hook
+
+    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
+    try:
+        with preserved(model):
+            for inputs in batches:
+                forward(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    for name, (n, first, second) in sums.items():
+        mean = first / n
+        found[name] = (mean, (second / n - mean.square()).clamp(min=0.0))
+    return found

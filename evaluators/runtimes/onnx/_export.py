@@ -1,0 +1,124 @@
+"""A compressed model as an ONNX file, for ONNX Runtime, OpenVINO, and whatever else reads QDQ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._base import require
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import nn
+
+    from ....compressors import Calibration, Inputs, LayerSpec, Variant
+    from .._lowering import Lowered
+    from .._narrow import NarrowRule
+
+MAIN_FILE = "model.onnx"
+
+
+def export_onnx(
+    model: nn.Module,
+    assignment: Mapping[str, LayerSpec],
+    variants: Mapping[str, Variant],
+    calibration: Calibration | None,
+    example_inputs: Inputs,
+    out: Path,
+    *,
+    guarded: bool = True,
+    narrow: NarrowRule | None = None,
+    dynamic_from: int | None = None,
+) -> Path:
+    """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
+
+    guarded  for ONNX Runtime: keep it from quantizing FP32 weights by itself, see `quantize_guarded`, and write means
+             as it has them in integers. OpenVINO does no such thing, and computes a FakeQuantize that a Clamp follows
+             slightly differently
+    narrow   which weight-only layers are written as codes; None: none
+    dynamic_from  linear layers of so many channels, in and out, find the ranges of their inputs themselves and multiply
+             integers, where the spec says "dynamic"; None: none
+    """
+    require("exporting to ONNX", "onnx", "onnx", "onnxscript")
+    import onnx_ir as ir
+
+    from .._lowering import lower
+
+    graph = build(
+        model, lower(assignment, variants, calibration, narrow, dynamic_from), example_inputs, guarded=guarded
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / MAIN_FILE
+    ir.save(graph, path)
+    return path
+
+
+def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *, guarded: bool = True) -> ir.Model:
+    """The graph of `model` with these layers lowered. A dynamic one whose weight is used otherwise than in the
+    module's own product is rounded in ordinary operations."""
+    from .._lowering import prepare
+    from ._dynamic import in_unknown_places
+    from ._layers import fill_weights
+    from ._means import means_in_codes
+    from ._trace import quantize_guarded, quantize_in_graph, trace
+
+    ready = prepare(model, layers, quantize_guarded if guarded else quantize_in_graph)
+    graph, open_weights = trace(ready, layers, example_inputs)
+    if odd := in_unknown_places(layers, open_weights):
+        plain = [replace(x, codes=None, scales=None) if x.fqn in odd else x for x in layers]
+        return build(model, plain, example_inputs, guarded=guarded)
+    fill_weights(graph, layers, open_weights)
+    if guarded:
+        means_in_codes(graph.graph)
+    return finish(graph)
+
+
+def finish(model: ir.Model) -> ir.Model:
+    """Shares equal quantizers; removes what is unused, and the exporter's notes, which hold paths of this machine."""
+    from onnx_ir.passes import common
+
+    _share_quantizers(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.graph.name = "model"
+    model.producer_name = "paredown"
+    model.producer_version = ""
+    return model
+
+
+def _share_quantizers(graph: ir.Graph) -> None:
+    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice, side by side or in turn
+    (which gives the same codes again)."""
+    seen: dict[object, ir.Value] = {}
+    for node in tuple(graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        params = tuple(_numbers(value) for value in node.inputs[1:])
+        if None in params:
+            continue
+        if (same := _codes_again(node, params)) is not None:
+            node.outputs[0].replace_all_uses_with(same, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+            continue
+        key = (node.op_type, node.inputs[0], params)
+        first = seen.setdefault(key, node.outputs[0])
+        if first is not node.outputs[0]:
+            node.outputs[0].replace_all_uses_with(first, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+
+
+def _codes_again(node: ir.Node, params: object) -> ir.Value | None:
+    """The codes that a QuantizeLinear makes anew of what was made of them."""
+    above = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node.op_type != "QuantizeLinear" or above is None or above.op_type != "DequantizeLinear":
+        return None
+    return above.inputs[0] if tuple(_numbers(value) for value in above.inputs[1:]) == params else None
+
+
+def _numbers(value: ir.Value | None) -> tuple[str, bytes] | None:
+    if value is None or value.const_value is None:
+        return None
+    array = value.const_value.numpy()
+    return str(array.dtype), array.tobytes()

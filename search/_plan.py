@@ -1,0 +1,189 @@
+"""One call: from a task to a config, without a search."""
+
+from __future__ import annotations
+
+from .plans._budget import budget_of
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..evaluators import Measurement
+from .plans._context import MEAN_BITS, Ground, ground_of, mean_bits, stored_bits, total
+from .plans._fp16_mse import THRESHOLD, fp16_mse_assignment
+from .plans._strategies import BY_LEVELS, SLACK, STRATEGIES
+from .space._config import config_of, with_claims
+from .task._default_profile import settle_profile
+from .values._limit_expressions import parse_limits
+from .values._limits import Limits
+from .values._space import Candidate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compressors import Anatomy, LayerSpec
+    from .phases._session import Sitting
+    from .problem._prepare import Prepared
+    from .run._progress import Listener
+    from .task._task import Task
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """config   as `paredown apply` takes it, with what is known of it as claims
+    metrics  what it costs (counted or modelled), and the summed divergence where a table was measured ("predicted");
+             nothing of it was evaluated
+    limits   name -> (least, most) that were kept; empty for "fp16-mse"
+    errors   "fp16-mse" alone: layer -> relative error of its INT8 weights
+    """
+
+    strategy: str
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Measurement]
+    limits: Limits = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `paredown plan --json`; docs/json.md lists its keys."""
+        keys = ("value", "unit", "source")
+        return {
+            "strategy": self.strategy,
+            "metrics": {name: {key: getattr(m, key) for key in keys} for name, m in self.metrics.items()},
+            "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
+            "errors": dict(self.errors),
+            "config": dict(self.config),
+        }
+
+
+def plan(
+    task: Task | Mapping[str, Any] | Path | str,
+    *,
+    strategy: str = "sensitivity",
+    bits: float | None = None,
+    limits: str | Sequence[str] | None = None,
+    threshold: float | None = None,
+    slack: float = SLACK,
+    model: nn.Module | None = None,
+    progress: Listener | None = None,
+) -> Plan:
+    """A config by a rule or by the sensitivity table, without a search; in this process, in seconds to a minute.
+
+    strategy   one of `STRATEGIES`; each has a file of its own in this folder
+    bits       stored bits a weight, on average ("uniform": the width). Without bits and limits: the task's own limits
+               on costs, else 4
+    limits     "bytes<=100000", "bytes<=25%" of the original's, "latency_ms<=0.5", "mean_bits<=4", or several
+    threshold  "fp16-mse" alone: the relative error above which a layer stays in FP16
+    slack      "performance" and "energy": how much more divergence than the least they may spend, as a share
+
+    Raises `InputError` for arguments that do not go together, `LimitsNotMet` where nothing keeps the limits.
+    """
+    from .task._task import as_task
+
+    if strategy not in STRATEGIES:
+        raise InputError(f"a plan's strategy is one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if bits is not None and limits:
+        raise InputError('give bits or limits, not both: bits = 4 is the limit "mean_bits<=4"')
+    if slack < 0:
+        raise InputError(f"slack is a share of the least divergence, from 0 up, got {slack:g}")
+    task = settle_profile(as_task(task))
+    if strategy == "fp16-mse":
+        if bits is not None or limits:
+            raise InputError("fp16-mse has a threshold and no budget; leave bits and limits out")
+        return _by_mse(task, THRESHOLD if threshold is None else threshold, model)
+    if threshold is not None:
+        raise InputError(f"a threshold is for fp16-mse alone, and this is {strategy}")
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        return _by_levels(task, strategy, bits, limits, slack, model, progress, Path(folder) / "run")
+
+
+def _by_levels(
+    task: Task,
+    strategy: str,
+    bits: float | None,
+    limits: str | Sequence[str] | None,
+    slack: float,
+    model: nn.Module | None,
+    progress: Listener | None,
+    folder: Path,
+) -> Plan:
+    """In a run of its own, which has a store and a table and no trials."""
+    from .phases._session import Sitting
+    from .phases._store_and_baselines import build_store
+    from .problem._prepare import prepare
+    from .run._paths import store_path
+    from .run._recorder import Recorder
+    from .run._run import create_run
+    from .workers._in_process import InProcess
+
+    task = _with_a_table(task)
+    run, ledger = create_run(folder, task)
+    with ledger:
+        prepared = prepare(task, store=store_path(folder), model=model)
+        pool = InProcess(prepared.bench)
+        try:
+            recorder = Recorder(run, ledger, progress)
+            sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=threading.Event())
+            build_store(sitting)
+            bounds, bits = budget_of(sitting, bits, limits)
+            recorder.limits = {name: bound for name, bound in bounds.items() if name in sitting.costs}
+            ground = ground_of(sitting, bounds, bits)
+            levels = BY_LEVELS[strategy](ground, slack)
+            return _planned(sitting, ground, strategy, levels)
+        finally:
+            pool.close()
+
+
+def _with_a_table(task: Task) -> Task:
+    """The same task with a searcher that asks for a sensitivity table."""
+    data = task.to_dict()
+    data["search"] = {**data.get("search", {}), "searcher": "evolution", "params": {}}
+    return type(task).from_dict(data, base_dir=task.base_dir)
+
+
+
+
+
+
+def _planned(sitting: Sitting, ground: Ground, strategy: str, levels: tuple[int, ...]) -> Plan:
+    candidate = Candidate(levels=levels)
+    metrics = dict(sitting.static(candidate))
+    bits = total(mean_bits(ground.space, ground.anatomy), levels)
+    metrics[MEAN_BITS] = Measurement(value=bits, unit="bit", source="measured")
+    if ground.has_table:
+        metrics["divergence"] = Measurement(value=ground.table.divergence_of(candidate), source="predicted")
+    if strategy == "energy":
+        rows, fixed = ground.more["energy_mj"]()
+        metrics["energy_mj"] = Measurement(value=total(rows, levels) + fixed, unit="mJ", source="modelled")
+    config = with_claims(config_of(ground.space.assignment(candidate)), metrics)
+    return Plan(strategy=strategy, config=config, metrics=metrics, limits=ground.limits)
+
+
+def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
+    from .problem._prepare import prepare
+
+    if threshold < 0:
+        raise InputError(f"threshold is a relative squared error, from 0 up, got {threshold:g}")
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        prepared = prepare(task, store=Path(folder) / "store", model=model)
+        assignment, errors = fp16_mse_assignment(prepared, task, threshold)
+        metrics = _costs_of(prepared, assignment)
+    return Plan(strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors)
+
+
+def _costs_of(prepared: Prepared, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:
+    from .values._metric_names import static_measurements
+
+    totals = prepared.devices[0].whole(prepared.anatomy, assignment)
+    found = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)
+    found[MEAN_BITS] = Measurement(value=_mean_of(prepared.anatomy, assignment), unit="bit", source="measured")
+    return found
+
+
+def _mean_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> float:
+    weights = {fqn: anatomy[fqn].n_weights for fqn in assignment}
+    return sum(stored_bits(spec) * weights[fqn] for fqn, spec in assignment.items()) / max(1, sum(weights.values()))

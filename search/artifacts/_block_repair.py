@@ -1,0 +1,84 @@
+"""Block reconstruction of what is exported: learned once for each assignment, and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ...errors import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...compressors import LayerSpec, Variant
+    from ..evaluation._worker import Worker
+    from ..problem._prepare import Prepared
+
+_BATCH = 32
+"""Samples of a step, at most; a fifth of the batches is held out, so there are five of them at least where there are
+five samples."""
+
+
+class BlockRepair:
+    """Raises `TaskError` where the calibration split is too small."""
+
+    def __init__(self, prepared: Prepared, worker: Worker) -> None:
+        self.prepared, self.worker = prepared, worker
+        self.notes: dict[tuple[tuple[str, LayerSpec], ...], list[str]] = {}
+        if len(prepared.splits.calibration) < 2:
+            raise TaskError(
+                "repair.block_reconstruction learns on some calibration samples and checks on others, so it needs two "
+                f"of them, got {len(prepared.splits.calibration)}; give the calibration split more"
+            )
+
+    @cached_property
+    def batches(self) -> tuple[Any, ...]:
+        """Calibration inputs in random order, the same for a seed."""
+        import torch
+
+        task, split = self.prepared.task, self.prepared.splits.calibration
+        n = min(task.repair.samples, len(split))
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(task.search.seed))
+        size = max(1, min(_BATCH, task.data.batch_size, n // 5))
+        return tuple(inputs for inputs, _ in split.select(order[:n]).batches(size))
+
+    @cached_property
+    def _digest(self) -> str:
+        from ...compressors import model_digest
+
+        return model_digest(self.prepared.bench.model)
+
+    def made_good(
+        self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
+    ) -> tuple[Mapping[str, Variant], Mapping[str, Tensor]]:
+        """(variants with other codes, biases and statistics that go with them); those of a trial where that is no
+        nearer to the original. The model must hold its own numbers."""
+        from ...compressors import reconstruct
+        from ...compressors.repair._reconstruction_store import reconstructed, reconstruction_key
+
+        bench, worker, seed = self.prepared.bench, self.worker, self.prepared.task.search.seed
+        values = worker.repaired_values(assignment)
+        if not variants:
+            return variants, values
+        key = reconstruction_key(
+            self._digest, assignment, variants, self.batches, values=values,
+            calibration_digest=bench.calibration.digest, divergence=bench.divergence, seed=seed,
+        )  # fmt: skip
+        found, kept, notes = reconstructed(
+            bench.store / "blocks", key, variants,
+            lambda: reconstruct(
+                worker.resident, assignment, variants, self.batches, values=values, divergence=bench.divergence,
+                seed=seed,
+            ),
+        )  # fmt: skip
+        self.notes[_key(assignment)] = notes
+        return found, {} if kept else values
+
+    def remarks(self, assignment: Mapping[str, LayerSpec]) -> list[str]:
+        """What is to be said of it, once it was."""
+        return self.notes.get(_key(assignment), [])
+
+
+def _key(assignment: Mapping[str, LayerSpec]) -> tuple[tuple[str, LayerSpec], ...]:
+    return tuple(sorted(assignment.items(), key=lambda item: item[0]))

@@ -1,0 +1,220 @@
+"""The folder that a user takes home: a manifest, the config, and the files of one runtime. Data only.
+
+`docs/artifact.md` is its description.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, IntegrityError
+from ...evaluators import Measurement
+from ..run._ledger import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+SCHEMA_VERSION = 3
+_LARGEST_MANIFEST = 64_000_000
+
+_KEYS: dict[str, type] = {
+    "schema_version": int, "paredown": str, "format": str, "runtime": str, "main": str, "model": str, "point": str,
+    "config": dict, "task": dict, "data": dict, "claims": dict, "agreement": str, "storage": dict, "files": dict,
+    "machine": dict,
+}  # fmt: skip
+_SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": False}}
+"""What schema 1 did not have, and what is then known."""
+_UNTIL_2 = "base_dir"
+"""The folder of the task on the machine that wrote the artifact, which says nothing on any other one: not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """An artifact whose files have been checked against their checksums.
+
+    format   "paredown", "onnx", "openvino", "pt2", or another that `export_model` writes
+    runtime  the runtime that its claims were measured on
+    main     the file that the runtime loads
+    model    digest of the original model
+    task     the task that it was made from; its relative paths start at that task's folder, wherever that is
+    data     split -> {"sha256", "n"}: the samples it was calibrated, compared and judged on; empty where not known
+    claims   metric name -> measurement, on the report split in a fresh process
+    agreement  how far the outputs are from what PyTorch computes, in a clause; "" where they were not compared
+    storage  {"entropy": whether the stored model's streams are entropy-coded}
+    """
+
+    folder: Path
+    format: str
+    runtime: str
+    main: str
+    model: str
+    point: str
+    config: Mapping[str, Any]
+    task: Mapping[str, Any]
+    claims: Mapping[str, Measurement]
+    machine: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    agreement: str = ""
+    storage: Mapping[str, Any] = field(default_factory=lambda: dict(_SINCE_2["storage"]))
+
+    @property
+    def main_path(self) -> Path:
+        return self.folder / self.main
+
+
+def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
+    """The compressed model as a plain module in eval mode: its weights are the effective weights, and layers whose
+    input is quantized have a forward pre-hook that does it.
+
+    path           an artifact's folder (or its manifest), or a `model.safetensors` alone
+    model_factory  makes the architecture; the weights that it has are overwritten
+
+    Runs no code but the factory. Raises `InputError` where there is no artifact, or one of a format that is no module;
+    `IntegrityError` where it is damaged; `ConfigError` where it belongs to another model.
+    """
+    import torch
+
+    from ...compressors import load_model
+
+    path = Path(path)
+    main = path
+    if path.suffix != ".safetensors":
+        artifact = read_artifact(path)
+        if artifact.format != "paredown":
+            raise InputError(
+                f"{path} is of the format {artifact.format!r}, which is no module of PyTorch; the runtime "
+                f"{artifact.runtime!r} runs it: paredown.evaluators.runtimes.get_runtime({artifact.runtime!r})"
+                f".load({artifact.main!r}, threads=1)"
+            )
+        main = artifact.main_path
+    model = model_factory()
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model_factory must return a torch.nn.Module, got {type(model).__name__}")
+    load_model(main, model.eval())
+    return model
+
+
+def write_manifest(artifact: Artifact, *, version: str) -> None:
+    """Write config and manifest beside the files that are already in the folder; every file there gets its checksum."""
+    folder = artifact.folder
+    write_atomic(folder / CONFIG, json.dumps(artifact.config, indent=2) + "\n")
+    files = {
+        str(path.relative_to(folder).as_posix()): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "paredown": version,
+        "format": artifact.format,
+        "runtime": artifact.runtime,
+        "main": artifact.main,
+        "model": artifact.model,
+        "point": artifact.point,
+        "config": artifact.config,
+        "task": artifact.task,
+        "data": artifact.data,
+        "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
+        "agreement": artifact.agreement,
+        "storage": artifact.storage,
+        "files": files,
+        "machine": artifact.machine,
+    }
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Check every file and give what the manifest says.
+
+    Raises `InputError` where there is no artifact, or one of a later version; `IntegrityError` for a file that is
+    missing, changed, or lies outside the folder. Runs no code of the artifact's.
+    """
+    path = folder / MANIFEST if folder.is_dir() else folder
+    if not path.is_file():
+        raise InputError(f"no artifact at {folder}: expected a folder with {MANIFEST}, as written by `paredown export`")
+    folder = path.parent
+    data = _parsed(path)
+    for name, facts in data["files"].items():
+        _check_file(folder, name, facts)
+    if data["main"] not in data["files"]:
+        raise IntegrityError(f"{path} names {data['main']!r} as its main file, which is not among its files")
+    try:
+        claims = {name: Measurement.from_dict(m) for name, m in data["claims"].items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{path} holds a claim that is no measurement: {error}; export the artifact again"
+        ) from None
+    given = ("format", "runtime", "main", "model", "point", "config", "task", "machine", "data", "agreement", "storage")
+    return Artifact(folder=folder, claims=claims, **{key: data[key] for key in given})
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The manifest, its keys and their types checked; one of an older schema as if it were of this one."""
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise IntegrityError(f"{path} has {path.stat().st_size} bytes; a manifest of paredown has a few thousand")
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not JSON ({error}); export the artifact again") from None
+    version: Any = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
+        raise InputError(
+            f"{path} has schema version {version!r}; this paredown reads versions 1 to {SCHEMA_VERSION}. An artifact "
+            f"of a later version needs a later paredown"
+        )
+    if version == 1:
+        data = {**_SINCE_2, **data}
+    if version < 3:
+        data.pop(_UNTIL_2, None)
+    if missing := sorted(set(_KEYS) - set(data)):
+        raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
+    if unknown := sorted(set(data) - set(_KEYS)):
+        raise InputError(f"{path} has an unknown key {unknown[0]!r}")
+    for key, kind in _KEYS.items():
+        if not isinstance(data[key], kind):
+            raise IntegrityError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r:.60}")
+    for split, facts in data["data"].items():
+        if not isinstance(facts, dict):
+            raise IntegrityError(f"{path}: data.{split} must say sha256 and n of the samples, got {facts!r:.60}")
+    return data
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused if that would leave the folder."""
+    if "\0" in name:
+        raise IntegrityError(f"{name!r} is no name of a file")
+    for flavour in (PurePosixPath(name), PureWindowsPath(name)):
+        if flavour.is_absolute() or ".." in flavour.parts or flavour.drive:
+            raise IntegrityError(f"{name!r} leads out of {folder}; an artifact's files must lie inside it")
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise IntegrityError(f"{name!r} leads out of {folder} through a link; an artifact's files must lie inside it")
+    return path
+
+
+def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+    path = inside(folder, name)
+    if not isinstance(facts, Mapping) or not {"bytes", "sha256"} <= set(facts):
+        raise IntegrityError(f"the manifest of {folder} must say bytes and sha256 of {name!r}, got {facts!r:.60}")
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing; the manifest lists it. Export the artifact again")
+    if path.stat().st_size != facts["bytes"]:
+        raise IntegrityError(
+            f"{path} has {path.stat().st_size} bytes, the manifest says {facts['bytes']}; export it again"
+        )
+    if sha256(path) != facts["sha256"]:
+        raise IntegrityError(
+            f"{path} does not match its checksum: it was changed or damaged after export. Export it again"
+        )
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

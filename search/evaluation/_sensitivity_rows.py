@@ -1,0 +1,278 @@
+"""A worker's part in the sensitivity table: the rows of one group, with everything before the group answered from
+memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..values._packed import pack_values
+from ..values._sensitivity_row import base_levels
+from ..values._structural_names import is_structural, without_structure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...evaluators import Inputs
+    from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
+    from ..problem._context import Bench
+    from ._worker import Worker
+
+T = TypeVar("T")
+
+MAX_BYTES = 256 << 20
+"""Of recorded outputs that a worker keeps at a time."""
+TRACED = 2
+"""Samples on which it is tried out whether a model can be replayed."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How one group's rows are measured. Without a prefix every pass is a whole one."""
+
+    prefix: Prefix | None = None
+    share: float = 1.0
+    batch_size: int = 1
+    together: bool = False
+    passes: float = 0.0
+
+
+@dataclass(slots=True)
+class Rows:
+    """Measures rows, and keeps what it recorded from one group to the next, as long as it fits into `max_bytes`.
+
+    why_not  why passes of this model are not replayed; None while they are
+    """
+
+    worker: Worker
+    max_bytes: int = MAX_BYTES
+    why_not: str | None = None
+    _timeline: Timeline | None = None
+    _kept: dict[tuple[int, int], PrefixCache] = field(default_factory=dict)
+    _kept_for: int = 0
+    _frame: OutputFrame | None = None
+
+    def measure(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
+        """Mean divergence of each of these levels of one group on the first `n_samples` of the search split.
+
+        For each level: value (None if it failed), reason, n, stderr (of the mean), and passes: what it cost, in samples
+        passed through the whole model. The first one also bears what was recorded for all. With `framed` samples (no
+        more than `n_samples`) also shift: how it shifts the outputs in the frame of so many (`bench_frame`), packed.
+        """
+        bench = self.worker.bench
+        split = bench.split.take(n_samples)
+        plan = self._plan(group, levels[0], len(split)) if levels else _Plan()
+        frame = self._framed(framed)
+        found: list[list[Tensor]] = [[] for _ in levels]
+        shifts: list[list[NDArray[np.float32]]] = [[] for _ in levels]
+        reasons: list[str | None] = [None] * len(levels)
+        passes = [0.0] * len(levels)
+        at = 0
+        size = plan.batch_size if plan.prefix else bench.batch_size
+        for inputs, _ in split.batches(size):
+            original = bench.reference.outputs[at : min(at + size, len(split))]
+            cache = self._recorded(plan, group, inputs, (at, len(split)))
+            for i, level in enumerate(levels):
+                if reasons[i] is None:
+                    apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
+                    if apart is not None:
+                        found[i].append(apart[0])
+                        shifts[i] += [] if frame is None else [frame.shift(apart[1], at)]
+                    passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
+            at += len(original)
+        if passes:
+            passes[0] += plan.passes
+        return [_row(*row) for row in zip(found, shifts, reasons, passes, strict=True)]
+
+    def _framed(self, n: int) -> OutputFrame | None:
+        if n == 0:
+            return None
+        if self._frame is None or self._frame.n != n:
+            self._frame = bench_frame(self.worker.bench, n)
+        return self._frame
+
+    def _apart(
+        self, group: int, level: int, inputs: Inputs, original: Tensor, cache: PrefixCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Each sample's divergence in one batch, and the outputs."""
+        from ...evaluators import divergence_per_sample
+
+        bench = self.worker.bench
+        outputs = self._run(group, level, inputs, cache)
+        apart = divergence_per_sample(outputs, original, bench.divergence, variance=bench.reference.variance)
+        return apart, outputs
+
+    def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
+        """The outputs with the group at this level (None: as in the base) and all others at the base."""
+        from ...evaluators import Split, run_split
+        from ...evaluators.sensitivity import PrefixMismatchError
+
+        model, batch = self.worker.bench.model, Split("table", inputs)
+        with self.worker.applied(self._levels(group, level), norms=False):
+            if cache is not None and self.why_not is None:
+                try:
+                    with cache.before(self.worker.bench.space.groups[group].layers):
+                        outputs = run_split(model, batch, len(batch))
+                except PrefixMismatchError as error:
+                    self._give_up(str(error))
+                else:
+                    return outputs
+            return run_split(model, batch, len(batch))
+
+    def _levels(self, group: int, level: int | None) -> tuple[int, ...]:
+        levels = list(base_levels(self.worker.bench.space))
+        if level is not None:
+            levels[group] = level
+        return tuple(levels)
+
+    def _give_up(self, why_not: str) -> None:
+        self.why_not = why_not
+        self._kept.clear()
+
+    @property
+    def _around(self) -> dict[str, str]:
+        return {fqn: module for fqn, (module, _) in self.worker.bench.calibration.places.items() if module}
+
+    def _plan(self, group: int, level: int, n: int) -> _Plan:
+        """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
+        from ...evaluators.sensitivity import Prefix, kept_bytes, modules_around, recomputed_share
+
+        bench = self.worker.bench
+        if self.why_not is None and self._timeline is None:
+            self._trace()
+        timeline = self._timeline
+        if self.why_not is not None or timeline is None:
+            return _Plan()
+        fqns = bench.space.groups[group].layers
+        if is_structural(bench.space.groups[group].name):
+            return _Plan()
+        around = self._around
+        prefix = Prefix.of(timeline, bench.model, fqns, modules_around(around, fqns))
+        mine = kept_bytes(timeline, [prefix])
+        if not prefix.answered or mine > self.max_bytes:
+            return _Plan()
+        share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
+        every = kept_bytes(
+            timeline,
+            [
+                Prefix.of(timeline, bench.model, group.layers, modules_around(around, group.layers))
+                for group in without_structure(bench.space).groups
+            ],
+        )
+        together = every * n <= self.max_bytes
+        size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
+        plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)
+        plan.passes = TRACED * (2.0 + share)
+        if not self._try(group, level):
+            plan.prefix = None
+        return plan
+
+    def _trace(self) -> None:
+        from ...evaluators.sensitivity import Timeline
+
+        bench = self.worker.bench
+        with self.worker.applied(base_levels(bench.space), norms=False):
+            timeline = Timeline.trace(bench.model, bench.split.take(TRACED).inputs)
+        self._timeline, self.why_not = timeline, timeline.why_not
+
+    def _try(self, group: int, level: int) -> bool:
+        """Whether a replay with the group changed gives, bit for bit, what a whole pass gives. A level that fails
+        proves nothing."""
+        from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
+
+        bench = self.worker.bench
+        inputs, fqns = bench.split.take(TRACED).inputs, bench.space.groups[group].layers
+        try:
+            with self.worker.applied(base_levels(bench.space), norms=False):
+                cache = PrefixCache.record(
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns],
+                    around=self._around,
+                )  # fmt: skip
+        except PrefixMismatchError as error:
+            self._give_up(str(error))
+            return False
+        pair = [_attempt(partial(self._run, group, level, inputs, given))[0] for given in (None, cache)]
+        if pair[0] is None or pair[1] is None:
+            return False
+        if self.why_not is None and not _is_same(pair[0], pair[1]):
+            self._give_up("a replay gave other outputs than the whole pass")
+        return self.why_not is None
+
+    def _recorded(self, plan: _Plan, group: int, inputs: Inputs, at: tuple[int, int]) -> PrefixCache | None:
+        """What the base gave on this batch: from an earlier group, or recorded now."""
+        from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
+
+        if plan.prefix is None or self.why_not is not None:
+            return None
+        bench = self.worker.bench
+        if self._kept_for != at[1]:
+            self._kept.clear()
+            self._kept_for = at[1]
+        if plan.together and at in self._kept:
+            return self._kept[at]
+        decided = without_structure(bench.space).groups if plan.together else [bench.space.groups[group]]
+        groups = [g.layers for g in decided]
+        try:
+            with self.worker.applied(base_levels(bench.space), norms=False):
+                cache = PrefixCache.record(
+                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups,
+                    around=self._around,
+                )  # fmt: skip
+        except PrefixMismatchError as error:
+            self._give_up(str(error))
+            return None
+        plan.passes += len(cache.outputs) * (1.0 + plan.share)
+        if not _is_same(self._run(group, None, inputs, cache), cache.outputs):
+            self._give_up("a replay of the unchanged model gave other outputs than the recorded pass")
+            return None
+        if plan.together:
+            self._kept[at] = cache
+        return cache
+
+
+def bench_frame(bench: Bench, n: int) -> OutputFrame:
+    """The frame of the first n samples of the search split: the same in every process."""
+    from ...evaluators.sensitivity import OutputFrame
+
+    reference = bench.reference
+    kind: Literal["kl", "mse"] = "kl" if bench.divergence == "kl" else "mse"
+    return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What it gives, or in a line what went wrong. A limit of time that runs out ends the whole job."""
+    from ..values._reason import reason
+
+    try:
+        return work(), None
+    except TimeoutError:
+        raise
+    except (Exception, SystemExit) as exception:  # a candidate may fail in any way at all; the reason is recorded
+        return None, reason(exception)
+
+
+def _row(
+    found: Sequence[Tensor], shifts: Sequence[NDArray[np.float32]], reason: str | None, passes: float
+) -> dict[str, Any]:
+    import torch
+
+    row: dict[str, Any] = {"value": None, "reason": reason, "n": 0, "stderr": None, "passes": round(passes, 3)}
+    if reason is not None:
+        return row
+    apart = torch.cat(list(found))
+    value, n = float(apart.mean()), len(apart)
+    if not math.isfinite(value):
+        return row | {"reason": f"MetricError: the divergence from the original's outputs is {value}"}
+    stderr = float(apart.std()) / math.sqrt(n) if n > 1 else None
+    shift = {"shift": pack_values(np.concatenate(shifts))} if shifts else {}
+    return row | {"value": value, "n": n, "stderr": stderr} | shift
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,0 +1,75 @@
+"""Placeholder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ...compressors.anatomy._anatomy import Anatomy
+from ...compressors.values._spec import LayerSpec
+from ..devices._costs import Device
+from ..problem._prepare import Prepared
+from ..values._metric_names import at
+from ..values._structural_names import without_structure
+from ._structural_costs import with_structure
+
+Static = Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+_COUNTED = ("bytes", "macs", "bops")
+
+
+def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
+    """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is
+    chosen. The costs on a device that is not the first bear its name.
+
+    stored  (fqn, spec) -> that layer's share of the stored file, in bytes
+    """
+    from ...compressors import LayerSpec, fixed_bytes
+
+    anatomy, space = prepared.anatomy, without_structure(prepared.space)
+    costs: dict[str, tuple[tuple[float, ...], ...]] = {}
+    counted = [[_counted(anatomy, group.layers, spec, stored) for spec in group.levels] for group in space.groups]
+    for name in _COUNTED:
+        costs[name] = tuple(tuple(level[name] for level in row) for row in counted)
+    decided = {fqn for group in space.groups for fqn in group.layers}
+    free = tuple(fqn for fqn in anatomy.fqns if fqn not in decided)
+    fixed = _counted(anatomy, free, LayerSpec(), stored)
+    fixed["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
+    for device, suffix in _named(prepared):
+        rows = device.rows(anatomy, space)
+        costs |= {at(metric, suffix): values for metric, values in rows.costs.items()}
+        fixed |= {at(metric, suffix): value for metric, value in rows.fixed.items()}
+    if space != prepared.space:
+        return with_structure(prepared, costs, fixed, stored)
+    return costs, fixed
+
+
+def original_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
+    """The same of the model as it came."""
+    from ...compressors import LayerSpec, fixed_bytes
+
+    anatomy = prepared.anatomy
+    total = _counted(anatomy, anatomy.fqns, LayerSpec(), stored)
+    total["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
+    for device, name in _named(prepared):
+        total |= {at(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
+    return total
+
+
+def _named(prepared: Prepared) -> list[tuple[Device, str | None]]:
+    return [(device, device.profile.name if n else None) for n, device in enumerate(prepared.devices)]
+
+
+def _counted(
+    anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec, stored: Mapping[tuple[str, LayerSpec], int]
+) -> dict[str, float]:
+    from ...evaluators import bops, macs
+
+    part = replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())
+    assignment = dict.fromkeys(fqns, spec)
+    return {
+        "bytes": float(sum(stored[fqn, spec] for fqn in fqns)),
+        "macs": float(macs(part, assignment).total),
+        "bops": float(bops(part, assignment).total),
+    }

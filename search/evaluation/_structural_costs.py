@@ -1,0 +1,150 @@
+"""What a candidate costs of which something is removed: exactly for a trial, about for the table.
+
+Removing rows of one layer and columns of another multiplies, so it is no sum over groups. A trial's costs are those of
+the model that is left. The searcher's table needs sums: a set's row is what it saves alone, with the layers at their
+smallest (so that no sum is below zero), shrunk by one factor so that all of the sets at their smallest save what they
+save together. Both ends are right, and between them the table saves too little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...compressors import LayerSpec
+from ..space._structure import removed_anatomy
+from ..values._metric_names import at
+from ..values._structural_names import is_structural, layers_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...compressors import Anatomy
+    from ...compressors.structure import Removal
+    from ..problem._prepare import Prepared
+    from ..values._space import Candidate
+    from ._pruned_model import Cut
+    from ._worker import Worker
+
+Rows: TypeAlias = tuple[tuple[float, ...], ...]
+
+
+def exact_totals(prepared: Prepared, worker: Worker, candidate: Candidate) -> dict[str, float]:
+    """Bytes as they will be stored, MACs, BOPs, and what is modelled on each device; no forward pass."""
+    cut = worker.cutter.cut(prepared.space.assignment(candidate))
+    totals = _counted(prepared, cut.anatomy, cut.assignment)
+    totals["bytes"] = float(structure_bytes(cut.removal) + _file_bytes(worker, cut))
+    return totals
+
+
+def macs_left(prepared: Prepared, worker: Worker, assignment: Mapping[str, LayerSpec]) -> float:
+    """Of what is left by an assignment that removes something, as its trial counts them."""
+    cut = worker.cutter.cut(assignment)
+    return _counted(prepared, cut.anatomy, cut.assignment)["macs"]
+
+
+def structure_text(removal: Removal) -> str:
+    """What an artifact of the format "paredown" says of its architecture."""
+    return json.dumps(removal.to_dict(), separators=(",", ":")) + "\n"
+
+
+def structure_bytes(removal: Removal) -> int:
+    return len(structure_text(removal).encode())
+
+
+def with_structure(
+    prepared: Prepared,
+    costs: Mapping[str, Rows],
+    fixed: Mapping[str, float],
+    stored: Mapping[tuple[str, LayerSpec], int],
+) -> tuple[dict[str, Rows], dict[str, float]]:
+    """The rows of the layers' groups (`costs`), with those of sets and blocks in their places.
+
+    stored  (fqn, spec) -> that layer's share of the stored file, in bytes
+    """
+    groups = prepared.space.groups
+    structural = [group for group in groups if is_structural(group.name)]
+    least: dict[str, LayerSpec] = {}
+    for group in groups:
+        if not is_structural(group.name):
+            spec = min(group.levels, key=lambda level: sum(stored[fqn, level] for fqn in group.layers))
+            least |= dict.fromkeys(group.layers, spec)
+
+    def totals(chosen: Mapping[str, LayerSpec]) -> dict[str, float]:
+        structured = prepared.bench.structured
+        removal = structured.removal(prepared.bench.model, chosen) if structured is not None else None
+        anatomy = removed_anatomy(prepared.anatomy, removal)
+        found = _counted(prepared, anatomy, {fqn: spec for fqn, spec in least.items() if fqn in anatomy.fqns})
+        found["bytes"] = sum(
+            stored[layer.fqn, least.get(layer.fqn, LayerSpec())]
+            * layer.n_weights
+            / prepared.anatomy[layer.fqn].n_weights
+            for layer in anatomy.layers
+        )
+        if removal is not None:
+            found["bytes"] -= _bytes_beside(prepared, removal)
+        return found
+
+    whole = totals({})
+    smallest = totals({group.name: group.levels[-1] for group in structural})
+    alone = {group.name: [totals({group.name: spec}) for spec in group.levels] for group in structural}
+    rows, all_fixed = dict(costs), dict(fixed)
+    for name in costs:
+        most = sum(max(whole[name] - level[name] for level in levels) for levels in alone.values())
+        factor = min(1.0, (whole[name] - smallest[name]) / most) if most > 0 else 0.0
+        saved = {key: [factor * (whole[name] - level[name]) for level in levels] for key, levels in alone.items()}
+        plain = iter(costs[name])
+        rows[name] = tuple(
+            tuple(max(saved[group.name]) - value for value in saved[group.name])
+            if is_structural(group.name)
+            else next(plain)
+            for group in groups
+        )
+        all_fixed[name] = fixed[name] - sum(max(values) for values in saved.values())
+    return rows, all_fixed
+
+
+def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
+    """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
+    from ...compressors import weight_at
+    from ...compressors.anatomy._forward import module_at
+    from ...compressors.structure._remove import cut_tensors, gone_modules
+
+    model = prepared.bench.model
+    weights = {id(weight_at(model, fqn)) for fqn in prepared.anatomy.fqns}
+    inside = {id(t): t for fqn in gone_modules(model, removal) for t in _tensors_of(module_at(model, fqn))}
+    lost = sum(t.numel() * t.element_size() for key, t in inside.items() if key not in weights)
+    for tensor, axes in cut_tensors(model, removal):
+        if id(tensor) not in weights and id(tensor) not in inside:
+            left = tensor.numel()
+            for axis, kept in axes.items():
+                left = left // tensor.shape[axis] * len(kept)
+            lost += (tensor.numel() - left) * tensor.element_size()
+    return float(lost)
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _counted(prepared: Prepared, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
+    from ...evaluators import bops, macs
+
+    plain = layers_of(assignment)
+    found = {"macs": float(macs(anatomy, plain).total), "bops": float(bops(anatomy, plain).total)}
+    for n, device in enumerate(prepared.devices):
+        suffix = device.profile.name if n else None
+        found |= {at(name, suffix): value for name, value in device.whole(anatomy, plain).items()}
+    return found
+
+
+def _file_bytes(worker: Worker, cut: Cut) -> int:
+    """The length of the file that `save_model` would write of the removed model."""
+    from ...compressors import fixed_bytes, layer_bytes
+
+    total = fixed_bytes(worker.cutter.model(cut.removal), cut.anatomy)
+    for layer in cut.anatomy.layers:
+        total += layer_bytes(layer, cut.assignment.get(layer.fqn, LayerSpec()), cut.variants.get(layer.fqn))
+    return total

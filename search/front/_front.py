@@ -1,0 +1,204 @@
+"""What a search hands back: points, and what is known of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ...errors import InputError, LimitsNotMet
+from ...evaluators import Measurement
+from ..searchers import Objective
+from ..values._limits import PICKS, Limits, parse_bounds
+from ..values._trial import Kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+Exporter: TypeAlias = Callable[..., Path]
+"""`(run, point id, format, out, *, model) -> folder` of the artifact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One model of the front, or a baseline.
+
+    id              "t" and the trial's number
+    metrics         what to believe: report-split figures where the point was verified, else those of the search split
+    search_metrics  what it was chosen by
+    verified        exported, loaded again in a fresh process, measured there
+    recommended     verified, within the limits, its lead over the uniform settings confirmed on the report split, and,
+                    where latency is an objective, not measured slower than the original
+    note            why not, or what else is worth knowing
+    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
+                    bound that its runtime is held to, and why where it is missed; "" before it is verified
+    config          fqn -> spec, as it is exported
+    exporter        writes the artifact, `(format, out, *, model) -> folder`; None where the front has no opened run
+    label           of a uniform setting what it is: `w4 a8`, `threshold k75`; "" for others, and in old runs
+    """
+
+    id: str
+    kind: Kind
+    verified: bool
+    recommended: bool
+    metrics: Mapping[str, Measurement]
+    search_metrics: Mapping[str, Measurement]
+    config: Mapping[str, Any]
+    on_front: bool = True
+    note: str = ""
+    agreement: str = ""
+    label: str = ""
+    exporter: Callable[..., Path] | None = field(default=None, repr=False, compare=False)
+
+    def export(self, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
+        """Write this point's artifact to the folder `out`, measured in a fresh process; gives that folder.
+
+        format  see `paredown.export_point`
+        model   again, if the search was given it
+        Raises `InputError` for a point that belongs to no opened run.
+        """
+        if self.exporter is None:
+            raise InputError(f"{self.id} belongs to no opened run; take it from paredown.open_run(run).front()")
+        return self.exporter(format, out, model=model)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "label": self.label,
+            "verified": self.verified,
+            "recommended": self.recommended,
+            "on_front": self.on_front,
+            "note": self.note,
+            "agreement": self.agreement,
+            "metrics": {name: _brief(m) for name, m in self.metrics.items()},
+            "search_metrics": {name: _brief(m) for name, m in self.search_metrics.items()},
+            "config": dict(self.config),
+        }
+
+
+def _brief(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "value": measurement.value,
+        "low": measurement.low,
+        "high": measurement.high,
+        "unit": measurement.unit,
+        "source": measurement.source,
+        "split": measurement.split,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The points beside the original and the uniform baselines, cheapest first.
+
+    picks        name -> point id; a name without a point is absent
+    hypervolume  of the front on the search split, against the original's corner
+    run          the folder of the run, where everything else is
+    profile      name of the hardware profile whose costs are shown
+    exporter     writes a point's artifact; None where the front was read without an opened run
+    """
+
+    points: tuple[Point, ...]
+    picks: Mapping[str, str]
+    objectives: tuple[Objective, ...]
+    limits: Limits
+    run: Path
+    hypervolume: float | None = None
+    nearest: str | None = field(default=None)
+    profile: str = ""
+    exporter: Exporter | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, point_id: str) -> Point:
+        for point in self.points:
+            if point.id == point_id:
+                return point
+        known = ", ".join(point.id for point in self.points)
+        raise InputError(f"no point {point_id!r} on this front; it has {known or 'none'}")
+
+    @property
+    def original(self) -> Point:
+        return next(point for point in self.points if point.kind == "original")
+
+    def pick(self, expression: str) -> Point:
+        """A point by id, by the name of a pick, or by limits.
+
+        `"accuracy>=0.98,latency_ms<=0.5"` gives, of the points that meet all limits, the one that is best in the
+        first objective that the expression does not bound (else in the last objective).
+        Recommended points come before the others.
+        Raises `LimitsNotMet` if none does, naming the nearest; `InputError` if the expression cannot be read.
+        """
+        if expression in self.picks:
+            return self[self.picks[expression]]
+        if expression in PICKS:
+            raise LimitsNotMet(
+                f"this front has no point for {expression!r}: {self.nearest or 'it has no recommended point'}"
+            )
+        if not re.search(r"[<>=]", expression):
+            return self[expression]
+        bounds = parse_bounds(expression)
+        for name, _, _ in bounds:
+            if not any(name in point.metrics for point in self.points):
+                raise InputError(f"no metric {name!r} on this front; it has {', '.join(self.points[0].metrics)}")
+        candidates = [p for p in self.points if p.kind != "original" and all(_meets(p, bound) for bound in bounds)]
+        if not candidates:
+            raise LimitsNotMet(f"no point meets {expression}; {self._nearest_to(bounds)}")
+        bounded = {name for name, _, _ in bounds}
+        free = [o for o in self.objectives if o.name not in bounded] or [self.objectives[-1]]
+        return min(candidates, key=lambda p: (not p.recommended, free[0].key(p.metrics[free[0].name].value)))
+
+    def _nearest_to(self, bounds: Sequence[tuple[str, str, float]]) -> str:
+        def miss(point: Point) -> float:
+            return sum(
+                abs(point.metrics[name].value - value) / (abs(value) or 1.0)
+                for name, sign, value in bounds
+                if name in point.metrics and not _meets(point, (name, sign, value))
+            )
+
+        best = min((p for p in self.points if p.kind != "original"), key=miss, default=None)
+        if best is None:
+            return "there are no points yet"
+        has = ", ".join(f"{name} {best.metrics[name].value:.6g}" for name, _, _ in bounds if name in best.metrics)
+        return f"the nearest is {best.id} with {has}"
+
+    def with_exporter(self, exporter: Exporter) -> Front:
+        """The same front, whose points can be exported."""
+        points = tuple(replace(p, exporter=partial(exporter, self.run, p.id)) for p in self.points)
+        return replace(self, points=points, exporter=exporter)
+
+    def export(self, point: Point | str, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
+        """Write the point's artifact to the folder `out`; gives that folder. See `paredown.export_point`.
+
+        point  a point of this front, or an id, a pick, or limits
+        model  again, if the search was given it
+        Raises `InputError` for a front that belongs to no opened run.
+        """
+        if self.exporter is None:
+            raise InputError(f"this front belongs to no opened run; use paredown.open_run({str(self.run)!r}).front()")
+        return self.exporter(self.run, point if isinstance(point, str) else point.id, format, out, model=model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `paredown front --json`; docs/json.md lists its keys."""
+        return {
+            "points": [point.to_dict() for point in self.points],
+            "picks": dict(self.picks),
+            "objectives": [
+                {"name": o.name, "direction": "maximise" if o.maximise else "minimise"} for o in self.objectives
+            ],
+            "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
+            "hypervolume": self.hypervolume,
+            "run": str(self.run),
+            "profile": self.profile,
+        }
+
+
+def _meets(point: Point, bound: tuple[str, str, float]) -> bool:
+    name, sign, value = bound
+    if name not in point.metrics:
+        return False
+    have = point.metrics[name].value
+    return {">=": have >= value, "<=": have <= value, ">": have > value, "<": have < value}[sign]

@@ -1,0 +1,99 @@
+"""A run as another device sees it: the same trials and qualities, with that device's costs. Nothing is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import InputError
+from ..devices._costs import Device, DeviceRows
+from ..values._metric_names import MODELLED, base_name, static_measurements
+from ..values._trial import Completed, Trial
+
+if TYPE_CHECKING:
+    from ...compressors import Anatomy
+    from ...evaluators import Measurement
+    from ..run._run import StoredRun
+    from ..values._limits import Limits
+    from ..values._space import SearchSpace
+
+_FOLLOW = ("throughput", "co2_g_per_million")
+_MACHINE = ("latency", "speedup", "eager_ms", "aa_floor", "throughput_per_s", "best_batch", "peak_memory_bytes")
+"""What measured figures of a machine begin with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDevice:
+    """See the module. name: the profile's."""
+
+    name: str
+    device: Device
+    rows: DeviceRows
+    anatomy: Anatomy
+    space: SearchSpace
+    grid_g_per_kwh: float | None
+
+    @classmethod
+    def of(cls, run: StoredRun, profile: str | Path) -> OnDevice:
+        """profile  one of the run's own, by its name; else the name or file of any
+
+        Raises `ProfileError` for one that is not found, `InputError` for a run that did not keep what it takes.
+        """
+        from ...compressors import Anatomy
+        from ...evaluators import ActivationGraph
+        from ...hardware_profiles import load_profile
+
+        facts, hardware = run.state.facts, run.task.hardware
+        own = facts.get("profiles", [facts["profile"]])
+        found = load_profile(run.task.profiles[own.index(profile)] if profile in own else profile)
+        if facts.get("anatomy") is None:
+            raise InputError(
+                f"{run.path} was made by a paredown that did not keep the model's anatomy, without which no latency "
+                f"can be modelled for {found.name}; `paredown resume {run.path}` adds it"
+            )
+        stored = facts.get("activations")
+        device = Device(
+            profile=found, names=tuple(name for name in MODELLED if name in facts["costs"]), batch=hardware.batch,
+            threads=hardware.threads, graph=ActivationGraph.from_dict(stored) if stored else None,
+            grid_g_per_kwh=hardware.grid_g_per_kwh,
+        )  # fmt: skip
+        anatomy, space = Anatomy.from_dict(facts["anatomy"]), run.space
+        return cls(
+            name=found.name, device=device, rows=device.rows(anatomy, space), anatomy=anatomy, space=space,
+            grid_g_per_kwh=hardware.grid_g_per_kwh,
+        )  # fmt: skip
+
+    def trials(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The completed ones with this device's costs for those that they had; the others as they are."""
+        return [self._seen(trial) if isinstance(trial, Completed) else trial for trial in trials]
+
+    def _seen(self, trial: Completed) -> Completed:
+        if trial.kind == "original":
+            totals = dict(self.rows.original)
+        else:
+            totals = {
+                name: self.rows.fixed[name] + sum(row[i] for row, i in zip(rows, trial.candidate.levels, strict=True))
+                for name, rows in self.rows.costs.items()
+            } | self.device.exact(self.anatomy, self.space.assignment(trial.candidate))
+        kept = {name: m for name, m in trial.metrics.items() if base_name(name) not in (*MODELLED, *_FOLLOW)}
+        return replace(trial, metrics={**kept, **static_measurements(totals, self.grid_g_per_kwh)})
+
+    def limits(self, run: StoredRun) -> Limits:
+        """The run's own, where a share of the original's is one of the original's on this device."""
+        bounds = {name: (low, high) for name, (low, high) in run.state.facts["limits"].items()}
+        for name, limit in run.task.cost_limits.items():
+            if name in MODELLED and limit.max_ratio is not None and name in self.rows.original:
+                share = limit.max_ratio * self.rows.original[name]
+                bounds[name] = (bounds[name][0], share if limit.max is None else min(limit.max, share))
+        return bounds
+
+
+def without_machine(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """What was measured of a verified point, without what says something of the machine alone."""
+    return {
+        name: m
+        for name, m in metrics.items()
+        if not name.startswith(_MACHINE) and base_name(name) not in (*MODELLED, *_FOLLOW)
+    }

@@ -1,0 +1,198 @@
+"""From the ledger's state to the front that a person reads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...evaluators.latency import TIE
+from ..run._facts import limits_from, objectives_from
+from ..run._hypervolume import front_hypervolume
+from ..searchers import Objective
+from ..space._config import config_of
+from ..values._limits import Limits, misses, violation
+from ..values._pareto import knee
+from ..values._space import SearchSpace
+from ..values._trial import Completed, Trial
+from ._front import Front, Point
+from ._on_device import OnDevice, without_machine
+from ._select import Selection, select
+
+if TYPE_CHECKING:
+    from ...evaluators import Measurement
+    from ..run._run import StoredRun
+
+SIGNIFICANCE = 0.05
+
+
+def selection_of(run: StoredRun, device: OnDevice | None = None) -> Selection:
+    """What becomes a point, on the run's first device or on another."""
+    facts = run.state.facts
+    trials, limits = (
+        (run.trials, facts["limits"]) if device is None else (device.trials(run.trials), device.limits(run))
+    )
+    return select(trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(limits))
+
+
+def selections_of(run: StoredRun) -> list[Selection]:
+    """On each of the run's devices, the first before the others."""
+    further = run.state.facts.get("profiles", [])[1:]
+    return [selection_of(run), *(selection_of(run, OnDevice.of(run, name)) for name in further)]
+
+
+def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | None = None) -> Front:
+    """Points, picks and what is recommended. Without a single trial, an empty front.
+
+    profile  another device: the same trials with its costs. Nothing is evaluated, and no latency is a measured one
+    """
+    facts = run.state.facts
+    if not facts:
+        return Front(points=(), picks={}, objectives=(), limits={}, run=run.path)
+    device = None if profile is None or profile == facts["profile"] else OnDevice.of(run, profile)
+    trials = run.trials if device is None else device.trials(run.trials)
+    objectives = objectives_from(facts["objectives"])
+    limits = limits_from(facts["limits"] if device is None else device.limits(run))
+    chosen = selection_of(run, device)
+    confirmed = _confirmed(run, chosen)
+    members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
+    if everything:
+        known = {trial.number for trial in members}
+        members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
+    space = run.space
+    labels = {tuple(levels): label for levels, label in facts.get("baselines", [])}
+    points = [
+        _point(run, space, trial, chosen, confirmed, limits, objectives, labels, elsewhere=device is not None)
+        for trial in members
+    ]
+    cost = objectives[-1]
+    points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
+    return Front(
+        points=tuple(points),
+        picks=_picks(points, objectives),
+        objectives=objectives,
+        limits=limits,
+        run=run.path,
+        profile=facts["profile"] if device is None else device.name,
+        hypervolume=front_hypervolume(trials, objectives, limits),
+        nearest=nearest(trials, limits),
+    )
+
+
+def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
+    """number of a mixed trial -> None if its lead over its rival is beyond noise on the report split, else why not.
+
+    Holm's correction over all points that have a rival.
+    """
+    verdicts: dict[int, str | None] = {}
+    p_values: dict[int, float] = {}
+    for trial in chosen.mixed:
+        found, rival = run.state.verified.get(trial.number), chosen.rivals.get(trial.number)
+        if found is None or found.reason is not None:
+            verdicts[trial.number] = "not verified yet" if found is None else f"not verified: {found.reason}"
+        elif rival is None:
+            verdicts[trial.number] = None  # no uniform setting costs as little
+        elif (trial.number, rival.number) not in run.state.verdicts:
+            verdicts[trial.number] = f"its uniform rival t{rival.number} could not be verified"
+        else:
+            p_values[trial.number] = run.state.verdicts[trial.number, rival.number].p_value
+    for number, p_value in _holm(p_values).items():
+        lead = run.state.verdicts[number, chosen.rivals[number].number]
+        verdicts[number] = (
+            None
+            if p_value <= SIGNIFICANCE
+            else f"lead over uniform t{lead.rival} not confirmed ({lead.difference:+.4g}, p={p_value:.2g})"
+        )
+    return verdicts
+
+
+def _holm(p_values: Mapping[int, float]) -> dict[int, float]:
+    """Holm 1979: adjusted p-values that keep the family-wise error."""
+    ordered = sorted(p_values.items(), key=lambda item: (item[1], item[0]))
+    steps = [min(1.0, p * (len(ordered) - i)) for i, (_, p) in enumerate(ordered)]
+    return {number: p for (number, _), p in zip(ordered, itertools.accumulate(steps, max), strict=True)}
+
+
+def _point(
+    run: StoredRun,
+    space: SearchSpace,
+    trial: Completed,
+    chosen: Selection,
+    confirmed: Mapping[int, str | None],
+    limits: Limits,
+    objectives: Sequence[Objective],
+    labels: Mapping[tuple[int, ...], str],
+    *,
+    elsewhere: bool,
+) -> Point:
+    found = run.state.verified.get(trial.number)
+    verified = found is not None and found.reason is None
+    metrics = dict(trial.metrics)
+    if found is not None and verified:
+        metrics |= without_machine(found.metrics) if elsewhere else found.metrics
+    note = ""
+    recommended = False
+    if trial.kind == "mixed" and trial.number in confirmed:
+        note = confirmed[trial.number] or ""
+        recommended = not note
+    elif found is not None and found.reason is not None:
+        note = f"not verified: {found.reason}"
+    if verified and trial.kind == "mixed" and violation(metrics, limits) > 0:
+        note = "; ".join(filter(None, [f"misses a limit on the report split: {misses(metrics, limits)}", note]))
+        recommended = False
+    if recommended and (slower := _slower_than_the_original(metrics, objectives)):
+        note, recommended = slower, False
+    return Point(
+        id=f"t{trial.number}",
+        kind=trial.kind,
+        verified=verified,
+        recommended=recommended,
+        metrics=metrics,
+        search_metrics=trial.metrics,
+        config=config_of({} if trial.kind == "original" else space.assignment(trial.candidate)),
+        on_front=trial.number in chosen.front,
+        note=note,
+        agreement=found.agreement if found is not None else "",
+        label=labels.get(trial.candidate.levels, "") if trial.kind == "uniform" else "",
+    )
+
+
+def _slower_than_the_original(metrics: Mapping[str, Measurement], objectives: Sequence[Objective]) -> str:
+    """Why a point is no improvement where latency is an objective, in a clause; "" where it was not measured slower."""
+    speedup = metrics.get("speedup")
+    if speedup is None or speedup.high is None or "latency_ms" not in {o.name for o in objectives}:
+        return ""
+    slow = speedup.high < 1.0 - TIE
+    return f"measured slower than the original, {speedup.value:.2f} times as fast" if slow else ""
+
+
+def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:
+    """Among the recommended points; before anything is verified, among the mixed points of the front.
+
+    knee: farthest from the line between the front's ends, by the search split's figures. smallest: fewest bytes.
+    fastest: lowest latency. best: best quality, likewise as seen by the search.
+    """
+    pool = [p for p in points if p.recommended]
+    if not pool and not any(p.verified for p in points):
+        pool = [p for p in points if p.kind == "mixed" and p.on_front]
+    if not pool:
+        return {}
+    table = np.array([[o.key(p.search_metrics[o.name].value) for o in objectives] for p in pool])
+    picks = {"knee": pool[knee(table)].id if len(objectives) > 1 else pool[0].id}
+    picks["smallest"] = min(pool, key=lambda p: (p.metrics["bytes"].value, p.id)).id
+    if all("latency_ms" in p.metrics for p in pool):
+        picks["fastest"] = min(pool, key=lambda p: (p.metrics["latency_ms"].value, p.id)).id
+    picks["best"] = pool[int(np.argmin(table[:, 0]))].id
+    return picks
+
+
+def nearest(trials: Sequence[Trial], limits: Limits) -> str | None:
+    """What comes nearest to the limits, if nothing meets them."""
+    done = [t for t in trials if isinstance(t, Completed) and t.kind != "original"]
+    if not done or any(violation(t.metrics, limits) == 0.0 for t in done):
+        return None
+    best = min(done, key=lambda t: (violation(t.metrics, limits), t.number))
+    return f"the nearest is t{best.number} ({best.kind}): {misses(best.metrics, limits)}"

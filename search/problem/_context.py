@@ -1,0 +1,70 @@
+"""Placeholder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...compressors.anatomy._anatomy import Anatomy
+from ...compressors.calibration._calibration import Calibration
+from ...evaluators._evaluate import Scores
+from ...evaluators._measurement import Measurement
+from ...evaluators._run import ReferenceOutputs
+from ...evaluators._split import Split
+from ...evaluators.quality._metric import Metric
+from ..space._structure import Structured
+from ..task._plugins import Plugins
+from ..task._sections import RepairSection
+from ..values._space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Everything that evaluating a candidate needs; sent to each worker once.
+
+    reference   what the original says on the search split
+    divergence  "kl" or "mse"
+    repair      what is made good after compression
+    repair_inputs  calibration batches for it; empty where nothing is
+    plugins     imported by whoever works at the bench, before anything else
+    structured  what can be removed whole; None where the task removes nothing
+    """
+
+    model: nn.Module
+    anatomy: Anatomy
+    calibration: Calibration
+    space: SearchSpace
+    split: Split
+    reference: ReferenceOutputs
+    metric: Metric
+    divergence: str
+    store: Path
+    batch_size: int
+    plugins: Plugins
+    repair: RepairSection
+    repair_inputs: tuple[Any, ...] = ()
+    structured: Structured | None = None
+
+
+def judge(bench: Bench, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
+    """Quality and divergence with their intervals. Raises `MetricError` for what is not finite."""
+    from ...evaluators import Measurement, MetricError, summarise
+
+    metrics = {bench.metric.name: summarise(scores.metric, bench.metric, split)}
+    if scores.divergence is not None:
+        apart = scores.divergence
+        mean = float(apart.mean())
+        half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+        metrics["divergence"] = Measurement(
+            value=mean, unit="nats" if bench.divergence == "kl" else "", low=mean - half, high=mean + half,
+            split=split, n=len(apart),
+        )  # fmt: skip
+    for name, measurement in metrics.items():
+        if not measurement.is_finite:
+            raise MetricError(f"{name} is {measurement.value} on the {split} split")
+    return metrics

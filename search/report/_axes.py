@@ -1,0 +1,317 @@
+"""What a picture of a front shows, as plain values: axes, points and their roles. No drawing library is needed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...compressors import LayerSpec
+from ...evaluators import Measurement, Source
+from ..values._structural_names import is_structural
+from ..values._trial import Completed, Trial
+
+if TYPE_CHECKING:
+    from ..front._front import Front, Point
+
+Role = Literal["original", "uniform", "recommended", "other"]
+
+COSTS = {
+    "bytes": "size",
+    "latency_ms": "latency (p10, batch 1)",
+    "macs": "multiply-accumulates per sample",
+    "bops": "bit operations per sample",
+    "energy_mj": "energy per sample",
+    "ms_per_sample": "time per sample, in batches",
+    "peak_activation_bytes": "activations at their peak",
+    "memory_bytes": "memory while it runs",
+    "co2_g_per_million": "CO2 for a million samples",
+}
+"""Metrics that say what a model costs, with the words for their axis; every other metric is about quality."""
+
+WORDS: dict[Role, str] = {
+    "original": "original (FP32)",
+    "uniform": "uniform settings",
+    "recommended": "mixed, recommended",
+    "other": "mixed, not recommended",
+}
+
+LOG_FROM = 4.0
+"""A cost axis is logarithmic where its largest value is at least so many times its smallest."""
+
+LEAST_SPAN = 0.25
+"""An axis of latencies spans at least this share of its middle, so that ties look like ties."""
+
+_UNITS: dict[str, tuple[float, str]] = {
+    "latency_ms": (1.0, "ms"), "energy_mj": (1.0, "mJ"), "ms_per_sample": (1.0, "ms"),
+    "co2_g_per_million": (1.0, "g"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One metric as an axis: a value times `scale` is what is drawn, in `unit`.
+
+    source  a cost axis shows figures of one source only; None where any will do
+    """
+
+    name: str
+    words: str
+    unit: str
+    scale: float
+    maximise: bool
+    log: bool = False
+    source: Source | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.words} [{self.unit}]" if self.unit else self.words
+
+    def __call__(self, value: float) -> float:
+        return self.scale * value
+
+    def shows(self, metrics: Mapping[str, Measurement]) -> bool:
+        """Whether these metrics have a figure for the axis: a modelled latency does not stand beside measured ones."""
+        return self.name in metrics and self.source in (None, metrics[self.name].source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """One point of a front against two axes, in drawn units. A bound is None where the value is exact.
+
+    label  for a uniform setting what it is (`w4 a8`), else the point's id
+    marks  the picks that this point is (`knee`, `fastest`, …)
+    """
+
+    id: str
+    role: Role
+    label: str
+    marks: tuple[str, ...]
+    note: str
+    verified: bool
+    x: float
+    y: float
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+
+
+def role_of(point: Point) -> Role:
+    if point.kind == "mixed":
+        return "recommended" if point.recommended else "other"
+    return "original" if point.kind == "original" else "uniform"
+
+
+def uniform_label(config: Mapping[str, Any]) -> str:
+    """What a config does to most of its layers: `w4 a8`; and to each of what it removes from: `k75` where that is one
+    share, `k75×2 k50×3 whole×1` where sets keep several. The empty string for a config without layers."""
+    layers: Counter[str] = Counter()
+    sets: Counter[float] = Counter()
+    shares: dict[float, str] = {1.0: "whole"}
+    for name, data in config.get("layers", {}).items():
+        spec = LayerSpec.from_dict(data)
+        if not is_structural(name):
+            layers[spec.label()] += 1
+        elif spec.changes_structure or not name.startswith("block:"):
+            sets[spec.keep] += 1
+            shares.setdefault(spec.keep, spec.label())
+    said = [label for label, _ in layers.most_common(1)]
+    if any(share < 1.0 for share in sets):
+        one = len(sets) == 1
+        ordered = sorted(sets, key=lambda share: (share == 1.0, -share))
+        said = [label for label in said if label != LayerSpec().label()]
+        said += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
+    return " ".join(said)
+
+
+def label_of(point: Point) -> str:
+    """Of a uniform setting, or an allocation that needs no search: what it is. Empty for other points."""
+    return (point.label or uniform_label(point.config)) if point.kind == "uniform" else ""
+
+
+def quality_name(front: Front) -> str:
+    """The first objective that is no cost; if all are costs, the first other metric of a point, else the first."""
+    names = [o.name for o in front.objectives] + [name for p in front.points for name in p.metrics]
+    return next((name for name in names if name not in COSTS), names[0])
+
+
+def cost_names(front: Front) -> tuple[str, ...]:
+    """The costs worth an axis: the objectives among them first, then size and latency where they are known."""
+    wanted = [o.name for o in front.objectives if o.name in COSTS] + ["bytes", "latency_ms"]
+    known = {name for p in front.points for name in p.metrics}
+    return tuple(name for name in dict.fromkeys(wanted) if name in known)
+
+
+def axis(front: Front, name: str) -> Axis:
+    """Raises `KeyError` if no point has the metric."""
+    measured = [p.metrics[name] for p in front.points if name in p.metrics]
+    if not measured:
+        raise KeyError(name)
+    if name in COSTS:
+        values = [m.value for m in measured if m.value > 0]
+        scale, unit = _cost_unit(name, max(values, default=1.0))
+        wide = bool(values) and max(values) >= LOG_FROM * min(values)
+        source = "measured" if any(m.source == "measured" for m in measured) else measured[0].source
+        words = COSTS[name] + ("" if source == "measured" else f", {source}")
+        if any(placed(front, p, name) is not p.metrics[name] for p in front.points if name in p.metrics):
+            words = words.replace(")", "; by the ratio to the original)")
+        return Axis(name=name, words=words, unit=unit, scale=scale, maximise=False, log=wide, source=source)
+    objective = next((o for o in front.objectives if o.name == name), None)
+    fraction = name == "accuracy" or measured[0].unit == "fraction"
+    return Axis(
+        name=name,
+        words=name,
+        unit="%" if fraction else ("" if measured[0].unit in ("1", name) else measured[0].unit),
+        scale=100.0 if fraction else 1.0,
+        maximise=objective.maximise if objective is not None else fraction,
+    )
+
+
+def _cost_unit(name: str, largest: float) -> tuple[float, str]:
+    if name.endswith("bytes"):
+        return (1e-6, "MB") if largest >= 20e6 else (1e-3, "kB")
+    if name in ("macs", "bops"):
+        return (1e-9, "G") if largest >= 20e9 else (1e-6, "M")
+    return _UNITS.get(name, (1.0, ""))
+
+
+def placed(front: Front, point: Point, name: str) -> Measurement:
+    """The metric, as a point is placed by it. Latencies that were measured are the original's, over how many times as
+    fast the point was beside it: a machine that slows down between two points moves neither. Where a limit is on them,
+    they stay as they were measured."""
+    metric, speedup = point.metrics[name], point.metrics.get("speedup")
+    original = next((p.metrics.get(name) for p in front.points if p.kind == "original"), None)
+    if name != "latency_ms" or name in front.limits or speedup is None or original is None:
+        return metric
+    if metric.source != "measured" or original.source != "measured" or speedup.value <= 0:
+        return metric
+
+    def at(times: float | None) -> float | None:
+        return original.value / times if times else None
+
+    return replace(metric, value=original.value / speedup.value, low=at(speedup.high), high=at(speedup.low))
+
+
+def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
+    """The points that have both metrics, as the front lists them."""
+    along = {p.id: placed(front, p, x.name) for p in front.points if x.name in p.metrics}
+    return [
+        Dot(
+            id=p.id,
+            role=role_of(p),
+            label=label_of(p) or p.id,
+            marks=tuple(name for name, chosen in front.picks.items() if chosen == p.id),
+            note=p.note,
+            verified=p.verified,
+            x=x(along[p.id].value),
+            y=y(p.metrics[y.name].value),
+            **_bounds("x", x, along[p.id]),
+            **_bounds("y", y, p.metrics[y.name]),
+        )
+        for p in front.points
+        if x.shows(p.metrics) and y.shows(p.metrics)
+    ]
+
+
+def _bounds(letter: str, along: Axis, measured: Measurement) -> dict[str, Any]:
+    if measured.low is None or measured.high is None:
+        return {}
+    return {f"{letter}_low": along(measured.low), f"{letter}_high": along(measured.high)}
+
+
+def cloud(trials: Sequence[Trial], x: Axis, y: Axis) -> list[tuple[float, float]]:
+    """Every completed mixed trial, (x, y) in drawn units, by its search-split figures."""
+    return [
+        (x(t.metrics[x.name].value), y(t.metrics[y.name].value))
+        for t in trials
+        if isinstance(t, Completed) and t.kind == "mixed" and x.shows(t.metrics) and y.shows(t.metrics)
+    ]
+
+
+def interesting(dots: Sequence[Dot], y: Axis) -> tuple[float, float]:
+    """The range of the quality axis: everything but what fell far behind, which would squeeze the rest flat.
+
+    The original and the mixed points are always inside; a uniform setting is if it lies within twice their range of
+    them. What lies outside is drawn at the edge, with its value.
+    """
+    sure = [
+        v
+        for d in dots
+        if d.role in ("original", "recommended", "other")
+        for v in (d.y, d.y_low, d.y_high)
+        if v is not None
+    ]
+    if not sure:
+        sure = [d.y for d in dots] or [0.0]
+    low, high = min(sure), max(sure)
+    span = (high - low) or abs(high) * 0.02 or 1.0
+    reach = 2.0 * span
+    near = [v for d in dots for v in (d.y, d.y_low, d.y_high) if v is not None and low - reach <= d.y <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.08 * ((high - low) or span)
+    return low - margin, high + margin
+
+
+def no_closer(low: float, high: float) -> tuple[float, float]:
+    """The range, widened to `LEAST_SPAN` of its middle."""
+    middle = (low + high) / 2
+    half = max(high - low, LEAST_SPAN * middle) / 2
+    return middle - half, middle + half
+
+
+def ratio(original: Point | None, point: Point, name: str) -> float | None:
+    """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
+    if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
+        return point.metrics["speedup"].value
+    theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
+    if not theirs or not mine or theirs.source != mine.source or not mine.value:
+        return None
+    return theirs.value / mine.value
+
+
+def split_of(front: Front, name: str) -> str | None:
+    """The data that the verified points' figures come from ("report"), else whatever the points say."""
+    splits = [p.metrics[name].split for p in front.points if name in p.metrics and p.metrics[name].split]
+    return "report" if "report" in splits else (splits[0] if splits else None)
+
+
+def limit_lines(front: Front, x: Axis, y: Axis) -> list[tuple[str, float]]:
+    """("x" or "y", where) for each limit that a picture of these two axes can show."""
+    return [
+        (letter, along(bound))
+        for letter, along in (("x", x), ("y", y))
+        for bound in front.limits.get(along.name, (None, None))
+        if bound is not None
+    ]
+
+
+def bound_of(front: Front, name: str, bound: float) -> str:
+    """A limit, in the unit in which the metric is drawn."""
+    if not any(name in p.metrics for p in front.points):
+        return f"{bound:g}"
+    along = axis(front, name)
+    return f"{along(bound):.6g} {along.unit}".rstrip()
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten, from just below `low` to just above `high`; both must be positive."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in (1, 2, 5)]
+
+
+def value_of(point: Point, name: str) -> str:
+    """As it is written on the page: value, unit, interval, and the source if it was not measured."""
+    measured = point.metrics[name]
+    scale, digits, unit = 1.0, ",.4g", measured.unit
+    if name == "accuracy" or measured.unit == "fraction":
+        scale, digits, unit = 100.0, ".2f", "%"
+    elif float(measured.value).is_integer() and measured.low is None:
+        digits = ",.0f"
+    text = f"{scale * measured.value:{digits}} {unit}".rstrip()
+    bounds = measured.low, measured.high
+    if any(bound is not None for bound in bounds):
+        text += f" [{', '.join('?' if bound is None else f'{scale * bound:{digits}}' for bound in bounds)}]"
+    return text if measured.source == "measured" else f"{text} ({measured.source})"

@@ -1,0 +1,33 @@
+"""Placeholder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..values._limits import Limits, violation
+from ..values._objective import Objective, vectors
+from ..values._pareto import hypervolume, non_dominated
+from ..values._trial import Completed, Trial
+
+
+def front_hypervolume(trials: Sequence[Trial], objectives: Sequence[Objective], limits: Limits) -> float | None:
+    """Of the completed trials within the limits, normalised: 1.0 is the box between the original (quality) or nothing
+    (costs) and the worst uniform setting. None before the baselines are done."""
+    done = [t for t in trials if isinstance(t, Completed)]
+    baselines = [t for t in done if t.kind != "mixed"]
+    if len(baselines) < 2:
+        return None
+    frame = vectors(baselines, objectives)
+    worst, best = frame.max(axis=0), frame.min(axis=0)
+    for i, objective in enumerate(objectives):
+        if i and not objective.maximise:
+            best[i] = 0.0
+    span = np.where(worst > best, worst - best, 1.0)
+    allowed = [t for t in done if violation(t.metrics, limits) == 0.0]
+    if not allowed:
+        return 0.0
+    scaled = (vectors(allowed, objectives) - best) / span
+    keep = scaled[non_dominated(scaled)]
+    return float(hypervolume(np.maximum(keep, 0.0), np.ones(len(objectives))))

@@ -1,0 +1,51 @@
+"""Shifts of the outputs on their way through the ledger: measured by workers, put together for a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..searchers import OutputShifts
+from ..values._packed import pack_values, unpack_values
+from ..values._sensitivity_row import base_levels
+from ..values._space import SearchSpace
+
+if TYPE_CHECKING:
+    from ...evaluators.sensitivity import OutputFrame
+    from ._state import State
+
+
+def frame_record(frame: OutputFrame) -> dict[str, Any]:
+    """What a table needs to know of the frame that its rows were measured in."""
+    return {
+        "type": "frame", "kind": frame.kind, "n": frame.n, "bins": int(frame.reference.shape[1]),
+        "reference": pack_values(frame.reference.reshape(-1)),
+    }  # fmt: skip
+
+
+def shifts_of(state: State, space: SearchSpace) -> OutputShifts | None:
+    """In which direction each (group, level) pushes the outputs, as far as the ledger says.
+
+    None where it has no frame (an old ledger), or where less than half of the rows have a shift.
+    """
+    frame, rows = state.frame, state.row_facts
+    known = {key: unpack_values(row.shift) for key, row in rows.items() if row.shift is not None}
+    if frame is None or 2 * len(known) < len(rows) or not known:
+        return None
+    reference = unpack_values(frame["reference"]).reshape(-1, frame["bins"])
+    base_level = base_levels(space)
+    of_base = np.zeros(reference.size, dtype=np.float32)
+    for g, level in enumerate(base_level):
+        if (g, level) in known:
+            of_base = known[g, level]
+            break
+    found = []
+    for g, group in enumerate(space.groups):
+        shifts = np.full((len(group.levels), reference.size), np.nan, dtype=np.float32)
+        for level in range(len(group.levels)):
+            if (g, level) in known:
+                shifts[level] = known[g, level] - of_base
+        shifts[base_level[g]] = 0.0
+        found.append(shifts)
+    return OutputShifts(kind=frame["kind"], reference=reference, base=of_base, rows=tuple(found))

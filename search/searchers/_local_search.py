@@ -1,0 +1,50 @@
+"""The front as the surrogate foresees it: bred on predictions alone, without any evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..values._pareto import crowding, non_dominated, unique_rows
+from ._offspring import Steps, offspring
+
+FloatArray: TypeAlias = NDArray[np.float64]
+LevelArray: TypeAlias = NDArray[np.int16]
+
+ROUNDS = 8
+KEPT = 96
+
+
+def refined(
+    start: LevelArray,
+    predict: Callable[[LevelArray], FloatArray],
+    steps: Sequence[Steps],
+    allowed: Callable[[LevelArray], LevelArray],
+    rng: np.random.Generator,
+) -> LevelArray:
+    """At most `KEPT` candidates, shape (n, groups), that are not dominated in `predict`'s objectives.
+
+    A few rounds of breeding between neighbours, each with one of the `steps`. The sweep is exact where divergences
+    add up; this is what finds the candidates that are good because they do not.
+    """
+    rows = allowed(start)
+    rows, values = _kept(rows, predict(rows))
+    for _ in range(ROUNDS):
+        reach = rng.integers(1, 4, size=len(rows)) * rng.choice([-1, 1], size=len(rows))
+        partners = rows[np.clip(np.arange(len(rows)) + reach, 0, len(rows) - 1)]
+        children = allowed(offspring(rows, partners, steps[int(rng.integers(len(steps)))], rng))
+        rows, values = _kept(np.concatenate([rows, children]), np.concatenate([values, predict(children)]))
+    return rows
+
+
+def _kept(rows: LevelArray, values: FloatArray) -> tuple[LevelArray, FloatArray]:
+    """The front, thinned by crowding, in the order of the first objective; of equal values the first."""
+    first, _ = unique_rows(values)  # sorted by the first objective
+    first = first[non_dominated(values[first])]
+    if len(first) > KEPT:
+        thinned = np.argsort(-crowding(values[first]), kind="stable")[:KEPT]
+        first = first[np.sort(thinned)]
+    return rows[first], values[first]

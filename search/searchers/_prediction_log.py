@@ -1,0 +1,94 @@
+"""How far the surrogate is to be trusted: what it foretold of each trial, against what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..values._objective import Objective
+from ._surrogate import Surrogate
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+WINDOW = 64
+"""So many of the latest forecasts are judged: old ones are of a model that knew less."""
+ENOUGH = 8
+"""Forecasts before they are judged at all."""
+
+
+class Forecasts:
+    """Predictions that were made before their results, next to the results: shape (n, metrics), minimised."""
+
+    def __init__(self, metrics: Sequence[Objective]) -> None:
+        self._metrics = tuple(metrics)
+        self._pairs: list[tuple[FloatArray, FloatArray]] = []
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, predicted: FloatArray, value: FloatArray) -> None:
+        """One trial's metrics, each of shape (metrics,), in their own unit; NaN where the result has none."""
+        self._pairs.append((predicted, value))
+        del self._pairs[:-WINDOW]
+
+    def trust(self, surrogate: Surrogate, j: int) -> float | None:
+        """1 - error / spread of the latest results of metric j, in [0, 1]; None before there are `ENOUGH`."""
+        predicted, value = self._scaled(surrogate, j)
+        return None if len(value) < ENOUGH else _trust(_rmse(predicted, value), value)
+
+    def report(self, surrogate: Surrogate) -> dict[str, Any]:
+        """By metric's name, for those that are modelled and not looked up: JSON builtins, None for what is not known.
+
+        n             forecasts that are judged
+        loo_rmse      leave-one-out error of the last fit
+        heldout_rmse  root mean square error of the forecasts, in the scale of progress (mostly the logarithm)
+        heldout_rank  Spearman's correlation of the forecasts with the results
+        trust         0 where the forecasts are no better than the mean of the results, 1 where they are exact
+        """
+        told: dict[str, Any] = {}
+        for j, metric in enumerate(self._metrics):
+            if (loo := surrogate.loo_rmse(j)) is None:
+                continue
+            predicted, value = self._scaled(surrogate, j)
+            known = len(value) >= ENOUGH
+            told[metric.name] = {
+                "n": len(value),
+                "loo_rmse": loo,
+                "heldout_rmse": _rmse(predicted, value) if known else None,
+                "heldout_rank": rank_correlation(predicted, value) if known else None,
+                "trust": _trust(_rmse(predicted, value), value) if known else 0.0,
+            }
+        return told
+
+    def _scaled(self, surrogate: Surrogate, j: int) -> tuple[FloatArray, FloatArray]:
+        if not self._pairs:
+            return np.zeros(0), np.zeros(0)
+        predicted, value = (surrogate.scale(np.stack(rows))[:, j] for rows in zip(*self._pairs, strict=True))
+        there = np.isfinite(value) & np.isfinite(predicted)
+        return predicted[there], value[there]
+
+
+def rank_correlation(a: FloatArray, b: FloatArray) -> float:
+    """Spearman's, with mean ranks for ties; 0 where one of the two is constant."""
+    ranks = [_ranks(a), _ranks(b)]
+    centred = [rank - rank.mean() for rank in ranks]
+    power = float(np.sqrt((centred[0] @ centred[0]) * (centred[1] @ centred[1])))
+    return float(centred[0] @ centred[1]) / power if power > 0 else 0.0
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return np.asarray((last - (count - 1) / 2.0)[inverse])
+
+
+def _rmse(predicted: FloatArray, value: FloatArray) -> float:
+    return float(np.sqrt(np.mean((predicted - value) ** 2)))
+
+
+def _trust(error: float, value: FloatArray) -> float:
+    spread = float(value.std())
+    return float(np.clip(1.0 - error / spread, 0.0, 1.0)) if spread > 0 else float(error == 0.0)

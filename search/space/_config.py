@@ -1,0 +1,87 @@
+"""The config: what each layer becomes, as the JSON that a user exports, reads, edits and applies."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...compressors import SPEC_VERSION, Anatomy, LayerSpec
+from ...errors import ConfigError, SpecError
+from ...evaluators import Measurement
+from ..values._structural_names import is_structural
+
+SCHEMA_VERSION = SPEC_VERSION
+"""Version 1 is read too: in it an activation whose method is not named is by "affine"."""
+
+
+def config_of(assignment: Mapping[str, LayerSpec]) -> dict[str, Any]:
+    """`{"schema_version": 2, "layers": {fqn: what differs from the neutral spec}}`."""
+    return {"schema_version": SCHEMA_VERSION, "layers": {fqn: spec.to_dict() for fqn, spec in assignment.items()}}
+
+
+def with_claims(config: Mapping[str, Any], metrics: Mapping[str, Measurement]) -> dict[str, Any]:
+    """The config, and beside it what is known of it; each figure says whether it was measured or modelled. Whoever
+    applies the config reads the layers alone."""
+    return {**config, "claims": {name: m.to_dict(samples=False) for name, m in metrics.items()}}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no such config: {path}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold an object, got {type(data).__name__}")
+    return data
+
+
+def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, LayerSpec]:
+    """fqn -> spec; a layer that the config does not name is left alone. Sets and blocks of which something is removed
+    (names with a colon) are handed on as they are: see `Structured.check`.
+
+    Raises `ConfigError` for a config of another model, naming the layers that do not fit.
+    """
+    from ...compressors import applicable
+
+    if unknown := sorted(set(config) - {"schema_version", "layers", "claims"}):
+        raise ConfigError(f"unknown key {unknown[0]!r} in the config; known are schema_version, layers, claims")
+    version = config.get("schema_version")
+    if not isinstance(version, int) or version not in range(1, SCHEMA_VERSION + 1):
+        raise ConfigError(f"the config has schema version {version!r}; this paredown reads 1 to {SCHEMA_VERSION}")
+    layers = config.get("layers")
+    if not isinstance(layers, Mapping) or not all(isinstance(spec, Mapping) for spec in layers.values()):
+        raise ConfigError(
+            'a config\'s "layers" must map each layer\'s name to its spec, e.g. {"conv1": {"weight_bits": 8}}'
+        )
+    if uncalled := [fqn for fqn in layers if fqn in anatomy.unused]:
+        raise ConfigError(
+            f"layer {uncalled[0]} never runs in this model, or its parent uses its weight by itself; it cannot be "
+            "compressed, so leave it out"
+        )
+    strangers = [fqn for fqn in layers if fqn not in anatomy.fqns and not is_structural(fqn)]
+    if strangers:
+        near = difflib.get_close_matches(strangers[0], anatomy.fqns, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; its layers are {', '.join(anatomy.fqns[:5])}, …"
+        raise ConfigError(
+            f"the config is for another model: {len(strangers)} of its {len(layers)} layers are not in this one, "
+            f"first {', '.join(map(repr, strangers[:3]))}{hint}"
+        )
+    assignment = {fqn: LayerSpec() for fqn in anatomy.fqns}
+    for fqn, spec in layers.items():
+        try:
+            assignment[fqn] = LayerSpec.from_dict(spec, version=version)
+        except SpecError as error:
+            raise ConfigError(f"layer {fqn}: {error}") from None
+        if is_structural(fqn):
+            continue
+        if why := applicable(assignment[fqn], anatomy[fqn]):
+            raise ConfigError(f"layer {fqn}: {why}")
+    for group in anatomy.groups:
+        if len({assignment[fqn].weight_only for fqn in group}) > 1:
+            raise ConfigError(f"{', '.join(group)} share one weight tensor, so their specs must treat it alike")
+    return assignment

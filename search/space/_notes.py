@@ -1,0 +1,92 @@
+"""What a search leaves alone without having been asked to, and how much that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...compressors import Anatomy
+    from ..values._space import SearchSpace
+
+_WORTH_SAYING = 0.05
+"""Share of the parameters below which norms and the like are not spoken of."""
+_SHOWN = 3
+
+
+def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
+    """A line for layers that were never called, and one for parameters that are in no layer we know."""
+    lines = []
+    if anatomy.unused:
+        lines.append(
+            "left alone, because they never run (or their parent uses their weights by itself): "
+            + ", ".join(anatomy.unused)
+        )
+    from ...compressors.anatomy._layers import holder_of
+
+    layers = [holder_of(model, fqn)[0] for fqn in (*anatomy.fqns, *anatomy.unused)]
+    known = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
+    others: Counter[str] = Counter()
+    for fqn, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) not in known:
+                others[f"{fqn} ({type(module).__name__})" if fqn else type(module).__name__] += parameter.numel()
+                known.add(id(parameter))
+    share = others.total() / max(1, anatomy.n_params)
+    if share >= _WORTH_SAYING:
+        most = ", ".join(name for name, _ in others.most_common(_SHOWN))
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        lines.append(
+            f"{share:.0%} of the parameters stay as they are, for they are in no layer that can be compressed: "
+            f"{most}{more}"
+        )
+    return lines
+
+
+def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]) -> list[str]:
+    """A line for layers whose mean output cannot be put back."""
+    from ...compressors import CompressedModel, Repairs
+
+    names = Repairs(CompressedModel(model, anatomy), None, inputs).without_place
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    line = (
+        f"[repair] bias has no place in {len(names)} of {len(anatomy.layers)} layers, which have neither a bias nor a "
+    )
+    line += f"batch norm behind them, or are transposed: {', '.join(names[:_SHOWN])}{more}"
+    return [line]
+
+
+def products_remark(anatomy: Anatomy, space: SearchSpace) -> list[str]:
+    """A line for where `activation_scope` "product" has any effect, if it was asked for: elsewhere it is "layer"."""
+    having = [
+        fqn
+        for group in space.groups
+        for fqn in group.layers
+        if any(spec.activation_scope == "product" for spec in group.levels)
+    ]
+    if not having:
+        return []
+    places = list(dict.fromkeys(anatomy[fqn].product_in or "the model" for fqn in having))
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    line = (
+        f"activation_scope 'product' is for {len(having)} layers, which feed the attention in "
+        f"{', '.join(places[:_SHOWN])}{more}; the others have 'layer': products with a mask or in order of time, and "
+        "those of nn.MultiheadAttention, stay in FP32"
+    )
+    return [line]
+
+
+def kv_cache_remark(model: nn.Module, bits: int, tokens: int = 1024) -> str:
+    """What `model.kv_cache_bits` saves, which is the same for every candidate."""
+    from ...evaluators import KvCacheSpec, kv_cache_bytes
+
+    ours, plain = (kv_cache_bytes(model, KvCacheSpec(bits=width), tokens) for width in (bits, 32))
+    return (
+        f"keys and values of {tokens} tokens take {ours} bytes in {bits} bits, and {plain} in FP32; every "
+        "trial and the original run so"
+    )

@@ -1,0 +1,213 @@
+"""The kinds of value that a task is written in: durations, references to code, shares, and the four axes.
+
+Each is an ordinary type with a check in front, so that what is wrong is said in one sentence and not once for each arm
+of a union.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan, BeforeValidator, Strict, WithJsonSchema
+
+from ...compressors import WEIGHT_BITS, LayerSpec, Pattern
+from ...errors import SpecError
+from ._user_code import reference_to
+
+_UNIT_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `90`, `"90s"`, `"30m"`, `"2h"`, `"1h30m"`, `"1d"`. Raises `ValueError` unless it is finite and above
+    zero.
+    """
+    if isinstance(value, str):
+        text = value.replace(" ", "").lower()
+        if not _DURATION.fullmatch(text):
+            raise ValueError(
+                f"must be a duration such as '90s', '30m', '2h' or '1h30m', or a number of seconds, got {value!r}"
+            )
+        seconds = math.fsum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    elif _is_number(value):
+        seconds = float(value)  # type: ignore[arg-type]  # _is_number has looked
+    else:
+        raise ValueError(f"must be a duration such as '30m' or a number of seconds, got {value!r}")
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise ValueError(f"must be more than zero and finite, got {value!r}; leave it out for no limit")
+    return seconds
+
+
+def _optional_duration(value: object) -> float | None:
+    return None if value is None else parse_duration(value)
+
+
+def _reference(value: object) -> object:
+    """Names a callable, or checks the shape of a name. Anything else is left to the type's own check."""
+    if callable(value):
+        return reference_to(value)
+    if isinstance(value, str):
+        module, _, name = value.rpartition(":")
+        if not module or not name.replace(".", "_").isidentifier():
+            raise ValueError(f"must be written 'module:function' or 'file.py:function', got {value!r}")
+    return value
+
+
+def _metric(value: object) -> object:
+    return reference_to(value) if callable(value) else value
+
+
+def _share(value: object) -> object:
+    """A count (an integer of at least 1) or a share of the data (between 0 and 1)."""
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise ValueError(f"must be a number of samples or a share of the data below 1, got {value!r}")
+    if isinstance(value, int) and value >= 1:
+        return value
+    if isinstance(value, float) and 0.0 < value < 1.0:
+        return value
+    raise ValueError(
+        f"must be a whole number of samples (at least 1) or a share of the data between 0 and 1, got {value!r}"
+    )
+
+
+def _axis(key: str, *, may_be_empty: bool = False) -> Callable[[object], object]:
+    """A check of one axis' list: not empty, nothing twice, each value one that a `LayerSpec` takes."""
+
+    def check(values: object) -> object:
+        if values is None:
+            return None
+        if not isinstance(values, (list, tuple)):
+            raise ValueError(f"must be a list, got {values!r}; write {key} = [{values}]")
+        if not values and not may_be_empty:
+            raise ValueError(f"must name at least one value, got an empty list; leave {key} out for the default")
+        for position, value in enumerate(values):
+            try:
+                _check_value(key, value)
+            except SpecError as error:
+                raise ValueError(f"holds a value that cannot be used: {error}") from error
+            if value in values[:position]:
+                raise ValueError(f"names {value!r} twice; each value once")
+        return values
+
+    return check
+
+
+def _check_value(key: str, value: Any) -> None:
+    """A width needs a format that has it, and a format a width: they are checked together when the space is built."""
+    if key == "weight_bits" and value in WEIGHT_BITS and not isinstance(value, bool | float):
+        return
+    if key == "activation_scope" and value == "auto":
+        return
+    if key == "sparsity_pattern":
+        Pattern.parse(value)
+        return
+    if key == "rank_energy":
+        if not _is_number(value) or not 0.0 < value < 1.0:
+            raise SpecError(f"a share of the energy must be in (0, 1), got {value!r}; 0.95 is usual")
+        return
+    if key == "rank_number":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SpecError(f"a rank must be a whole number, 1 at least, got {value!r}")
+        return
+    LayerSpec.from_dict({key: value})
+
+
+def _plugins(values: object) -> object:
+    """Names of files and modules. Anything but a list of strings is left to the type's own check."""
+    if isinstance(values, str):
+        raise ValueError(f"must be a list, got {values!r}; write plugins = [{values!r}]")
+    if not isinstance(values, (list, tuple)):
+        return values
+    for value in values:
+        if isinstance(value, str) and not _is_plugin(value):
+            raise ValueError(
+                f"must name files ('file.py') and modules ('package.module'), got {value!r}; "
+                "what is in them registers itself when they are imported"
+            )
+    return values
+
+
+def _is_plugin(name: str) -> bool:
+    return name.endswith(".py") or all(part.isidentifier() for part in name.split("."))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def json_args(value: object, path: str = "") -> object:
+    """Arguments must be what TOML and JSON can say, so that another process can be handed the same. Raises
+    `ValueError`.
+    """
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"holds {value!r} at {path or 'its top'}; only finite numbers can be stored")
+        return value
+    if isinstance(value, (list, tuple)):
+        return [json_args(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: json_args(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+    raise ValueError(
+        f"holds a {type(value).__name__} at {path or 'its top'}; arguments must be strings, numbers, booleans, "
+        f"lists and tables"
+    )
+
+
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+
+Duration = Annotated[
+    float | None,
+    BeforeValidator(_optional_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": f"^{_DURATION.pattern}$"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]}
+    ),
+]
+Reference = Annotated[Text, BeforeValidator(_reference)]
+PluginNames = Annotated[tuple[Text, ...], BeforeValidator(_plugins)]
+MetricName = Annotated[Text, BeforeValidator(_metric)]
+Share = Annotated[int | float | None, BeforeValidator(_share)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(json_args)]
+
+WeightBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("weight_bits"))]
+ActivationBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("activation_bits"))]
+Sparsities = Annotated[tuple[Number, ...], BeforeValidator(_axis("sparsity"))]
+Ranks = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank"))]
+WeightFormats = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_format"))]
+GroupSizes = Annotated[tuple[Integer | Text, ...], BeforeValidator(_axis("group_size"))]
+ScaleBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("scale_bits"))]
+Keeps = Annotated[tuple[Number, ...], BeforeValidator(_axis("keep"))]
+KeepMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("keep_method"))]
+ActivationSchemes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scheme"))]
+ActivationScopes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scope"))]
+WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
+ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
+SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]
+SparsityPatterns = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_pattern"))]
+RankForms = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_form"))]
+RankEnergies = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank_energy", may_be_empty=True))]
+RankNumbers = Annotated[tuple[Integer, ...], BeforeValidator(_axis("rank_number", may_be_empty=True))]
+RankMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_method"))]

@@ -1,0 +1,39 @@
+"""Placeholder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...compressors.values._spec import LayerSpec
+from ._space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known of one (group, level) alone.
+
+    value   mean divergence from the original's outputs; None if it failed, and then there is a reason
+    n       samples that it was measured on; 0 if it failed, or if the ledger is an old one that does not say
+    stderr  of the mean; None where it is not known
+    passes  what it cost, in samples passed forward through the whole model
+    shift   of the outputs, packed (`_shifts`); None where it was not asked for
+    """
+
+    value: float | None
+    reason: str | None = None
+    n: int = 0
+    stderr: float | None = None
+    passes: float = 0.0
+    shift: str | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Row:
+        return cls(**{name: record[name] for name in cls.__slots__ if name in record})
+
+
+def base_levels(space: SearchSpace) -> tuple[int, ...]:
+    """What all other groups are at while one group is looked at: left alone, or their dearest level."""
+    neutral = LayerSpec()
+    return tuple(group.levels.index(neutral) if neutral in group.levels else 0 for group in space.groups)

@@ -1,0 +1,39 @@
+"""Placeholder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ._output_perturbations import OutputShifts
+from ._space import Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityTable:
+    """What each (group, level) alone does to the outputs, and what it costs.
+
+    divergence  per group, per level: mean divergence from the original's outputs (0 for the neutral level)
+    costs       metric name -> per group, per level: that group's share of the metric (bytes, macs, latency_ms, …)
+    fixed       metric name -> what is paid whatever is chosen
+    n_samples   of most rows
+    stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
+    n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
+    shifts      in which direction each (group, level) pushes the outputs; None where that is not known
+    """
+
+    divergence: tuple[tuple[float, ...], ...]
+    costs: Mapping[str, tuple[tuple[float, ...], ...]]
+    fixed: Mapping[str, float]
+    n_samples: int = 0
+    stderr: tuple[tuple[float, ...], ...] = ()
+    n: tuple[tuple[int, ...], ...] = ()
+    shifts: OutputShifts | None = field(default=None, compare=False, repr=False)
+
+    def cost_of(self, name: str, candidate: Candidate) -> float:
+        rows = self.costs[name]
+        return self.fixed.get(name, 0.0) + sum(row[level] for row, level in zip(rows, candidate.levels, strict=True))
+
+    def divergence_of(self, candidate: Candidate) -> float:
+        """The additive estimate: the sum of the single-layer divergences."""
+        return sum(row[level] for row, level in zip(self.divergence, candidate.levels, strict=True))

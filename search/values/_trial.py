@@ -1,0 +1,166 @@
+"""What became of a candidate: five types, so that a failure or an estimate can never be mistaken for a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ...evaluators import Measurement
+from ._space import Candidate
+
+Kind = Literal["original", "uniform", "mixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """The candidate was evaluated; every metric is finite.
+
+    number   0, 1, 2, …: the order in which trials were asked for
+    kind     "original" and "uniform" are the baselines; "mixed" is what a searcher proposed
+    seconds  wall clock of the evaluation on its worker
+    samples  sample passes that it took: samples that went through the whole model; 0 if an old ledger does not say
+    screen   the same metrics on the samples that every candidate is seen on first; empty where all see all at once
+    """
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    metrics: Mapping[str, Measurement]
+    seconds: float = 0.0
+    samples: int = 0
+    worker: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    screen: Mapping[str, Measurement] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
+            raise ValueError(f"a completed trial has finite metrics only; {bad[0]} of trial {self.number} is not")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dominated:
+    """Raced out: after a part of the search split it was clear that trial `beaten_by` is no dearer and no worse.
+
+    It is never on the front, in a selection or in the hypervolume.
+
+    metrics    the costs, and estimates of the quality with their intervals
+    beaten_by  number of the completed trial that it lost to
+    samples    sample passes until it was dropped
+    seconds    wall clock on its worker
+    """
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    reason: str
+    metrics: Mapping[str, Measurement]
+    beaten_by: int
+    samples: int
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
+            raise ValueError(f"a dominated trial has finite estimates only; {bad[0]} of trial {self.number} is not")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """Seen on the first samples of the search split. Those of them that look as if they belong on the front are seen
+    on all of it, which is a trial of its own.
+
+    It is never on the front, in a selection or in the hypervolume.
+
+    metrics  the costs, and the quality on these samples
+    samples  sample passes that it took
+    seconds  wall clock on its worker
+    """
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    metrics: Mapping[str, Measurement]
+    samples: int
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bad := [name for name, measurement in self.metrics.items() if not measurement.is_finite]:
+            raise ValueError(f"a screened trial has finite metrics only; {bad[0]} of trial {self.number} is not")
+
+    @property
+    def reason(self) -> str:
+        return f"seen on the first {self.samples} samples, and others looked more worth seeing on all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infeasible:
+    """Known to break a limit before any forward pass (its bytes or MACs alone say so). `metrics` holds those."""
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    reason: str
+    metrics: Mapping[str, Measurement] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Crashed, hung, ran out of memory or gave NaN. Keeps what is needed to run it again by itself."""
+
+    number: int
+    candidate: Candidate
+    kind: Kind
+    reason: str
+    seed: int
+    seconds: float = 0.0
+    samples: int = 0
+    attempts: int = 1
+
+
+Trial = Completed | Dominated | Screened | Infeasible | Failed
+
+
+def trial_to_record(trial: Trial) -> dict[str, Any]:
+    """The trial as a line of the ledger."""
+    record: dict[str, Any] = {
+        "type": "trial",
+        "status": type(trial).__name__.lower(),
+        "number": trial.number,
+        "kind": trial.kind,
+        "levels": list(trial.candidate.levels),
+    }
+    if isinstance(trial, Failed):
+        return record | {
+            "reason": trial.reason,
+            "seed": trial.seed,
+            "seconds": trial.seconds,
+            "samples": trial.samples,
+            "attempts": trial.attempts,
+        }
+    record["metrics"] = {name: m.to_dict(samples=False) for name, m in trial.metrics.items()}
+    if isinstance(trial, Infeasible):
+        return record | {"reason": trial.reason}
+    record |= {"seconds": trial.seconds, "samples": trial.samples}
+    if isinstance(trial, Dominated):
+        return record | {"reason": trial.reason, "beaten_by": trial.beaten_by}
+    if isinstance(trial, Screened):
+        return record
+    if trial.screen:
+        record["screen"] = {name: m.to_dict(samples=False) for name, m in trial.screen.items()}
+    return record | {"worker": dict(trial.worker)}
+
+
+def trial_from_record(record: Mapping[str, Any]) -> Trial:
+    """The inverse of `trial_to_record`."""
+    not_its_own = ("type", "status", "levels", "losses", "spent_s")
+    data = {key: value for key, value in record.items() if key not in not_its_own}
+    data["candidate"] = Candidate(levels=tuple(record["levels"]))
+    for key in {"metrics", "screen"} & set(record):
+        data[key] = {name: Measurement.from_dict(m) for name, m in record[key].items()}
+    types: dict[str, Callable[..., Trial]] = {
+        "completed": Completed,
+        "dominated": Dominated,
+        "screened": Screened,
+        "infeasible": Infeasible,
+        "failed": Failed,
+    }
+    return types[record["status"]](**data)

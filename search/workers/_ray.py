@@ -1,0 +1,187 @@
+"""Workers on Ray: actors that each hold one resident model. The only file that imports Ray.
+
+Ray's own retries are off, because it retries a task that ran out of memory without end; attempts are counted by the
+driver. Ray's dashboard and its usage reports are off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from ...errors import ParedownError
+from ..evaluation._jobs import Job, Outcome, run_job
+from ..evaluation._worker import Worker
+from ..problem._context import Bench
+from ._in_process import python_path, worker_facts
+from ._queues import Lane, Lanes
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray prints a dead worker's post-mortem to stdout, which is for data only
+}
+
+
+_MAX_FAILED_STARTS = 3
+
+
+class _Actor:
+    """The process behind one slot. `threads` is set, and what torch then says is what is recorded."""
+
+    def __init__(self, bench: Bench, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._worker = Worker(bench)
+        self._facts = worker_facts(threads)
+
+    def ready(self) -> bool:
+        return True
+
+    def run(self, job: Job) -> Outcome:
+        return run_job(self._worker, job, self._facts)
+
+
+class RayPool:
+    """`workers` actors. A job that exceeds its limit takes its actor with it; a fresh one takes the slot, and what was
+    queued behind the job goes to another.
+
+    address  of a running cluster ("auto", "ray://…", "host:port"); None starts Ray here, on loopback, for this run
+    modules  the user's modules: sent by value, so that a worker needs no copy of the user's files
+    """
+
+    def __init__(
+        self, bench: Bench, *, workers: int, threads: int, address: str | None, modules: Sequence[ModuleType]
+    ) -> None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        self._ray = ray
+        self._owns_cluster = not ray.is_initialized()
+        if self._owns_cluster:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
+                )  # fmt: skip
+        pickle: Any = ray.cloudpickle
+        for module in modules:
+            pickle.register_pickle_by_value(module)
+        try:
+            self._bench = ray.put(bench)
+        finally:
+            for module in modules:
+                pickle.unregister_pickle_by_value(module)
+        self._threads = threads
+        self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        self._failed_starts = 0
+        self._starting: dict[Any, Any] = {}
+        self._lanes = Lanes(_send)
+        for _ in range(workers):
+            self._start()
+
+    def _start(self) -> None:
+        """A slot is free only once its process is up, so that no job's limit pays for that."""
+        actor = self._remote.remote(self._bench, self._threads)
+        self._starting[actor.ready.remote()] = actor
+
+    @property
+    def idle(self) -> int:
+        return self._lanes.idle
+
+    @property
+    def busy(self) -> int:
+        """Jobs that run or are queued, and workers that are about to be able to."""
+        return self._lanes.n_jobs + len(self._starting)
+
+    def submit(self, job: Job) -> None:
+        self._lanes.submit(job)
+
+    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+        """Blocks until a job ends, one exceeds its limit, a worker is up, or `timeout_s` passes.
+
+        Raises `ParedownError` if workers cannot be started.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while waiting := [*(running := self._lanes.running()), *self._starting]:
+            ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0.0)
+            if not ready:
+                ready, _ = self._ray.wait(waiting, num_returns=1, timeout=self._patience(deadline))
+            started = [reference for reference in ready if reference in self._starting]
+            for reference in started:
+                self._admit(reference)
+            outcomes = [self._collect(r, running[r]) for r in ready if r in running] + self._expire()
+            if outcomes or started or (deadline is not None and time.monotonic() >= deadline):
+                return outcomes
+        return []
+
+    def _admit(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as exception:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                raise ParedownError(
+                    f"{self._failed_starts} workers in a row could not be started: {_death(exception)}; --workers 0 "
+                    "runs everything in this process and shows what is wrong"
+                ) from exception
+            self._start()
+            return
+        self._failed_starts = 0
+        self._lanes.add(actor)
+
+    def _patience(self, deadline: float | None) -> float:
+        """How long to sleep before looking again: until the first limit, or the caller's deadline."""
+        now, ends = time.monotonic(), [self._lanes.next_limit(), deadline]
+        return max(0.01, min([*(end - now for end in ends if end is not None), 5.0]))
+
+    def _collect(self, reference: Any, lane: Lane) -> Outcome:
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as exception:
+            job, seconds = self._replace(lane)
+            return Outcome(job=job, error=_death(exception), fatal=True, seconds=seconds)
+        self._lanes.finish(lane, outcome.seconds)
+        return outcome
+
+    def _expire(self) -> list[Outcome]:
+        outcomes = []
+        for lane in self._lanes.late():
+            job, seconds = self._replace(lane)
+            why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
+            outcomes.append(Outcome(job=job, error=why, seconds=seconds))
+        return outcomes
+
+    def _replace(self, lane: Lane) -> tuple[Job, float]:
+        """A fresh worker for this one: the job that the old one ran, and for how long."""
+        self._ray.kill(lane.worker)
+        self._start()
+        return self._lanes.remove(lane)
+
+    def close(self) -> None:
+        for actor in [*self._lanes.workers, *self._starting.values()]:
+            self._ray.kill(actor)
+        self._lanes, self._starting = Lanes(_send), {}
+        if self._owns_cluster:
+            self._ray.shutdown()
+
+
+def _send(actor: Any, job: Job) -> Any:
+    return actor.run.remote(job)
+
+
+def _death(exception: Exception) -> str:
+    text = " ".join(str(exception).split())
+    kind = type(exception).__name__
+    if "OutOfMemory" in kind or "out of memory" in text.lower():
+        return f"out of memory: the worker was killed ({text[:200]})"
+    return f"the worker died ({kind}: {text[:200]})"

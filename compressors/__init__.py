@@ -23,9 +23,11 @@ from .values._spec import (
 )
 
 if TYPE_CHECKING:
+    from ._catalogue import is_method, methods
     from .anatomy._equalizable import Link, find_links
     from .anatomy._forward import Inputs, forward, module_at, preserved
     from .anatomy._layers import weight_at
+    from .anatomy._trace import trace_anatomy
     from .calibration._calibration import (
         ActivationRange,
         Calibration,
@@ -37,16 +39,14 @@ if TYPE_CHECKING:
     from .calibration._gradients import Gradients, LayerGradients, collect_gradients
     from .calibration._moments import LayerMoments, Moments
     from .files._digest import model_digest, tensor_digest
-    from .methods._registry import (
-        is_method,
-        methods,
+    from .preparation._channel_scaling import SCALINGS, scale_channels
+    from .quantization import ActivationQuantizer
+    from .registry._registry import (
         register_activation_method,
         register_rank_method,
         register_sparsity_method,
         register_weight_method,
     )
-    from .preparation._channel_scaling import SCALINGS, scale_channels
-    from .quantization import ActivationQuantizer
     from .repair._reconstruction import Reconstruction, reconstruct
     from .repair._repair import Repairs, installed
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
@@ -55,55 +55,81 @@ if TYPE_CHECKING:
     from .variants._store import VariantStore
     from .variants._variant import EvenCodes, Variant
 
-_LAZY = {
-    "ActivationRange": "._calibration",
-    "Calibration": "._calibration",
-    "Rounding": "._calibration",
-    "activation_quantizer": "._calibration",
-    "rounding_of": "._calibration",
-    "calibrate": "._calibration",
-    "applicable": "._compress",
-    "compress": "._compress",
-    "decode": "._compress",
-    "needs_gradients": "._compress",
-    "needs_moments": "._compress",
-    "model_digest": "._digest",
-    "tensor_digest": "._digest",
-    "Inputs": "._forward",
-    "forward": "._forward",
-    "module_at": "._forward",
-    "weight_at": "._layers",
-    "preserved": "._forward",
-    "Link": "._links",
-    "find_links": "._links",
-    "Gradients": "._gradients",
-    "LayerGradients": "._gradients",
-    "collect_gradients": "._gradients",
-    "LayerMoments": "._moments",
-    "Moments": "._moments",
-    "Reconstruction": "._reconstruction",
-    "reconstruct": "._reconstruction",
-    "is_method": "._registry",
-    "methods": "._registry",
-    "register_activation_method": "._registry",
-    "register_rank_method": "._registry",
-    "register_sparsity_method": "._registry",
-    "register_weight_method": "._registry",
-    "Repairs": "._repair",
-    "installed": "._repair",
-    "CompressedModel": "._resident",
-    "SCALINGS": "._scaling",
-    "scale_channels": "._scaling",
-    "VariantStore": "._store",
-    "EvenCodes": "._variant",
-    "Variant": "._variant",
-    "ActivationQuantizer": ".quantization",
-    "describe_file": ".storage",
-    "fixed_bytes": ".storage",
-    "layer_bytes": ".storage",
-    "load_model": ".storage",
-    "save_model": ".storage",
-    "stored_bytes": ".storage",
+_HOMES = {
+    "._catalogue": ("is_method", "methods"),
+    ".anatomy._trace": ("trace_anatomy",),
+    ".anatomy._equalizable": (
+        "Link",
+        "find_links",
+    ),
+    ".anatomy._forward": (
+        "Inputs",
+        "forward",
+        "module_at",
+        "preserved",
+    ),
+    ".anatomy._layers": ("weight_at",),
+    ".calibration._calibration": (
+        "ActivationRange",
+        "Calibration",
+        "Rounding",
+        "activation_quantizer",
+        "calibrate",
+        "rounding_of",
+    ),
+    ".calibration._gradients": (
+        "Gradients",
+        "LayerGradients",
+        "collect_gradients",
+    ),
+    ".calibration._moments": (
+        "LayerMoments",
+        "Moments",
+    ),
+    ".files._digest": (
+        "model_digest",
+        "tensor_digest",
+    ),
+    ".registry._registry": (
+        "register_activation_method",
+        "register_rank_method",
+        "register_sparsity_method",
+        "register_weight_method",
+    ),
+    ".preparation._channel_scaling": (
+        "SCALINGS",
+        "scale_channels",
+    ),
+    ".quantization": ("ActivationQuantizer",),
+    ".repair._reconstruction": (
+        "Reconstruction",
+        "reconstruct",
+    ),
+    ".repair._repair": (
+        "Repairs",
+        "installed",
+    ),
+    ".storage": (
+        "describe_file",
+        "fixed_bytes",
+        "layer_bytes",
+        "load_model",
+        "save_model",
+        "stored_bytes",
+    ),
+    ".variants._compress": (
+        "applicable",
+        "compress",
+        "decode",
+        "needs_gradients",
+        "needs_moments",
+    ),
+    ".variants._resident": ("CompressedModel",),
+    ".variants._store": ("VariantStore",),
+    ".variants._variant": (
+        "EvenCodes",
+        "Variant",
+    ),
 }
 
 __all__ = [
@@ -166,7 +192,8 @@ __all__ = [
     "scale_channels",
     "stored_bytes",
     "tensor_digest",
+    "trace_anatomy",
     "weight_at",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, _LAZY)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -9,42 +9,79 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
-from .._module import make_callable
 
 if TYPE_CHECKING:
     from ._export import apply_config, export_point
+    from ._plan import Plan, plan
+    from ._run_view import Run, open_run
     from ._search import resume, search
-    from ._verify_artifact import verify_artifact
+    from ._verify_artifact import EMBEDDED, verify_artifact
     from .artifacts._diff import diff
     from .artifacts._manifest import load
     from .front._front import Front, Point
-    from .plans import Plan, plan
-    from .resolve._resolve import Resolution, resolve
+    from .resolution._resolve import Resolution, resolve
     from .run._progress import Progress
-    from ._run_view import Run, open_run
-    from .searchers import Objective, SearchContext, Searcher, SensitivityTable, register_searcher
+    from .searchers import SearchContext, Searcher, register_searcher
     from .task._task import Task, task_schema
+    from .values import Objective, SensitivityTable
     from .values._space import Candidate, Group, SearchSpace
     from .values._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
 
 _HOMES = {
-    "._artifact": ("load",),
-    "._check_artifact": ("verify_artifact",),
-    "._diff": ("diff",),
-    "._driver": ("resume", "search"),
-    "._export": ("apply_config", "export_point"),
-    "._progress": ("Progress",),
-    "._resolve": ("Resolution", "resolve"),
-    "._result": ("Front", "Point"),
-    "._run": ("Run", "open_run"),
-    "._space": ("Candidate", "Group", "SearchSpace"),
-    "._task": ("Task", "task_schema"),
-    "._trial": ("Completed", "Dominated", "Failed", "Infeasible", "Screened", "Trial"),
-    ".plans": ("Plan", "plan"),
-    ".searchers": ("Objective", "SearchContext", "Searcher", "SensitivityTable", "register_searcher"),
+    ".values": ("Objective", "SensitivityTable"),
+    "._export": (
+        "apply_config",
+        "export_point",
+    ),
+    "._plan": (
+        "Plan",
+        "plan",
+    ),
+    "._run_view": (
+        "Run",
+        "open_run",
+    ),
+    "._search": (
+        "resume",
+        "search",
+    ),
+    "._verify_artifact": (
+        "EMBEDDED",
+        "verify_artifact",
+    ),
+    ".artifacts._diff": ("diff",),
+    ".artifacts._manifest": ("load",),
+    ".front._front": (
+        "Front",
+        "Point",
+    ),
+    ".resolution._resolve": (
+        "Resolution",
+        "resolve",
+    ),
+    ".run._progress": ("Progress",),
+    ".searchers": ("SearchContext", "Searcher", "register_searcher"),
+    ".task._task": (
+        "Task",
+        "task_schema",
+    ),
+    ".values._space": (
+        "Candidate",
+        "Group",
+        "SearchSpace",
+    ),
+    ".values._trial": (
+        "Completed",
+        "Dominated",
+        "Failed",
+        "Infeasible",
+        "Screened",
+        "Trial",
+    ),
 }
 
 __all__ = [
+    "EMBEDDED",
     "Candidate",
     "Completed",
     "Dominated",
@@ -80,6 +117,3 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)
-
-
-make_callable(__name__)  # `paredown.search` is this package and its function

@@ -13,35 +13,33 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, InputError, ParedownError
 from ..evaluators import Measurement
 from ..evaluators.runtimes import STRUCTURE_FILE
-from .artifacts._exporter import (
+from .artifacts import (
+    CONFIG,
+    MANIFEST,
+    REFERENCE,
     Workshop,
     artifact_format,
+    inside,
     is_for_elsewhere,
     judge_loaded,
     needs_factory,
+    read_artifact,
     runtime_for,
     write_artifact,
 )
-from .artifacts._fresh_process import REFERENCE
-from .artifacts._manifest import CONFIG, MANIFEST, inside, read_artifact
-from .problem._auto_runtime import settle_runtime
-from .problem._prepare import Prepared, prepare
-from .run._ledger import write_atomic
-from .run._paths import store_path
-from .run._run import read_run
-from .space._config import assignment_of, config_of, read_config, with_claims
-from .space._structure import Structured
-from .task._default_profile import settle_profile
-from .task._plugins import Plugins
-from .values._metric_names import static_measurements
-from .values._structural_names import structure_of
+from .front import front_of
+from .problem import Prepared, prepare, settle_runtime
+from .run import read_run, store_path, write_atomic
+from .space import Structured, assignment_of, config_of, read_config, with_claims
+from .task import Plugins, settle_profile
+from .values import static_measurements, structure_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import LayerSpec
-    from .task._task import Task
-    from .values._trial import Completed
+    from .task import Task
+    from .values import Completed
 
 
 def export_point(
@@ -107,7 +105,7 @@ def apply_config(
     entropy as in `export_point`
     Raises `ConfigError` for a config of another model.
     """
-    from .task._task import as_task
+    from .task import as_task
 
     task = settle_profile(settle_runtime(as_task(task), model=model)[0])
     data = config if isinstance(config, Mapping) else read_config(Path(config))
@@ -128,8 +126,7 @@ def apply_config(
 
 def _check_units(prepared: Prepared, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
     """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
-    from .evaluation._structural_costs import macs_left
-    from .evaluation._worker import Worker
+    from .evaluation import Worker, macs_left
 
     if not structure_of(assignment):
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from .plans._budget import budget_of
-
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,24 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..evaluators import Measurement
-from .plans._context import MEAN_BITS, Ground, ground_of, mean_bits, stored_bits, total
-from .plans._fp16_mse import THRESHOLD, fp16_mse_assignment
-from .plans._strategies import BY_LEVELS, SLACK, STRATEGIES
-from .space._config import config_of, with_claims
-from .task._default_profile import settle_profile
-from .values._limit_expressions import parse_limits
-from .values._limits import Limits
-from .values._space import Candidate
+from .plans import (
+    BY_LEVELS,
+    MEAN_BITS,
+    SLACK,
+    STRATEGIES,
+    THRESHOLD,
+    Ground,
+    budget_of,
+    fp16_mse_assignment,
+    ground_of,
+    mean_bits,
+    stored_bits,
+    total,
+)
+from .space import config_of, with_claims
+from .task import settle_profile
+from .values import Candidate, Limits
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import Anatomy, LayerSpec
-    from .phases._session import Sitting
-    from .problem._prepare import Prepared
-    from .run._progress import Listener
-    from .task._task import Task
-
+    from .phases import Sitting
+    from .problem import Prepared
+    from .run import Listener
+    from .task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,7 @@ def plan(
 
     Raises `InputError` for arguments that do not go together, `LimitsNotMet` where nothing keeps the limits.
     """
-    from .task._task import as_task
+    from .task import as_task
 
     if strategy not in STRATEGIES:
         raise InputError(f"a plan's strategy is one of {', '.join(STRATEGIES)}, got {strategy!r}")
@@ -112,13 +118,10 @@ def _by_levels(
     folder: Path,
 ) -> Plan:
     """In a run of its own, which has a store and a table and no trials."""
-    from .phases._session import Sitting
-    from .phases._store_and_baselines import build_store
-    from .problem._prepare import prepare
-    from .run._paths import store_path
-    from .run._recorder import Recorder
-    from .run._run import create_run
-    from .workers._in_process import InProcess
+    from .phases import Sitting, build_store
+    from .problem import prepare
+    from .run import Recorder, create_run, store_path
+    from .workers import InProcess
 
     task = _with_a_table(task)
     run, ledger = create_run(folder, task)
@@ -145,10 +148,6 @@ def _with_a_table(task: Task) -> Task:
     return type(task).from_dict(data, base_dir=task.base_dir)
 
 
-
-
-
-
 def _planned(sitting: Sitting, ground: Ground, strategy: str, levels: tuple[int, ...]) -> Plan:
     candidate = Candidate(levels=levels)
     metrics = dict(sitting.static(candidate))
@@ -164,7 +163,7 @@ def _planned(sitting: Sitting, ground: Ground, strategy: str, levels: tuple[int,
 
 
 def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
-    from .problem._prepare import prepare
+    from .problem import prepare
 
     if threshold < 0:
         raise InputError(f"threshold is a relative squared error, from 0 up, got {threshold:g}")
@@ -176,7 +175,7 @@ def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
 
 
 def _costs_of(prepared: Prepared, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:
-    from .values._metric_names import static_measurements
+    from .values import static_measurements
 
     totals = prepared.devices[0].whole(prepared.anatomy, assignment)
     found = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)

@@ -18,34 +18,41 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Interrupted, LimitsNotMet, TaskError
 from ._run_view import Run
-from .front._front import Front
-from .mirrors._sync import Mirrors
-from .phases._blas import one_blas_thread
-from .phases._explore import explore
-from .phases._session import Sitting
-from .phases._store_and_baselines import build_store, evaluate_baselines
-from .phases._table import measure_table
-from .phases._verify import export_original, verify_points
-from .plans._seeds import planned_seeds
-from .problem._auto_runtime import FILE as CHOICE
-from .problem._auto_runtime import said, settle_runtime
-from .problem._prepare import Prepared, prepare
-from .run._gc_frozen import settle, thawed_afterwards
-from .run._ledger import write_atomic
-from .run._paths import store_path
-from .run._progress import Listener
-from .run._recorder import Recorder
-from .run._run import StoredRun, create_run, new_run_path, read_run
-from .space._notes import kv_cache_remark, left_alone, products_remark
-from .space._saturation import saturation_remark
-from .task._default_profile import settle_profile
-from .task._machine import usable_cores
-from .workers._in_process import InProcess, Pool
+from .front import Front
+from .mirrors import Mirrors
+from .phases import (
+    Sitting,
+    build_store,
+    evaluate_baselines,
+    explore,
+    export_original,
+    measure_table,
+    one_blas_thread,
+    verify_points,
+)
+from .plans import planned_seeds
+from .problem import FILE as CHOICE
+from .problem import Prepared, prepare, said, settle_runtime
+from .run import (
+    Listener,
+    Recorder,
+    StoredRun,
+    create_run,
+    new_run_path,
+    read_run,
+    settle,
+    store_path,
+    thawed_afterwards,
+    write_atomic,
+)
+from .space import kv_cache_remark, left_alone, products_remark, saturation_remark
+from .task import as_task, settle_profile, usable_cores
+from .workers import InProcess, Pool
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .task._task import Task
+    from .task import Task
 
 
 def search(
@@ -181,7 +188,7 @@ def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str
         if workers == 0:
             pool = InProcess(prepared.bench)
         else:
-            from .workers._ray import RayPool
+            from .workers import RayPool
 
             threads = max(1, usable_cores() // workers)
             pool = RayPool(
@@ -191,8 +198,6 @@ def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str
         yield pool
     finally:
         pool.close()
-
-
 
 
 @contextmanager

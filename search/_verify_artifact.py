@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InputError, MissingExtra, ParedownError, TaskError
 from ..evaluators import Measurement
-from .artifacts._fresh_process import REFERENCE, Loaded, measure_fresh
-from .artifacts._manifest import Artifact, read_artifact
-from .problem._auto_runtime import AUTO
-from .space._config import assignment_of
-from .task._plugins import Plugins
+from .artifacts import REFERENCE, Artifact, Loaded, measure_fresh, read_artifact
+from .problem import AUTO
+from .space import assignment_of
+from .task import Plugins
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..evaluators import Metric, Split
-    from .artifacts._parity import Agreed
-    from .task._splits import Splits
-    from .task._task import Task
+    from .artifacts import Agreed
+    from .task import Splits, Task
 
 QUALITY_TOLERANCE = 2e-3
 """Relative: how far a quality measured again may lie from the claim. Other cores may sum in another order."""
@@ -57,9 +55,8 @@ def verify_artifact(
     Raises `IntegrityError` for a file that was changed, and `InputError` for a task of another model, or where only
     the artifact itself names the code to be run (see `_own_task`).
     """
-    from .artifacts._exporter import is_for_elsewhere, needs_factory, peak_memory_of
-    from .task._load_model import load_task_metric
-    from .task._splits import load_task_data
+    from .artifacts import is_for_elsewhere, needs_factory, peak_memory_of
+    from .task import load_task_data, load_task_metric
 
     artifact = read_artifact(Path(path))
     used = _own_task(artifact) if task is None else _with_runtime(_given_task(task), artifact.runtime)
@@ -105,7 +102,7 @@ def _own_task(artifact: Artifact) -> Task:
     task.
     """
     from ..hardware_profiles import list_profiles
-    from .task._task import Task
+    from .task import Task
 
     task = Task.from_dict(artifact.task, base_dir=_home(artifact.task))
     model, metric = task.model, task.quality.metric
@@ -138,8 +135,7 @@ def _home(task: Mapping[str, Any]) -> Path:
 
 def _given_task(task: Task | Path | str) -> Task:
     """A task, its TOML file, or the task of a run."""
-    from .task._task import as_task
-    from .task._stored_task import stored_task
+    from .task import as_task, stored_task
 
     return stored_task(Path(task)) if isinstance(task, str | Path) and Path(task).is_dir() else as_task(task)
 
@@ -157,9 +153,9 @@ def _with_original(
     not to be had."""
     from ..compressors import model_digest
     from ..evaluators.runtimes import ExportError
-    from .artifacts._exporter import Workshop, is_for_elsewhere, judge_loaded
-    from .problem._prepare import prepare
-    from .task._load_model import load_task_model
+    from .artifacts import Workshop, is_for_elsewhere, judge_loaded
+    from .problem import prepare
+    from .task import load_task_model
 
     if model is None:
         try:
@@ -207,7 +203,7 @@ def _lacks_weights(artifact: Artifact, task: Task) -> bool:
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
     """What can be measured with the artifact and the data alone."""
     from ..evaluators import evaluate_outputs, summarise
-    from .artifacts._exporter import is_for_elsewhere, latencies, needs_factory
+    from .artifacts import is_for_elsewhere, latencies, needs_factory
 
     if needs_factory(artifact.format) and task.model is None:
         raise InputError(
@@ -281,7 +277,7 @@ def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:
 
 
 def _agreement_check(artifact: Artifact, agreed: Agreed | None) -> Check:
-    from .artifacts._exporter import is_for_elsewhere
+    from .artifacts import is_for_elsewhere
 
     if agreed is None:
         said = f"; it says: {artifact.agreement}" if artifact.agreement else ""

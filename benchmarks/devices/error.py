@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paredown.compressors import Anatomy, LayerSpec
+from paredown.compressors import Anatomy, LayerSpec, trace_anatomy
 from paredown.evaluators import modelled_latency_ms
 from paredown.hardware_profiles import load_profile
 
@@ -85,7 +85,7 @@ def _anatomy(name: str) -> Anatomy:
         "kwt1": (sources.kwt1, sources.spoken_frames),
     }
     model, data = builders[name]
-    return Anatomy.trace(model().eval(), data()["report"][0][:1])
+    return trace_anatomy(model().eval(), data()["report"][0][:1])
 
 
 if __name__ == "__main__":

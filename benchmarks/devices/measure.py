@@ -20,25 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from paredown.compressors import trace_anatomy
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "latency"), str(HERE.parent / "search")]
 
 from latencybench import models  # noqa: E402
 
-from paredown.compressors import Anatomy, LayerSpec, calibrate  # noqa: E402
-from paredown.evaluators.latency import (  # noqa: E402
-    LatencySamples,
-    Pinning,
-    compare,
-    exclusive_slot,
-    interleaved,
-    last_cores,
-    machine_facts,
-    pinned,
+from paredown.compressors import LayerSpec, calibrate  # noqa: E402
+from paredown.evaluators import LatencySamples, Pinning, exclusive_slot, interleaved, pinned  # noqa: E402
+from paredown.evaluators.latency import compare, last_cores, machine_facts  # noqa: E402
+from paredown.evaluators.prediction import (  # noqa: E402
+    Bed,
+    Template,
+    forms_of,
 )
-from paredown.evaluators.prediction import forms_of  # noqa: E402
-from paredown.evaluators.prediction._bed import Bed  # noqa: E402
-from paredown.evaluators.prediction._template import Template  # noqa: E402
 
 RUNTIMES = ("onnxruntime", "openvino")
 INT8 = LayerSpec(weight_bits=8, activation_bits=8)
@@ -76,7 +72,7 @@ def document(rows: list[dict[str, Any]], pinning: Pinning) -> dict[str, Any]:
 def timed(name: str, runtime: str, seconds: float) -> list[dict[str, Any]]:
     """A row of each format. `faster`: of INT8 over FP32, with its interval."""
     model, inputs = models.load(name)
-    anatomy = Anatomy.trace(model, inputs[:1])
+    anatomy = trace_anatomy(model, inputs[:1])
     template = Template.trace(model, anatomy, calibrate(model, [inputs], anatomy), inputs[:2])
     bed, one = Bed(template, inputs[:1], runtime=runtime, threads=1), inputs[:1]
     try:

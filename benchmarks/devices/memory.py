@@ -21,17 +21,21 @@ from typing import Any
 
 import torch
 
+from paredown.compressors import trace_anatomy
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "latency"), str(HERE.parent / "search")]
 
 from latencybench import models  # noqa: E402
 
-from paredown.compressors import Anatomy, LayerSpec, calibrate  # noqa: E402
+from paredown.compressors import LayerSpec, calibrate  # noqa: E402
 from paredown.evaluators import trace_activations  # noqa: E402
 from paredown.evaluators.latency import cpu_model, peak_memory  # noqa: E402
-from paredown.evaluators.memory._weights import activation_peak  # noqa: E402
-from paredown.evaluators.prediction import forms_of  # noqa: E402
-from paredown.evaluators.prediction._template import Template  # noqa: E402
+from paredown.evaluators.memory import activation_peak  # noqa: E402
+from paredown.evaluators.prediction import (  # noqa: E402
+    Template,
+    forms_of,
+)
 from paredown.hardware_profiles import load_profile  # noqa: E402
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -65,7 +69,7 @@ def main() -> None:
 
 def measured(name: str, runtimes: list[str]) -> list[dict[str, Any]]:
     model, inputs = models.load(name)
-    anatomy = Anatomy.trace(model, inputs[:1])
+    anatomy = trace_anatomy(model, inputs[:1])
     graph = trace_activations(model, inputs[:1], anatomy)
     template = Template.trace(model, anatomy, calibrate(model, [inputs], anatomy), inputs[:2])
     rows = []

@@ -23,16 +23,15 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from paredown.compressors import trace_anatomy
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from latencybench import models, rivals
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, model_digest
-from paredown.evaluators.latency import exclusive_slot, pinned
-from paredown.evaluators.prediction import Form, LatencyTable, draw, measure_table, offers_of
-from paredown.evaluators.prediction._bed import Bed
-from paredown.evaluators.prediction._campaign import last_cores
-from paredown.evaluators.prediction._template import Template
+from paredown.compressors import LayerSpec, applicable, calibrate, model_digest
+from paredown.evaluators import exclusive_slot, pinned
+from paredown.evaluators.prediction import Bed, Form, LatencyTable, Template, draw, last_cores, measure_table, offers_of
 
 SPECS = (
     LayerSpec(),
@@ -72,7 +71,7 @@ def main() -> None:
 
 def one(name: str, runtime: str, arguments: argparse.Namespace) -> dict[str, Any]:
     model, inputs = models.load(name)
-    anatomy = Anatomy.trace(model, inputs[:1])
+    anatomy = trace_anatomy(model, inputs[:1])
     calibration = calibrate(model, [inputs], anatomy)
     groups = [((layer.fqn,), [s for s in SPECS if applicable(s, layer) is None]) for layer in anatomy.layers]
     path = arguments.out / f"{name}-{runtime}"

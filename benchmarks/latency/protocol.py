@@ -25,21 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from paredown.compressors import trace_anatomy
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from latencybench import models
 
-from paredown.compressors import Anatomy, calibrate
-from paredown.evaluators.latency import (
-    aa_floor,
-    compare,
-    exclusive_slot,
-    interleaved,
-    last_cores,
-    machine_facts,
-    pinned,
-)
-from paredown.evaluators.prediction._template import Template
+from paredown.compressors import calibrate
+from paredown.evaluators import aa_floor, exclusive_slot, interleaved, pinned
+from paredown.evaluators.latency import compare, last_cores, machine_facts
+from paredown.evaluators.prediction import Template
 from paredown.evaluators.runtimes import get_runtime
 
 GOALS = {"false_alone": 0.05, "false_beside_hogs": 0.10, "seen": 0.95}
@@ -57,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     allowed = sorted(os.sched_getaffinity(0))
     model, inputs = models.load(arguments.model)
-    anatomy = Anatomy.trace(model, inputs[:1])
+    anatomy = trace_anatomy(model, inputs[:1])
     template = Template.trace(model, anatomy, calibrate(model, [inputs], anatomy), inputs[:2])
     with pinned(last_cores(1)) as pinning, tempfile.TemporaryDirectory() as folder:
         path = template.write({}, Path(folder) / "model.onnx", guarded=arguments.runtime == "onnxruntime")

@@ -21,12 +21,11 @@ import paredown
 from paredown.compressors import LayerSpec
 from paredown.evaluators import Scores, divergence_per_sample, evaluate_outputs, paired_test
 from paredown.search import Task
-from paredown.search.artifacts._exporter import Workshop
-from paredown.search.evaluation._worker import Worker
+from paredown.search.artifacts import Workshop
+from paredown.search.evaluation import Worker
 from paredown.search.plans import STRATEGIES
-from paredown.search.problem._context import judge
-from paredown.search.problem._prepare import Prepared, prepare
-from paredown.search.task._machine import environment
+from paredown.search.problem import Prepared, judge, prepare
+from paredown.search.task import environment
 
 ROOT = Path(__file__).parents[2]
 

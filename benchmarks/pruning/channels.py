@@ -22,7 +22,8 @@ from channelbench.quality import quality
 from channelbench.subjects import NAMES, opened
 from pieces import Pieces
 
-from paredown.evaluators.latency import last_cores, machine_facts, pinned
+from paredown.evaluators import pinned
+from paredown.evaluators.latency import last_cores, machine_facts
 
 
 def main() -> None:

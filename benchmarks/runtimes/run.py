@@ -31,7 +31,8 @@ from runtimebench import where  # noqa: E402
 from runtimebench.contestants import COMPILED, Contestant, Prepared, ours, peers  # noqa: E402
 from runtimebench.goals import goals  # noqa: E402
 
-from paredown.evaluators.latency import exclusive_slot, interleaved, last_cores, machine_facts, pinned  # noqa: E402
+from paredown.evaluators import exclusive_slot, interleaved, pinned  # noqa: E402
+from paredown.evaluators.latency import last_cores, machine_facts  # noqa: E402
 
 N_COMPARED = 128
 BATCHES = (1, 32)

@@ -29,7 +29,8 @@ from runtimebench import where  # noqa: E402
 from runtimebench.contestants import COMPILED, Prepared  # noqa: E402
 
 from paredown.compressors import LayerSpec, compress, module_at  # noqa: E402
-from paredown.evaluators.latency import exclusive_slot, interleaved, last_cores, machine_facts, pinned  # noqa: E402
+from paredown.evaluators import exclusive_slot, interleaved, pinned  # noqa: E402
+from paredown.evaluators.latency import last_cores, machine_facts  # noqa: E402
 from paredown.evaluators.runtimes import get_runtime  # noqa: E402
 
 INT8 = LayerSpec(weight_bits=8, activation_bits=8)

@@ -79,7 +79,7 @@ def _measures(arguments: argparse.Namespace) -> dict[str, Callable[[], dict[str,
 
 def _machine() -> dict[str, Any]:
     """As the manifests of artifacts have it, without what says where things lie."""
-    from paredown.search.task._machine import environment
+    from paredown.search.task import environment
 
     wanted = ("processor", "usable_cores", "memory_bytes", "instruction_sets", "platform", "python", "packages")
     return {name: value for name, value in environment().items() if name in wanted}

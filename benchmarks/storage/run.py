@@ -24,9 +24,9 @@ from storagebench.layers import layers
 from storagebench.measure import measure
 from storagebench.speed import coder_speed, layer_speed
 
-from paredown.compressors.sparse_formats._crossover import crossover
-from paredown.compressors.sparse_formats._crossover import measure as measure_products
-from paredown.search.task._machine import environment
+from paredown.compressors.sparse_formats import crossover
+from paredown.compressors.sparse_formats import measure as measure_products
+from paredown.search.task import environment
 
 WITH_ENTROPY, WITHOUT = 0.10, 0.25
 """The goals: at most so far above the floor."""

@@ -1,1 +1,99 @@
-"""Placeholder."""
+"""What a model consists of: its layers, who reads which tensor, fused weights, equalizable pairs.
+
+It knows `values` and the activation quantizers of `quantization`. Begin with `_anatomy.py` (`Anatomy`, a plain value)
+and `_trace.py` (`trace_anatomy`, which makes one). Another kind of layer belongs in `_layers.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ._anatomy import SEALED, Anatomy, LayerInfo
+    from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
+    from ._equalizable import Link, Use, find_links, rescale
+    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved
+    from ._fused import met
+    from ._fused_inputs import attended, hidden_inputs
+    from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._trace import trace_anatomy
+
+_HOMES = {
+    "._anatomy": (
+        "Anatomy",
+        "LayerInfo",
+        "SEALED",
+    ),
+    "._attention": (
+        "ScoresQuantizer",
+        "hook_scores",
+        "is_plain",
+        "plain_attention",
+    ),
+    "._equalizable": (
+        "Link",
+        "Use",
+        "find_links",
+        "rescale",
+    ),
+    "._forward": (
+        "Inputs",
+        "check_runs",
+        "forward",
+        "in_double",
+        "module_at",
+        "preserved",
+    ),
+    "._fused": ("met",),
+    "._fused_inputs": (
+        "attended",
+        "hidden_inputs",
+    ),
+    "._trace": ("trace_anatomy",),
+    "._layers": (
+        "compressible",
+        "holder_of",
+        "kind_at",
+        "kind_of",
+        "owner",
+        "runs_in",
+        "same_tensor",
+        "weight_at",
+    ),
+}
+
+__all__ = [
+    "SEALED",
+    "Anatomy",
+    "Inputs",
+    "LayerInfo",
+    "Link",
+    "ScoresQuantizer",
+    "Use",
+    "attended",
+    "check_runs",
+    "compressible",
+    "find_links",
+    "forward",
+    "hidden_inputs",
+    "holder_of",
+    "hook_scores",
+    "in_double",
+    "is_plain",
+    "kind_at",
+    "kind_of",
+    "met",
+    "module_at",
+    "owner",
+    "plain_attention",
+    "preserved",
+    "rescale",
+    "runs_in",
+    "same_tensor",
+    "trace_anatomy",
+    "weight_at",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

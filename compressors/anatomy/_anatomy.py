@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InputError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 KINDS = (
     "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
@@ -122,17 +119,6 @@ class Anatomy:
         """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
         known = _known(cls, data, ("layers",))
         return cls(**_tupled(known | {"layers": [LayerInfo.from_dict(layer) for layer in known["layers"]]}))
-
-    @classmethod
-    def trace(cls, model: nn.Module, inputs: object) -> Anatomy:
-        """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and look at what ran.
-
-        The model is left as it was: train mode, grad mode, hooks and random state.
-        Raises `InputError` if there is no layer that can be compressed, or an argument of the forward is not given.
-        """
-        from ._trace import trace  # torch is imported only when a model is at hand
-
-        return trace(cls, model, inputs)
 
 
 def _known(cls: type[LayerInfo | Anatomy], data: Mapping[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from ..quantization._activation import fake_quantize
+from ..quantization import fake_quantize
 
 ATTENTION = functional.scaled_dot_product_attention
 SOFTMAXES = (functional.softmax, torch.softmax, Tensor.softmax)

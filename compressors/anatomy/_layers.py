@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..values._names import GATES, PROJECTIONS, is_inner, weight_name
+from ..values import CONVOLUTIONS, GATES, PROJECTIONS, is_inner, weight_name
 from ._anatomy import LayerInfo
 from ._forward import module_at
 
@@ -24,7 +24,6 @@ _TYPES: tuple[tuple[str, type[nn.Module]], ...] = (
 
 
 _RECURRENT: tuple[tuple[str, type[nn.Module]], ...] = (("lstm", nn.LSTM), ("gru", nn.GRU))
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 def kind_of(module: nn.Module) -> str | None:

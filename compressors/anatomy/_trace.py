@@ -30,8 +30,12 @@ class _Seen:
     output_shape: tuple[int, ...] = ()
 
 
-def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
-    """See `Anatomy.trace`."""
+def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
+    """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and describe the layers that ran.
+
+    The model is left as it was: train mode, grad mode, hooks and random state.
+    Raises `InputError` if there is no layer that can be compressed, or an argument of the forward is not given.
+    """
     candidates = compressible(model)
     if not candidates:
         raise InputError(
@@ -49,7 +53,7 @@ def trace(cls: type[Anatomy], model: nn.Module, inputs: object) -> Anatomy:
         )
     n_samples = batch_size(inputs)
     layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
-    return cls(
+    return Anatomy(
         layers=layers,
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
         groups=_groups(layers),

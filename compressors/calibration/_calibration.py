@@ -16,13 +16,17 @@ from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, InputError
 from .. import quantization  # noqa: F401  (registers the built-in activation method)
-from ..anatomy._anatomy import Anatomy
-from ..anatomy._attention import ScoresQuantizer, hook_scores
-from ..anatomy._forward import forward, module_at, preserved
-from ..methods._registry import ACTIVATION
-from ..quantization import ActivationQuantizer, DynamicQuantizer, OutputQuantizer
-from ..quantization._activation import StraightThrough, affine_qparams, symmetric_qparams
-from ..values._spec import LayerSpec
+from ..anatomy import Anatomy, ScoresQuantizer, forward, hook_scores, module_at, preserved
+from ..quantization import (
+    ActivationQuantizer,
+    DynamicQuantizer,
+    OutputQuantizer,
+    StraightThrough,
+    affine_qparams,
+    symmetric_qparams,
+)
+from ..registry import ACTIVATION
+from ..values import LayerSpec
 from ._gradients import Gradients
 from ._moments import MomentCollector, Moments
 

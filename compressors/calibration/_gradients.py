@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy._anatomy import Anatomy
-from ..anatomy._forward import forward, preserved
-from ..anatomy._layers import weight_at
+from ..anatomy import Anatomy, forward, preserved, weight_at
 from ._statistics import Statistics
 
 if TYPE_CHECKING:

@@ -18,11 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError
-from ..anatomy._anatomy import Anatomy, LayerInfo
-from ..anatomy._forward import module_at
-from ..anatomy._fused import met
-from ..anatomy._layers import runs_in
-from ..values._names import sees_inputs
+from ..anatomy import Anatomy, LayerInfo, met, module_at, runs_in
+from ..values import sees_inputs
 from ._statistics import Statistics
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from ...errors import ConfigError, IntegrityError
-from ..files._container import verify_container, write_container
-from ..files._digest import tensor_digest
+from ..files import tensor_digest, verify_container, write_container
 
 
 class Statistics:

@@ -2,7 +2,7 @@
 
 from ._asvd import asvd
 from ._factorize import factorize
-from ._forms import PARTS, full_rank, misfit, part_kernels, part_macs, part_shapes, unfolded
+from ._forms import PARTS, full_rank, input_moments, misfit, part_kernels, part_macs, part_shapes, product, unfolded
 from ._svd import energy_rank, kept_rank, rank_share, svd
 
 __all__ = [
@@ -11,11 +11,13 @@ __all__ = [
     "energy_rank",
     "factorize",
     "full_rank",
+    "input_moments",
     "kept_rank",
     "misfit",
     "part_kernels",
     "part_macs",
     "part_shapes",
+    "product",
     "rank_share",
     "svd",
     "unfolded",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods._registry import RANK
+from ..registry import RANK
 from ._svd import signed, svd
 
 _FLOOR = 1e-6

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..methods._registry import RANK
+from ..registry import RANK
 from ._forms import basis, part_shapes, reduced_moments, unfolded
 
 _ROUNDS = 2

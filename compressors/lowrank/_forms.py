@@ -24,7 +24,7 @@ from torch import Tensor
 from ._svd import kept_rank
 
 if TYPE_CHECKING:
-    from ..anatomy._anatomy import LayerInfo
+    from ..anatomy import LayerInfo
 
 Parts = Mapping[str, Tensor]
 

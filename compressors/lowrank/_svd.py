@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods._registry import RANK
+from ..registry import RANK
 
 
 def kept_rank(share: float, matrix_shape: tuple[int, int]) -> int:

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy._anatomy import Anatomy
-from ..anatomy._equalizable import Link, Use, find_links, rescale
-from ..calibration._moments import Moments
-from ..quantization._affine import code_range
+from ..anatomy import Anatomy, Link, Use, find_links, rescale
+from ..calibration import Moments
+from ..quantization import code_range
 
 SCALINGS = ("equalize", "awq")
 _ROUNDS = 20

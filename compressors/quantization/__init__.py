@@ -1,17 +1,30 @@
 """Fewer bits, for weights and for activations. `README.md` here lists formats and methods."""
 
-from ._activation import ActivationQuantizer, DynamicQuantizer, OutputQuantizer, dynamic_quantize, mse_range
+from ._activation import (
+    ActivationQuantizer,
+    DynamicQuantizer,
+    OutputQuantizer,
+    StraightThrough,
+    affine_qparams,
+    dynamic_quantize,
+    fake_quantize,
+    mse_range,
+    symmetric_qparams,
+)
 from ._activation_ranges import activation_entropy, activation_minmax, activation_percentile
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
-from ._descent import descent
-from ._gptq import gptq
-from ._grid import CASTS, CONCRETE, Grid, Params, Rounder
+from ._descent import damped, descent
+from ._gptq import compensated, gptq
+from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_groups
 from ._hqq import hqq
+from ._palette import kmeans
 from ._problem import Coded, WeightProblem, decoded
-from ._ranges import entropy, minmax, percentile
+from ._ranges import entropy, entropy_clip, minmax, percentile
 from ._rounding import fit_nearest
+from ._solve import broken_promise, knows, solve
+from ._tables import fixed_table
 from ._weighted import awq, weighted
 
 __all__ = [
@@ -24,6 +37,7 @@ __all__ = [
     "OutputQuantizer",
     "Params",
     "Rounder",
+    "StraightThrough",
     "WeightProblem",
     "activation_entropy",
     "activation_minmax",
@@ -31,19 +45,32 @@ __all__ = [
     "adaptive",
     "adaround",
     "affine",
+    "affine_qparams",
     "awq",
     "best_format",
+    "broken_promise",
     "code_range",
+    "compensated",
+    "damped",
     "decoded",
     "descent",
     "dynamic_quantize",
     "entropy",
+    "entropy_clip",
+    "fake_quantize",
     "fit_nearest",
+    "fixed_table",
+    "from_groups",
     "gptq",
     "hqq",
+    "kmeans",
+    "knows",
     "minmax",
     "mse_range",
     "neighbours",
     "percentile",
+    "solve",
+    "symmetric_qparams",
+    "to_groups",
     "weighted",
 ]

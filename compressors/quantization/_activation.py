@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy._layers import CONVOLUTIONS
-from ..methods._registry import ACTIVATION
+from ..registry import ACTIVATION
+from ..values import CONVOLUTIONS
 
 
 def affine_qparams(low: float, high: float, bits: int) -> tuple[float, int]:

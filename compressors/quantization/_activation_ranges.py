@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..methods._registry import ACTIVATION
+from ..registry import ACTIVATION
 from ._ranges import entropy_clip
 
 _SHARE = 0.9999

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import torch
 
-from ..methods._registry import WEIGHT
-from ..values._spec import formats
+from ..registry import WEIGHT
+from ..values import formats
 from ._descent import descent
 from ._gptq import gptq
 from ._grid import CASTS, CONCRETE

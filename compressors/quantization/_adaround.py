@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods._registry import WEIGHT
+from ..registry import WEIGHT
 from ._descent import damped
 from ._fit import fit
 from ._gptq import compensated

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..values._spec import FORMAT_BITS, WHOLE_TENSOR, LayerSpec
+from ..values import FORMAT_BITS, WHOLE_TENSOR, LayerSpec
 from ._affine import code_range
 from ._tables import fixed_table
 

@@ -8,7 +8,7 @@ Did not help   see there
 
 from __future__ import annotations
 
-from ..methods._registry import WEIGHT
+from ..registry import WEIGHT
 from ._fit import fit
 from ._grid import CONCRETE
 from ._problem import Coded, WeightProblem, nearest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..methods._registry import WEIGHT
+from ..registry import WEIGHT
 from ._adaptive import best_format
 from ._affine import code_range
 from ._grid import Params, from_groups, to_groups

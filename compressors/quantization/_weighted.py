@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods._registry import WEIGHT
+from ..registry import WEIGHT
 from ._fit import fit
 from ._grid import CONCRETE, Params
 from ._problem import Coded, WeightProblem, coded, nearest

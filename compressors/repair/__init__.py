@@ -1,1 +1,31 @@
-"""Placeholder."""
+"""What costs no byte and makes a compressed model better: biases, batch norms, block reconstruction.
+
+It knows `variants` and `structure`. Begin with `_repair.py`. Another repair is one file here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ._blocks import MOST_LAYERS, blocks_of
+    from ._reconstruction_store import reconstructed, reconstruction_key
+    from ._repair import kept_positions
+
+_HOMES = {
+    "._blocks": (
+        "MOST_LAYERS",
+        "blocks_of",
+    ),
+    "._reconstruction_store": (
+        "reconstructed",
+        "reconstruction_key",
+    ),
+    "._repair": ("kept_positions",),
+}
+
+__all__ = ["MOST_LAYERS", "blocks_of", "kept_positions", "reconstructed", "reconstruction_key"]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

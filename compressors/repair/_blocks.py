@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..anatomy._forward import forward, preserved
+from ..anatomy import forward, preserved
 
 MOST_LAYERS = 8
 """In one block. More is no block of a network but a network, and its parts are too many for little data."""

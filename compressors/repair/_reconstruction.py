@@ -30,16 +30,11 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
-from ..anatomy._anatomy import LayerInfo
-from ..anatomy._forward import forward, module_at, preserved
-from ..calibration._gradients import drawn_answers
-from ..quantization._grid import Rounder
-from ..quantization._problem import Coded
-from ..values._names import weight_name
-from ..values._spec import LayerSpec
-from ..variants._encoding import load_coded, store_coded
-from ..variants._resident import CompressedModel
-from ..variants._variant import Variant, decode
+from ..anatomy import LayerInfo, forward, module_at, preserved
+from ..calibration import drawn_answers
+from ..quantization import Coded, Rounder
+from ..values import LayerSpec, weight_name
+from ..variants import CompressedModel, Variant, decode, load_coded, store_coded
 from ._blocks import Block, blocks_of
 from ._repair import Values, installed
 

@@ -12,10 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import IntegrityError
-from ..files._container import verify_container, write_container
-from ..files._digest import tensor_digest
-from ..values._spec import LayerSpec
-from ..variants._variant import Variant, decode
+from ..files import tensor_digest, verify_container, write_container
+from ..values import LayerSpec
+from ..variants import Variant, decode
 from ._reconstruction import CODE_VERSION, STEPS, Reconstruction
 
 _FORMAT = "paredown.reconstruction"

@@ -27,14 +27,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from ..anatomy._anatomy import Anatomy, LayerInfo
-from ..anatomy._forward import forward, module_at, preserved
-from ..anatomy._layers import same_tensor
-from ..calibration._moments import Moments
-from ..values._names import weight_name
-from ..values._spec import LayerSpec
-from ..variants._resident import CompressedModel
-from ..variants._variant import Variant
+from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved, same_tensor
+from ..calibration import Moments
+from ..values import LayerSpec, weight_name
+from ..variants import CompressedModel, Variant
 
 if TYPE_CHECKING:
     from ..structure import Removal
@@ -141,7 +137,7 @@ class Repairs:
         weight = self.resident.weight(layer.fqn).cpu().double()
         left = weight if variant is None else variant.effective.double()
         if axes:
-            from ..structure._mask import mask_of
+            from ..structure import mask_of
 
             left = left * mask_of(tuple(left.shape), axes, left)
         matrix = (weight - left).reshape(layer.groups, -1, layer.matrix_shape[1])
@@ -162,7 +158,7 @@ def _is_skipped(fqn: str, removal: Removal) -> bool:
 
 def kept_positions(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
     """Every name of a tensor that is cut -> axis -> positions kept."""
-    from ..structure._remove import cut_tensors
+    from ..structure import cut_tensors
 
     axes = {id(tensor): kept for tensor, kept in cut_tensors(model, removal)}
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
@@ -176,7 +172,7 @@ def _of_what_is_left(
     """The same with what a mask would have where something is removed: zero, and of a variance what it was."""
     if not kept:
         return values
-    from ..structure._mask import mask_of
+    from ..structure import mask_of
 
     found = dict(values)
     for name, value in values.items():

@@ -1,15 +1,14 @@
 """Where a matrix has values: ten ways to store that, the rule that picks one, and products with what is stored."""
 
-from __future__ import annotations
-
 from ._base import ByteSource, Encoded, Format, Pattern, Plan, Source, check_width
-from ._crossover import Choice, fastest
+from ._crossover import STRUCTURES, Choice, crossover, fastest, made, measure, structure_of
 from ._formats import SPARSE_FORMATS, decode, encode, encode_as, plans, smallest
 from ._products import PRODUCTS, product
 
 __all__ = [
     "PRODUCTS",
     "SPARSE_FORMATS",
+    "STRUCTURES",
     "ByteSource",
     "Choice",
     "Encoded",
@@ -18,11 +17,15 @@ __all__ = [
     "Plan",
     "Source",
     "check_width",
+    "crossover",
     "decode",
     "encode",
     "encode_as",
     "fastest",
+    "made",
+    "measure",
     "plans",
     "product",
     "smallest",
+    "structure_of",
 ]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files._packing import Bytes, Ints, pack_ints, packed_bytes, unpack_ints
+from ..files import Bytes, Ints, pack_ints, packed_bytes, unpack_ints
 
 Shape = tuple[int, int]
 Mask = NDArray[np.bool_]

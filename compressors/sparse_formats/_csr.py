@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files._packing import Ints, packed_bytes
+from ..files import Ints, packed_bytes
 from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, header, width
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files._packing import Ints, packed_bytes
+from ..files import Ints, packed_bytes
 from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, header, width
 
 

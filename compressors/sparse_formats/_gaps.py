@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..files._packing import packed_bytes
+from ..files import packed_bytes
 from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, header
 
 _WIDTHS = range(2, 13)

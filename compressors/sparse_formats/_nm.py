@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files._packing import Ints, packed_bytes
+from ..files import Ints, packed_bytes
 from ._base import Encoded, Mask, Pattern, Plan, Shape, Slots, Source, Stream, check_count, header
 
 _LOG_M = (1, 2, 3, 4)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..methods._registry import NEEDS, SPARSITY, SparsityMethod, _Entry
+from ..registry import NEEDS, SPARSITY, SparsityMethod
+from ..registry._registry import _Entry
 from ._problem import SparsityProblem
 from ._refit import refitted
 

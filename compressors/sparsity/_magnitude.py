@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..methods._registry import SPARSITY
-from ..values._pattern import Pattern
+from ..registry import SPARSITY
+from ..values import Pattern
 from ._patterns import drop_lowest
 from ._problem import SparsityProblem
 

@@ -20,8 +20,8 @@ from math import comb
 import torch
 from torch import Tensor
 
-from ..methods._registry import SPARSITY
 from ..quantization._gptq import _inverse_factor
+from ..registry import SPARSITY
 from ._patterns import from_channels, to_channels
 from ._problem import SparsityProblem
 

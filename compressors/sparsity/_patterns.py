@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..values._pattern import Pattern
+from ..values import Pattern
 
 
 def drop_lowest(scores: Tensor, pattern: Pattern, share: float, kernel: int = 1) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..values._pattern import ANYWHERE, Pattern
+from ..values import ANYWHERE, Pattern
 from ._patterns import drop_lowest
 
 

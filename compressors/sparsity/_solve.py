@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..methods._registry import SPARSITY
+from ..registry import SPARSITY
 from ._problem import SparsityProblem
 
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods._registry import SPARSITY
 from ..quantization._gptq import _inverse_factor
+from ..registry import SPARSITY
 from ._patterns import drop_lowest, without_least
 from ._problem import SparsityProblem
 

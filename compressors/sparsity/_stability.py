@@ -27,11 +27,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
 from ...errors import InputError
-from ..anatomy._forward import preserved
-from ..anatomy._layers import weight_at
-from ..files._digest import tensor_digest
-from ..methods._registry import SPARSITY
-from ..values._names import weight_name
+from ..anatomy import preserved, weight_at
+from ..files import tensor_digest
+from ..registry import SPARSITY
+from ..values import weight_name
 from ._blend import ranks
 from ._problem import SparsityProblem
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..methods._registry import SPARSITY
+from ..registry import SPARSITY
 from ._problem import SparsityProblem
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, IntegrityError
-from ..anatomy._layers import compressible, same_tensor, weight_at
-from ..files._container import header_bytes
-from ..values._names import is_inner, weight_name
+from ..anatomy import compressible, same_tensor, weight_at
+from ..files import header_bytes
+from ..values import is_inner, weight_name
 
 FORMAT = "paredown.model"
 SCHEMA_VERSION = "2"

@@ -18,14 +18,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, IntegrityError
-from ..calibration._calibration import Calibration, Rounding, install, rounding_of
-from ..files._container import read_container, write_container
-from ..files._digest import tensor_bytes
+from ..calibration import Calibration, Rounding, install, rounding_of
+from ..files import read_container, tensor_bytes, write_container
 from ..sparse_formats import SPARSE_FORMATS
-from ..values._names import is_inner
-from ..values._spec import LayerSpec
-from ..variants._resident import check_names, variant_of
-from ..variants._variant import Variant, decode
+from ..values import LayerSpec, is_inner
+from ..variants import Variant, check_names, decode, variant_of
 from ._layout import FORMAT, READABLE, Layout, static_weights
 from ._records import Reader, entropy_record, layer_record, weight_record
 

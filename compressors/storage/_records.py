@@ -31,27 +31,27 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, SpecError
-from ..calibration._calibration import Rounding
-from ..files._digest import tensor_bytes
-from ..files._entropy import MAX_SYMBOL_BITS
-from ..files._entropy import decode as decode_stream
-from ..files._entropy import encode as encode_stream
-from ..files._packing import Bytes, Ints, pack_ints, packed_bytes, unpack_ints
-from ..quantization._grid import CASTS, Rounder
+from ..calibration import Rounding
+from ..files import MAX_SYMBOL_BITS, Bytes, Ints, pack_ints, packed_bytes, tensor_bytes, unpack_ints
+from ..files import decode as decode_stream
+from ..files import encode as encode_stream
+from ..quantization import CASTS, Rounder
 from ..sparse_formats import check_width
 from ..sparse_formats import decode as decode_layout
-from ..values._spec import FLOAT_BITS, LayerSpec
-from ..variants._encoding import (
+from ..values import FLOAT_BITS, LayerSpec
+from ..variants import (
     NAMES,
     concrete_grid,
     index_source,
     load_coded,
     load_values,
+    part_shapes,
+    part_spec,
+    prefixes,
     slots_of,
     store_coded,
     store_values,
 )
-from ..variants._variant import part_shapes, part_spec, prefixes
 
 _SHORT = {
     "weight_bits": "w",

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..anatomy._anatomy import Anatomy, LayerInfo
-from ..anatomy._layers import owner, weight_at
-from ..values._spec import LayerSpec
-from ..variants._resident import variant_of
-from ..variants._variant import Variant
+from ..anatomy import Anatomy, LayerInfo, owner, weight_at
+from ..values import LayerSpec
+from ..variants import Variant, variant_of
 from ._layout import Layout
 from ._records import layer_record_bytes, weight_record_bytes
 

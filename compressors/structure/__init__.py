@@ -8,12 +8,14 @@ from ._experts import ExpertEvidence, Experts, busiest, expert_evidence, find_ex
 from ._find import Structure, find
 from ._huggingface import reloadable
 from ._importance import DATA_SCORES, SCORES, WEIGHT_SCORES, score
-from ._mask import masked
+from ._known import gradients_left, moments_left
+from ._mask import mask_of, masked
 from ._narrow_attention import NarrowAttention
 from ._removal import Removal, removal_of, together
-from ._remove import remove, remove_
+from ._remove import cut, cut_tensors, gone_modules, remove, remove_
 from ._sets import KINDS, Attribute, CoupledSet, Member
 from ._shrunk import shrunk
+from ._trial import Trier, confirm
 
 __all__ = [
     "BLOCK_SCORES",
@@ -30,20 +32,28 @@ __all__ = [
     "NarrowAttention",
     "Removal",
     "Structure",
+    "Trier",
     "UnitEvidence",
     "busiest",
     "check_count",
     "collect",
+    "confirm",
+    "cut",
+    "cut_tensors",
     "expert_evidence",
     "find",
     "find_blocks",
     "find_expert_sets",
     "find_experts",
+    "gone_modules",
+    "gradients_left",
     "keep_above",
     "keep_best",
     "keep_uniform",
+    "mask_of",
     "masked",
     "merge_experts",
+    "moments_left",
     "n_kept",
     "reloadable",
     "removal_of",

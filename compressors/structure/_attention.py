@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..anatomy._forward import Inputs, module_at
+from ..anatomy import Inputs, module_at
 from ._narrow_attention import can_narrow
 from ._sets import Attribute, CoupledSet, Member
 from ._watch import Attended, Ran, watch

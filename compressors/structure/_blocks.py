@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy._forward import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier

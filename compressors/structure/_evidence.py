@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy._forward import Inputs, forward, module_at, preserved
-from ..calibration._gradients import drawn_answers
+from ..anatomy import Inputs, forward, module_at, preserved
+from ..calibration import drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
 

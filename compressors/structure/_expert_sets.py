@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy._forward import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved
 from ._experts import _COUNTS, _TOP_K, alike, chooses_by_scores
 from ._sets import Attribute, CoupledSet, Member
 from ._trial import Trier

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy._forward import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved
 from ._removal import Removal
 from ._trial import Trier
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ...errors import InputError
-from ..anatomy._forward import Inputs, check_runs
+from ..anatomy import Inputs, check_runs
 from ._attention import attentions, families
 from ._expert_sets import find_expert_sets
 from ._graph import propose

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError, MissingExtra
-from ..anatomy._forward import Inputs, forward
+from ..anatomy import Inputs, forward
 from ._narrow_attention import can_narrow
 from ._sets import CoupledSet, Member
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy._forward import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved
 from ._kept_experts import KeptExperts
 from ._passed import Passed
 from ._sets import CoupledSet

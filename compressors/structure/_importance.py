@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SpecError
-from ..anatomy._forward import module_at
+from ..anatomy import module_at
 from ._evidence import UnitEvidence, per_unit
 from ._sets import CoupledSet
 

@@ -12,9 +12,8 @@ from math import prod
 
 import torch
 
-from ..anatomy._anatomy import LayerInfo
-from ..calibration._gradients import LayerGradients
-from ..calibration._moments import LayerMoments
+from ..anatomy import LayerInfo
+from ..calibration import LayerGradients, LayerMoments
 
 Axes = Mapping[int, tuple[int, ...]]
 """Axis of the weight -> positions kept."""

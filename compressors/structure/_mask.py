@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy._forward import module_at
+from ..anatomy import module_at
 from ._passed import passed
 from ._removal import Removal
 from ._remove import cut_tensors, remove_, set_numbers_of

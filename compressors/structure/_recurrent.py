@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy._forward import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved
 from ._sets import CoupledSet, Member
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy._forward import module_at
+from ..anatomy import module_at
 from ._kept_experts import KeptExperts
 from ._narrow_attention import NarrowAttention
 from ._passed import Passed

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Collection
 from math import prod
 
-from ..anatomy._anatomy import Anatomy, LayerInfo
-from ..values._names import weight_name
+from ..anatomy import Anatomy, LayerInfo
+from ..values import weight_name
 from ._removal import Removal
 
 

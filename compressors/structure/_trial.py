@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..anatomy._forward import Inputs, forward, in_double, preserved
+from ..anatomy import Inputs, forward, in_double, preserved
 from ._mask import masked
 from ._removal import Removal, removal_of
 from ._remove import remove

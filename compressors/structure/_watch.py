@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..anatomy._forward import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,71 @@
-"""Placeholder."""
+"""The compressed forms of layers: made by methods, stored by content, applied to the resident model.
+
+It knows `calibration` and the methods. Begin with `_compress.py` (one layer), `_store.py` (all of them, on disk) and
+`_resident.py` (a model that takes any of them).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ._encoding import (
+        NAMES,
+        concrete_grid,
+        index_source,
+        load_coded,
+        load_values,
+        slots_of,
+        store_coded,
+        store_values,
+    )
+    from ._resident import CompressedModel, check_names, variant_of
+    from ._variant import Variant, decode, part_shapes, part_spec, prefixes
+
+_HOMES = {
+    "._encoding": (
+        "NAMES",
+        "concrete_grid",
+        "index_source",
+        "load_coded",
+        "load_values",
+        "slots_of",
+        "store_coded",
+        "store_values",
+    ),
+    "._resident": (
+        "CompressedModel",
+        "check_names",
+        "variant_of",
+    ),
+    "._variant": (
+        "Variant",
+        "decode",
+        "part_shapes",
+        "part_spec",
+        "prefixes",
+    ),
+}
+
+__all__ = [
+    "NAMES",
+    "CompressedModel",
+    "Variant",
+    "check_names",
+    "concrete_grid",
+    "decode",
+    "index_source",
+    "load_coded",
+    "load_values",
+    "part_shapes",
+    "part_spec",
+    "prefixes",
+    "slots_of",
+    "store_coded",
+    "store_values",
+    "variant_of",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -8,19 +8,13 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..anatomy._anatomy import LayerInfo
-from ..calibration._gradients import LayerGradients
-from ..calibration._moments import LARGEST, LayerMoments
-from ..lowrank._factorize import factorize
-from ..lowrank._forms import input_moments, misfit, part_macs
-from ..methods import _registry
-from ..quantization._grid import CASTS, Grid
-from ..quantization._problem import WeightProblem
-from ..quantization._solve import knows, solve
+from ..anatomy import LayerInfo
+from ..calibration import LARGEST, LayerGradients, LayerMoments
+from ..lowrank import factorize, input_moments, misfit, part_macs
+from ..quantization import CASTS, Grid, WeightProblem, knows, solve
+from ..registry import _registry
 from ..sparsity import SparsityProblem, sparsify
-from ..values._names import sees_inputs
-from ..values._pattern import Pattern
-from ..values._spec import FLOAT_BITS, LayerSpec
+from ..values import FLOAT_BITS, LayerSpec, Pattern, sees_inputs
 from ._encoding import load_matrix, load_values, store_coded, store_values
 from ._variant import Variant, decode, part_kernel, part_shapes, part_spec
 

@@ -21,12 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files._entropy import MAX_SYMBOL_BITS, coded_bytes
-from ..files._packing import Ints, pack, packed_bytes, to_unsigned, unpack
-from ..quantization._grid import CASTS, CONCRETE, Grid, Params, Rounder
-from ..quantization._problem import Coded, decoded
+from ..files import MAX_SYMBOL_BITS, Ints, coded_bytes, pack, packed_bytes, to_unsigned, unpack
+from ..quantization import CASTS, CONCRETE, Coded, Grid, Params, Rounder, decoded
 from ..sparse_formats import ByteSource, Encoded, Pattern, decode, smallest
-from ..values._spec import LayerSpec
+from ..values import LayerSpec
 
 NAMES = ("format", "layout", "index", "codes", "values", "scale", "zero", "table")
 """In the order in which they lie in a file."""

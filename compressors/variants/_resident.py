@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, InputError
-from ..anatomy._anatomy import Anatomy
-from ..anatomy._layers import holder_of, kind_at, weight_at
-from ..calibration._calibration import Calibration, install, rounding_of
-from ..values._spec import LayerSpec
+from ..anatomy import Anatomy, holder_of, kind_at, weight_at
+from ..calibration import Calibration, install, rounding_of
+from ..values import LayerSpec
 from ._variant import Variant
 
 

@@ -9,13 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import IntegrityError
-from ..anatomy._anatomy import LayerInfo
-from ..calibration._gradients import LayerGradients
-from ..calibration._moments import LayerMoments
-from ..files._container import verify_container, write_container
-from ..files._digest import tensor_digest
-from ..methods import _registry
-from ..values._spec import FLOAT_BITS, LayerSpec
+from ..anatomy import LayerInfo
+from ..calibration import LayerGradients, LayerMoments
+from ..files import tensor_digest, verify_container, write_container
+from ..registry import _registry
+from ..values import FLOAT_BITS, LayerSpec
 from ._compress import compress, needs_gradients, needs_moments
 from ._variant import Variant
 

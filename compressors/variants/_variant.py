@@ -10,10 +10,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..lowrank._forms import PARTS, part_kernels, product
-from ..lowrank._forms import part_shapes as factor_shapes
-from ..quantization._grid import CASTS
-from ..values._spec import FLOAT_BITS, LayerSpec
+from ..lowrank import PARTS, part_kernels, product
+from ..lowrank import part_shapes as factor_shapes
+from ..quantization import CASTS
+from ..values import FLOAT_BITS, LayerSpec
 from ._encoding import load_coded, load_matrix, load_values
 
 WHOLE = ("",)

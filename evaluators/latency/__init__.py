@@ -5,8 +5,6 @@ interleaved at random (`interleaved`), ranked by the 10th percentile, with diffe
 (`aa_floor`, `compare`).
 """
 
-from __future__ import annotations
-
 from ._compare import TIE, Comparison, Verdict, compare
 from ._figures import KernelFigure, MachineFigure, MachineFigures
 from ._floor import aa_floor
@@ -14,15 +12,17 @@ from ._interleaved import interleaved
 from ._machine import CacheFacts, caches, cpu_model, instruction_sets, machine_facts
 from ._machine_profile import machine_profile, nearest_profile
 from ._memory import peak_memory
-from ._micro import measure_machine
-from ._micro_graphs import STANDARD, LayerShape
+from ._micro import measure_machine, one_layer_ms
+from ._micro_graphs import FORMS, STANDARD, LayerShape, graph_of, reason_against
 from ._numa import numa_node, numa_nodes
 from ._pinned import Pinning, last_cores, pinned
+from ._rates import rate_of
 from ._samples import LatencySamples
 from ._slot import exclusive_slot
 from ._throughput import BatchTimes, Throughput, throughput
 
 __all__ = [
+    "FORMS",
     "STANDARD",
     "TIE",
     "BatchTimes",
@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "cpu_model",
     "exclusive_slot",
+    "graph_of",
     "instruction_sets",
     "interleaved",
     "last_cores",
@@ -50,7 +51,10 @@ __all__ = [
     "nearest_profile",
     "numa_node",
     "numa_nodes",
+    "one_layer_ms",
     "peak_memory",
     "pinned",
+    "rate_of",
+    "reason_against",
     "throughput",
 ]

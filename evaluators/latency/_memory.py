@@ -33,7 +33,7 @@ def peak_memory(path: Path, runtime: str, one: Inputs, *, threads: int = 1, runs
     import torch
     from safetensors.torch import save_file
 
-    from ..runtimes._program import as_call
+    from ..runtimes import as_call
 
     args, kwargs = as_call(one)
     tensors = {**{str(n): x.contiguous() for n, x in enumerate(args)}, **kwargs}

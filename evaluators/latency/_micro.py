@@ -55,7 +55,7 @@ def measure_machine(
     """
     if runtime not in RUNTIMES:
         raise InputError(f"a machine is measured with {' or '.join(RUNTIMES)}, got {runtime!r}")
-    from ..runtimes._base import require
+    from ..runtimes import require
 
     require("measuring this machine", "openvino" if runtime == "openvino" else "onnx", runtime, "onnx")
     start = time.monotonic()
@@ -137,7 +137,7 @@ class _Probe:
     def _optimized(self, model: bytes) -> list[str]:
         import onnx
 
-        from ..runtimes._onnxruntime import OnnxRuntimeSession
+        from ..runtimes import OnnxRuntimeSession
 
         path, seen = self.folder / "probe.onnx", self.folder / "seen.onnx"
         path.write_bytes(model)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int, optimization_hint
 
-from ..runtimes._program import export_program, with_batch
+from ..runtimes import export_program, with_batch
 from ._liveness import ActivationGraph, Buffer, Step
 
 if TYPE_CHECKING:

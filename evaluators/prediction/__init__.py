@@ -3,21 +3,30 @@
 `measure_table` gives a `LatencyTable`, which foresees all others with an interval. How: this folder's card.
 """
 
-from __future__ import annotations
-
+from ._bed import Bed, Timed
 from ._campaign import measure, measure_table, offers_of
 from ._choice import draw, next_to_measure
-from ._features import Layout
-from ._fit import fit
+from ._features import LayerClass, Layout
+from ._fit import NAMES, fit
 from ._forms import Form, form_of, forms_of
+from ._lone import with_lone_gains
 from ._table import LatencyTable, MeasuredModel, Quality
+from ._template import Template
+from ._wiring import Edge, Wiring
 
 __all__ = [
+    "NAMES",
+    "Bed",
+    "Edge",
     "Form",
     "LatencyTable",
+    "LayerClass",
     "Layout",
     "MeasuredModel",
     "Quality",
+    "Template",
+    "Timed",
+    "Wiring",
     "draw",
     "fit",
     "form_of",
@@ -26,4 +35,5 @@ __all__ = [
     "measure_table",
     "next_to_measure",
     "offers_of",
+    "with_lone_gains",
 ]

@@ -145,7 +145,7 @@ def measure_table(
     """
     import torch
 
-    from ..runtimes._program import with_batch
+    from ..runtimes import with_batch
 
     if runtime not in ("onnxruntime", "openvino"):
         raise ParedownError(

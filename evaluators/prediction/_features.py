@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ._forms import Form
 from ._wiring import Wiring
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Forms: TypeAlias = tuple[Form, ...]
 """One form a layer, in the order of `Layout.layers`."""
 

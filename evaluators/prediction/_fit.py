@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._features import BLOCKS, Encoder, FloatArray, Forms, Layout
+from ..._arrays import FloatArray
+from ._features import BLOCKS, Encoder, Forms, Layout
 
 _SCALES: dict[str, tuple[float, float]] = {
     "lone": (1.0, 0.5), "kind": (0.5, 1.0), "work": (0.5, 1.0), "class": (0.4, 1.0), "layer": (0.1, 1.0),

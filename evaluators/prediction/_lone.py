@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ParedownError
-from ..latency import LayerShape, exclusive_slot, interleaved
-from ..latency._micro_graphs import graph_of
+from ..latency import LayerShape, exclusive_slot, graph_of, interleaved
 from ..runtimes import get_runtime
 from ._features import Layout
 from ._forms import Form

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..._arrays import FloatArray
 from ...errors import InputError
 from .._measurement import Measurement
-from ._features import FloatArray, Forms, LayerClass, Layout
+from ._features import Forms, LayerClass, Layout
 from ._fit import NAMES, Fitted, fit
 from ._forms import Form
 from ._wiring import Edge, Wiring

@@ -18,13 +18,10 @@ import numpy as np
 import torch
 
 from ...compressors import weight_at
-from ...compressors.calibration._calibration import output_key
+from ...compressors.calibration import output_key
 from ...errors import InputError
-from ..runtimes._lowering import Lowered, prepare
-from ..runtimes.onnx._export import finish
-from ..runtimes.onnx._layers import fill_weights
-from ..runtimes.onnx._means import means_in_codes
-from ..runtimes.onnx._trace import quantize_in_graph, trace
+from ..runtimes import Lowered, prepare
+from ..runtimes.onnx import fill_weights, finish, means_in_codes, quantize_in_graph, trace
 from ._forms import PLAIN, Form
 from ._wiring import Wiring, wiring_of
 

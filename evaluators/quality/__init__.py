@@ -1,8 +1,7 @@
 """How good a model's outputs are: metrics with an interval, paired comparison, divergence from the original."""
 
-from __future__ import annotations
-
 from ._accuracy import ACCURACY
+from ._classes import IGNORED
 from ._cosine import COSINE
 from ._divergence import divergence_per_sample, resolve_divergence
 from ._interval import summarise, wilson
@@ -10,19 +9,21 @@ from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metri
 from ._mse import MSE
 from ._paired import PairedResult, paired_test
 from ._perplexity import PERPLEXITY
-from ._sequential import SequentialTest, default_looks, losses_of, value_of_loss
-
-for _builtin in (ACCURACY, PERPLEXITY, MSE, COSINE):
-    register_metric(_builtin)
-del _builtin
+from ._sequential import SequentialTest, critical_value, default_looks, losses_of, value_of_loss
 
 __all__ = [
+    "ACCURACY",
+    "COSINE",
+    "IGNORED",
     "METRICS",
+    "MSE",
+    "PERPLEXITY",
     "Divergence",
     "Metric",
     "MetricError",
     "PairedResult",
     "SequentialTest",
+    "critical_value",
     "default_looks",
     "divergence_per_sample",
     "get_metric",
@@ -35,3 +36,7 @@ __all__ = [
     "value_of_loss",
     "wilson",
 ]
+
+for _builtin in (ACCURACY, PERPLEXITY, MSE, COSINE):
+    register_metric(_builtin)
+del _builtin

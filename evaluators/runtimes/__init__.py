@@ -5,27 +5,56 @@ Add one with `register_runtime`.
 Importing this package imports none of them.
 """
 
-from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, register_runtime
+from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, register_runtime, require
+from ._chain import FORMS
 from ._formats import export_model, list_formats
-from ._onnxruntime import OnnxRuntime
-from ._openvino import OpenVinoRuntime
+from ._lowering import Lowered, fake_quantize, lower, prepare, runs_dynamic
+from ._narrow import NarrowRule
+from ._onnxruntime import OnnxRuntime, OnnxRuntimeSession
+from ._openvino import OpenVinoRuntime, OpenVinoSession
+from ._program import as_call, batch_size, chunks, export_program, with_batch
+from ._ran import is_integer, kernels_by_layer, ran_otherwise, where_rounded
+from ._thresholds import dynamic_from, narrow_rule
 from ._torch import STRUCTURE_FILE, TorchRuntime
 from ._torch_compile import CompiledTorchRuntime
+from ._torch_dynamic import has_integer_products
 
 __all__ = [
+    "FORMS",
     "STRUCTURE_FILE",
     "CompiledTorchRuntime",
     "ExportError",
+    "Lowered",
+    "NarrowRule",
     "OnnxRuntime",
+    "OnnxRuntimeSession",
     "OpenVinoRuntime",
+    "OpenVinoSession",
     "Runtime",
     "Session",
     "TorchRuntime",
+    "as_call",
+    "batch_size",
+    "chunks",
+    "dynamic_from",
     "export_model",
+    "export_program",
+    "fake_quantize",
     "get_runtime",
+    "has_integer_products",
+    "is_integer",
+    "kernels_by_layer",
     "list_formats",
     "list_runtimes",
+    "lower",
+    "narrow_rule",
+    "prepare",
+    "ran_otherwise",
     "register_runtime",
+    "require",
+    "runs_dynamic",
+    "where_rounded",
+    "with_batch",
 ]
 
 for _runtime in (TorchRuntime(), OnnxRuntime(), OpenVinoRuntime(), CompiledTorchRuntime()):

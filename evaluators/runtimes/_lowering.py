@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Calibration, LayerSpec, Rounding, Variant, module_at, rounding_of, weight_at
-from ...compressors.anatomy._layers import holder_of
+from ...compressors.anatomy import holder_of
 from ...compressors.quantization import dynamic_quantize
-from ...compressors.values._names import is_inner
+from ...compressors.values import is_inner
 from ...errors import ConfigError
 from ._base import ExportError
 from ._chain import Chain, chain_of, run_as_chain

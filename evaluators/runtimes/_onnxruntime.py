@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ._base import checked_threads, missing, require
-from .onnx._export import export_onnx
+from .onnx import export_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ._base import ExportError, checked_threads, missing, require
-from .onnx._export import MAIN_FILE as ONNX_FILE
-from .onnx._export import export_onnx
+from .onnx import MAIN_FILE as ONNX_FILE
+from .onnx import export_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

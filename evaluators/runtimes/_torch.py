@@ -73,7 +73,7 @@ class TorchRuntime:
             module, fixed_batch = load_pt2(path)
             return TorchSession(module, checked_threads(threads), fixed_batch)
         if path.suffix == ".pte":
-            from .exports._executorch import load_pte
+            from .exports import load_pte
 
             return TorchSession(load_pte(path), checked_threads(threads), 1)
         if model_factory is None:
@@ -82,7 +82,7 @@ class TorchRuntime:
             )
         model = model_factory().eval()
         if path.suffix == ".json":
-            from .exports._compressed_tensors_load import load_compressed_tensors
+            from .exports import load_compressed_tensors
 
             return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
         removal = path.with_name(STRUCTURE_FILE)

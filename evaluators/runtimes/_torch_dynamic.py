@@ -40,7 +40,7 @@ def multiply_integers(
 
     from ...compressors import module_at
     from ...compressors.storage import stored_integers
-    from ...compressors.values._names import is_inner
+    from ...compressors.values import is_inner
 
     wanted = [
         fqn

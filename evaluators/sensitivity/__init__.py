@@ -4,8 +4,6 @@
 an `OutputFrame` keeps in which direction it changes them; `loss_gradients` says what the loss makes of each weight.
 """
 
-from __future__ import annotations
-
 from ._calls import Timeline
 from ._fisher import FisherTable, fisher_table
 from ._frame import OutputFrame

@@ -31,9 +31,8 @@ from ...compressors import (
     preserved,
     weight_at,
 )
-from ...compressors.anatomy._anatomy import SEALED
-from ...compressors.anatomy._layers import kind_at
-from ...compressors.calibration._gradients import differentiable
+from ...compressors.anatomy import SEALED, kind_at
+from ...compressors.calibration import differentiable
 from ...errors import InputError
 from .._split import Split
 from ..quality import MetricError

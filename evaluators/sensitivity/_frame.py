@@ -7,16 +7,14 @@ sum says, two that push against each other less; a frame keeps enough of the out
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._arrays import SingleArray
 from ..quality import Divergence
-
-FloatArray: TypeAlias = NDArray[np.float32]
 
 MOST_VALUES = 1024
 """Numbers that a frame keeps of all outputs."""
@@ -42,7 +40,7 @@ class OutputFrame:
     n: int
     sites: NDArray[np.int64]
     classes: NDArray[np.int64] | None
-    reference: FloatArray
+    reference: SingleArray
     scale: float = 1.0
 
     @classmethod
@@ -67,7 +65,7 @@ class OutputFrame:
             kind=kind, n=n, sites=sites, classes=None if classes is None else classes.numpy(), reference=_array(found)
         )
 
-    def shift(self, outputs: Tensor, start: int = 0) -> FloatArray:
+    def shift(self, outputs: Tensor, start: int = 0) -> SingleArray:
         """What outputs (b, …) of the samples from `start` on differ by from the reference, at their sites in the frame:
         (values,), in the order of the sites. Of log-probabilities up to a constant for each site."""
         if self.kind == "mse":
@@ -104,5 +102,5 @@ def _bins(logits: Tensor, classes: Tensor | None) -> Tensor:
     return torch.cat([told, rest], dim=1).clamp_min(FLOOR)
 
 
-def _array(values: Tensor) -> FloatArray:
+def _array(values: Tensor) -> SingleArray:
     return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...compressors import Anatomy, Gradients, collect_gradients
-from ...compressors.calibration._gradients import PASSES
+from ...compressors.calibration import PASSES
 from .._split import Split
-from ..quality import Metric
-from ..quality._classes import IGNORED
+from ..quality import IGNORED, Metric
 
 
 def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0) -> Gradients:

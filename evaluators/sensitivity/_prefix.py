@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Anatomy
-from ...compressors.anatomy._layers import runs_in
+from ...compressors.anatomy import runs_in
 from ...errors import ParedownError
 from .._run import run_split
 from .._split import Inputs, Split

@@ -10,13 +10,11 @@ small group's differences are not rounded away beside a large one's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
-LevelArray: TypeAlias = NDArray[np.int32]
+from ..._arrays import FloatArray, LevelArray
 
 BUCKETS = 10_000
 

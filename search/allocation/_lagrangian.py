@@ -13,18 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray, LevelArray
 from ...errors import InputError
-from ..values._pareto import non_dominated
-from ..values._sensitivity_table import SensitivityTable
-from ..values._space import Candidate
-
-FloatArray: TypeAlias = NDArray[np.float64]
-LevelArray: TypeAlias = NDArray[np.int32]
+from ..values import Candidate, SensitivityTable, non_dominated
 
 RESOLUTION = 100
 """A hull step that jumps over more than this share (1/100) of the budget range is filled with finer points."""

@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...errors import LimitsNotMet, ParedownError
-from ..values._pareto import non_dominated
+from ..values import non_dominated
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Bounds: TypeAlias = Mapping[str, tuple[float | None, float | None]]
 
 TIME_LIMIT_S = 10.0

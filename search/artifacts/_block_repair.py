@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors import LayerSpec, Variant
-    from ..evaluation._worker import Worker
-    from ..problem._prepare import Prepared
+    from ..evaluation import Worker
+    from ..problem import Prepared
 
 _BATCH = 32
 """Samples of a step, at most; a fifth of the batches is held out, so there are five of them at least where there are
@@ -55,7 +55,7 @@ class BlockRepair:
         """(variants with other codes, biases and statistics that go with them); those of a trial where that is no
         nearer to the original. The model must hold its own numbers."""
         from ...compressors import reconstruct
-        from ...compressors.repair._reconstruction_store import reconstructed, reconstruction_key
+        from ...compressors.repair import reconstructed, reconstruction_key
 
         bench, worker, seed = self.prepared.bench, self.worker, self.prepared.task.search.seed
         values = worker.repaired_values(assignment)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import LayerSpec
 from ...errors import ConfigError, InputError, SpecError
-from ..space._config import read_config
+from ..space import read_config
 from ._manifest import CONFIG, MANIFEST, read_artifact
 
 if TYPE_CHECKING:

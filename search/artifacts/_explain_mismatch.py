@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
-from ..space._saturation import SAFE, WIDE
-from ..task._default_profile import saturates_here
+from ..space import SAFE, WIDE
+from ..task import saturates_here
 from ._parity import Agreement
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def why_apart(
     """Clauses: the kernels of the integer layers and where these round, layers that did not run as they were to, and
     `doubt` (`doubt_of`)."""
     from ...evaluators.prediction import forms_of
-    from ...evaluators.runtimes._ran import is_integer, kernels_by_layer, ran_otherwise, where_rounded
+    from ...evaluators.runtimes import is_integer, kernels_by_layer, ran_otherwise, where_rounded
 
     kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
     integer = {fqn: kernel for fqn, kernel in kernels.items() if is_integer(kernel)}
@@ -55,7 +55,7 @@ def why_apart(
 def doubt_of(model: nn.Module, split: Split, batch_size: int, expected: Tensor) -> str:
     """How far PyTorch's own outputs (`expected`) are from those with the same weights and quantizers and sums in double
     precision. `model` as it is now, with its hooks; a copy is used."""
-    from ...compressors.anatomy._forward import in_double
+    from ...compressors.anatomy import in_double
     from ...evaluators import ReferenceOutputs, Split
 
     double = Split(split.name, in_double(split.inputs), split.targets)

@@ -13,14 +13,11 @@ from ...compressors import LayerSpec
 from ...errors import InputError, ParedownError
 from ...evaluators import Measurement
 from ...evaluators.runtimes import STRUCTURE_FILE
-from ..evaluation._structural_costs import structure_bytes, structure_text
-from ..evaluation._worker import Worker
-from ..problem._context import judge
-from ..problem._prepare import Prepared
-from ..space._config import config_of
-from ..task._plugins import Plugins
-from ..values._metric_names import MEMORY
-from ..values._structural_names import layers_of, structure_of
+from ..evaluation import Worker, structure_bytes, structure_text
+from ..problem import Prepared, judge
+from ..space import config_of
+from ..task import Plugins
+from ..values import MEMORY, layers_of, structure_of
 from ._block_repair import BlockRepair
 from ._explain_mismatch import doubt_of, why_apart
 from ._fresh_process import Loaded, Watch, measure_fresh
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
 
     from ...compressors import Anatomy, Variant
     from ...evaluators import ReferenceOutputs, Split
-    from ..task._task import Task
+    from ..task import Task
 
 _THROUGHPUT_S = 0.3
 """Of runs for each batch size, at most."""
@@ -342,7 +339,7 @@ def write_artifact(
     entropy: bool = False,
 ) -> Artifact:
     """Config and manifest beside the model file(s) that are already there."""
-    from ... import __version__
+    from ..._version import __version__
 
     prepared, task = shop.prepared, shop.prepared.task
     runtime = runtime_for(format, task)
@@ -389,6 +386,6 @@ def _carried(task: Task) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     """Where the claims were measured; without paths, for an artifact travels."""
-    from ..task._machine import environment
+    from ..task import environment
 
     return {name: value for name, value in environment().items() if name != "executable"}

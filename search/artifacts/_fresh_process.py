@@ -1,8 +1,7 @@
 """The fresh process: loads artifacts as a stranger would, runs them, and writes down outputs and milliseconds.
 
-`python -m paredown.search.artifacts._fresh_process SPEC.json` is the child; `measure_fresh` writes the spec, starts it and collects.
-The child
-judges nothing: quality is computed by the parent, from the outputs that the child saw.
+`measure_fresh` writes a spec, starts `python -m paredown.search.artifacts._fresh_process SPEC.json` and reads what it
+found. The child judges nothing: the parent computes quality from the outputs that the child saw.
 If the child dies on an artifact, that artifact has failed, and a new child goes on with the rest.
 """
 
@@ -18,15 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..run._ledger import write_atomic
-from ..workers._in_process import python_path
+from ..run import write_atomic
+from ..workers import python_path
 
 if TYPE_CHECKING:
     import torch
 
-    from ...evaluators import Split
-    from ...evaluators.latency import Pinning
-    from ..task._plugins import Plugins
+    from ...evaluators import Pinning, Split
+    from ..task import Plugins
 
 REFERENCE = "original"
 _PATIENCE_S = 3600.0
@@ -192,7 +190,7 @@ class _Child:
         import torch
 
         from ...evaluators.runtimes import get_runtime
-        from ..task._plugins import Plugins
+        from ..task import Plugins
 
         if spec["plugins"]:
             Plugins.from_dict(spec["plugins"]).load()
@@ -205,8 +203,7 @@ class _Child:
         self.reference = self.load(Path(spec["artifacts"][REFERENCE])) if REFERENCE in spec["artifacts"] else None
 
     def model(self) -> Any:
-        from ..task._load_model import load_task_model
-        from ..task._task import Task
+        from ..task import Task, load_task_model
 
         return load_task_model(Task.from_dict(self.source["task"], base_dir=Path(self.source["base_dir"])))
 
@@ -230,7 +227,7 @@ class _Child:
         return found
 
     def capacity(self, session: Any) -> dict[str, Any]:
-        from ...evaluators.latency import exclusive_slot
+        from ...evaluators import exclusive_slot
         from ._throughput import capacity
 
         with exclusive_slot():
@@ -239,8 +236,8 @@ class _Child:
 
     def energy(self, session: Any) -> dict[str, Any]:
         """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""
-        from ...evaluators.energy import counters_here, measure_energy
-        from ...evaluators.latency import exclusive_slot
+        from ...evaluators import exclusive_slot, measure_energy
+        from ...evaluators.energy import counters_here
 
         if not (counters := counters_here()):
             return {}
@@ -254,7 +251,8 @@ class _Child:
         """Batch 1, pinned, nobody else in the slot, interleaved with the original."""
         import numpy as np
 
-        from ...evaluators.latency import aa_floor, exclusive_slot, interleaved, machine_facts
+        from ...evaluators import aa_floor, exclusive_slot, interleaved
+        from ...evaluators.latency import machine_facts
 
         # the reference is timed against itself: what its speed-up is off 1 is noise, and seen as such
         timers = {"latency_ms": lambda: session.run(self.one)}
@@ -287,7 +285,8 @@ class _Child:
 
 
 def main(argv: Sequence[str]) -> int:
-    from ...evaluators.latency import last_cores, pinned
+    from ...evaluators import pinned
+    from ...evaluators.latency import last_cores
 
     path = Path(argv[0])
     spec = json.loads(path.read_text())
@@ -296,7 +295,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure_all(spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> int:
-    from ..values._reason import reason
+    from ..values import reason
 
     parent = os.getppid()
     child: _Child | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._manifest import MANIFEST, read_artifact
 
 if TYPE_CHECKING:
-    from ..run._run import StoredRun
+    from ..run import StoredRun
 
 
 def kernels_of(run: StoredRun, number: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -18,7 +18,7 @@ def kernels_of(run: StoredRun, number: int) -> tuple[dict[str, str], dict[str, s
     """
     from ...compressors import Anatomy
     from ...evaluators.prediction import forms_of
-    from ...evaluators.runtimes._ran import kernels_by_layer, ran_otherwise
+    from ...evaluators.runtimes import kernels_by_layer, ran_otherwise
 
     folder = run.path / "verified" / f"t{number}"
     if not (folder / MANIFEST).is_file() or "anatomy" not in run.state.facts:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ...evaluators import Measurement
-from ..run._ledger import write_atomic
+from ..run import write_atomic
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,1 +1,9 @@
-"""Placeholder."""
+"""What candidates cost on the devices of a task, without an evaluation.
+
+`Device` turns a hardware profile into costs of layers, of groups and of whole models. It knows `task` and `values`.
+Begin with `_costs.py`. A new modelled cost belongs here, its name in `values/_metric_names.py`.
+"""
+
+from ._costs import Device, DeviceRows, devices_of, is_here, remark_on_latency, remarks_on, wanted
+
+__all__ = ["Device", "DeviceRows", "devices_of", "is_here", "remark_on_latency", "remarks_on", "wanted"]

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...evaluators import Measurement
-from ..task._default_profile import default_profile
-from ..task._machine import ISA
-from ..values._metric_names import MODELLED
-from ..values._structural_names import is_structural
+from ..task import ISA, default_profile
+from ..values import MODELLED, is_structural
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
     from ...evaluators import ActivationGraph
     from ...hardware_profiles import HardwareProfile
-    from ..task._task import Task
-    from ..values._space import SearchSpace
+    from ..task import Task
+    from ..values import SearchSpace
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -75,7 +73,7 @@ class Device:
     def whole(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
         """Of a whole candidate, the activations' memory included. A layer that is not named is left alone."""
         from ...compressors import LayerSpec
-        from ...evaluators.memory._weights import other_weight_bytes
+        from ...evaluators.memory import other_weight_bytes
 
         alike: dict[LayerSpec, list[str]] = {}
         for fqn in anatomy.fqns:
@@ -89,7 +87,7 @@ class Device:
     def rows(self, anatomy: Anatomy, space: SearchSpace) -> DeviceRows:
         """Raises `InputError` where the profile has no energies and they are wanted."""
         from ...compressors import LayerSpec
-        from ...evaluators.memory._weights import other_weight_bytes
+        from ...evaluators.memory import other_weight_bytes
 
         if any(is_structural(group.name) for group in space.groups):
             raise InputError(
@@ -115,8 +113,8 @@ class Device:
         """The memory that a whole candidate needs; empty where it is not wanted."""
         if self.graph is None:
             return {}
-        from ...evaluators.memory import memory_bytes
-        from ...evaluators.memory._weights import activation_peak
+        from ...evaluators import memory_bytes
+        from ...evaluators.memory import activation_peak
 
         peak = activation_peak(anatomy, assignment, self.profile, self.graph, batch=self.batch).bytes
         found = {"peak_activation_bytes": float(peak)}

@@ -1,1 +1,31 @@
-"""Placeholder."""
+"""What a worker does: it builds variants, applies a candidate to its resident model, and measures it.
+
+Every job is a pure function of the candidate and the samples, so a worker may die at any moment. It knows `problem`
+and `space`. Begin with `_jobs.py` (the jobs) and `_worker.py` (who runs them). A new kind of job is one dataclass in
+`_jobs.py`.
+"""
+
+from ._incumbents import Raced, Rivals
+from ._jobs import Job, Outcome, run_job
+from ._sensitivity_rows import Rows, bench_frame
+from ._static_costs import Static, original_costs, static_costs
+from ._structural_costs import exact_totals, macs_left, structure_bytes, structure_text
+from ._worker import Worker
+
+__all__ = [
+    "Job",
+    "Outcome",
+    "Raced",
+    "Rivals",
+    "Rows",
+    "Static",
+    "Worker",
+    "bench_frame",
+    "exact_totals",
+    "macs_left",
+    "original_costs",
+    "run_job",
+    "static_costs",
+    "structure_bytes",
+    "structure_text",
+]

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values._limits import Limits, violation
-from ..values._trial import Completed
+from ..values import Completed, Limits, violation
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement, SequentialTest
-    from ..searchers import Objective
+    from ..values import Objective
 
 Losses = NDArray[np.float32]
 

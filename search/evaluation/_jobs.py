@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..values._reason import reason
+from ..values import reason
 from ._worker import Worker
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from ...compressors.values._names import weight_name
+from ...compressors.values import weight_name
 from ...errors import ParedownError
-from ..space._structure import removed_anatomy
-from ..values._structural_names import layers_of
+from ..space import removed_anatomy
+from ..values import layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,9 +107,9 @@ class Cutter:
     def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[Cut]:
         """Inside, the biases and batch norms of the removed model (`model`) are those that a trial has."""
         from ...compressors import installed
-        from ...compressors.repair._repair import kept_positions
-        from ...compressors.structure._remove import cut as cut_
-        from ...compressors.structure._remove import gone_modules
+        from ...compressors.repair import kept_positions
+        from ...compressors.structure import cut as cut_
+        from ...compressors.structure import gone_modules
 
         cut = self.cut(assignment)
         gone = tuple(f"{fqn}." for fqn in gone_modules(self.worker.bench.model, cut.removal))
@@ -134,8 +134,7 @@ class Cutter:
         return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
-        from ...compressors.structure._known import gradients_left, moments_left
-        from ...compressors.structure._remove import cut
+        from ...compressors.structure import cut, gradients_left, moments_left
 
         axes = removal.tensors.get(weight_name(fqn))
         if not axes:

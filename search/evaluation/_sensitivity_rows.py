@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values._packed import pack_values
-from ..values._sensitivity_row import base_levels
-from ..values._structural_names import is_structural, without_structure
+from ..values import base_levels, is_structural, pack_values, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ...evaluators import Inputs
     from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
-    from ..problem._context import Bench
+    from ..problem import Bench
     from ._worker import Worker
 
 T = TypeVar("T")
@@ -247,7 +245,7 @@ def bench_frame(bench: Bench, n: int) -> OutputFrame:
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
     """What it gives, or in a line what went wrong. A limit of time that runs out ends the whole job."""
-    from ..values._reason import reason
+    from ..values import reason
 
     try:
         return work(), None

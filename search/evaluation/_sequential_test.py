@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...evaluators import Measurement, MetricError, Scores, SequentialTest, evaluate_parts, losses_of, value_of_loss
-from ..problem._context import Bench, judge
+from ..problem import Bench, judge
 from ._incumbents import Losses, Raced
 
 if TYPE_CHECKING:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...compressors.anatomy._anatomy import Anatomy
-from ...compressors.values._spec import LayerSpec
-from ..devices._costs import Device
-from ..problem._prepare import Prepared
-from ..values._metric_names import at
-from ..values._structural_names import without_structure
+from ...compressors import Anatomy, LayerSpec
+from ..devices import Device
+from ..problem import Prepared
+from ..values import at, without_structure
 from ._structural_costs import with_structure
 
 Static = Mapping[str, tuple[tuple[float, ...], ...]]

@@ -13,17 +13,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...compressors import LayerSpec
-from ..space._structure import removed_anatomy
-from ..values._metric_names import at
-from ..values._structural_names import is_structural, layers_of
+from ..space import removed_anatomy
+from ..values import at, is_structural, layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...compressors import Anatomy
     from ...compressors.structure import Removal
-    from ..problem._prepare import Prepared
-    from ..values._space import Candidate
+    from ..problem import Prepared
+    from ..values import Candidate
     from ._pruned_model import Cut
     from ._worker import Worker
 
@@ -107,9 +106,8 @@ def with_structure(
 
 def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
     """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
-    from ...compressors import weight_at
-    from ...compressors.anatomy._forward import module_at
-    from ...compressors.structure._remove import cut_tensors, gone_modules
+    from ...compressors import module_at, weight_at
+    from ...compressors.structure import cut_tensors, gone_modules
 
     model = prepared.bench.model
     weights = {id(weight_at(model, fqn)) for fqn in prepared.anatomy.fqns}

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..problem._context import Bench, judge
-from ..values._structural_names import is_structural, layers_of, structure_of, without_structure
+from ..problem import Bench, judge
+from ..values import is_structural, layers_of, structure_of, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,7 +138,7 @@ class Worker:
         """Inside, the model behaves as the candidate of these levels, repaired as far as trials are; `norms` False:
         without a pass for the batch norms in any case."""
         from ...compressors import installed
-        from ..values._space import Candidate
+        from ..values import Candidate
 
         assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
         if structure_of(assignment):

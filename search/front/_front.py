@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement
-from ..searchers import Objective
-from ..values._limits import PICKS, Limits, parse_bounds
-from ..values._trial import Kind
+from ..values import PICKS, Kind, Limits, Objective, parse_bounds
 
 if TYPE_CHECKING:
     from torch import nn

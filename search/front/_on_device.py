@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from ..devices._costs import Device, DeviceRows
-from ..values._metric_names import MODELLED, base_name, static_measurements
-from ..values._trial import Completed, Trial
+from ..devices import Device, DeviceRows
+from ..values import MODELLED, Completed, Trial, base_name, static_measurements
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy
     from ...evaluators import Measurement
-    from ..run._run import StoredRun
-    from ..values._limits import Limits
-    from ..values._space import SearchSpace
+    from ..run import StoredRun
+    from ..values import Limits, SearchSpace
 
 _FOLLOW = ("throughput", "co2_g_per_million")
 _MACHINE = ("latency", "speedup", "eager_ms", "aa_floor", "throughput_per_s", "best_batch", "peak_memory_bytes")

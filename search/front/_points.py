@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...evaluators.latency import TIE
-from ..run._facts import limits_from, objectives_from
-from ..run._hypervolume import front_hypervolume
-from ..searchers import Objective
-from ..space._config import config_of
-from ..values._limits import Limits, misses, violation
-from ..values._pareto import knee
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Trial
+from ..run import front_hypervolume, limits_from, objectives_from
+from ..space import config_of
+from ..values import Completed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
 from ._front import Front, Point
 from ._on_device import OnDevice, without_machine
 from ._select import Selection, select
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
-    from ..run._run import StoredRun
+    from ..run import StoredRun
 
 SIGNIFICANCE = 0.05
 

@@ -12,12 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...evaluators.latency import TIE
-from ..searchers import Objective
-from ..values._limits import Limits, violation
-from ..values._metric_names import base_name
-from ..values._objective import vectors
-from ..values._pareto import non_dominated, spread
-from ..values._trial import Completed, Trial
+from ..values import Completed, Limits, Objective, Trial, base_name, non_dominated, spread, vectors, violation
 
 MAX_VERIFIED = 12
 MAX_UNIFORM = 8

@@ -20,13 +20,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from ..report._write import PAGE, PICTURE, TABLE, trial_rows
-from ..run._gc_frozen import collector_off
-from ..run._hypervolume import front_hypervolume
-from ..run._ledger import write_atomic
-from ..task._machine import environment
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Dominated, Failed, Infeasible, Trial
+from ..report import PAGE, PICTURE, TABLE, trial_rows
+from ..run import collector_off, front_hypervolume, write_atomic
+from ..task import environment
+from ..values import Completed, Dominated, Failed, Infeasible, SearchSpace, Trial
 from ._mlflow_children import Child, axes_of, children_of
 from ._mlflow_page import MAX_NOTE, front_tags
 
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
-    from ..front._front import Front
+    from ..front import Front
 
 STATE = "mlflow.json"
 SCHEMA_VERSION = 1

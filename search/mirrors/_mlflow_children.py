@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...compressors import LayerSpec
-from ..space._config import config_of
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Dominated, Failed, Screened, Trial
+from ..space import config_of
+from ..values import Completed, Dominated, Failed, Screened, SearchSpace, Trial
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
-    from ..front._front import Front, Point
+    from ..front import Front, Point
 
 AXES = {"weight_bits": "w", "activation_bits": "a", "sparsity": "zeros", "rank": "rank"}
 """Field of a spec -> the short prefix of its parameters: `w layer1.0.conv2` is that layer's weight bits."""
@@ -72,7 +71,7 @@ def children_of(trials: Sequence[Trial], space: SearchSpace, front: Front | None
 
 
 def _of_point(point: Point, front: Front) -> Child:
-    from ..report._axes import label_of
+    from ..report import label_of
 
     picks = ", ".join(name for name, chosen in front.picks.items() if chosen == point.id)
     tags = {

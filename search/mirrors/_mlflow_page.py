@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
-    from ..front._front import Front
+    from ..front import Front
 
 MAX_NOTE = 8000
 """Letters that a tag, and so a run's description, may have."""

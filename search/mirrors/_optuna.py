@@ -16,9 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..searchers import Objective
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Dominated, Failed, Infeasible, Trial
+from ..values import Completed, Dominated, Failed, Infeasible, Objective, SearchSpace, Trial
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..run._gc_frozen import collector_off
-from ..run._ledger import write_atomic
-from ..run._run import StoredRun
-from ..values._reason import reason
+from ..front import front_of
+from ..run import StoredRun, collector_off, write_atomic
+from ..values import reason
 
 if TYPE_CHECKING:
     from ._mlflow import MlflowMirror, Status
@@ -71,7 +70,7 @@ class Mirrors:
             self._note(f"the {name} could not be written: {reason(exception)}; the ledger has everything")
 
     def _pages(self, final: bool) -> None:
-        from ..report._write import write_report
+        from ..report import write_report
 
         front = front_of(self._run)
         write_atomic(self._run.path / "front.json", json.dumps(front.to_dict(), indent=1) + "\n")
@@ -83,7 +82,7 @@ class Mirrors:
 
         facts = self._run.state.facts
         if self._optuna is None:
-            from ..run._facts import limits_from, objectives_from
+            from ..run import limits_from, objectives_from
 
             self._optuna = OptunaMirror(
                 self._run.path / "optuna.log",

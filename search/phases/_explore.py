@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ...errors import SpecError
-from ..evaluation._jobs import Job
-from ..searchers import Objective, Reporting, SearchContext, Searcher, SensitivityTable, make_searcher
-from ..searchers._round_robin import TakingTurns, guides_of, limits_of
-from ..space._reduced import narrow
-from ..values._limits import Limits, misses, violation
-from ..values._space import Candidate, SearchSpace
-from ..values._trial import Failed, Infeasible, Trial
+from ..evaluation import Job
+from ..searchers import Reporting, SearchContext, Searcher, TakingTurns, guides_of, limits_of, make_searcher
+from ..space import narrow
+from ..values import (
+    Candidate,
+    Failed,
+    Infeasible,
+    Limits,
+    Objective,
+    SearchSpace,
+    SensitivityTable,
+    Trial,
+    misses,
+    violation,
+)
 from ._promotion import EVERY, Promotion, as_screened
 from ._session import Sitting, next_attempt, on_every_device
 

@@ -19,7 +19,7 @@ from ...errors import TaskError
 if TYPE_CHECKING:
     from ...compressors import LayerSpec
     from ...evaluators.prediction import Form, LatencyTable
-    from ..problem._prepare import Prepared
+    from ..problem import Prepared
     from ._session import Sitting
 
 TABLE = "latency.json"

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...evaluators import Measurement
-from ..searchers import Objective
-from ..searchers._hypervolume_improvement import gain
-from ..values._limits import Limits, violation
-from ..values._pareto import non_dominated
-from ..values._trial import Completed, Dominated, Failed, Screened, Trial
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from ..searchers import gain
+from ..values import Completed, Dominated, Failed, Limits, Objective, Screened, Trial, non_dominated, violation
 
 EVERY = 25
 """One candidate in so many is promoted while the search goes on, so that there is a front whenever it is stopped."""

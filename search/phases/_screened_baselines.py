@@ -11,9 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..searchers import Objective
-from ..values._objective import vectors
-from ..values._trial import Screened
+from ..values import Objective, Screened, vectors
 
 FROM = 12
 """With fewer uniform settings all are seen on the whole split."""

@@ -11,26 +11,31 @@ from typing import TYPE_CHECKING
 from ...compressors import LayerSpec
 from ...errors import Interrupted
 from ...evaluators import Measurement, SequentialTest
-from ..evaluation._incumbents import Raced, Rivals
-from ..evaluation._jobs import Job, Outcome
-from ..evaluation._static_costs import Static
-from ..evaluation._structural_costs import exact_totals
-from ..evaluation._worker import Worker
-from ..problem._prepare import Prepared
-from ..run._recorder import Recorder
-from ..searchers import Objective
-from ..values._metric_names import MODELLED, at, static_measurements
-from ..values._packed import pack_losses, unpack_losses
-from ..values._space import Candidate
-from ..values._structural_names import structure_of
-from ..values._trial import Completed, Dominated, Failed, Kind, Screened, Trial
-from ..workers._in_process import Pool
+from ..evaluation import Job, Outcome, Raced, Rivals, Static, Worker, exact_totals
+from ..problem import Prepared
+from ..run import Recorder
+from ..values import (
+    MODELLED,
+    Candidate,
+    Completed,
+    Dominated,
+    Failed,
+    Kind,
+    Objective,
+    Screened,
+    Trial,
+    at,
+    pack_losses,
+    static_measurements,
+    structure_of,
+    unpack_losses,
+)
+from ..workers import Pool
 
 if TYPE_CHECKING:
     from ...evaluators.prediction import LatencyTable
-    from ..run._run import StoredRun
-    from ..run._state import State
-    from ..task._task import Task
+    from ..run import State, StoredRun
+    from ..task import Task
 
 SCREENED_FROM = 1024
 """Search splits of so many samples and more are screened."""

@@ -11,20 +11,32 @@ from typing import Any
 
 from ...compressors import SPEC_VERSION, LayerSpec
 from ...errors import IntegrityError, ParedownError, TaskError
-from ..devices._costs import remarks_on
-from ..evaluation._jobs import Job
-from ..evaluation._static_costs import original_costs, static_costs
-from ..problem._prepare import Prepared, original_quality
-from ..searchers import Objective
-from ..space._build import bounds, check_reachable, uniform_settings
-from ..space._notes import without_correction
-from ..space._structure import remarks_on_structure, threshold_settings
-from ..space._thresholds import plans, weights_of
-from ..task._machine import environment
-from ..values._metric_names import seen_on, static_measurements
-from ..values._space import Candidate, space_to_dict
-from ..values._structural_names import is_structural, without_structure
-from ..values._trial import Completed, Kind, Screened
+from ..devices import remarks_on
+from ..evaluation import Job, original_costs, static_costs
+from ..problem import Prepared, original_quality
+from ..space import (
+    bounds,
+    check_reachable,
+    plans,
+    remarks_on_structure,
+    threshold_settings,
+    uniform_settings,
+    weights_of,
+    without_correction,
+)
+from ..task import environment
+from ..values import (
+    Candidate,
+    Completed,
+    Kind,
+    Objective,
+    Screened,
+    is_structural,
+    seen_on,
+    space_to_dict,
+    static_measurements,
+    without_structure,
+)
 from ._latency_table import take_latency_table
 from ._screened_baselines import FROM as MANY
 from ._screened_baselines import contenders

@@ -11,14 +11,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..allocation._lagrangian import lower_hull, sweep
-from ..evaluation._jobs import Job, Outcome
-from ..evaluation._sensitivity_rows import bench_frame
-from ..run._assemble_table import Guess, Key, assemble
-from ..run._perturbations import frame_record, shifts_of
-from ..searchers import SensitivityTable, uses_table
-from ..space._reduced import dominated_levels, relevant_costs, unpromising_levels
-from ..values._sensitivity_row import Row, base_levels
+from ..allocation import lower_hull, sweep
+from ..evaluation import Job, Outcome, bench_frame
+from ..run import Guess, Key, assemble, frame_record, shifts_of
+from ..searchers import uses_table
+from ..space import dominated_levels, relevant_costs, unpromising_levels
+from ..values import Row, SensitivityTable, base_levels
 from ._session import Sitting, on_every_device
 
 ESTIMATE_SAMPLES = 16

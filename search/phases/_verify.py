@@ -14,13 +14,10 @@ from typing import Any
 from ...compressors import LayerSpec
 from ...errors import ParedownError
 from ...evaluators import Measurement
-from ..artifacts._exporter import Workshop, artifact_format, write_artifact
-from ..artifacts._fresh_process import REFERENCE, Loaded
-from ..devices._costs import remark_on_latency
-from ..front._points import selection_of, selections_of
-from ..values._metric_names import not_measured
-from ..values._reason import reason
-from ..values._trial import Completed
+from ..artifacts import REFERENCE, Loaded, Workshop, artifact_format, write_artifact
+from ..devices import remark_on_latency
+from ..front import selection_of, selections_of
+from ..values import Completed, not_measured, reason
 from ._session import Sitting
 
 
@@ -148,7 +145,7 @@ def _peak_memory(sitting: Sitting, shop: Workshop, main: Path) -> dict[str, Meas
 def _foreseen(sitting: Sitting, assignment: Mapping[str, LayerSpec], found: Loaded) -> dict[str, Measurement]:
     """What the latency was predicted to be, beside what it is: of the original as it was timed just now, for machines
     drift from one session to the next."""
-    from ...evaluators.latency import LatencySamples
+    from ...evaluators import LatencySamples
     from ...evaluators.prediction import forms_of
 
     if sitting.latency is None or not found.reference_ms:

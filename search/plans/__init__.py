@@ -1,7 +1,33 @@
-"""A config without a search: each strategy one call (`plan`) and one command. Baselines, and seeds of a search."""
+"""Configs by a rule, without a search: baselines, and the first proposals of a search.
 
-from ._fp16_mse import THRESHOLD
+Each strategy is one function of a `StrategyContext` in one file. It knows `phases` (for the table) and below.
+Begin with `_strategies.py`, which lists them. `paredown.plan` in `search/_plan.py` is the public call.
+"""
+
+from ._budget import budget_of
+from ._context import MEAN_BITS, Ground, ground_of, mean_bits, stored_bits, total
+from ._fp16_mse import THRESHOLD, fp16_mse_assignment
+from ._performance import performance_levels
 from ._seeds import planned_seeds
-from ._strategies import SLACK, STRATEGIES
+from ._sensitivity import sensitivity_levels
+from ._strategies import BY_LEVELS, SLACK, STRATEGIES
+from ._uniform import uniform_levels
 
-__all__ = ["SLACK", "STRATEGIES", "THRESHOLD", "planned_seeds"]
+__all__ = [
+    "BY_LEVELS",
+    "MEAN_BITS",
+    "SLACK",
+    "STRATEGIES",
+    "THRESHOLD",
+    "Ground",
+    "budget_of",
+    "fp16_mse_assignment",
+    "ground_of",
+    "mean_bits",
+    "performance_levels",
+    "planned_seeds",
+    "sensitivity_levels",
+    "stored_bits",
+    "total",
+    "uniform_levels",
+]

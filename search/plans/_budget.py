@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ...errors import InputError
-from ..values._limits import Limits
+from ..phases import Sitting
+from ..values import Limits, parse_limits
 from ._context import MEAN_BITS
-from collections.abc import Mapping
-from collections.abc import Sequence
-from ..phases._session import Sitting
-from ..values._limit_expressions import parse_limits
-
-
-
 
 DEFAULT_BITS = 4
 

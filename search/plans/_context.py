@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..._arrays import FloatArray
 from ...errors import InputError
-from ..allocation._lagrangian import pad
-from ..allocation._milp import FloatArray, Programme, Solution, solve
-from ..values._limits import Limits
+from ..allocation import Programme, Solution, pad, solve
+from ..values import Limits
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
-    from ..evaluation._static_costs import Static
-    from ..phases._session import Sitting
-    from ..searchers import SensitivityTable
-    from ..values._space import SearchSpace
+    from ..evaluation import Static
+    from ..phases import Sitting
+    from ..values import SearchSpace, SensitivityTable
 
 MEAN_BITS = "mean_bits"
 """Stored bits a weight, over all weights of the space: width × share that is not zero × rank. Scales do not count."""
@@ -107,7 +106,7 @@ def nominal_bits(space: SearchSpace, anatomy: Anatomy, levels: tuple[int, ...]) 
 
 def ground_of(sitting: Sitting, limits: Limits, bits: float | None, table: SensitivityTable | None = None) -> Ground:
     """Of a sitting whose store is built; `table` where it was measured already."""
-    from ..phases._table import measure_table
+    from ..phases import measure_table
 
     def measure() -> SensitivityTable:
         measured = measure_table(sitting)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from ...compressors import LayerSpec
 
 if TYPE_CHECKING:
-    from ..problem._prepare import Prepared
-    from ..task._task import Task
+    from ..problem import Prepared
+    from ..task import Task
 
 THRESHOLD = 1e-4
 """Of the relative error: 40 dB."""

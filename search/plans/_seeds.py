@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ParedownError
+from ..values import Candidate
 from ._budget import budget_of
-from ..values._space import Candidate
 from ._context import ground_of
 from ._fp16_mse import THRESHOLD, fp16_mse_assignment
 from ._strategies import BY_LEVELS, SLACK
 
 if TYPE_CHECKING:
-    from ..phases._session import Sitting
-    from ..searchers import SensitivityTable
+    from ..phases import Sitting
+    from ..values import SensitivityTable
 
 
 def planned_seeds(sitting: Sitting, table: SensitivityTable | None) -> dict[Candidate, str]:

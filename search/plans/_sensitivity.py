@@ -7,7 +7,7 @@ Did not help   layers whose errors add up in the outputs: the sum of the table's
 
 from __future__ import annotations
 
-from ..allocation._milp import solve
+from ..allocation import solve
 from ._context import Ground
 
 

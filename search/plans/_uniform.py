@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...errors import LimitsNotMet
-from ..allocation._lagrangian import pad
-from ..space._build import uniform_settings
-from ..values._limits import Limits
+from ..allocation import pad
+from ..space import uniform_settings
+from ..values import Limits
 from ._context import MEAN_BITS, Ground, mean_bits, nominal_bits, total
 
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compressors.anatomy._trace import trace_anatomy
 from ...errors import IntegrityError, TaskError
-from ..values._reason import reason
+from ..values import reason
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...compressors import Anatomy, Calibration, LayerSpec, Variant
-    from ..task._task import Task
+    from ..task import Task
 
 AUTO = "auto"
 FILE = "runtime.json"
@@ -63,7 +64,8 @@ def settle_runtime(
         return task, None
     choice = _stored(run) if run is not None else None
     if choice is None:
-        from ...evaluators.latency import last_cores, pinned
+        from ...evaluators import pinned
+        from ...evaluators.latency import last_cores
 
         with pinned(last_cores(task.hardware.threads)):  # before any runtime starts its threads
             choice = _measure(task, model)
@@ -87,16 +89,14 @@ def _stored(run: Path) -> Mapping[str, Any] | None:
 def _measure(task: Task, model: nn.Module | None) -> Mapping[str, Any]:
     import torch
 
-    from ...compressors import Anatomy, CompressedModel, calibrate, forward
-    from ..task._load_model import load_task_model
-    from ..task._plugins import Plugins
-    from ..task._splits import load_task_data
+    from ...compressors import CompressedModel, calibrate, forward
+    from ..task import Plugins, load_task_data, load_task_model
 
     Plugins.of(task).load()
     model = (load_task_model(task) if model is None else copy.deepcopy(model)).cpu().eval().requires_grad_(False)
     splits = load_task_data(task)
     samples = splits.calibration.take(min(_CALIBRATION, len(splits.calibration))).inputs
-    anatomy = Anatomy.trace(model, splits.calibration.take(1).inputs)
+    anatomy = trace_anatomy(model, splits.calibration.take(1).inputs)
     calibration = calibrate(model, [samples], anatomy, tensors=True)
     tried: list[_Tried] = []
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
@@ -129,9 +129,8 @@ class _Maker:
 
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
         from ...compressors import LayerSpec, applicable, compress, weight_at
-        from ..space._build import native_scope
-        from ..space._saturation import SAFE
-        from ..task._default_profile import saturates_here
+        from ..space import SAFE, native_scope
+        from ..task import saturates_here
 
         plain = LayerSpec(weight_bits=SAFE if saturates_here(self.runtime) else 8, activation_bits=8)
         wanted = (replace(plain, activation_scope=native_scope(self.runtime)), plain, LayerSpec())
@@ -191,7 +190,7 @@ class _Maker:
 def _time(tried: Sequence[_Tried]) -> None:
     import numpy as np
 
-    from ...evaluators.latency import exclusive_slot, interleaved
+    from ...evaluators import exclusive_slot, interleaved
 
     timers = {f"{each.runtime} {each.setting}": each.run for each in tried if each.run is not None}
     if not timers:

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...compressors.anatomy._anatomy import Anatomy
-from ...compressors.calibration._calibration import Calibration
-from ...evaluators._evaluate import Scores
-from ...evaluators._measurement import Measurement
-from ...evaluators._run import ReferenceOutputs
-from ...evaluators._split import Split
-from ...evaluators.quality._metric import Metric
-from ..space._structure import Structured
-from ..task._plugins import Plugins
-from ..task._sections import RepairSection
-from ..values._space import SearchSpace
+from ...compressors import Anatomy, Calibration
+from ...evaluators import Measurement, Metric, ReferenceOutputs, Scores, Split
+from ..space import Structured
+from ..task import Plugins, RepairSection
+from ..values import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

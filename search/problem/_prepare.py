@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compressors.anatomy._trace import trace_anatomy
 from ...errors import ParedownError, TaskError
-from ..devices._costs import Device, devices_of, is_here
-from ..searchers import Objective
-from ..space._structure import removes_something
-from ..values._reason import reason
-from ..values._space import SearchSpace
+from ..devices import Device, devices_of, is_here
+from ..space import removes_something
+from ..values import Objective, SearchSpace, reason
 from ._context import Bench, judge
 
 if TYPE_CHECKING:
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
     from ...evaluators import Measurement, Split
     from ...hardware_profiles import HardwareProfile
-    from ..space._structure import Structured
-    from ..task._sections import RepairSection
-    from ..task._splits import Splits
-    from ..task._task import Task
+    from ..space import Structured
+    from ..task import RepairSection, Splits, Task
 
 SAME_OUTPUTS = 1e-4
 """Mean divergence, in nats, below which a search tells no two candidates apart: ten thousand samples would have to be
@@ -80,7 +77,7 @@ class Prepared:
     @property
     def times_here(self) -> bool:
         """Whether a latency measured on this machine is one of the device that the search is for."""
-        from ..task._machine import environment
+        from ..task import environment
 
         return self.task.hardware.profile is None or is_here(self.profile, environment())
 
@@ -94,11 +91,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     from ...compressors import calibrate, model_digest, needs_gradients, needs_moments
     from ...evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
     from ...hardware_profiles import load_profile
-    from ..space._build import build_space
-    from ..space._thresholds import weights_of
-    from ..task._load_model import load_task_metric, load_task_model, user_modules
-    from ..task._plugins import Plugins
-    from ..task._splits import load_task_data
+    from ..space import build_space, weights_of
+    from ..task import Plugins, load_task_data, load_task_metric, load_task_model, user_modules
 
     plugins = Plugins.of(task)
     plugins.load()
@@ -171,12 +165,11 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
 
 def _traced(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
     """From one sample; where layers did not run on it, from more of them: an expert runs on the tokens that ask it."""
-    from ...compressors import Anatomy
 
-    anatomy = Anatomy.trace(model, splits.search.take(1).inputs)
+    anatomy = trace_anatomy(model, splits.search.take(1).inputs)
     if not anatomy.unused:
         return anatomy
-    wider = Anatomy.trace(model, splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs)
+    wider = trace_anatomy(model, splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs)
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
@@ -184,8 +177,8 @@ def _structured(
     task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile]
 ) -> Structured | None:
     """Raises `TaskError` for what cannot be removed, or does not go together with it."""
-    from ..devices._costs import wanted
-    from ..space._structure import find_structure, refuse_with_structure
+    from ..devices import wanted
+    from ..space import find_structure, refuse_with_structure
 
     if not removes_something(task.space):
         return None
@@ -232,8 +225,8 @@ def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tup
 def _devices(task: Task, profiles: Sequence[HardwareProfile], bench: Bench) -> tuple[Device, ...]:
     """Raises `InputError` for a profile that cannot be used, or a model whose memory cannot be foreseen."""
     from ...evaluators import trace_activations
-    from ..devices._costs import wanted
-    from ..values._metric_names import MEMORY
+    from ..devices import wanted
+    from ..values import MEMORY
 
     names = [profile.name for profile in profiles]
     if len(set(names)) < len(names):

@@ -1,1 +1,23 @@
-"""Placeholder."""
+"""What stays in the folder of a run for people: the picture, the page and the table of trials.
+
+It draws fronts and evaluates nothing. It knows `front` and `run`. Begin with `_axes.py` (what is shown) and
+`_write.py`. A new picture is one file here.
+"""
+
+from ._axes import COSTS, label_of, ratio, uniform_label
+from ._html import page
+from ._write import PAGE, PICTURE, TABLE, trial_rows, trials_csv, write_report
+
+__all__ = [
+    "COSTS",
+    "PAGE",
+    "PICTURE",
+    "TABLE",
+    "label_of",
+    "page",
+    "ratio",
+    "trial_rows",
+    "trials_csv",
+    "uniform_label",
+    "write_report",
+]

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...compressors import LayerSpec
 from ...evaluators import Measurement, Source
-from ..values._structural_names import is_structural
-from ..values._trial import Completed, Trial
+from ..values import Completed, Trial, is_structural
 
 if TYPE_CHECKING:
-    from ..front._front import Front, Point
+    from ..front import Front, Point
 
 Role = Literal["original", "uniform", "recommended", "other"]
 

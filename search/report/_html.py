@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..values._trial import Trial
+from ..values import Trial
 from . import _axes as chart
 
 if TYPE_CHECKING:
-    from ..front._front import Front, Point
+    from ..front import Front, Point
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..values._trial import Trial
+from ..values import Trial
 from . import _axes as chart
 from ._axes import Axis, Dot, Role, value_of
 from ._png import COLOURS, GREY, GRID, INK, LIMIT
 
 if TYPE_CHECKING:
-    from ..front._front import Front, Point
+    from ..front import Front, Point
 
 _MARKERS: dict[Role, str] = {"original": "star", "uniform": "square", "recommended": "circle", "other": "circle-open"}
 _SIZES: dict[Role, int] = {"original": 15, "uniform": 9, "recommended": 11, "other": 10}

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..values._trial import Trial
+from ..values import Trial
 from . import _axes as chart
 from ._axes import Axis, Dot, Role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..front._front import Front
+    from ..front import Front
 
 INK, GREY, GRID, LIMIT = "#222222", "#8a8f98", "#e6e8eb", "#D55E00"
 COLOURS: dict[Role, str] = {"original": "#000000", "uniform": "#E69F00", "recommended": "#0072B2", "other": "#56B4E9"}

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..run._ledger import write_atomic
-from ..values._metric_names import MODELLED
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Failed, Trial
+from ..run import write_atomic
+from ..values import MODELLED, Completed, Failed, SearchSpace, Trial
 from ._axes import COSTS
 
 if TYPE_CHECKING:
-    from ..front._front import Front
+    from ..front import Front
 
 PICTURE, PAGE, TABLE = "front.png", "front.html", "trials.csv"
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeAlias
 
-from ..values._sensitivity_row import Row
-from ..values._sensitivity_table import SensitivityTable
+from ..values import Row, SensitivityTable
 
 Key: TypeAlias = tuple[int, int]
 """A row's group and level."""

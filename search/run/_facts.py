@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..values._objective import Objective
+from ..values import Objective
 
 
 def objectives_from(data: Sequence[Mapping[str, Any]]) -> tuple[Objective, ...]:

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..values._limits import Limits, violation
-from ..values._objective import Objective, vectors
-from ..values._pareto import hypervolume, non_dominated
-from ..values._trial import Completed, Trial
+from ..values import Completed, Limits, Objective, Trial, hypervolume, non_dominated, vectors, violation
 
 
 def front_hypervolume(trials: Sequence[Trial], objectives: Sequence[Objective], limits: Limits) -> float | None:

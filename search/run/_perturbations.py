@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..searchers import OutputShifts
-from ..values._packed import pack_values, unpack_values
-from ..values._sensitivity_row import base_levels
-from ..values._space import SearchSpace
+from ..values import OutputShifts, SearchSpace, base_levels, pack_values, unpack_values
 
 if TYPE_CHECKING:
     from ...evaluators.sensitivity import OutputFrame

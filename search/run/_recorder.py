@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..searchers import Objective
-from ..values._limits import Limits, violation
-from ..values._trial import Completed, Failed, Infeasible, Trial, trial_to_record
+from ..values import Completed, Failed, Infeasible, Limits, Objective, Trial, trial_to_record, violation
 from ._hypervolume import front_hypervolume
 from ._ledger import Ledger
 from ._progress import Listener, Progress, Stopwatch

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError, ParedownError
-from ..task._stored_task import TASK, stored_task
-from ..values._space import SearchSpace, space_from_dict
-from ..values._structural_names import is_structural
-from ..values._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
+from ..task import TASK, stored_task
+from ..values import Completed, SearchSpace, Trial, space_from_dict
 from ._ledger import Ledger, read, write_atomic
 from ._state import State
 
 if TYPE_CHECKING:
-    from ..task._task import Task
+    from ..task import Task
 
 LEDGER = "ledger.log"
 SCHEMA_VERSION = 1

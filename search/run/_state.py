@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...evaluators import Measurement
-from ..values._sensitivity_row import Row
-from ..values._trial import Infeasible, Trial, trial_from_record
+from ..values import Infeasible, Row, Trial, trial_from_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

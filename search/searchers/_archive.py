@@ -8,11 +8,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values._trial import Completed
+from ..._arrays import FloatArray
+from ..values import Completed
 from ._known import Levels
 from ._survival import survivors
 
-FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
 

@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..values._objective import Objective
-from ..values._sensitivity_table import SensitivityTable
-from ..values._space import Candidate, SearchSpace
-from ..values._trial import Completed, Dominated, Trial
+from ..values import Candidate, Completed, Dominated, Objective, SearchSpace, SensitivityTable, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

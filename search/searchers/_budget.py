@@ -8,14 +8,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...errors import InputError
-from ..allocation._lagrangian import pad, padded, sweep_levels
-from ..values._pareto import non_dominated, spread
-from ..values._sensitivity_table import SensitivityTable
+from ..allocation import pad, padded, sweep_levels
+from ..values import SensitivityTable, non_dominated, spread
 from ._base import SearchContext
 from ._known import Levels
 
-FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
 

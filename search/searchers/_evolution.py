@@ -48,10 +48,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...errors import InputError
-from ..allocation._lagrangian import sweep_levels
-from ..values._space import Candidate
-from ..values._trial import Completed, Dominated, Trial
+from ..allocation import sweep_levels
+from ..values import Candidate, Completed, Dominated, Trial
 from ._archive import Archive, violation_of
 from ._base import SearchContext
 from ._budget import Budget
@@ -65,7 +65,6 @@ from ._prediction_log import Forecasts
 from ._state import read_levels, read_state, write_state
 from ._surrogate import Surrogate
 
-FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
 
 N_SWEPT = 64

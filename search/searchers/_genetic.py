@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..values._space import Candidate
-from ..values._trial import Completed, Trial
+from ..values import Candidate, Completed, Trial
 from ._archive import violation_of
 from ._base import SearchContext
 from ._budget import Budget

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ..values._pareto import non_dominated
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from ..._arrays import FloatArray
+from ..values import non_dominated
 
 MARGIN = 0.05
 """The reference corner lies this share of the front's span beyond its worst values."""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..values._space import Candidate, SearchSpace
+from ..values import Candidate, SearchSpace
 
 Levels: TypeAlias = tuple[int, ...]
 

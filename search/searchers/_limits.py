@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ..values._objective import Objective
+from ..._arrays import FloatArray
+from ..values import Objective
 from ._base import SearchContext
-
-FloatArray: TypeAlias = NDArray[np.float64]
 
 
 def foreseen_metrics(context: SearchContext) -> tuple[Objective, ...]:

@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values._pareto import crowding, non_dominated, unique_rows
+from ..._arrays import FloatArray
+from ..values import crowding, non_dominated, unique_rows
 from ._offspring import Steps, offspring
 
-FloatArray: TypeAlias = NDArray[np.float64]
 LevelArray: TypeAlias = NDArray[np.int16]
 
 ROUNDS = 8

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
+from ..._arrays import FloatArray
+
 LevelArray: TypeAlias = NDArray[np.int16]
 
 PAIR, SINGLE, CROSS = 0, 1, 2

@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ...errors import ConfigError, InputError
-from ..values._space import Candidate
-from ..values._trial import Completed, Infeasible, Trial
+from ..values import Candidate, Completed, Infeasible, Trial
 from ._base import SearchContext
 from ._budget import Budget
 from ._known import KnownCandidates, Levels, levels_of

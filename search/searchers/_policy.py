@@ -30,16 +30,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...errors import InputError
-from ..allocation._lagrangian import pad
-from ..values._space import Candidate
-from ..values._trial import Completed, Trial
+from ..allocation import pad
+from ..values import Candidate, Completed, Trial
 from ._base import SearchContext
 from ._budget import Budget, lowered
 from ._known import KnownCandidates, Levels, levels_of
 from ._state import read_levels, read_state, write_state
 
-FloatArray: TypeAlias = NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
 
 EPISODES = 16

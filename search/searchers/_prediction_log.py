@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..values._objective import Objective
+from ..._arrays import FloatArray
+from ..values import Objective
 from ._surrogate import Surrogate
-
-FloatArray: TypeAlias = NDArray[np.float64]
 
 WINDOW = 64
 """So many of the latest forecasts are judged: old ones are of a model that knew less."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..values._space import Candidate
-from ..values._trial import Trial
+from ..values import Candidate, Trial
 from ._base import SearchContext
 from ._known import KnownCandidates, levels_of
 from ._state import read_levels, read_state, write_state

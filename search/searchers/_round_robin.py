@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ..values._metric_names import MODELLED, at
-from ..values._space import Candidate
-from ..values._trial import Trial
-from . import Objective, Reporting, Searcher
+from ..values import MODELLED, Candidate, Objective, Trial, at
+from ._base import Reporting, Searcher
 
 if TYPE_CHECKING:
-    from ..task._task import Task
-    from ..values._limits import Limits
+    from ..task import Task
+    from ..values import Limits
 
 
 def guides_of(guide: Sequence[Objective], devices: Sequence[str]) -> list[tuple[Objective, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ConfigError
-from ..values._space import Candidate, SearchSpace
+from ..values import Candidate, SearchSpace
 from ._known import Levels, levels_of
 
 SCHEMA_VERSION = 1

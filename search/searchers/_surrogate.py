@@ -29,12 +29,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allocation._lagrangian import pad
-from ..values._objective import Objective
-from ..values._output_perturbations import Superposition
+from ..._arrays import FloatArray
+from ..allocation import pad
+from ..values import Objective, Superposition
 from ._base import SearchContext
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Pairing: TypeAlias = Literal["none", "near", "all"]
 
 MAX_LEVEL_FEATURES = 1200

@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values._pareto import crowding, fronts
+from ..._arrays import FloatArray
+from ..values import crowding, fronts
 
-FloatArray: TypeAlias = NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
 Survival: TypeAlias = Literal["crowding", "reference"]
 

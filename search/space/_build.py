@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import FLOAT_BITS, FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, Pattern, formats
 from ...errors import TaskError
-from ..task._rules import nearest
-from ..values._metric_names import MODELLED
-from ..values._space import Candidate, Group, SearchSpace
+from ..task import nearest
+from ..values import MODELLED, Candidate, Group, SearchSpace
 from ._saturation import without_saturation
 from ._structure import structural_groups
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...hardware_profiles import HardwareProfile
-    from ..task._sections import Section, SpaceSection
-    from ..task._task import Task
+    from ..task import Section, SpaceSection, Task
     from ._structure import Structured
 
 Costs = Callable[[str, LayerSpec], int]

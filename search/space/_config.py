@@ -11,7 +11,7 @@ from typing import Any
 from ...compressors import SPEC_VERSION, Anatomy, LayerSpec
 from ...errors import ConfigError, SpecError
 from ...evaluators import Measurement
-from ..values._structural_names import is_structural
+from ..values import is_structural
 
 SCHEMA_VERSION = SPEC_VERSION
 """Version 1 is read too: in it an activation whose method is not named is by "affine"."""

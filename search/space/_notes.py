@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy
-    from ..values._space import SearchSpace
+    from ..values import SearchSpace
 
 _WORTH_SAYING = 0.05
 """Share of the parameters below which norms and the like are not spoken of."""
@@ -25,7 +25,7 @@ def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
             "left alone, because they never run (or their parent uses their weights by itself): "
             + ", ".join(anatomy.unused)
         )
-    from ...compressors.anatomy._layers import holder_of
+    from ...compressors.anatomy import holder_of
 
     layers = [holder_of(model, fqn)[0] for fqn in (*anatomy.fqns, *anatomy.unused)]
     known = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import InputError
-from ..searchers import SensitivityTable
-from ..values._limits import Limits
-from ..values._space import Candidate, Group, SearchSpace
-from ..values._trial import Trial
+from ..values import Candidate, Group, Limits, SearchSpace, SensitivityTable, Trial
 
 SURE = 2.0
 """So many standard errors of the difference must lie between two levels before one is called worse."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ...compressors import LayerInfo, LayerSpec
     from ...hardware_profiles import HardwareProfile
-    from ..task._task import Task
-    from ..values._space import SearchSpace
+    from ..task import Task
+    from ..values import SearchSpace
 
 WIDE, SAFE = 8, 7
 

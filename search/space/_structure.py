@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import Anatomy, LayerSpec
 from ...errors import ConfigError, SpecError, TaskError
-from ..values._structural_names import block_name, is_structural, structure_of
+from ..values import block_name, is_structural, structure_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from ...compressors import Inputs
     from ...compressors.structure import Block, CoupledSet, Removal
     from ...hardware_profiles import HardwareProfile
-    from ..task._sections import SpaceSection
-    from ..task._task import Task
-    from ..values._space import Candidate, Group, SearchSpace
+    from ..task import SpaceSection, Task
+    from ..values import Candidate, Group, SearchSpace
 
 KEYS = {
     "channels": "channels",
@@ -178,7 +177,7 @@ def find_structure(
 def structural_groups(section: SpaceSection, structured: Structured) -> list[Group]:
     """The groups of sets and blocks, each with its levels from the whole to the smallest."""
     from ...compressors.structure import n_kept
-    from ..values._space import Group
+    from ..values import Group
 
     groups = []
     for coupled in structured.sets:
@@ -205,7 +204,7 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[tuple
     """One threshold for all sets, for each score and share that the space offers: each set at the level nearest to what
     the threshold leaves of it, the layers left alone where they can be. (label, candidate), each candidate once; the
     label says the share of all units that the threshold leaves, whatever the sets keep (`threshold k75`)."""
-    from ..values._space import Candidate
+    from ..values import Candidate
 
     found: dict[Candidate, str] = {}
     for method, shares in structured.thresholds.items():
@@ -239,7 +238,7 @@ def alignment_of(model: nn.Module, coupled: CoupledSet, profile: HardwareProfile
     set goes through, and that of its faster rules (`aligned`). 1 where the profile says nothing."""
     from torch import nn
 
-    from ...compressors.anatomy._layers import kind_of
+    from ...compressors.anatomy import kind_of
 
     wanted = [rule.when.aligned or 1 for rule in profile.lowering]
     for fqn in {member.tensor.rpartition(".")[0] for member in coupled.members}:

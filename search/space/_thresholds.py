@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
-from ..values._space import Candidate, Group, SearchSpace
-from ..values._structural_names import is_structural, without_structure
+from ..values import Candidate, Group, SearchSpace, is_structural, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -208,8 +208,7 @@ def _digest(value: object) -> str:
 
 
 def as_task(task: Task | Mapping[str, Any] | Path | str) -> Task:
-    from .task._task import Task
-
+    """Return a task as it is, or make one of a dict or of the path of a TOML file."""
     if isinstance(task, Task):
         return task
     return Task.from_dict(task) if isinstance(task, Mapping) else Task.load(task)

@@ -1,1 +1,75 @@
-"""Placeholder."""
+"""Values that the whole search shares: a candidate, a trial, an objective, a limit, a table.
+
+They are frozen, hold no torch module and read no file. This room knows no other room of the search.
+Begin with `_space.py` (what may be decided) and `_trial.py` (what became of a candidate). A new value that two rooms
+exchange belongs here.
+"""
+
+from ._limit_expressions import SAMPLES, parse_limits
+from ._limits import PICKS, Limits, misses, parse_bounds, violation
+from ._metric_names import MEMORY, MODELLED, at, base_name, not_measured, seen_on, static_measurements
+from ._objective import Objective, vectors
+from ._output_perturbations import OutputShifts, Superposition
+from ._packed import pack_losses, pack_values, unpack_losses, unpack_values
+from ._pareto import crowding, fronts, hypervolume, knee, non_dominated, spread, unique_rows
+from ._reason import reason
+from ._sensitivity_row import Row, base_levels
+from ._sensitivity_table import SensitivityTable
+from ._space import Candidate, Group, SearchSpace, space_from_dict, space_to_dict
+from ._structural_names import block_name, is_structural, layers_of, structure_of, without_structure
+from ._trial import Completed, Dominated, Failed, Infeasible, Kind, Screened, Trial, trial_from_record, trial_to_record
+
+__all__ = [
+    "MEMORY",
+    "MODELLED",
+    "PICKS",
+    "SAMPLES",
+    "Candidate",
+    "Completed",
+    "Dominated",
+    "Failed",
+    "Group",
+    "Infeasible",
+    "Kind",
+    "Limits",
+    "Objective",
+    "OutputShifts",
+    "Row",
+    "Screened",
+    "SearchSpace",
+    "SensitivityTable",
+    "Superposition",
+    "Trial",
+    "at",
+    "base_levels",
+    "base_name",
+    "block_name",
+    "crowding",
+    "fronts",
+    "hypervolume",
+    "is_structural",
+    "knee",
+    "layers_of",
+    "misses",
+    "non_dominated",
+    "not_measured",
+    "pack_losses",
+    "pack_values",
+    "parse_bounds",
+    "parse_limits",
+    "reason",
+    "seen_on",
+    "space_from_dict",
+    "space_to_dict",
+    "spread",
+    "static_measurements",
+    "structure_of",
+    "trial_from_record",
+    "trial_to_record",
+    "unique_rows",
+    "unpack_losses",
+    "unpack_values",
+    "vectors",
+    "violation",
+    "without_structure",
+]

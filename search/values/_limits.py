@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ...errors import InputError
-from ...evaluators._measurement import Measurement
+from ...evaluators import Measurement
 
 PICKS = ("knee", "smallest", "fastest", "best")
 

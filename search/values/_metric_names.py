@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...evaluators._measurement import Measurement
+from ...evaluators import Measurement
 
 
 def at(name: str, device: str | None) -> str:

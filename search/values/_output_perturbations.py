@@ -9,13 +9,12 @@ is HAWQ-V3's and CoopQ's finding; they pay for it in Hessians and in evaluations
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
-SingleArray: TypeAlias = NDArray[np.float32]
+from ..._arrays import FloatArray, SingleArray
 
 MOST_VALUES = 1 << 16
 """Groups times values that one candidate may cost: in larger spaces fewer sites are looked at."""

@@ -5,12 +5,10 @@ A row with NaN is no result: it is never non-dominated and adds no volume. Numbe
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
+from ..._arrays import FloatArray
 
 
 def non_dominated(objectives: ArrayLike) -> NDArray[np.bool_]:

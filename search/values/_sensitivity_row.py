@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...compressors.values._spec import LayerSpec
+from ...compressors import LayerSpec
 from ._space import SearchSpace
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-
-
 from collections.abc import Mapping
 from dataclasses import replace
-
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec

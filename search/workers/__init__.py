@@ -1,1 +1,11 @@
-"""Placeholder."""
+"""Who runs the jobs: this process, or processes on Ray.
+
+Both look the same to the driver (`Pool`). Ray is imported in `_ray.py` and nowhere else. It knows `evaluation`.
+Begin with `_in_process.py`. Another kind of worker, such as a cluster's, is one file here.
+"""
+
+from ._in_process import InProcess, Pool, python_path
+from ._queues import SHORT_S, Lanes
+from ._ray import RayPool
+
+__all__ = ["SHORT_S", "InProcess", "Lanes", "Pool", "RayPool", "python_path"]

@@ -14,9 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from ..evaluation._jobs import Job, Outcome, run_job
-from ..evaluation._worker import Worker
-from ..problem._context import Bench
+from ..evaluation import Job, Outcome, Worker, run_job
+from ..problem import Bench
 
 
 class Pool(Protocol):

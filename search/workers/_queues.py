@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..evaluation._jobs import Job
+from ..evaluation import Job
 
 SHORT_S = 2.0
 """Jobs that take longer are not queued ahead: the few milliseconds until the driver sends the next are then nothing,

@@ -14,9 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import ParedownError
-from ..evaluation._jobs import Job, Outcome, run_job
-from ..evaluation._worker import Worker
-from ..problem._context import Bench
+from ..evaluation import Job, Outcome, Worker, run_job
+from ..problem import Bench
 from ._in_process import python_path, worker_facts
 from ._queues import Lane, Lanes
 

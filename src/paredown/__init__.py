@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .compressors import LayerSpec, load_model
     from .errors import ParedownError
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
         verify_artifact,
     )
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Front",

@@ -13,8 +13,8 @@ import costs
 import pytest
 from searchbench import goals, measure_search
 
-from paredown.search.evaluation._jobs import Job, Outcome
-from paredown.search.run._progress import Stopwatch
+from paredown.search.evaluation import Job, Outcome
+from paredown.search.run import Stopwatch
 
 
 class TwoLanes:

@@ -14,7 +14,7 @@ from searchbench.intervals import summary
 from searchbench.play import OWN
 from searchbench.traces import Box, Trace
 
-from paredown.search.values._pareto import hypervolume, non_dominated
+from paredown.search.values import hypervolume, non_dominated
 
 BOX = Box(floor=1e-2, ceiling=1.0, cheapest=0.0, dearest=1000.0)
 GOOD, FAIR = (0.01, 500.0), (0.1, 500.0)  # volumes 0.5 and 0.25

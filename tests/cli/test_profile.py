@@ -14,7 +14,7 @@ from paredown.evaluators import latency
 from paredown.evaluators.latency import KernelFigure, MachineFigure, MachineFigures
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Task, open_run, search
-from paredown.search.task._machine import environment
+from paredown.search.task import environment
 
 
 def figures(**changes: Any) -> MachineFigures:

@@ -9,8 +9,7 @@ from paredown.cli import main
 from paredown.errors import LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Resolution
-from paredown.search.resolve._predictor import Trust
-from paredown.search.resolve._resolve import Evaluated, Resolved
+from paredown.search.resolution import Evaluated, Resolved, Trust
 
 
 def predicted(value, low, high, unit=""):
@@ -74,7 +73,7 @@ def resolved(monkeypatch, tmp_path):
             raise calls.result
         return calls.result
 
-    monkeypatch.setattr("paredown.search.resolve", fake)
+    monkeypatch.setattr("paredown.search.resolution", fake)
     return calls
 
 

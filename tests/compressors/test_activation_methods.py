@@ -8,7 +8,6 @@ from torch import nn
 
 from paredown.compressors import (
     ActivationRange,
-    Anatomy,
     Calibration,
     CompressedModel,
     LayerSpec,
@@ -16,6 +15,7 @@ from paredown.compressors import (
     load_model,
     save_model,
     stored_bytes,
+    trace_anatomy,
 )  # fmt: skip
 from paredown.compressors.quantization import (
     DynamicQuantizer,
@@ -59,7 +59,7 @@ class TestRules:
 
     def test_each_width_has_a_range_of_its_own(self):
         net, x = model(), normal(16, 3, 6, 6) ** 3
-        anatomy = Anatomy.trace(net, x)
+        anatomy = trace_anatomy(net, x)
         found = calibrate(net, [x], anatomy, bits=(4, 8))
         wide, narrow = found.others["affine"]["0"], found.others["affine@4"]["0"]
         assert narrow.high < wide.high  # four bits clip more
@@ -107,7 +107,7 @@ def test_what_is_applied_is_what_is_stored(spec, tmp_path):
     from paredown.compressors import compress
 
     net, x = model(), normal(8, 3, 6, 6)
-    anatomy = Anatomy.trace(net, x)
+    anatomy = trace_anatomy(net, x)
     calibration = calibrate(net, [x], anatomy, bits=(4, 6, 8))
     assignment = dict.fromkeys(anatomy.fqns, spec)
     variants = {layer.fqn: compress(net.get_submodule(layer.fqn).weight, spec, layer) for layer in anatomy.layers}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from paredown.compressors import Anatomy
+from paredown.compressors import Anatomy, trace_anatomy
 from paredown.errors import InputError
 from paredown.testing._models import AWKWARD
 
@@ -14,7 +14,7 @@ from paredown.testing._models import AWKWARD
 @pytest.mark.parametrize("name", [name for name in AWKWARD if name != "nothing"])
 def test_it_comes_back_the_same(name: str) -> None:
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     again = Anatomy.from_dict(json.loads(json.dumps(anatomy.to_dict())))
     assert again == anatomy
     assert hash(again) == hash(anatomy)  # all the way down of tuples, not of lists

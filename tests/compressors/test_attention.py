@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerInfo,
     LayerSpec,
@@ -21,6 +20,7 @@ from paredown.compressors import (
     load_model,
     save_model,
     stored_bytes,
+    trace_anatomy,
 )
 from paredown.errors import ConfigError, SpecError
 from paredown.testing import AWKWARD
@@ -51,7 +51,7 @@ def made(products: Products) -> tuple[nn.Module, Tensor]:
 
 
 def found(products: Products) -> list[str]:
-    layers = Anatomy.trace(*made(products)).layers
+    layers = trace_anatomy(*made(products)).layers
     assert {layer.product_in for layer in layers if layer.product} <= {"0"}
     return [layer.product for layer in layers]
 
@@ -83,11 +83,11 @@ def test_what_is_a_factor(products: Products, expected: list[str]) -> None:
 
 def test_attention_of_pytorch_s_own_module_is_left_alone() -> None:
     for name in ("multihead", "encoder", "mlp", "residual"):
-        assert not any(layer.product for layer in Anatomy.trace(*AWKWARD[name]()).layers)
+        assert not any(layer.product for layer in trace_anatomy(*AWKWARD[name]()).layers)
 
 
 def test_one_layer_may_give_all_three() -> None:
-    layers = {x.fqn: (x.product, x.product_in) for x in Anatomy.trace(*AWKWARD["written_out"]()).layers}
+    layers = {x.fqn: (x.product, x.product_in) for x in trace_anatomy(*AWKWARD["written_out"]()).layers}
     assert layers["blocks.0.qkv"] == ("value", "blocks.0")
     assert layers["blocks.1.qkv"] == ("value", "blocks.1")
     assert layers["blocks.0.out"] == layers["head"] == ("", "")
@@ -100,7 +100,7 @@ def rounded(x: Tensor, scale: float, low: int, high: int) -> Tensor:
 @pytest.mark.parametrize("products", [functional.scaled_dot_product_attention, lambda q, k, v: scores(q, k) @ v])
 def test_factors_and_scores_are_rounded_by_hand(products: Products) -> None:
     model, x = made(products)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     calibration = calibrate(model, [x], anatomy, products=True)
     scale = 6**-0.5 if products is functional.scaled_dot_product_attention else 0.4
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_factors_and_scores_are_rounded_by_hand(products: Products) -> None:
 
 def test_a_forward_that_fails_leaves_nothing_behind() -> None:
     model, x = made(functional.scaled_dot_product_attention)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     calibration = calibrate(model, [x], anatomy, products=True)
     with torch.no_grad():
         plain = model(x)
@@ -139,7 +139,7 @@ def test_a_forward_that_fails_leaves_nothing_behind() -> None:
 
 def test_where_it_says_nothing_it_is_refused() -> None:
     model, x = made(functional.scaled_dot_product_attention)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     assert applicable(PRODUCT, anatomy["0.v"]) is None
     plain = LayerInfo(fqn="out", kind="linear", weight_shape=(6, 6))
     assert "no product of attention" in str(applicable(PRODUCT, plain))
@@ -154,7 +154,7 @@ def test_where_it_says_nothing_it_is_refused() -> None:
 @pytest.mark.parametrize("name", ["transformer", "written_out"])
 def test_a_file_says_where_the_scores_are_rounded(name: str, tmp_path: Path) -> None:
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, products=True)
     again = type(calibration).from_dict(calibration.to_dict())
     assert again.products == calibration.products

@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerSpec, applicable, compress, decode, methods
-from paredown.compressors.methods import _registry as registry
-from paredown.compressors.quantization import Grid, WeightProblem, decoded, fit_nearest
-from paredown.compressors.quantization._grid import from_groups, to_groups
-from paredown.compressors.quantization._solve import solve
+from paredown.compressors.quantization import Grid, WeightProblem, decoded, fit_nearest, from_groups, solve, to_groups
+from paredown.compressors.registry import _registry as registry
 from paredown.errors import SpecError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import ActivationRange, Anatomy, Calibration, LayerSpec, calibrate, model_digest
-from paredown.compressors.methods import _registry as registry
+from paredown.compressors import ActivationRange, Calibration, LayerSpec, calibrate, model_digest, trace_anatomy
+from paredown.compressors.registry import _registry as registry
 from paredown.errors import ConfigError, InputError
 from paredown.testing._models import AWKWARD
 
@@ -19,7 +19,7 @@ def two_layers():
 def test_ranges_hold_what_enters_each_layer():
     model = two_layers()
     x = torch.rand(32, 4, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-    calibration = calibrate(model, [x[:10], x[10:]], Anatomy.trace(model, x))
+    calibration = calibrate(model, [x[:10], x[10:]], trace_anatomy(model, x))
     first, second = calibration.ranges["0"], calibration.ranges["2"]
     assert first.n == 32 * 4
     assert second.n == 32 * 6
@@ -32,7 +32,7 @@ def test_ranges_hold_what_enters_each_layer():
 def test_the_split_into_batches_does_not_matter():
     model = two_layers()
     x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     whole, halves = (calibrate(model, x.split(size), anatomy).ranges["0"] for size in (300, 7))
     assert whole == halves
 
@@ -54,7 +54,7 @@ def test_memory_is_bounded_and_the_sample_is_spread_evenly():
 def test_calibrating_leaves_no_trace_and_skips_integer_inputs(name):
     model, inputs = AWKWARD[name]()
     model.train()
-    anatomy, digest = Anatomy.trace(model, inputs), model_digest(model)
+    anatomy, digest = trace_anatomy(model, inputs), model_digest(model)
     calibration = calibrate(model, [inputs], anatomy)
     expected = {layer.fqn for layer in anatomy.layers if layer.kind != "embedding"}
     assert set(calibration.ranges) == expected
@@ -92,7 +92,7 @@ def test_a_layer_that_was_not_calibrated_is_named():
 
 def test_no_batches_and_nan_are_refused():
     model = two_layers()
-    anatomy = Anatomy.trace(model, torch.zeros(1, 4))
+    anatomy = trace_anatomy(model, torch.zeros(1, 4))
     with pytest.raises(InputError, match="at least one batch, got none"):
         calibrate(model, [], anatomy)
     with pytest.raises(InputError, match="the input of 0 holds NaN or infinity"):
@@ -104,7 +104,7 @@ def test_other_methods_have_their_own_ranges():
     model = two_layers()
     x = torch.randn(16, 4)
     with registry.ACTIVATION.temporarily("half", lambda sample, low, high, bits: (low / 2, high / 2)):
-        calibration = calibrate(model, [x], Anatomy.trace(model, x))
+        calibration = calibrate(model, [x], trace_anatomy(model, x))
         spec = LayerSpec(activation_bits=8, activation_method="half")
         expected = ActivationRange(low=float(x.min()) / 2, high=float(x.max()) / 2)
         assert calibration.qparams("0", spec) == expected.qparams(8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerSpec, Variant, applicable, compress, decode, methods
 from paredown.compressors.lowrank import kept_rank
-from paredown.compressors.methods import _registry as registry
+from paredown.compressors.registry import _registry as registry
 from paredown.compressors.sparsity import magnitude, n_zeros
 from paredown.errors import SpecError
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.compressors.files._entropy import coded_bytes, decode, encode
+from paredown.compressors import decode
+from paredown.compressors.files import coded_bytes, encode
 
 
 def floor_bytes(values: np.ndarray) -> float:

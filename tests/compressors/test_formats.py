@@ -8,9 +8,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paredown.compressors import FORMAT_BITS, LayerInfo, LayerSpec, applicable, compress, decode
-from paredown.compressors.quantization import CASTS, Grid, Params, Rounder, WeightProblem, decoded, fit_nearest
-from paredown.compressors.quantization._palette import kmeans
-from paredown.compressors.quantization._tables import fixed_table
+from paredown.compressors.quantization import (
+    CASTS,
+    Grid,
+    Params,
+    Rounder,
+    WeightProblem,
+    decoded,
+    fit_nearest,
+    fixed_table,
+    kmeans,
+)
 from paredown.errors import SpecError
 
 GRIDS = [(name, bits) for name, widths in FORMAT_BITS.items() for bits in widths if name not in (*CASTS, "adaptive")]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, Gradients, Moments, collect_gradients
+from paredown.compressors import Gradients, Moments, collect_gradients, trace_anatomy
 from paredown.errors import InputError, IntegrityError
 from paredown.evaluators import Split, get_metric, loss_gradients
 from paredown.testing._models import AWKWARD
@@ -39,7 +39,7 @@ def one_by_one(model, x):
 
 def test_means_and_mean_squares_of_single_samples():
     model, x = net(), normal(6, 5)
-    found = collect_gradients(model, [(sample[None], None, 1) for sample in x], Anatomy.trace(model, x), squares)
+    found = collect_gradients(model, [(sample[None], None, 1) for sample in x], trace_anatomy(model, x), squares)
     rows = one_by_one(model, x)
     assert torch.allclose(found.get("0").both, torch.stack([rows.mean(0), rows.square().mean(0)]), atol=1e-6)
     assert all(not p.requires_grad and p.grad is None for p in model.parameters())
@@ -48,14 +48,14 @@ def test_means_and_mean_squares_of_single_samples():
 
 def test_of_batches_the_mean_is_exact():
     model, x = net(), normal(6, 5)
-    found = collect_gradients(model, [(x[:4], None, 4), (x[4:], None, 2)], Anatomy.trace(model, x), squares)
+    found = collect_gradients(model, [(x[:4], None, 4), (x[4:], None, 2)], trace_anatomy(model, x), squares)
     assert torch.allclose(found.get("0").both[0], one_by_one(model, x).mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in AWKWARD if name != "nothing"])
 def test_awkward_models(name):
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     found = collect_gradients(
         model, [(inputs, None, 4)], anatomy, lambda outputs, _, __: outputs.float().square().mean()
     )
@@ -70,7 +70,7 @@ def test_awkward_models(name):
 
 def test_they_live_in_a_file_of_their_own_kind(tmp_path):
     model, x = net(), normal(6, 5)
-    found = collect_gradients(model, [(x, None, 6)], Anatomy.trace(model, x), squares)
+    found = collect_gradients(model, [(x, None, 6)], trace_anatomy(model, x), squares)
     saved = found.save(tmp_path)
     again = pickle.loads(pickle.dumps(saved))
     assert torch.equal(again.get("2").both, found.get("2").both)
@@ -82,7 +82,7 @@ def test_they_live_in_a_file_of_their_own_kind(tmp_path):
 
 def test_bad_losses_are_named():
     model, x = net(), normal(6, 5)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     for loss, message in (
         (lambda o, i, t: o, "one finite number"),
         (lambda o, i, t: o.sum() * float("nan"), "one finite number"),
@@ -95,7 +95,7 @@ def test_bad_losses_are_named():
 
 def test_the_loss_follows_from_the_targets():
     model, x = net(), normal(6, 5)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     classes = torch.tensor([0, 1, 2, 0, 1, 2])
     found = loss_gradients(model, Split("calibration", x, classes), anatomy, get_metric("accuracy"))
     by_hand = collect_gradients(

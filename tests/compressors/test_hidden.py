@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress
-from paredown.compressors.anatomy._fused_inputs import attended, hidden_inputs
-from paredown.compressors.anatomy._layers import weight_at
+from paredown.compressors import LayerSpec, applicable, calibrate, compress, trace_anatomy, weight_at
+from paredown.compressors.anatomy import attended, hidden_inputs
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -141,7 +140,7 @@ class Speaker(nn.Module):
 def test_methods_that_look_at_inputs_err_less_there(fqn: str, method: str) -> None:
     """In the metric that they minimise, tr(D H D'), with H of other samples than those that they saw."""
     model = Speaker().eval()
-    anatomy = Anatomy.trace(model, normal(2, 12, 8))
+    anatomy = trace_anatomy(model, normal(2, 12, 8))
     seen, unseen = (calibrate(model, [normal(64, 12, 8, seed=seed)], anatomy, moments=True).moments for seed in (0, 1))
     assert seen is not None
     assert unseen is not None
@@ -160,7 +159,7 @@ def test_methods_that_look_at_inputs_err_less_there(fqn: str, method: str) -> No
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_the_projection_of_states_is_refused_by_name() -> None:
     model = nn.LSTM(5, 6, proj_size=3).eval()
-    anatomy = Anatomy.trace(model, normal(4, 2, 5))
+    anatomy = trace_anatomy(model, normal(4, 2, 5))
     spec = LayerSpec(weight_bits=4, weight_method="gptq")
     reason = applicable(spec, anatomy["weight_hr_l0"])
     assert reason is not None

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     Repairs,
@@ -23,11 +22,12 @@ from paredown.compressors import (
     load_model,
     preserved,
     save_model,
+    trace_anatomy,
     weight_at,
 )
-from paredown.compressors.anatomy._layers import kind_at
-from paredown.compressors.storage._layout import Layout
-from paredown.compressors.values._names import is_inner, weight_name
+from paredown.compressors.anatomy import kind_at
+from paredown.compressors.storage import Layout
+from paredown.compressors.values import is_inner, weight_name
 from paredown.errors import InputError, SpecError
 from paredown.testing import AWKWARD
 
@@ -52,7 +52,7 @@ def mixed(model, anatomy):
 
 def test_each_weight_of_each_layer_and_direction_is_a_layer():
     model = nn.LSTM(5, 6, num_layers=2, bidirectional=True, batch_first=True)
-    anatomy = Anatomy.trace(model, torch.randn(3, 7, 5))
+    anatomy = trace_anatomy(model, torch.randn(3, 7, 5))
     ends = ("", "_reverse")
     assert set(anatomy.fqns) == {f"weight_{w}_l{n}{end}" for w in ("ih", "hh") for n in (0, 1) for end in ends}
     assert {layer.kind for layer in anatomy.layers} == {"lstm"}
@@ -74,7 +74,7 @@ def test_multiply_accumulates_do_not_depend_on_which_axis_is_time(batch_first):
         def forward(self, x):
             return self.gru(x if batch_first else x.transpose(0, 1))[1][0]
 
-    layer = Anatomy.trace(Last(), x)["gru.weight_ih_l0"]
+    layer = trace_anatomy(Last(), x)["gru.weight_ih_l0"]
     assert (layer.kind, layer.macs) == ("gru", 7 * 18 * 5)
     assert (layer.input_shape, layer.output_shape) == ((7, 5), (7, 18))
 
@@ -89,12 +89,12 @@ def test_a_packed_sequence_counts_its_steps_alone():
             packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([7, 2]), batch_first=True)
             return self.gru(packed)[1][0]
 
-    assert Anatomy.trace(Packed(), torch.randn(2, 7, 5))["gru.weight_hh_l0"].macs == -(-9 * 18 * 6 // 2)
+    assert trace_anatomy(Packed(), torch.randn(2, 7, 5))["gru.weight_hh_l0"].macs == -(-9 * 18 * 6 // 2)
 
 
 def test_attention_by_hand():
     model, inputs = AWKWARD["cross_attention"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     attention = {layer.fqn: layer.macs for layer in anatomy.layers if layer.kind == "attention"}
     assert attention == {
         "attention.q_proj_weight": 5 * 8 * 8,
@@ -103,7 +103,7 @@ def test_attention_by_hand():
         "attention.out_proj": 5 * 8 * 8,
     }
     model, inputs = AWKWARD["multihead"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy["attention.in_proj_weight"].macs == 7 * 48 * 16
     assert anatomy["attention.in_proj_weight"].has_bias
 
@@ -117,13 +117,13 @@ def test_an_out_proj_of_another_kind_of_attention_is_an_ordinary_layer():
         def forward(self, x):
             return self.out_proj(x)
 
-    assert Anatomy.trace(Own(), torch.randn(2, 4))["out_proj"].kind == "linear"
+    assert trace_anatomy(Own(), torch.randn(2, 4))["out_proj"].kind == "linear"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_searched_is_what_is_loaded_and_what_is_counted(name: str, tmp_path: Path):
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assignment, variants = mixed(model, anatomy)
     path = tmp_path / "model.safetensors"
     n_bytes = save_model(path, model, assignment, variants)
@@ -142,7 +142,7 @@ def test_what_is_searched_is_what_is_loaded_and_what_is_counted(name: str, tmp_p
 def test_every_weight_alone_changes_the_outputs(name: str):
     """Also where PyTorch's fused encoder reads the weights without calling the modules that hold them."""
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     resident = CompressedModel(model, anatomy)
     with preserved(model):
         before = forward(model, inputs)
@@ -155,7 +155,7 @@ def test_every_weight_alone_changes_the_outputs(name: str):
 
 def test_the_fused_encoder_stands_aside_for_quantized_inputs():
     model, inputs = AWKWARD["encoder"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     resident = CompressedModel(model, anatomy, calibrate(model, [inputs], anatomy, bits=(4,)))
     fqn = "blocks.layers.0.linear1"
     with preserved(model):
@@ -176,7 +176,7 @@ def test_the_fused_encoder_stands_aside_for_quantized_inputs():
 @pytest.mark.parametrize("name", ["recurrent", "multihead", "cross_attention"])
 def test_what_has_no_place_inside_is_refused_by_layer_and_field(name, spec, said):
     model, inputs = AWKWARD[name]()
-    for layer in Anatomy.trace(model, inputs).layers:
+    for layer in trace_anatomy(model, inputs).layers:
         if not layer.is_sealed:
             continue
         reason = applicable(spec, layer)
@@ -210,7 +210,7 @@ def normal(*shape, seed=0):
 def test_moments_of_what_enters_are_those_of_the_inputs_themselves():
     model = Products().eval()
     inputs = tuple(normal(3, 5, 8, seed=seed) * (1 + seed) for seed in range(3))
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     moments = calibrate(model, [inputs, inputs], anatomy, moments=True).moments
     assert set(moments.names) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
     x = torch.cat(inputs).reshape(-1, 8)
@@ -232,7 +232,7 @@ def test_a_packed_sequence_counts_its_steps_alone_in_the_moments():
             return self.gru(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 2]), batch_first=True))[1][0]
 
     model, x = Packed().eval(), normal(2, 4, 5)
-    moments = calibrate(model, [x], Anatomy.trace(model, x), moments=True).moments
+    moments = calibrate(model, [x], trace_anatomy(model, x), moments=True).moments
     seen = torch.cat([x[0], x[1, :2]])
     assert torch.allclose(moments.get("gru.weight_ih_l0").second[0], seen.T @ seen / 6, rtol=1e-4, atol=1e-6)
 
@@ -251,7 +251,7 @@ def test_methods_that_look_at_inputs_lower_the_error_of_what_is_multiplied(spec,
     """Against the method of the same kind that looks at the weights alone, on inputs that are far from independent."""
     model, sizes = Products().eval(), torch.tensor([4.0, 0.2, 1.0, 0.1, 3.0, 0.5, 0.1, 1.0])
     x = sizes * (normal(40, 5, 8) + normal(40, 5, 1, seed=1))
-    anatomy = Anatomy.trace(model, (x, x, x))
+    anatomy = trace_anatomy(model, (x, x, x))
     model.attention.register_forward_hook(lambda module, args, output: (args[0], None))  # the LSTM sees x too
     moments = calibrate(model, [(x, x, x)], anatomy, moments=True).moments.get(fqn)
     weight, hessian = weight_at(model, fqn).detach(), moments.second[0].double()
@@ -266,7 +266,7 @@ def test_methods_that_look_at_inputs_lower_the_error_of_what_is_multiplied(spec,
 
 def test_nothing_else_is_calibrated_or_repaired_inside():
     model, inputs = AWKWARD["recurrent"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, moments=True)
     assert set(calibration.ranges) == {"head"}
     assert calibration.moments is not None
@@ -286,7 +286,7 @@ def test_a_tied_projection_is_one_variant_and_paid_for_once():
             x = self.first(x, x, x, need_weights=False)[0]
             return self.second(x, x, x, need_weights=False)[0]
 
-    anatomy = Anatomy.trace(Tied().eval(), torch.randn(2, 3, 8))
+    anatomy = trace_anatomy(Tied().eval(), torch.randn(2, 3, 8))
     assert ("first.in_proj_weight", "second.in_proj_weight") in anatomy.groups
     layers = [anatomy[f"{name}.in_proj_weight"] for name in ("first", "second")]
     spec = LayerSpec(weight_bits=4)

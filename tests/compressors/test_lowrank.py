@@ -77,8 +77,7 @@ def test_asvd_of_white_inputs_is_svd_and_of_few_samples_gives_the_weight_back():
 @pytest.mark.parametrize("form", FORMS)
 def test_whole_rank_gives_the_weight_back_and_half_of_it_is_near(form):
     weight, known = normal(*SHAPE), moments(72)
-    from paredown.compressors.lowrank import factorize
-    from paredown.compressors.lowrank._forms import product
+    from paredown.compressors.lowrank import factorize, product
 
     for method, second in (("svd", None), ("asvd", known.second[0])):
         parts = factorize(form, weight.reshape(12, -1), SHAPE, 1.0, method, second)

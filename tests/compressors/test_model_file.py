@@ -17,7 +17,6 @@ from torch import nn
 
 from paredown.compressors import (
     FORMAT_BITS,
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
@@ -31,10 +30,11 @@ from paredown.compressors import (
     module_at,
     save_model,
     stored_bytes,
+    trace_anatomy,
     weight_at,
 )
-from paredown.compressors.sparse_formats._crossover import made
-from paredown.compressors.storage import read_container, write_container
+from paredown.compressors.files import read_container, write_container
+from paredown.compressors.sparse_formats import made
 from paredown.errors import ConfigError, IntegrityError, ParedownError
 from paredown.testing._models import AWKWARD
 
@@ -54,7 +54,7 @@ class Case:
     def __init__(self, name, spec, folder):
         self.name = name
         self.model, self.inputs = AWKWARD[name]()
-        self.anatomy = Anatomy.trace(self.model, self.inputs)
+        self.anatomy = trace_anatomy(self.model, self.inputs)
         self.calibration = calibrate(self.model, [self.inputs], self.anatomy)
         self.assignment, self.variants = {}, {}
         for group in self.anatomy.groups:
@@ -309,7 +309,7 @@ def test_state_that_is_no_tensor_is_refused(tmp_path):
 
 def test_a_half_precision_model_keeps_its_type(tmp_path):
     model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)).to(torch.bfloat16)
-    anatomy = Anatomy.trace(model, torch.randn(2, 8, dtype=torch.bfloat16))
+    anatomy = trace_anatomy(model, torch.randn(2, 8, dtype=torch.bfloat16))
     spec = LayerSpec(weight_bits=4)
     variants = {"0": compress(model[0].weight, spec, anatomy["0"])}
     n_bytes = save_model(tmp_path / "m.safetensors", model, {"0": spec}, variants)
@@ -322,7 +322,7 @@ def test_a_half_precision_model_keeps_its_type(tmp_path):
 
 def test_a_network_of_four_bits_is_an_eighth_and_a_little(tmp_path):
     model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(6)))
-    anatomy = Anatomy.trace(model, torch.randn(1, 128))
+    anatomy = trace_anatomy(model, torch.randn(1, 128))
     spec = LayerSpec(weight_bits=4)
     variants = {layer.fqn: compress(weight_at(model, layer.fqn), spec, layer) for layer in anatomy.layers}
     n_bytes = save_model(tmp_path / "m.safetensors", model, dict.fromkeys(anatomy.fqns, spec), variants)
@@ -352,7 +352,7 @@ def candidates(draw):
     """A spec for each layer, any format and width, and zeros of some structure laid over its weight."""
     name = draw(st.sampled_from(("mlp", "convolutions", "tied_weights", "transformer")))
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assignment = {}
     for group in anatomy.groups:
         format = draw(st.sampled_from([f for f in FORMAT_BITS if f != "adaptive"]))
@@ -403,7 +403,7 @@ def test_whatever_a_file_says_it_is_loaded_or_refused(data, entropy, tmp_path):
     original = tmp_path / f"original-{entropy}.safetensors"
     if not original.exists():
         model, inputs = AWKWARD["convolutions"]()
-        anatomy = Anatomy.trace(model, inputs)
+        anatomy = trace_anatomy(model, inputs)
         specs = {
             "0": LayerSpec(weight_bits=3, sparsity=0.7, weight_format="palette"),
             "3": LayerSpec(weight_bits=4, sparsity=0.9, activation_bits=8),

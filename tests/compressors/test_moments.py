@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, LayerSpec, Moments, VariantStore, calibrate, compress
+from paredown.compressors import LayerSpec, Moments, VariantStore, calibrate, compress, trace_anatomy
 from paredown.errors import InputError, IntegrityError, SpecError
 from paredown.testing._models import AWKWARD
 
@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
 
 
 def collected(model, *batches):
-    anatomy = Anatomy.trace(model, batches[0])
+    anatomy = trace_anatomy(model, batches[0])
     return calibrate(model, batches, anatomy, moments=True).moments
 
 
@@ -92,7 +92,7 @@ def test_a_subclass_that_pads_by_itself_is_seen_padded():
 @pytest.mark.parametrize("name", [name for name in AWKWARD if name != "nothing"])
 def test_awkward_models_are_left_as_they_were(name):
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     before = {module: dict(vars(module)) for module in model.modules()}
     state = {key: value.clone() for key, value in model.state_dict().items()}
     found = calibrate(model, [inputs], anatomy, moments=True).moments
@@ -111,7 +111,7 @@ def test_awkward_models_are_left_as_they_were(name):
 
 def test_layers_that_share_a_weight_share_their_moments():
     model, inputs = AWKWARD["tied_weights"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     found = calibrate(model, [inputs], anatomy, moments=True).moments
     embed, head = found.get("embed"), found.get("head")
     assert embed.digest == head.digest
@@ -169,7 +169,7 @@ def test_of_very_wide_layers_none_are_collected(monkeypatch):
     found = collected(model, normal(9, 6))
     assert found.get("0") is None
     assert found.get("1") is not None
-    layer = Anatomy.trace(model, normal(1, 6))["0"]
+    layer = trace_anatomy(model, normal(1, 6))["0"]
     spec = LayerSpec(weight_bits=4, weight_method="gptq")
     with pytest.raises(SpecError, match=r"0: 'gptq' needs the moments .* of 6 inputs they are too large"):
         compress(model[0].weight, spec, layer)
@@ -177,7 +177,7 @@ def test_of_very_wide_layers_none_are_collected(monkeypatch):
 
 def test_a_variant_that_needs_none_is_found_again_by_whoever_has_some(tmp_path):
     layer = nn.Linear(6, 4).eval()
-    anatomy = Anatomy.trace(layer, normal(2, 6))
+    anatomy = trace_anatomy(layer, normal(2, 6))
     store = VariantStore(tmp_path)
     spec = LayerSpec(weight_bits=4)
     store.get(layer.weight, spec, anatomy[""])

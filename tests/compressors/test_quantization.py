@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from paredown.compressors.files._packing import pack, pack_bits, packed_bytes, unpack, unpack_bits
-from paredown.compressors.quantization import ActivationQuantizer, affine, code_range, mse_range
-from paredown.compressors.quantization._activation import affine_qparams, fake_quantize
+from paredown.compressors import ActivationQuantizer
+from paredown.compressors.files import pack, pack_bits, packed_bytes, unpack, unpack_bits
+from paredown.compressors.quantization import affine, affine_qparams, code_range, fake_quantize, mse_range
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
+from paredown.compressors import (
+    CompressedModel,
+    LayerSpec,
+    applicable,
+    calibrate,
+    compress,
+    module_at,
+    trace_anatomy,
+)
 from paredown.errors import ConfigError, SpecError
 from paredown.testing import AWKWARD
 
@@ -14,7 +22,7 @@ TENSOR = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
 
 
 def found(model: nn.Module, inputs: object) -> dict[str, tuple[str, str]]:
-    return {layer.fqn: (layer.shared_input, layer.sum_after) for layer in Anatomy.trace(model, inputs).layers}
+    return {layer.fqn: (layer.shared_input, layer.sum_after) for layer in trace_anatomy(model, inputs).layers}
 
 
 def test_a_block_s_input_is_shared_and_its_norm_is_added() -> None:
@@ -83,13 +91,13 @@ class Sliced(nn.Module):
 @pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(4), Sliced()])
 def test_a_mean_behind_a_relu(relu: nn.Module, pool: nn.Module) -> None:
     model = Pooled(relu, pool).eval()
-    layers = Anatomy.trace(model, torch.randn(1, 3, 8, 8))
+    layers = trace_anatomy(model, torch.randn(1, 3, 8, 8))
     assert [(x.sum_after, x.relu_behind) for x in layers.layers] == [("", False), ("norm", True), ("", False)]
 
 
 def test_a_mean_of_the_output_itself_and_other_readers() -> None:
     def places(relu: nn.Module, pool: nn.Module) -> tuple[str, bool]:
-        layer = Anatomy.trace(Pooled(relu, pool).eval(), torch.randn(1, 3, 8, 8))["last"]
+        layer = trace_anatomy(Pooled(relu, pool).eval(), torch.randn(1, 3, 8, 8))["last"]
         return layer.sum_after, layer.relu_behind
 
     assert places(nn.Identity(), nn.AdaptiveAvgPool2d(1)) == ("norm", False)
@@ -102,7 +110,7 @@ def test_what_a_relu_lets_pass_has_all_the_codes() -> None:
     """By hand: codes from 0 to 255 for 0 to the largest; what is below rounds to 0, as the ReLU makes it."""
     torch.manual_seed(0)
     model, inputs = Pooled(nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval(), torch.randn(4, 3, 8, 8)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     seen: dict[str, Tensor] = {}
     handle = model.norm.register_forward_hook(lambda module, args, output: seen.update(norm=output))
@@ -132,7 +140,7 @@ def test_whole_tensors_are_rounded_for_all_their_readers() -> None:
     """By hand: around the first block the sum of two rounded tensors, each on its own grid."""
     model, inputs = AWKWARD["residual"]()
     assert isinstance(inputs, Tensor)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     spec = LayerSpec(activation_bits=8, activation_scope="tensor")
     seen: dict[str, Tensor] = {}
@@ -156,14 +164,14 @@ def test_whole_tensors_are_rounded_for_all_their_readers() -> None:
 
 def test_where_nothing_is_shared_the_scope_does_not_apply() -> None:
     model, inputs = AWKWARD["residual"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert applicable(TENSOR, anatomy["blocks.0.second"]) is None
     assert "activation_scope 'layer'" in str(applicable(TENSOR, anatomy["stem"]))
 
 
 def test_a_calibration_without_tensors_is_refused() -> None:
     model, inputs = AWKWARD["residual"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     layer = anatomy["blocks.0.second"]
     variant = compress(module_at(model, layer.fqn).weight.detach(), TENSOR, layer)  # type: ignore[operator]
     resident = CompressedModel(model, anatomy, calibrate(model, [inputs], anatomy))

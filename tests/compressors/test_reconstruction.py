@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors import (
-    Anatomy,
     Calibration,
     CompressedModel,
     LayerSpec,
@@ -19,9 +18,10 @@ from paredown.compressors import (
     model_digest,
     preserved,
     reconstruct,
+    trace_anatomy,
 )
-from paredown.compressors.repair._blocks import MOST_LAYERS, blocks_of
-from paredown.compressors.variants._encoding import load_coded
+from paredown.compressors.repair import MOST_LAYERS, blocks_of
+from paredown.compressors.variants import load_coded
 from paredown.errors import InputError
 from paredown.testing import AWKWARD
 
@@ -68,7 +68,7 @@ Bench = tuple[CompressedModel, dict[str, LayerSpec], dict[str, Variant]]
 
 
 def bench(model: nn.Module, batches: list[Tensor], spec: LayerSpec) -> Bench:
-    anatomy = Anatomy.trace(model, batches[0])
+    anatomy = trace_anatomy(model, batches[0])
     calibration: Calibration = calibrate(model, batches, anatomy, bits=(8, 4))
     resident = CompressedModel(model, anatomy, calibration)
     fqns = [x.fqn for x in anatomy.layers if applicable(spec, x) is None]
@@ -165,7 +165,7 @@ def test_awkward_models_come_through(name: str) -> None:
     """Without blocks too; every layer of changed weights is in a block, or left with a reason."""
     model, inputs = AWKWARD[name]()
     before = model_digest(model)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     resident, spec = CompressedModel(model, anatomy), LayerSpec(weight_bits=3)
     variants = {x.fqn: compress(resident.weight(x.fqn), spec, x) for x in anatomy.layers}
     found = reconstruct(resident, dict.fromkeys(variants, spec), variants, [inputs, inputs], divergence="mse", steps=5)
@@ -207,7 +207,7 @@ def test_an_expert_learns_from_the_batches_that_ask_it() -> None:
 
 def test_blocks_are_the_smallest_modules_with_several_layers() -> None:
     model, inputs = AWKWARD["residual"]()
-    layers = Anatomy.trace(model, inputs).fqns
+    layers = trace_anatomy(model, inputs).fqns
     found = [fqn for block in blocks_of(model, layers, inputs) for fqn in block.layers]
     assert sorted(found) == sorted(layers)
     deep = nn.Sequential(*(nn.Linear(4, 4) for _ in range(MOST_LAYERS + 1)))
@@ -215,7 +215,7 @@ def test_blocks_are_the_smallest_modules_with_several_layers() -> None:
     assert [block.layers for block in blocks_of(deep, names, torch.randn(2, 4))] == [(name,) for name in names]
     assert [block.fqn for block in blocks_of(deep, names[:-1], torch.randn(2, 4))] == [""]
     net, batches = planted()
-    assert [block.fqn for block in blocks_of(net, Anatomy.trace(net, batches[0]).fqns, batches[0])] == [
+    assert [block.fqn for block in blocks_of(net, trace_anatomy(net, batches[0]).fqns, batches[0])] == [
         "stem", "block", "head"
     ]  # fmt: skip
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     Repairs,
@@ -14,6 +13,7 @@ from paredown.compressors import (
     compress,
     installed,
     model_digest,
+    trace_anatomy,
 )  # fmt: skip
 from paredown.testing import AWKWARD
 
@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 
 def bench(model, batches, spec=THREE):
-    anatomy = Anatomy.trace(model, batches[0])
+    anatomy = trace_anatomy(model, batches[0])
     calibration = calibrate(model, batches, anatomy, means=True)
     resident = CompressedModel(model, anatomy, calibration)
     assignment = {x.fqn: spec for x in anatomy.layers if applicable(spec, x) is None}
@@ -136,7 +136,7 @@ def test_where_nothing_moved_the_statistics_stay_bit_for_bit():
 
 def test_means_travel_in_the_file_of_the_moments(tmp_path):
     model, batches = Net().eval(), [normal(9, 3, 9, 9)]
-    anatomy = Anatomy.trace(model, batches[0])
+    anatomy = trace_anatomy(model, batches[0])
     both, alone = (calibrate(model, batches, anatomy, moments=m, means=True).moments for m in (True, False))
     assert alone.get("first") is None
     assert both.get("first") is not None

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
@@ -12,9 +11,10 @@ from paredown.compressors import (
     compress,
     forward,
     model_digest,
+    trace_anatomy,
     weight_at,
 )
-from paredown.compressors.anatomy._layers import holder_of
+from paredown.compressors.anatomy import holder_of
 from paredown.errors import ConfigError, InputError
 from paredown.testing._models import AWKWARD
 
@@ -24,7 +24,7 @@ SPECS = (LayerSpec(weight_bits=3), LayerSpec(weight_bits=8, activation_bits=8), 
 
 def resident(name):
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     return CompressedModel(model, anatomy, calibrate(model, [inputs], anatomy)), inputs
 
 
@@ -155,7 +155,7 @@ def test_the_anatomy_of_another_model_is_refused():
 def test_a_model_of_another_number_type_keeps_it():
     model, inputs = AWKWARD["mlp"]()
     model.double()
-    anatomy = Anatomy.trace(model, inputs.double())
+    anatomy = trace_anatomy(model, inputs.double())
     compressed = CompressedModel(model, anatomy)
     assignment, variants = assign(compressed, LayerSpec(weight_bits=4))
     with compressed.apply(assignment, variants):

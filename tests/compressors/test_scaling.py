@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, calibrate, find_links, scale_channels
+from paredown.compressors import calibrate, find_links, scale_channels, trace_anatomy
 from paredown.errors import ConfigError
 from paredown.testing import AWKWARD
 
@@ -77,7 +77,7 @@ def scaled(name, how):
     make, shape, _ = CASES[name]
     model = seeded(make)
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * torch.logspace(-1, 1, shape[-1])
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     moments = calibrate(model, [x], anatomy, moments=True).moments
     with torch.no_grad():
         before = model(x)
@@ -115,7 +115,7 @@ def test_awkward_models_keep_their_function(name):
     from paredown.compressors import forward
 
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     with torch.no_grad():
         before = forward(model, inputs)
         scale_channels(model, inputs, "equalize", anatomy=anatomy)
@@ -134,7 +134,7 @@ def test_shared_and_doubly_used_weights_are_in_no_link():
 
 def test_what_cannot_be_done_is_said():
     model, x = seeded(Plain), torch.randn(2, 3, 9, 9)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     with pytest.raises(ConfigError, match="one of equalize, awq, got 'smooth'"):
         scale_channels(model, x, "smooth", anatomy=anatomy)
     with pytest.raises(ConfigError, match="calibrate with moments=True"):

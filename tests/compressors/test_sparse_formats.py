@@ -8,20 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from paredown.compressors import Pattern, decode
 from paredown.compressors.sparse_formats import (
     PRODUCTS,
     SPARSE_FORMATS,
+    STRUCTURES,
     ByteSource,
-    Pattern,
-    decode,
+    crossover,
     encode,
     encode_as,
     fastest,
+    made,
+    measure,
     plans,
     product,
     smallest,
+    structure_of,
 )
-from paredown.compressors.sparse_formats._crossover import STRUCTURES, crossover, made, measure, structure_of
 
 BY_HAND = {
     # name: (rows of the mask, header after the number, streams)

@@ -21,7 +21,7 @@ from paredown.compressors import (
     needs_gradients,
     needs_moments,
 )
-from paredown.compressors.methods import _registry as registry
+from paredown.compressors.registry import _registry as registry
 from paredown.compressors.sparsity import SparsityProblem, block_obs, drop_lowest, obs, sparsegpt, sparsify, wanda
 from paredown.errors import SpecError
 from paredown.testing import check_compressor

@@ -9,7 +9,7 @@ import torch
 
 import paredown
 from paredown.compressors import LayerInfo, LayerSpec, VariantStore, compress, tensor_digest
-from paredown.compressors.methods import _registry as registry
+from paredown.compressors.registry import _registry as registry
 from paredown.compressors.variants import _store
 from paredown.errors import IntegrityError, SpecError
 

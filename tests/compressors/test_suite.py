@@ -5,8 +5,8 @@ import torch
 
 from paredown.compressors import methods
 from paredown.compressors.lowrank import svd
-from paredown.compressors.methods import _registry as registry
 from paredown.compressors.quantization import affine, code_range, mse_range
+from paredown.compressors.registry import _registry as registry
 from paredown.compressors.sparsity import magnitude
 from paredown.errors import InputError, SpecError
 from paredown.testing._compressors import check_compressor

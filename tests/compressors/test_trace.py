@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from paredown.compressors import KINDS, Anatomy, forward, model_digest, module_at, preserved, weight_at
+from paredown.compressors import KINDS, forward, model_digest, module_at, preserved, trace_anatomy, weight_at
 from paredown.errors import InputError
 from paredown.testing._models import AWKWARD
 
@@ -20,7 +20,7 @@ def test_tracing_leaves_no_trace(name):
     modes = [module.training for module in model.modules()]
     digest, random_state = model_digest(model), torch.random.get_rng_state()
 
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
 
     assert [module.training for module in model.modules()] == modes
     assert model_digest(model) == digest
@@ -36,7 +36,7 @@ def test_tracing_leaves_no_trace(name):
 
 def test_counts_of_a_small_network_by_hand():
     model, inputs = AWKWARD["convolutions"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     first, second, head = anatomy.layers
     assert (first.fqn, second.fqn, head.fqn) == ("0", "3", "7")
     assert first.macs == 9 * 9 * 8 * 3 * 9  # positions x out x in x kernel
@@ -50,17 +50,17 @@ def test_counts_of_a_small_network_by_hand():
 
 def test_depthwise_and_grouped_convolutions():
     model, inputs = AWKWARD["depthwise"]()
-    depthwise = Anatomy.trace(model, inputs)["0"]
+    depthwise = trace_anatomy(model, inputs)["0"]
     assert (depthwise.groups, depthwise.weight_shape) == (6, (6, 1, 3, 3))
     assert depthwise.macs == 5 * 5 * 6 * 9
     model, inputs = AWKWARD["grouped"]()
-    grouped = Anatomy.trace(model, inputs)["0"]
+    grouped = trace_anatomy(model, inputs)["0"]
     assert (grouped.groups, grouped.macs) == (3, 3 * 3 * 9 * 2 * 9)
 
 
 def test_layers_that_share_a_tensor_are_one_group():
     model, inputs = AWKWARD["tied_weights"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy.fqns == ("embed", "mix", "head")
     assert anatomy.groups == (("embed", "head"), ("mix",))
     assert anatomy["embed"].tied_to == ("head",)
@@ -72,12 +72,12 @@ def test_layers_that_share_a_tensor_are_one_group():
 def test_weights_that_share_memory_through_two_parameters_are_one_group():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight.data = model[0].weight.data
-    assert Anatomy.trace(model, torch.zeros(1, 4)).groups == (("0", "1"),)
+    assert trace_anatomy(model, torch.zeros(1, 4)).groups == (("0", "1"),)
 
 
 def test_a_module_under_two_names_is_one_layer_that_runs_thrice():
     model, inputs = AWKWARD["shared_module"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy.fqns == ("first", "last")
     assert anatomy["first"].n_calls == 3
     assert anatomy["first"].macs == 3 * 6 * 6
@@ -85,7 +85,7 @@ def test_a_module_under_two_names_is_one_layer_that_runs_thrice():
 
 def test_a_layer_that_never_runs_is_set_aside():
     model, inputs = AWKWARD["never_runs"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy.fqns == ("used",)
     assert anatomy.unused == ("spare",)
 
@@ -94,44 +94,44 @@ def test_an_unused_holder_of_a_shared_tensor_has_no_say():
     model, inputs = AWKWARD["never_runs"]()
     model.spare = nn.Linear(5, 4)
     model.spare.weight = model.used.weight
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy["used"].tied_to == ()
     assert anatomy.groups == (("used",),)
 
 
 def test_layers_stand_in_the_order_in_which_they_run():
     model, inputs = AWKWARD["out_of_order"]()
-    assert Anatomy.trace(model, inputs).fqns == ("first", "last")
+    assert trace_anatomy(model, inputs).fqns == ("first", "last")
 
 
 def test_a_bare_layer_is_a_model():
     model, inputs = AWKWARD["bare_layer"]()
-    assert Anatomy.trace(model, inputs).fqns == ("",)
+    assert trace_anatomy(model, inputs).fqns == ("",)
 
 
 def test_a_layer_over_tokens_counts_every_token():
     model, inputs = AWKWARD["transformer"]()
-    assert Anatomy.trace(model, inputs)["up"].macs == 7 * 16 * 64
+    assert trace_anatomy(model, inputs)["up"].macs == 7 * 16 * 64
 
 
 def test_a_model_without_layers_is_refused():
     model, inputs = AWKWARD["nothing"]()
     with pytest.raises(InputError, match=r"Scaled has no layer that can be compressed.*Linear, Conv1d, Conv2d"):
-        Anatomy.trace(model, inputs)
+        trace_anatomy(model, inputs)
 
 
 def test_weights_that_are_not_plain_parameters_are_not_candidates():
     normed = parametrizations.weight_norm(nn.Linear(4, 4))
     clipped = nn.Embedding(4, 4, max_norm=1.0)
     with pytest.raises(InputError, match="no layer"):
-        Anatomy.trace(nn.Sequential(clipped, normed), torch.tensor([1, 2]))
+        trace_anatomy(nn.Sequential(clipped, normed), torch.tensor([1, 2]))
 
 
 def test_the_model_is_given_back_when_it_raises():
     model, _ = AWKWARD["mlp"]()
     model.train()
     with pytest.raises(RuntimeError, match="shapes"):
-        Anatomy.trace(model, torch.zeros(2, 5))
+        trace_anatomy(model, torch.zeros(2, 5))
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
 

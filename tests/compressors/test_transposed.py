@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
@@ -14,6 +13,7 @@ from paredown.compressors import (
     load_model,
     save_model,
     stored_bytes,
+    trace_anatomy,
 )  # fmt: skip
 from paredown.errors import SpecError
 from paredown.evaluators import lowered_as
@@ -23,12 +23,12 @@ from paredown.testing import AWKWARD
 
 def test_macs_by_hand():
     model = nn.Sequential(nn.ConvTranspose2d(3, 5, 4, stride=2), nn.ConvTranspose1d(11, 2, 3, groups=1)).eval()
-    anatomy = Anatomy.trace(model[:1], torch.randn(2, 3, 4, 6))
+    anatomy = trace_anatomy(model[:1], torch.randn(2, 3, 4, 6))
     (layer,) = anatomy.layers
     assert (layer.kind, layer.weight_shape, layer.groups) == ("conv_transpose2d", (3, 5, 4, 4), 1)
     assert layer.macs == 3 * 4 * 6 * 5 * 16  # each input number meets each output channel and tap once
     grouped = nn.ConvTranspose1d(6, 4, 3, groups=2)
-    assert Anatomy.trace(nn.Sequential(grouped), torch.randn(3, 6, 10)).layers[0].macs == 6 * 10 * 2 * 3
+    assert trace_anatomy(nn.Sequential(grouped), torch.randn(3, 6, 10)).layers[0].macs == 6 * 10 * 2 * 3
 
 
 @pytest.mark.parametrize("spec", [
@@ -38,7 +38,7 @@ def test_macs_by_hand():
 ], ids=lambda spec: spec.label())  # fmt: skip
 def test_what_is_applied_is_what_is_stored(spec, tmp_path):
     model, x = AWKWARD["transposed"]()
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     assert [layer.kind for layer in anatomy.layers] == ["conv2d", "conv_transpose2d", "conv_transpose1d"]
     calibration = calibrate(model, [x], anatomy)
     resident = CompressedModel(model, anatomy, calibration)
@@ -57,7 +57,7 @@ def test_what_is_applied_is_what_is_stored(spec, tmp_path):
 
 def test_what_does_not_fit_is_said():
     model, x = AWKWARD["transposed"]()
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     layer = anatomy.layers[1]
     said = applicable(LayerSpec(weight_bits=4, weight_method="gptq"), layer)
     assert said == "'gptq' looks at the layer's inputs, which it cannot do for a transposed convolution"
@@ -72,6 +72,6 @@ def test_what_does_not_fit_is_said():
 @pytest.mark.parametrize("profile", ["x86-64-openvino", "x86-64-onnxruntime"])
 def test_it_is_costed_as_floating_point(profile):
     model, x = AWKWARD["transposed"]()
-    layer = Anatomy.trace(model, x).layers[1]
+    layer = trace_anatomy(model, x).layers[1]
     lowered = lowered_as(layer, LayerSpec(weight_bits=8, activation_bits=8), load_profile(profile))
     assert (lowered.weight_bits, lowered.activation_bits) == (32, 32)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerMoments, LayerSpec, VariantStore, compress, methods, needs_moments
-from paredown.compressors.methods import _registry as registry
 from paredown.compressors.quantization import (
     Coded,
     Grid,
@@ -17,8 +16,11 @@ from paredown.compressors.quantization import (
     adaptive,
     adaround,
     awq,
+    compensated,
+    damped,
     decoded,
     descent,
+    entropy_clip,
     fit_nearest,
     gptq,
     hqq,
@@ -27,9 +29,7 @@ from paredown.compressors.quantization import (
     percentile,
     weighted,
 )
-from paredown.compressors.quantization._descent import damped
-from paredown.compressors.quantization._gptq import compensated
-from paredown.compressors.quantization._ranges import entropy_clip
+from paredown.compressors.registry import _registry as registry
 from paredown.errors import SpecError
 from paredown.testing._compressors import check_compressor
 

@@ -20,7 +20,6 @@ from paredown.compressors import (
     FLOAT_BITS,
     FORMAT_BITS,
     RANK_FORMS,
-    Anatomy,
     LayerSpec,
     applicable,
     calibrate,
@@ -28,6 +27,7 @@ from paredown.compressors import (
     describe_file,
     load_model,
     save_model,
+    trace_anatomy,
     weight_at,
 )
 from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
@@ -67,7 +67,7 @@ GRIDS = [(name, bits) for name, widths in FORMAT_BITS.items() for bits in widths
 def saved(path: Path, specs: list[LayerSpec], *, entropy: bool, name: str = "convolutions") -> nn.Module:
     """A model whose layers get the specs in turn; gives a fresh one of the same architecture."""
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     assignment = {layer.fqn: specs[i % len(specs)] for i, layer in enumerate(anatomy.layers)}
     variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}
@@ -121,7 +121,7 @@ def test_every_form_of_low_rank(read: Any, tmp_path: Path, form: str, entropy: b
     ]
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Conv2d(6, 24, 3), nn.Conv2d(24, 24, 3), nn.Conv2d(24, 24, 3)) for _ in range(2)]
-    anatomy = Anatomy.trace(models[0], torch.randn(1, 6, 12, 12))
+    anatomy = trace_anatomy(models[0], torch.randn(1, 6, 12, 12))
     fitting = [{x.fqn: spec for x in anatomy.layers if applicable(spec, x) is None} for spec in wanted]
     assert len([fits for fits in fitting if fits]) >= 4  # a residual of FP16, or as it is, saves nothing
     for spec, fits in zip(wanted, fitting, strict=True):
@@ -136,7 +136,7 @@ def test_zeros_of_a_single_rank_are_positive(read: Any, tmp_path: Path, form: st
     path = tmp_path / "model.safetensors"
     torch.manual_seed(0)
     model, fresh = nn.Sequential(nn.Conv1d(5, 24, 3)), nn.Sequential(nn.Conv1d(5, 24, 3))
-    layer = Anatomy.trace(model, torch.randn(1, 5, 20))["0"]
+    layer = trace_anatomy(model, torch.randn(1, 5, 20))["0"]
     spec = LayerSpec(rank=0.1, rank_form=form, weight_bits=4, sparsity=0.5)
     variant = compress(model[0].weight, spec, layer)
     assert 1 in variant.parts()["v."].shape
@@ -154,7 +154,7 @@ def test_three_factors_that_cancel(read: Any, tmp_path: Path, seed: int) -> None
     torch.manual_seed(seed)
     model, fresh = nn.Sequential(nn.Conv2d(24, 24, 3)), nn.Sequential(nn.Conv2d(24, 24, 3))
     spec = LayerSpec(rank=0.3, rank_form="tucker2", weight_bits=3, sparsity=0.6, group_size="tensor")
-    variant = compress(model[0].weight, spec, Anatomy.trace(model, torch.zeros(1, 24, 6, 6))["0"])
+    variant = compress(model[0].weight, spec, trace_anatomy(model, torch.zeros(1, 24, 6, 6))["0"])
     save_model(path, model, {"0": spec}, {"0": variant})
     same(read, path, fresh)
 
@@ -169,7 +169,7 @@ def test_blocks_of_several_rows(
     path = tmp_path / "model.safetensors"
     spec = LayerSpec(weight_bits=4, weight_format=format, group_size=size, sparsity=sparsity)
     model, fresh = nn.Sequential(nn.Linear(37, 40)), nn.Sequential(nn.Linear(37, 40))  # no block divides it
-    variant = compress(model[0].weight, spec, Anatomy.trace(model, torch.zeros(1, 37))["0"])
+    variant = compress(model[0].weight, spec, trace_anatomy(model, torch.zeros(1, 37))["0"])
     save_model(path, model, {"0": spec}, {"0": variant}, entropy=entropy)
     same(read, path, fresh)
 
@@ -177,7 +177,7 @@ def test_blocks_of_several_rows(
 def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model, inputs = AWKWARD["residual"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
     assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
@@ -190,7 +190,7 @@ def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Pat
 def test_factors_of_attention_that_are_rounded(read: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model, inputs = AWKWARD["transformer"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, products=True)
     spec = LayerSpec(activation_bits=8, activation_scope="product")
     assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
@@ -251,7 +251,7 @@ def test_every_sparse_format(read: Any, tmp_path: Path, monkeypatch: pytest.Monk
     mask = pattern_for(name)
     with torch.no_grad():
         model[0].weight.mul_(mask)
-    anatomy = Anatomy.trace(model, torch.zeros(1, 80))
+    anatomy = trace_anatomy(model, torch.zeros(1, 80))
     zeros = float((~mask).sum()) / mask.numel()
     spec = LayerSpec(weight_bits=bits, sparsity=zeros)
     variant = compress(model[0].weight, spec, anatomy["0"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from paredown.compressors import LayerSpec, load_model
 from paredown.search import Completed, Task, open_run, search
-from paredown.search.task._load_model import load_task_model
+from paredown.search.task import load_task_model
 from paredown.testing import check_compressor
 
 

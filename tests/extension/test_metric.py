@@ -28,8 +28,7 @@ def test_it_is_searched_for_limited_and_verified(recipe: Callable[..., Task], tm
 
 def _top3_of_the_original(task: Task) -> float:
     """By hand: sorted logits of the report split."""
-    from paredown.search.task._load_model import load_task_model
-    from paredown.search.task._splits import load_task_data
+    from paredown.search.task import load_task_data, load_task_model
 
     report = load_task_data(task).report
     assert isinstance(report.inputs, torch.Tensor)

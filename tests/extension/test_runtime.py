@@ -12,7 +12,7 @@ import pytest
 from paredown.errors import InputError
 from paredown.evaluators.runtimes import get_runtime
 from paredown.search import Task, apply_config, export_point, open_run, search
-from paredown.search.artifacts._manifest import read_artifact
+from paredown.search.artifacts import read_artifact
 from paredown.testing import check_runtime
 
 

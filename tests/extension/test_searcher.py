@@ -25,7 +25,7 @@ def test_it_leads_a_search_and_is_resumed(recipe: Callable[..., Task], tmp_path:
 
 
 def test_it_keeps_the_contract(recipe: Callable[..., Task]) -> None:
-    from paredown.search.task._plugins import Plugins
+    from paredown.search.task import Plugins
 
     Plugins.of(recipe("A searcher")).load()
     factory = SEARCHERS["screened"].load()

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from paredown.search import Task, _driver
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._store_and_baselines import build_store, evaluate_baselines
-from paredown.search.problem._context import Bench
-from paredown.search.problem._prepare import prepare
-from paredown.search.run._recorder import Recorder
-from paredown.search.run._run import create_run
-from paredown.search.workers._in_process import InProcess, Pool
+from paredown.search import Task
+from paredown.search import _search as _driver
+from paredown.search.phases import Sitting, build_store, evaluate_baselines
+from paredown.search.problem import Bench, prepare
+from paredown.search.run import Recorder, create_run
+from paredown.search.workers import InProcess, Pool
 
 TINY = Path(__file__).parent / "tiny"
 

@@ -12,7 +12,7 @@ import pytest
 
 from paredown.errors import InputError, IntegrityError
 from paredown.evaluators import Measurement
-from paredown.search.artifacts._manifest import Artifact, inside, read_artifact, write_manifest
+from paredown.search.artifacts import Artifact, inside, read_artifact, write_manifest
 
 
 @pytest.fixture

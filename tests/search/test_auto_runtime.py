@@ -12,8 +12,8 @@ import torch
 from paredown.errors import IntegrityError, TaskError
 from paredown.evaluators.runtimes import TorchRuntime, register_runtime
 from paredown.search import Task
-from paredown.search.problem import _auto_runtime
-from paredown.search.problem._auto_runtime import _chosen, _Tried, said, settle_runtime
+from paredown.search.problem import _auto_runtime, said, settle_runtime
+from paredown.search.problem._auto_runtime import _chosen, _Tried
 from paredown.testing import isolated_registries
 
 

@@ -11,10 +11,9 @@ import torch
 from paredown.compressors import LayerSpec, model_digest
 from paredown.evaluators.sensitivity import PrefixCache
 from paredown.search import Task
-from paredown.search.evaluation._jobs import Job, run_job
-from paredown.search.evaluation._worker import Worker
-from paredown.search.problem._prepare import prepare
-from paredown.search.workers._in_process import InProcess
+from paredown.search.evaluation import Job, Worker, run_job
+from paredown.search.problem import prepare
+from paredown.search.workers import InProcess
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from paredown.search import Task, search
-from paredown.search import _driver as driver
-from paredown.search.phases._blas import one_blas_thread
+from paredown.search import _search as driver
+from paredown.search.phases import one_blas_thread
 
 
 def _threads() -> list[int]:

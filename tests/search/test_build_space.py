@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.compressors import Anatomy, LayerInfo, LayerSpec, methods
-from paredown.compressors.methods._registry import REGISTRIES
+from paredown.compressors.registry import REGISTRIES
 from paredown.errors import TaskError
-from paredown.search.space._build import bounds, build_space, check_reachable, estimate_bytes, uniform_settings
-from paredown.search.task._task import Task
-from paredown.search.values._space import SearchSpace
+from paredown.search import SearchSpace, Task
+from paredown.search.space import bounds, build_space, check_reachable, estimate_bytes, uniform_settings
 
 CONV = LayerInfo(fqn="conv", kind="conv2d", weight_shape=(8, 4, 3, 3))
 DEEP = LayerInfo(fqn="block.deep", kind="conv2d", weight_shape=(8, 1, 3, 3), groups=8)

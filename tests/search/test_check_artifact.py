@@ -22,12 +22,10 @@ from paredown.errors import ConfigError, InputError, IntegrityError, ParedownErr
 from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
 from paredown.search._verify_artifact import EMBEDDED, _data_checks
-from paredown.search.artifacts._exporter import Workshop, write_artifact
-from paredown.search.artifacts._manifest import read_artifact
-from paredown.search.artifacts._parity import Agreement
-from paredown.search.problem._prepare import prepare
-from paredown.search.space._config import assignment_of
-from paredown.search.task._splits import load_task_data
+from paredown.search.artifacts import Agreement, Workshop, read_artifact, write_artifact
+from paredown.search.problem import prepare
+from paredown.search.space import assignment_of
+from paredown.search.task import load_task_data
 
 TINY = Path(__file__).parent / "tiny" / "tiny.py"
 LAYERS = {

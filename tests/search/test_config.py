@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from paredown.compressors import Anatomy, LayerSpec
+from paredown.compressors import Anatomy, LayerSpec, trace_anatomy
 from paredown.errors import ConfigError
-from paredown.search.space._config import assignment_of, config_of, read_config
+from paredown.search.space import assignment_of, config_of, read_config
 from paredown.testing import AWKWARD
 
 
 def _anatomy(name: str) -> Anatomy:
     model, inputs = AWKWARD[name]()
-    return Anatomy.trace(model, inputs)
+    return trace_anatomy(model, inputs)
 
 
 ANATOMY = _anatomy("mlp")

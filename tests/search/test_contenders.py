@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Screened, Task, open_run, search
-from paredown.search.phases._screened_baselines import contenders
-from paredown.search.searchers import Objective
+from paredown.search.phases import contenders
+from paredown.search.values import Objective
 
 MakeTask = Callable[..., Task]
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))

@@ -14,12 +14,12 @@ import pytest
 
 import paredown
 from paredown.cli import main
-from paredown.compressors import Anatomy
+from paredown.compressors import trace_anatomy
 from paredown.errors import InputError, IntegrityError, ParedownError
-from paredown.search import Task, _check_artifact, apply_config, diff, verify_artifact
-from paredown.search.space._config import assignment_of
-from paredown.search.task._load_model import load_task_model
-from paredown.search.task._splits import load_task_data
+from paredown.search import Task, apply_config, diff, verify_artifact
+from paredown.search import _verify_artifact as _check_artifact
+from paredown.search.space import assignment_of
+from paredown.search.task import load_task_data, load_task_model
 
 TINY = Path(__file__).parent / "tiny"
 WEIRD: tuple[Any, ...] = (
@@ -143,7 +143,7 @@ def test_manifests_that_lie(
 
 
 def test_configs_that_lie(task: Task, good: Path, tmp_path: Path) -> None:
-    anatomy = Anatomy.trace(load_task_model(task), load_task_data(task).report.take(1).inputs)
+    anatomy = trace_anatomy(load_task_model(task), load_task_data(task).report.take(1).inputs)
     whole = json.loads((good / "config.json").read_text())
     path, seen = tmp_path / "config.json", Counter[str]()
     for seed in range(N):

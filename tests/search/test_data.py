@@ -15,10 +15,9 @@ from torch.utils.data import TensorDataset
 
 from paredown.errors import TaskError
 from paredown.evaluators import Split
+from paredown.search import Task
+from paredown.search.task import DataSection, Splits, load_task_data, sizes
 from paredown.search.task import _splits as _data
-from paredown.search.task._sections import DataSection
-from paredown.search.task._splits import Splits, load_task_data, sizes
-from paredown.search.task._task import Task
 
 Load = Callable[..., Splits]
 

@@ -16,11 +16,10 @@ from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
-from paredown.search.artifacts._manifest import read_artifact
-from paredown.search.artifacts._throughput import capacity
-from paredown.search.devices._costs import Device, is_here, remark_on_latency, remarks_on, wanted
-from paredown.search.task._machine import environment
-from paredown.search.values._metric_names import static_measurements
+from paredown.search.artifacts import capacity, read_artifact
+from paredown.search.devices import Device, is_here, remark_on_latency, remarks_on, wanted
+from paredown.search.task import environment
+from paredown.search.values import static_measurements
 
 TINY = Path(__file__).parent / "tiny"
 SERVER, PHONE, CHIP = "x86-64-onnxruntime", "arm-cortex-a76-phone", "arm-cortex-m7-cmsis-nn"

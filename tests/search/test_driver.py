@@ -16,7 +16,7 @@ import pytest
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError, Interrupted, LimitsNotMet, TaskError
 from paredown.search import Completed, Failed, Infeasible, Progress, Task, open_run, resume, search
-from paredown.search.run._ledger import read
+from paredown.search.run import read
 
 MakeTask = Callable[..., Task]
 

@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 
 from paredown.search import Candidate, SearchContext, Task, Trial
-from paredown.search.evaluation._jobs import Job, Outcome, run_job
-from paredown.search.evaluation._worker import Worker
+from paredown.search.evaluation import Job, Outcome, Worker, run_job
+from paredown.search.phases import Sitting, explore, measure_table
 from paredown.search.phases import _explore as exploration_module
-from paredown.search.phases._explore import explore
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._table import measure_table
-from paredown.search.problem._context import Bench
+from paredown.search.problem import Bench
 from paredown.search.searchers import make_searcher
 
 MakeTask = Callable[..., Task]

@@ -10,7 +10,7 @@ from torch import nn
 
 from paredown.errors import InputError
 from paredown.search import Front, Task, apply_config, export_point, search, verify_artifact
-from paredown.search.artifacts._manifest import read_artifact
+from paredown.search.artifacts import read_artifact
 
 Given = tuple[Front, Task, nn.Module]
 

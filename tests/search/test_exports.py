@@ -11,7 +11,7 @@ from torch import nn
 
 from paredown.errors import InputError
 from paredown.search import Task, apply_config, verify_artifact
-from paredown.search.artifacts._manifest import MANIFEST, read_artifact
+from paredown.search.artifacts import MANIFEST, read_artifact
 
 W4 = {"schema_version": 1, "layers": {fqn: {"weight_bits": 4} for fqn in ("first", "second", "last")}}
 

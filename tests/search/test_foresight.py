@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Objective
-from paredown.search.resolve._predictor import Foresight
-from paredown.search.searchers._prediction_log import rank_correlation
-from paredown.search.values._trial import Completed, Dominated, Trial
+from paredown.search import Candidate, Completed, Dominated, Objective, Trial
+from paredown.search.resolution import Foresight
+from paredown.search.searchers import rank_correlation
 from paredown.testing import SyntheticProblem
 
 ACCURACY = Objective(name="accuracy", maximise=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from paredown.evaluators import Split
-from paredown.search.artifacts._fresh_process import REFERENCE, Loaded, measure_fresh
-from paredown.search.task._plugins import Plugins
+from paredown.search.artifacts import REFERENCE, Loaded, measure_fresh
+from paredown.search.task import Plugins
 
 
 def _measure(folder: Path, plugins: Plugins | None = None) -> dict[str, Loaded]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paredown.search.values._pareto import crowding, fronts, hypervolume, knee, non_dominated, spread, unique_rows
+from paredown.search.values import crowding, fronts, hypervolume, knee, non_dominated, spread, unique_rows
 
 # Whole numbers, so that equal coordinates and equal points occur often.
 GRID = st.integers(0, 6).map(float)

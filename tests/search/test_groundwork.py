@@ -11,8 +11,8 @@ import pytest
 from paredown.errors import IntegrityError, ParedownError, TaskError
 from paredown.search import Task
 from paredown.search.phases._store_and_baselines import _build_error
-from paredown.search.problem._prepare import SAME_OUTPUTS
-from paredown.search.run._facts import objectives_from
+from paredown.search.problem import SAME_OUTPUTS
+from paredown.search.run import objectives_from
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from paredown.search.run._gc_frozen import collector_off, settle, thawed_afterwards
+from paredown.search.run import collector_off, settle, thawed_afterwards
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
-from paredown.search.resolve._isotonic import Falling
+from paredown.search.resolution import Falling
 
 NUMBERS = st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 5)), min_size=1, max_size=20)
 

@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 import paredown
-from paredown.compressors import Anatomy, LayerSpec
+from paredown.compressors import LayerSpec, trace_anatomy
 from paredown.evaluators import Split
-from paredown.evaluators.runtimes import _ran
-from paredown.evaluators.runtimes._ran import where_rounded
+from paredown.evaluators.runtimes import _ran, where_rounded
 from paredown.search import Task, open_run
-from paredown.search.artifacts._explain_mismatch import doubt_of, why_apart
-from paredown.search.artifacts._kernels import add_kernels
+from paredown.search.artifacts import add_kernels, doubt_of, why_apart
 from paredown.search.task import _machine as _environment
 from paredown.testing import AWKWARD
 
@@ -41,7 +39,7 @@ def test_kernels_stand_in_the_rows_and_what_ran_otherwise_is_named(
 def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, inputs = AWKWARD["mlp"]()
-    anatomy, split = Anatomy.trace(model, inputs), Split("report", inputs, None)
+    anatomy, split = trace_anatomy(model, inputs), Split("report", inputs, None)
     first, second, last = anatomy.fqns
     ran = {first: "QGemm", second: "FusedConv", last: "QGemm"}
     monkeypatch.setattr(_ran, "kernels_by_layer", lambda *args, **options: ran)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from paredown.search import Task, open_run
-from paredown.search.run._ledger import read
+from paredown.search.run import read
 
 N_TRIALS = 60
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.allocation._knapsack import FloatArray, Knapsack, knapsack
+from paredown._arrays import FloatArray
+from paredown.search.allocation import Knapsack, knapsack
 
 Problem = tuple[FloatArray, FloatArray]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paredown.search.evaluation._jobs import Job
-from paredown.search.workers._queues import SHORT_S, Lanes
+from paredown.search.evaluation import Job
+from paredown.search.workers import SHORT_S, Lanes
 
 
 class Clock:

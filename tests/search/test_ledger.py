@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.errors import InputError, IntegrityError
-from paredown.search.run._ledger import Ledger, decode, encode, read, write_atomic
+from paredown.search.run import Ledger, decode, encode, read, write_atomic
 
 RECORDS = [{"type": "trial", "number": n, "text": "ünïcode\nnewline"} for n in range(3)]
 

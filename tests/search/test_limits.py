@@ -7,7 +7,7 @@ import math
 import pytest
 
 from paredown.errors import InputError
-from paredown.search.values._limit_expressions import parse_limits
+from paredown.search.values import parse_limits
 
 ORIGINAL = {"bytes": 2000.0, "latency_ms": 4.0, "accuracy": 0.9}
 SENSES = {"bytes": None, "latency_ms": None, "divergence": False, "accuracy": True}

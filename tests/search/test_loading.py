@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from paredown.compressors import Anatomy
+from paredown.compressors import trace_anatomy
 from paredown.errors import MissingExtra, TaskError
 from paredown.evaluators import get_metric
-from paredown.search.task._load_model import load_task_metric, load_task_model, user_modules
-from paredown.search.task._task import Task
+from paredown.search import Task
+from paredown.search.task import load_task_metric, load_task_model, user_modules
 
 NETS = """
 import torch
@@ -331,7 +331,7 @@ class TestExport:
         for batch in (1, 3):
             x = torch.randn(batch, 2, 8, 8)
             torch.testing.assert_close(model(x), original(x), rtol=0, atol=0)
-        ours, theirs = (Anatomy.trace(m, torch.randn(1, 2, 8, 8)) for m in (model, original))
+        ours, theirs = (trace_anatomy(m, torch.randn(1, 2, 8, 8)) for m in (model, original))
         assert ours == theirs
         assert {group for group in ours.groups if len(group) > 1} == {("embed", "head")}
 
@@ -345,7 +345,7 @@ class TestExport:
         model = load_task_model(make(export="m.pt2"))
         torch.testing.assert_close(model(x), original(x), rtol=0, atol=0)
         assert {name for name, _ in model.named_parameters()} == {name for name, _ in original.named_parameters()}
-        assert set(Anatomy.trace(model, x).fqns) >= {"attention.out_proj", "head"}
+        assert set(trace_anatomy(model, x).fqns) >= {"attention.out_proj", "head"}
 
     def test_its_mode_can_change_and_it_can_be_copied_and_sent(self, make: Make, tmp_path: Path) -> None:
         from ray import cloudpickle

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from paredown import search
-from paredown.search import Task, open_run
+from paredown.search import Run, Task, open_run
+from paredown.search.mirrors import Mirrors
 from paredown.search.mirrors import _sync as _mirrors
-from paredown.search.mirrors._sync import Mirrors
-from paredown.search.run._run import Run
 
 
 @pytest.mark.usefixtures("unverified")

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from paredown.search.mirrors import _mlflow, _mlflow_page
-from paredown.search.mirrors._mlflow import MlflowMirror
-from paredown.search.mirrors._mlflow_children import axes_of, children_of
-from paredown.search.report._write import write_report
-from paredown.search.run._hypervolume import front_hypervolume
+from paredown.search.mirrors import MlflowMirror, _mlflow, _mlflow_page, axes_of, children_of
+from paredown.search.report import write_report
+from paredown.search.run import front_hypervolume
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError
 from paredown.search import Candidate, Group, SearchSpace, SensitivityTable
-from paredown.search.space._reduced import dominated_levels, narrow, relevant_costs, unpromising_levels
+from paredown.search.space import dominated_levels, narrow, relevant_costs, unpromising_levels
 from paredown.testing import SyntheticProblem
 
 SPECS = tuple(LayerSpec(weight_bits=bits) for bits in (32, 8, 6, 4, 2))

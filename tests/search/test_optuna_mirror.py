@@ -11,10 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from paredown.compressors import LayerSpec
-from paredown.search.mirrors import _journal, _optuna
-from paredown.search.mirrors._optuna import OptunaMirror
-from paredown.search.values._space import Candidate, Group, SearchSpace
-from paredown.search.values._trial import Trial
+from paredown.search import Candidate, Group, SearchSpace, Trial
+from paredown.search.mirrors import OptunaMirror, _journal, _optuna
 from paredown.testing._problems import SyntheticProblem
 
 PROBLEM = SyntheticProblem(n_groups=3, n_levels=3, objectives=("accuracy", "bytes"))

@@ -14,7 +14,7 @@ from paredown.compressors import methods
 from paredown.errors import TaskError
 from paredown.evaluators import METRICS
 from paredown.search import Task, open_run, search
-from paredown.search.task._plugins import Plugins
+from paredown.search.task import Plugins
 from paredown.testing import isolated_registries
 
 METHOD = """
@@ -170,7 +170,7 @@ def test_the_fresh_process_imports_them_though_the_model_was_handed_over(
     """A runtime with a graph in its artifact needs no model source; the module that registers it must come all the
     same,
     also from a folder that only this process has on its path."""
-    from paredown.search.task._load_model import load_task_model
+    from paredown.search.task import load_task_model
 
     model = load_task_model(tiny_task())
     monkeypatch.syspath_prepend(tmp_path)

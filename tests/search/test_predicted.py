@@ -13,12 +13,19 @@ import pytest
 import paredown
 from paredown.compressors import Anatomy
 from paredown.errors import InputError, TaskError
-from paredown.evaluators.prediction import Form, LatencyTable, Layout, MeasuredModel, forms_of
+from paredown.evaluators.prediction import (
+    NAMES,
+    Bed,
+    Form,
+    LatencyTable,
+    LayerClass,
+    Layout,
+    MeasuredModel,
+    Timed,
+    Wiring,
+    forms_of,
+)
 from paredown.evaluators.prediction import _campaign as campaign
-from paredown.evaluators.prediction._bed import Bed, Timed
-from paredown.evaluators.prediction._features import LayerClass
-from paredown.evaluators.prediction._fit import NAMES
-from paredown.evaluators.prediction._wiring import Wiring
 from paredown.search import Task, open_run
 from paredown.search.phases import _latency_table as _predicted
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paredown._arrays import FloatArray
 from paredown.errors import LimitsNotMet, ParedownError
-from paredown.search.allocation._milp import FloatArray, Programme, solve
+from paredown.search.allocation import Programme, solve
 
 
 @st.composite

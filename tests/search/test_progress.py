@@ -5,11 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from paredown.search import Candidate
-from paredown.search.run import _progress
-from paredown.search.run._progress import Progress, Stopwatch
-from paredown.search.run._recorder import Recorder
-from paredown.search.values._trial import Completed
+from paredown.search import Candidate, Completed, Progress
+from paredown.search.run import Recorder, Stopwatch, _progress
 
 
 def test_what_is_charged_within_another_charge_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

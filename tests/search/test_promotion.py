@@ -13,19 +13,14 @@ from typing import Any
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search import Candidate, Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search.evaluation import Worker
 from paredown.search.evaluation import _worker as _bench
-from paredown.search.evaluation._worker import Worker
+from paredown.search.phases import Promotion, Sitting, as_screened, explore
 from paredown.search.phases import _promotion as module
-from paredown.search.phases._explore import explore
-from paredown.search.phases._promotion import Promotion, as_screened
-from paredown.search.phases._session import Sitting
-from paredown.search.problem._prepare import prepare
-from paredown.search.run import _progress
-from paredown.search.run._facts import limits_from, objectives_from
-from paredown.search.searchers import Objective
-from paredown.search.values._space import Candidate
-from paredown.search.values._trial import trial_from_record, trial_to_record
+from paredown.search.problem import prepare
+from paredown.search.run import _progress, limits_from, objectives_from
+from paredown.search.values import Objective, trial_from_record, trial_to_record
 
 MakeTask = Callable[..., Task]
 OpenSitting = Callable[..., AbstractContextManager[Sitting]]

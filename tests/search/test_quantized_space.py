@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.compressors import FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, applicable
+from paredown.compressors import FORMAT_BITS, Anatomy, LayerInfo, LayerSpec, applicable, trace_anatomy
 from paredown.errors import TaskError
 from paredown.search import Task, apply_config, search
-from paredown.search.artifacts._manifest import read_artifact
-from paredown.search.space._build import build_space, estimate_bytes
-from paredown.search.task._load_model import load_task_model
-from paredown.search.task._splits import load_task_data
+from paredown.search.artifacts import read_artifact
+from paredown.search.space import build_space, estimate_bytes
+from paredown.search.task import load_task_data, load_task_model
 
 TINY = Path(__file__).parent / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 200), macs=3200)
@@ -157,7 +156,7 @@ def test_a_search_with_inputs_moments_ends_in_verified_artifacts(tmp_path: Path)
 def test_a_config_by_hand_gets_what_its_layers_need(tmp_path: Path) -> None:
     """The task's own space asks for no inputs' moments and for eight bits only."""
     asked = task(weight_bits=[8, 32])
-    anatomy = Anatomy.trace(load_task_model(asked).eval(), load_task_data(asked).search.take(1).inputs)
+    anatomy = trace_anatomy(load_task_model(asked).eval(), load_task_data(asked).search.take(1).inputs)
     layers = {anatomy.fqns[0]: {"weight_bits": 3, "weight_method": "gptq", "activation_bits": 4}}
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"schema_version": 1, "layers": layers}))

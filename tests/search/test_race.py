@@ -12,14 +12,12 @@ import pytest
 from paredown.errors import IntegrityError
 from paredown.evaluators import Measurement, SequentialTest
 from paredown.search import Candidate, Completed, Dominated, Objective, Task, open_run, search
+from paredown.search.evaluation import Rivals, Worker
 from paredown.search.evaluation import _incumbents as race_module
-from paredown.search.evaluation._incumbents import Rivals
-from paredown.search.evaluation._worker import Worker
-from paredown.search.front._select import select
-from paredown.search.problem._prepare import prepare
-from paredown.search.run._ledger import read
-from paredown.search.values._packed import pack_losses, unpack_losses
-from paredown.search.values._trial import trial_from_record, trial_to_record
+from paredown.search.front import select
+from paredown.search.problem import prepare
+from paredown.search.run import read
+from paredown.search.values import pack_losses, trial_from_record, trial_to_record, unpack_losses
 
 MakeTask = Callable[..., Task]
 TEST = SequentialTest(looks=(2,), total=4)

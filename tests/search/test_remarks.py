@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy
+from paredown.compressors import trace_anatomy
 from paredown.search import Task
-from paredown.search.space._build import build_space
-from paredown.search.space._notes import left_alone, products_remark
+from paredown.search.space import build_space, left_alone, products_remark
 from paredown.testing import AWKWARD
 
 
@@ -27,7 +26,7 @@ class Recurrent(nn.Module):
 
 def test_parameters_that_no_layer_holds() -> None:
     model = Recurrent().eval()
-    (line,) = left_alone(model, Anatomy.trace(model, torch.ones(2, 3, 4)))
+    (line,) = left_alone(model, trace_anatomy(model, torch.ones(2, 3, 4)))
     assert line == (  # 20 / 240
         "8% of the parameters stay as they are, for they are in no layer that can be compressed: Recurrent"
     )
@@ -35,7 +34,7 @@ def test_parameters_that_no_layer_holds() -> None:
 
 def test_layers_that_were_not_called() -> None:
     model, inputs = AWKWARD["never_runs"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy.unused
     lines = left_alone(model, anatomy)
     assert [line for line in lines if "never run" in line and line.endswith(", ".join(anatomy.unused))]
@@ -43,7 +42,7 @@ def test_layers_that_were_not_called() -> None:
 
 def test_norms_are_not_worth_a_word() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 64))
-    assert left_alone(model, Anatomy.trace(model, torch.ones(2, 64))) == []
+    assert left_alone(model, trace_anatomy(model, torch.ones(2, 64))) == []
 
 
 class Attention(nn.Module):
@@ -59,7 +58,7 @@ class Attention(nn.Module):
 def test_where_products_of_attention_are_rounded_is_said_where_that_was_asked_for() -> None:
     """One attention of two is causal, and its layers have the scope "layer"."""
     model = nn.Sequential(Attention(is_causal=False), Attention(is_causal=True), nn.Linear(4, 4)).eval()
-    anatomy = Anatomy.trace(model, torch.ones(2, 3, 4))
+    anatomy = trace_anatomy(model, torch.ones(2, 3, 4))
     lines = {}
     for scope in ("layer", "product"):
         space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": [scope]}

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from paredown.compressors import layer_bytes, load_model, model_digest, reconstruct
 from paredown.errors import TaskError
-from paredown.search import Task, apply_config, open_run, search
-from paredown.search.artifacts._exporter import Workshop
-from paredown.search.evaluation._worker import Worker
-from paredown.search.problem._prepare import prepare
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate, Task, apply_config, open_run, search
+from paredown.search.artifacts import Workshop
+from paredown.search.evaluation import Worker
+from paredown.search.problem import prepare
 
 
 class Net(nn.Module):

@@ -13,8 +13,7 @@ from paredown.evaluators import Measurement
 from paredown.search import Front
 from paredown.search.report import _axes as chart
 from paredown.search.report import _html_chart as _page_chart
-from paredown.search.report._html import page
-from paredown.search.report._write import trial_rows, trials_csv, write_report
+from paredown.search.report import page, trial_rows, trials_csv, write_report
 from paredown.testing._fronts import LAYERS, example_front, example_space, example_trials
 
 PNG = b"\x89PNG\r\n\x1a\n"

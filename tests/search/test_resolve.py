@@ -11,8 +11,8 @@ import pytest
 from paredown.compressors import Anatomy
 from paredown.errors import ConfigError, InputError, LimitsNotMet
 from paredown.search import Completed, Run, Task, apply_config, open_run, resolve, resume, search
-from paredown.search.run._ledger import Ledger, read
-from paredown.search.space._config import assignment_of
+from paredown.search.run import Ledger, read
+from paredown.search.space import assignment_of
 
 TINY = Path(__file__).parent / "tiny"
 

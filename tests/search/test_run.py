@@ -9,7 +9,7 @@ import pytest
 
 from paredown.errors import IntegrityError
 from paredown.search import Task, open_run, resume
-from paredown.search.run._run import create_run
+from paredown.search.run import create_run
 
 MakeTask = Callable[..., Task]
 

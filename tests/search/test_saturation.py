@@ -11,9 +11,9 @@ import pytest
 from paredown.compressors import Anatomy, LayerInfo
 from paredown.hardware_profiles import list_profiles, load_profile
 from paredown.search import Task, open_run, search
-from paredown.search.space._build import build_space
+from paredown.search.space import build_space
 from paredown.search.task import _machine as _environment
-from paredown.search.task._default_profile import default_profile, settle_profile
+from paredown.search.task import default_profile, settle_profile
 
 MakeTask = Callable[..., Task]
 

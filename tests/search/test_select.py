@@ -11,11 +11,10 @@ import pytest
 from paredown.errors import InputError, LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
-from paredown.search.front._points import _holm, nearest
-from paredown.search.front._select import rival_of, select
-from paredown.search.run._hypervolume import front_hypervolume
-from paredown.search.values._limits import misses, parse_bounds, violation
-from paredown.search.values._trial import Kind
+from paredown.search.front import nearest, rival_of, select
+from paredown.search.front._points import _holm
+from paredown.search.run import front_hypervolume
+from paredown.search.values import Kind, misses, parse_bounds, violation
 
 OBJECTIVES = (Objective(name="accuracy", maximise=True), Objective(name="bytes"))
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))

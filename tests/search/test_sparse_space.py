@@ -13,8 +13,7 @@ from paredown.compressors import Anatomy, LayerInfo, LayerSpec, applicable
 from paredown.compressors.lowrank import kept_rank
 from paredown.errors import TaskError
 from paredown.search import Candidate, Task, search
-from paredown.search.space._build import build_space, estimate_bytes, uniform_settings
-from paredown.search.space._thresholds import global_shares, plans
+from paredown.search.space import build_space, estimate_bytes, global_shares, plans, uniform_settings
 
 TINY = Path(__file__).parent / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 32), macs=512)

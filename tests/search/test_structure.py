@@ -27,18 +27,13 @@ from paredown.search import (
     search,
     verify_artifact,
 )
-from paredown.search.artifacts._exporter import Workshop
-from paredown.search.evaluation._static_costs import static_costs
-from paredown.search.evaluation._structural_costs import exact_totals
-from paredown.search.evaluation._worker import Worker
-from paredown.search.phases._store_and_baselines import baselines_of
-from paredown.search.problem._prepare import Prepared, prepare
-from paredown.search.report._axes import uniform_label
-from paredown.search.space._build import uniform_settings
-from paredown.search.space._config import assignment_of, config_of
-from paredown.search.space._structure import threshold_settings
-from paredown.search.space._thresholds import plans, weights_of
-from paredown.search.values._structural_names import is_structural, structure_of
+from paredown.search.artifacts import Workshop
+from paredown.search.evaluation import Worker, exact_totals, static_costs
+from paredown.search.phases import baselines_of
+from paredown.search.problem import Prepared, prepare
+from paredown.search.report import uniform_label
+from paredown.search.space import assignment_of, config_of, plans, threshold_settings, uniform_settings, weights_of
+from paredown.search.values import is_structural, structure_of
 
 TINY = Path(__file__).parent / "tiny"
 

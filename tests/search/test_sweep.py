@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.errors import InputError
-from paredown.search.allocation._lagrangian import sweep
-from paredown.search.searchers import SensitivityTable
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate
+from paredown.search.allocation import sweep
+from paredown.search.values import SensitivityTable
 
 
 def table(divergence: list[list[float]], cost: list[list[float]]) -> SensitivityTable:

@@ -13,19 +13,12 @@ import pytest
 
 from paredown.digits import TASK_PATH
 from paredown.search import SensitivityTable, Task
-from paredown.search.evaluation._sensitivity_rows import Rows
-from paredown.search.evaluation._worker import Worker
-from paredown.search.phases import _table
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._table import measure_table, unsure
-from paredown.search.problem._prepare import prepare
-from paredown.search.run._assemble_table import assemble
-from paredown.search.run._ledger import read
-from paredown.search.run._perturbations import shifts_of
-from paredown.search.run._state import State
-from paredown.search.space._reduced import narrow
-from paredown.search.values._output_perturbations import Superposition
-from paredown.search.values._sensitivity_row import Row, base_levels
+from paredown.search.evaluation import Rows, Worker
+from paredown.search.phases import Sitting, _table, measure_table, unsure
+from paredown.search.problem import prepare
+from paredown.search.run import State, assemble, read, shifts_of
+from paredown.search.space import narrow
+from paredown.search.values import Row, Superposition, base_levels
 
 MakeTask = Callable[..., Task]
 OpenSitting = Callable[..., AbstractContextManager[Sitting]]

@@ -11,11 +11,9 @@ import pytest
 
 from paredown.errors import InputError
 from paredown.hardware_profiles import load_profile
-from paredown.search import Completed, Infeasible, Task, open_run, search
-from paredown.search.searchers import Objective
-from paredown.search.searchers._round_robin import TakingTurns, guides_of, limits_of
-from paredown.search.values._space import Candidate
-from paredown.search.values._trial import Trial
+from paredown.search import Candidate, Completed, Infeasible, Task, Trial, open_run, search
+from paredown.search.searchers import TakingTurns, guides_of, limits_of
+from paredown.search.values import Objective
 
 TINY = Path(__file__).parent / "tiny"
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.errors import TaskError
-from paredown.search.task._field_types import parse_duration
-from paredown.search.task._task import Task, task_schema
+from paredown.search import Task, task_schema
+from paredown.search.task import parse_duration
 
 SMALLEST = {
     "model": {"factory": "nets.py:net"},

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from paredown.compressors import Anatomy, LayerSpec, calibrate, module_at
+from paredown.compressors import Anatomy, LayerSpec, calibrate, module_at, trace_anatomy
 from paredown.evaluators import LatencySamples, macs, modelled_latency_ms
-from paredown.evaluators.prediction import Form, Layout
-from paredown.evaluators.prediction._bed import Bed
-from paredown.evaluators.prediction._template import Template
+from paredown.evaluators.prediction import Bed, Form, Layout, Template
 from paredown.hardware_profiles import load_profile
 
 
@@ -60,7 +58,7 @@ def lone_layers(
         fqn = next(iter(forms_of_class.values()))
         lone = nn.Sequential(module_at(model, fqn))
         x = _input_of(model, fqn, inputs)
-        own = Anatomy.trace(lone, x[:1])
+        own = trace_anatomy(lone, x[:1])
         template = Template.trace(lone, own, calibrate(lone, [x], own), x[:2])
         bed = Bed(template, x[:1], runtime=runtime, threads=1)
         try:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from paredown.compressors import Anatomy, calibrate
+from paredown.compressors import calibrate, trace_anatomy
 from paredown.compressors.structure import score
-from paredown.evaluators import modelled_latency_ms
-from paredown.evaluators.latency import aa_floor, compare, exclusive_slot, interleaved
+from paredown.evaluators import aa_floor, exclusive_slot, interleaved, modelled_latency_ms
+from paredown.evaluators.latency import compare
 from paredown.evaluators.runtimes import export_model, get_runtime
 from paredown.hardware_profiles import load_profile
 
@@ -51,7 +51,7 @@ def _compared(prunable: Prunable, small: nn.Module, runtime: str, profile: str, 
     inputs = prunable.subject.calibration
     rng = np.random.default_rng(0)
     models = {"original": prunable.model, "removed": small}
-    anatomies = {name: Anatomy.trace(model, inputs[:1]) for name, model in models.items()}
+    anatomies = {name: trace_anatomy(model, inputs[:1]) for name, model in models.items()}
     loaded_profile = load_profile(profile)
     with TemporaryDirectory() as folder:
         paths = {}

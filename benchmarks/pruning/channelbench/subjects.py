@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy
+from paredown.compressors import Anatomy, trace_anatomy
 from paredown.compressors.structure import CoupledSet, Structure, UnitEvidence, collect, find
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "quantization"))
@@ -45,13 +45,13 @@ def opened(name: str) -> Prunable:
     return Prunable(
         subject=subject,
         structure=structure,
-        anatomy=Anatomy.trace(subject.model, subject.calibration[:1]),
+        anatomy=trace_anatomy(subject.model, subject.calibration[:1]),
         evidence=collect(subject.model, batches, structure.sets),
     )
 
 
 def macs(model: nn.Module, inputs: Tensor) -> int:
-    return Anatomy.trace(model, inputs[:1]).macs
+    return trace_anatomy(model, inputs[:1]).macs
 
 
 def reestimated(model: nn.Module, inputs: Tensor) -> nn.Module:

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from paredown.evaluators import ReferenceOutputs, Split, evaluate_split, paired_test
 from paredown.search import Completed, Task
-from paredown.search.evaluation._worker import Worker
-from paredown.search.phases._explore import explore
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._table import measure_table
-from paredown.search.values._pareto import hypervolume
+from paredown.search.evaluation import Worker
+from paredown.search.phases import Sitting, explore, measure_table
+from paredown.search.values import hypervolume
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "search"))
 from searchbench import workbench
@@ -111,9 +109,8 @@ def volume(points: list[dict[str, float]], cost: str, dearest: float) -> float:
 def allocations(found: Searched, cost: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Each uniform or threshold setting beside the point of the search that costs no more: the best by the divergence
     of the search split. `gain` is how much less it loses on the report split, with its paired 95 % interval."""
-    from paredown.search.report._axes import uniform_label
-    from paredown.search.space._build import uniform_settings
-    from paredown.search.space._config import config_of
+    from paredown.search.report import uniform_label
+    from paredown.search.space import config_of, uniform_settings
 
     space = found.bench.space
     labels = {candidate: label for label, candidate in uniform_settings(space)}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paredown.search import Completed, Task
-from paredown.search.space._build import uniform_settings
-from paredown.search.space._thresholds import plans, weights_of
+from paredown.search.space import plans, uniform_settings, weights_of
 
 from .bench import Bench
 

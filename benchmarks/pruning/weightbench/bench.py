@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from paredown.compressors import (
-    Anatomy,
     Calibration,
     CompressedModel,
     LayerSpec,
@@ -20,6 +19,7 @@ from paredown.compressors import (
     calibrate,
     compress,
     stored_bytes,
+    trace_anatomy,
 )  # fmt: skip
 from paredown.evaluators import Split, evaluate_split, get_metric, loss_gradients, paired_test
 
@@ -40,7 +40,7 @@ class Bench:
         self.subject = subject
         self.report = subject.report if samples is None else subject.report.take(samples)
         self.metric = get_metric(subject.metric)
-        self.anatomy = Anatomy.trace(subject.model, self.report.take(1).inputs)
+        self.anatomy = trace_anatomy(subject.model, self.report.take(1).inputs)
         self.calibration = self._calibrated()
         self.resident = CompressedModel(subject.model, self.anatomy, self.calibration)
         self.original = self.scores()

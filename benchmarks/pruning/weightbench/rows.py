@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paredown.compressors import LayerSpec
-from paredown.compressors.methods._registry import SPARSITY
+from paredown.compressors.registry import SPARSITY
 
 from .bench import Bench
 from .reference import REFERENCES, watched

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from paredown.evaluators.latency._machine import instruction_sets
+from paredown.evaluators.latency import instruction_sets
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from paredown.compressors import (
-    Anatomy,
     Calibration,
     CompressedModel,
     LayerInfo,
@@ -28,6 +27,7 @@ from paredown.compressors import (
     installed,
     needs_moments,
     stored_bytes,
+    trace_anatomy,
 )  # fmt: skip
 from paredown.evaluators import (
     ReferenceOutputs,
@@ -114,7 +114,7 @@ class Bench:
         self.subject = subject
         model = subject.model
         batches = subject.calibration.split(64)
-        self.anatomy = Anatomy.trace(model, subject.report.take(1).inputs)
+        self.anatomy = trace_anatomy(model, subject.report.take(1).inputs)
         self.calibration: Calibration = calibrate(model, batches, self.anatomy, bits=WIDTHS, moments=True)
         self.metric = get_metric(subject.metric)
         self.resident = CompressedModel(model, self.anatomy, self.calibration)

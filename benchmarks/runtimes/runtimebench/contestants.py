@@ -27,6 +27,7 @@ from paredown.compressors import (
     compress,
     forward,
     module_at,
+    trace_anatomy,
 )
 from paredown.errors import SpecError
 from paredown.evaluators.runtimes import get_runtime
@@ -57,7 +58,7 @@ class Prepared:
 
     @classmethod
     def of(cls, subject: Subject) -> Prepared:
-        anatomy = Anatomy.trace(subject.model, subject.report.take(1).inputs)
+        anatomy = trace_anatomy(subject.model, subject.report.take(1).inputs)
         inputs = subject.calibration[:N_CALIBRATION]
         return cls(
             subject=subject,

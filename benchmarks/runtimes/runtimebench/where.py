@@ -14,7 +14,7 @@ from torch import Tensor
 
 def in_openvino(path: Path, x: Tensor, rounds: int = 60) -> dict[str, float]:
     """Kind and primitive -> milliseconds of one run: of each node the 10th percentile, added up."""
-    from paredown.evaluators.runtimes._openvino import OpenVinoSession
+    from paredown.evaluators.runtimes import OpenVinoSession
 
     session = OpenVinoSession(path, 1)
     session._config["PERF_COUNT"] = True

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
-from paredown.search.evaluation._worker import Worker
-from paredown.search.problem._context import Bench
-from paredown.search.values._reason import reason
-from paredown.search.values._trial import trial_to_record
+from paredown.search.evaluation import Worker
+from paredown.search.problem import Bench
+from paredown.search.values import reason, trial_to_record
 from paredown.testing import SyntheticProblem
 
 from .workbench import Workbench

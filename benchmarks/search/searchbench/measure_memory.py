@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from paredown.compressors import trace_anatomy
+
 WIDTH, DEPTH = 2048, 32
 """134 million parameters, 0.5 GB."""
 N_SAMPLES = 32
@@ -44,13 +46,12 @@ def _child(mode: str, folder: Path) -> None:
     import torch
     from torch import nn
 
-    from paredown.compressors import Anatomy, Calibration, LayerSpec
+    from paredown.compressors import Calibration, LayerSpec
     from paredown.evaluators import ReferenceOutputs, Split, get_metric
-    from paredown.search.evaluation._worker import Worker
-    from paredown.search.problem._context import Bench
-    from paredown.search.task._plugins import Plugins
-    from paredown.search.task._sections import RepairSection
-    from paredown.search.values._space import Group, SearchSpace
+    from paredown.search import Group, SearchSpace
+    from paredown.search.evaluation import Worker
+    from paredown.search.problem import Bench
+    from paredown.search.task import Plugins, RepairSection
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -58,7 +59,7 @@ def _child(mode: str, folder: Path) -> None:
     model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(DEPTH))).eval().requires_grad_(False)
     split = Split("search", torch.randn(N_SAMPLES, WIDTH), torch.zeros(N_SAMPLES, dtype=torch.int64))
     levels = tuple(LayerSpec(weight_bits=bits) for bits in (8, 4, 3))
-    anatomy = Anatomy.trace(model, split.take(1).inputs)
+    anatomy = trace_anatomy(model, split.take(1).inputs)
     space = SearchSpace(groups=tuple(Group(name=f, layers=(f,), levels=levels) for f in anatomy.fqns))
     bench = Bench(
         model=model, anatomy=anatomy, calibration=Calibration(ranges={}), space=space, split=split,

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from paredown.search import Candidate
-from paredown.search.evaluation._worker import Worker
-from paredown.search.phases._blas import one_blas_thread
-from paredown.search.searchers import OutputShifts, make_searcher
+from paredown.search.evaluation import Worker
+from paredown.search.phases import one_blas_thread
+from paredown.search.searchers import make_searcher
+from paredown.search.values import OutputShifts
 from paredown.testing import SyntheticProblem
 
 from . import workbench

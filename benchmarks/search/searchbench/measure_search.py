@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from paredown.search import _driver as driver
-from paredown.search import open_run, search
-from paredown.search.evaluation._jobs import Job, Outcome
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._store_and_baselines import build_store
-from paredown.search.problem._prepare import Prepared, prepare
-from paredown.search.run._progress import Progress, Stopwatch
-from paredown.search.run._recorder import Recorder
-from paredown.search.run._run import create_run
-from paredown.search.workers._in_process import Pool
-from paredown.search.workers._ray import RayPool
+from paredown.search import Progress, open_run, search
+from paredown.search import _search as driver
+from paredown.search.evaluation import Job, Outcome
+from paredown.search.phases import Sitting, build_store
+from paredown.search.problem import Prepared, prepare
+from paredown.search.run import Recorder, Stopwatch, create_run
+from paredown.search.workers import Pool, RayPool
 
 from .intervals import summary
 from .problems import BITS, JOINT, PROBLEMS, Problem

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 import paredown
-from paredown.search import Candidate
-from paredown.search.phases._explore import explore
-from paredown.search.phases._table import measure_table
+from paredown.search import Candidate, Completed
+from paredown.search.phases import explore, measure_table
 from paredown.search.searchers import make_searcher, uses_table
-from paredown.search.values._trial import Completed, trial_to_record
+from paredown.search.values import trial_to_record
 from paredown.testing import SyntheticProblem
 
 from . import workbench

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paredown.search.values._pareto import hypervolume
+from paredown.search.values import hypervolume
 
 from .meter import booked, cost_of
 

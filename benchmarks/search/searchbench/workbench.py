@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from paredown.search import Task
-from paredown.search.phases._session import Sitting
-from paredown.search.phases._store_and_baselines import build_store, evaluate_baselines
-from paredown.search.problem._prepare import prepare
-from paredown.search.run._ledger import Ledger
-from paredown.search.run._recorder import Recorder
-from paredown.search.run._run import create_run
-from paredown.search.workers._in_process import InProcess
+from paredown.search.phases import Sitting, build_store, evaluate_baselines
+from paredown.search.problem import prepare
+from paredown.search.run import Ledger, Recorder, create_run
+from paredown.search.workers import InProcess
 
 from .meter import Meter
 from .traces import Box

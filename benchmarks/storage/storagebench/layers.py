@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from paredown.compressors import LayerInfo, LayerSpec, Variant, compress
-from paredown.compressors.sparse_formats._crossover import made
+from paredown.compressors.sparse_formats import made
 
 ASSETS = Path(os.environ.get("PAREDOWN_ASSETS", Path(__file__).parents[4] / "shared" / "assets"))
 

@@ -11,10 +11,9 @@ import numpy as np
 from torch import Tensor, frombuffer, uint8
 
 from paredown.compressors import FLOAT_BITS
+from paredown.compressors.storage import Reader, entropy_record, weight_record
 from paredown.compressors.storage._model_file import _stored_as
-from paredown.compressors.storage._records import Reader, entropy_record, weight_record
-from paredown.compressors.variants._encoding import load_coded
-from paredown.compressors.variants._variant import part_shapes
+from paredown.compressors.variants import load_coded, part_shapes
 
 from .floor import entropy_bits, position_bits
 from .layers import Layer

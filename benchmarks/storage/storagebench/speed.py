@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from paredown.compressors import decode
-from paredown.compressors.files import _entropy
-from paredown.compressors.files._packing import pack_ints, unpack_ints
-from paredown.compressors.storage._records import Reader, entropy_record, weight_record
+from paredown.compressors.files import _entropy, pack_ints, unpack_ints
+from paredown.compressors.storage import Reader, entropy_record, weight_record
 
 from .layers import Layer
 from .measure import _bytes

@@ -3,16 +3,31 @@
 Importing this package imports none of the packages that a format needs.
 """
 
-from __future__ import annotations
-
 from ._compressed_tensors import export_compressed_tensors
-from ._executorch import export_executorch
+from ._compressed_tensors_load import load_compressed_tensors
+from ._executorch import export_executorch, load_pte
 from ._format import NOTES_FILE, ExportFormat, read_notes
+from ._packed import pack_words, unpack_words
 from ._tensorrt import export_tensorrt
+from ._tensorrt_check import check_file, is_two_to_four
 from ._torchao import export_torchao
 
-__all__ = ["EXPORTS", "NOTES_FILE", "ExportFormat", "read_notes"]
-
+__all__ = [
+    "EXPORTS",
+    "NOTES_FILE",
+    "ExportFormat",
+    "check_file",
+    "export_compressed_tensors",
+    "export_executorch",
+    "export_tensorrt",
+    "export_torchao",
+    "is_two_to_four",
+    "load_compressed_tensors",
+    "load_pte",
+    "pack_words",
+    "read_notes",
+    "unpack_words",
+]
 EXPORTS: dict[str, ExportFormat] = {
     each.name: each
     for each in (

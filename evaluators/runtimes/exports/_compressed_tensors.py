@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....compressors.anatomy._anatomy import SEALED
-from ....compressors.values._names import weight_name
+from ....compressors.anatomy import SEALED
+from ....compressors.values import weight_name
 from ....errors import ConfigError
 from .._base import ExportError
 from ._format import Notes
@@ -130,7 +130,7 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
     from torch import nn
 
     from ....compressors import module_at
-    from ....compressors.anatomy._layers import holder_of, kind_at
+    from ....compressors.anatomy import holder_of, kind_at
 
     if kind_at(model, fqn) in SEALED:
         return f"it quantizes nn.Linear, and this is a weight inside {type(holder_of(model, fqn)[0]).__name__}"

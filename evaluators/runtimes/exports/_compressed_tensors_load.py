@@ -78,7 +78,8 @@ def decode_weight(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> Ten
 
 
 def _input_quantizer(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> Any:
-    from ....compressors.quantization import ActivationQuantizer, DynamicQuantizer
+    from ....compressors import ActivationQuantizer
+    from ....compressors.quantization import DynamicQuantizer
 
     bits = int(args["num_bits"])
     if args["dynamic"]:

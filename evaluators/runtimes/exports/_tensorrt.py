@@ -54,9 +54,7 @@ def export_tensorrt(
     import onnx_ir as ir
 
     from .._lowering import prepare
-    from ..onnx._export import finish
-    from ..onnx._layers import fill_weights
-    from ..onnx._trace import quantize_in_graph, trace
+    from ..onnx import fill_weights, finish, quantize_in_graph, trace
     from ._tensorrt_check import check_file, two_to_four
     from ._tensorrt_graph import quantize_residuals, signed_quantizers
     from ._tensorrt_weights import fill_alone
@@ -90,7 +88,7 @@ def lower_for_tensorrt(
     notes: Notes,
 ) -> tuple[list[Lowered], dict[str, AloneWeight]]:
     """What each layer that is not neutral becomes, and the weights that are stored by themselves (weight-only)."""
-    from ....compressors.values._names import is_inner
+    from ....compressors.values import is_inner
     from .._lowering import lower
     from ._tensorrt_check import is_two_to_four
     from ._tensorrt_weights import AloneWeight

@@ -95,7 +95,7 @@ def fill_alone(model: ir.Model, weights: Mapping[str, AloneWeight], open_weights
 def _fill(graph: ir.Graph, weight: AloneWeight, node: ir.Node, index: int) -> None:
     import onnx_ir as ir
 
-    from ..onnx._layers import feeds_matmuls, is_linear
+    from ..onnx import feeds_matmuls, is_linear
 
     if weight.scales is not None and node.op_type == "Transpose" and feeds_matmuls(node):
         for matmul in tuple(node.outputs[0].consumers()):

@@ -1,1 +1,24 @@
-"""Placeholder."""
+"""Export to ONNX: trace once, put weights and quantizers into the graph, rewrite what kernels want otherwise.
+
+It serves ONNX Runtime, OpenVINO and the exports. It knows `compressors` and the base of `runtimes`. Begin with
+`_export.py`. Another rewriting of the graph is one file here.
+"""
+
+from ._export import MAIN_FILE, build, export_onnx, finish
+from ._layers import fill_weights
+from ._means import means_in_codes
+from ._trace import quantize_in_graph, trace
+from ._uses import feeds_matmuls, is_linear
+
+__all__ = [
+    "MAIN_FILE",
+    "build",
+    "export_onnx",
+    "feeds_matmuls",
+    "fill_weights",
+    "finish",
+    "is_linear",
+    "means_in_codes",
+    "quantize_in_graph",
+    "trace",
+]

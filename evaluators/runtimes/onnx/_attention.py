@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from ....compressors.anatomy._attention import is_plain
+from ....compressors.anatomy import is_plain
 from .._base import ExportError
 from .._lowering import Lowered
 from . import _operations as _onnx_operations  # noqa: F401  (registers the operations)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._lowering import Lowered
+from ._uses import CONTRIB, NodeWriter, belongs, feeds_matmuls, is_linear
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ._layers import Writer
 
 _UINT8, _STEPS = 2, 255
 """onnx.TensorProto.UINT8, and the steps of its range."""
@@ -32,7 +32,6 @@ _UINT8, _STEPS = 2, 255
 def in_unknown_places(layers: Sequence[Lowered], open_weights: Mapping[str, ir.Value]) -> set[str]:
     """Of the layers that would run so those whose weight is used for anything but the module's one product: in another
     module, or in this one under another name, where only a hook on the module knows that the input is rounded."""
-    from ._layers import belongs, feeds_matmuls, is_linear
 
     def known(node: ir.Node, index: int) -> bool:
         if node.op_type == "Transpose":
@@ -48,10 +47,8 @@ def in_unknown_places(layers: Sequence[Lowered], open_weights: Mapping[str, ir.V
     return odd
 
 
-def write_dynamic(writer: Writer, layer: Lowered, product: ir.Node) -> ir.Value:
+def write_dynamic(writer: NodeWriter, layer: Lowered, product: ir.Node) -> ir.Value:
     """The layer's product without its bias, in nodes before `product`, whose first input is what is rounded."""
-    from ._layers import CONTRIB
-
     assert layer.codes is not None
     assert layer.scales is not None
     codes, scales = layer.codes.numpy(), layer.scales.numpy()

@@ -21,6 +21,7 @@ from .._base import ExportError
 from .._lowering import Lowered
 from .._narrow import NarrowWeight
 from ._dynamic import write_dynamic
+from ._uses import CONTRIB, belongs, feeds_matmuls, is_linear
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,12 +31,8 @@ Array = npt.NDArray[Any]
 _FLOAT = 1
 """onnx.TensorProto.FLOAT"""
 
-CONTRIB = "com.microsoft"
 _FLOAT_PRODUCTS = 1
 """MatMulNBits' accuracy_level: inputs stay FP32. From 4 on ONNX Runtime rounds them to int8, 0.5 % off."""
-
-_SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where PyTorch's exporter notes the fqns of the modules that a node comes from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,25 +296,6 @@ def _factors(layer: Lowered) -> tuple[Array, Array]:
         )
     u, v = layer.factors
     return u.numpy(), v.numpy()
-
-
-def belongs(node: ir.Node, fqn: str) -> bool:
-    """Whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
-    scopes = node.metadata_props.get(_SCOPES)
-    return scopes is None or f"'{fqn}'" in scopes
-
-
-def is_linear(gemm: ir.Node) -> bool:
-    get = gemm.attributes
-    alpha, beta = get.get_float("alpha", 1.0), get.get_float("beta", 1.0)
-    return (alpha, beta, get.get_int("transA", 0), get.get_int("transB", 0)) == (1.0, 1.0, 0, 1)
-
-
-def feeds_matmuls(transpose: ir.Node) -> bool:
-    uses = tuple(transpose.outputs[0].uses())
-    perm = transpose.attributes.get_ints("perm", None)
-    swaps = perm is None or tuple(perm) == (1, 0)
-    return swaps and bool(uses) and all(node.op_type == "MatMul" and index == 1 for node, index in uses)
 
 
 def _const(value: ir.Value | None) -> Array | None:

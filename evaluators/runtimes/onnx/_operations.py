@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....compressors.anatomy._attention import plain_attention
+from ....compressors.anatomy import plain_attention
 
 _UINT8 = 2
 """onnx.TensorProto.UINT8"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ....compressors import Inputs
-from ....compressors.values._names import is_inner
+from ....compressors.values import is_inner
 from .._base import ExportError
 from .._lowering import Lowered
 from .._program import export_program, first_line, quiet

@@ -35,7 +35,7 @@ def _root(
     ] = False,
 ) -> None:
     if version:
-        from ..search.task._machine import version_of
+        from ..search.task import version_of
 
         print(version_of("paredown") or "unknown (not installed)")
         raise typer.Exit

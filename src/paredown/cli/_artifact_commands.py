@@ -94,7 +94,7 @@ def verify(
 
 def _agreement(path: Path) -> str:
     """How far the artifact was from PyTorch when it was written."""
-    from ..search.artifacts._manifest import read_artifact
+    from ..search.artifacts import read_artifact
 
     return read_artifact(path).agreement
 

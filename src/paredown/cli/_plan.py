@@ -62,7 +62,7 @@ def plan(
     """A config by a rule, without a search: uniform, or from the sensitivity table. Nothing of it is evaluated."""
     from ..digits import TASK_PATH
     from ..search import plan as make_plan
-    from ..search.run._ledger import write_atomic
+    from ..search.run import write_atomic
     from ._progress import display
 
     if task is None:

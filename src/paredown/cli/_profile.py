@@ -96,8 +96,8 @@ def _installed() -> str:
 
 
 def _prepared(task: Task, folder: Path) -> Any:
-    from ..search.problem._prepare import prepare
-    from ..search.task._default_profile import settle_profile
+    from ..search.problem import prepare
+    from ..search.task import settle_profile
 
     return prepare(settle_profile(task), store=folder / "store")
 

@@ -66,7 +66,7 @@ def _trust(found: Resolution) -> str:
 
 
 def _shown(found: Resolution) -> list[str]:
-    from ..search.report._axes import COSTS
+    from ..search.report import COSTS
 
     known = found.points[0].metrics
     qualities = [name for name in known if name not in COSTS]

@@ -69,7 +69,7 @@ def explain(
 ) -> None:
     """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is, which kernel ran."""
     from ..search import open_run
-    from ..search.artifacts._kernels import add_kernels
+    from ..search.artifacts import add_kernels
 
     opened = open_run(run)
     point_id = point if re.fullmatch(r"t\d+", point) else opened.front().pick(point).id
@@ -132,7 +132,7 @@ def resolve(
         raise InputError("--out writes one config, and --sweep finds many; give the limits of one of them instead")
     found = resolve_run(run, limits=limit, profile=profile, sweep=sweep, points=points)
     if out is not None:
-        from ..search.run._ledger import write_atomic
+        from ..search.run import write_atomic
 
         write_atomic(out, json.dumps(dict(found.points[0].config), indent=2) + "\n")
     _show_resolution(found, as_json)

@@ -21,16 +21,9 @@ def schema_of(kind: str) -> dict[str, Any]:
 
 def config_schema() -> dict[str, Any]:
     """Of a config: what each layer becomes. A layer that is not named, or a key that is left out, is left alone."""
-    from ..compressors import LayerSpec
-    from ..compressors.values._spec import (
-        ACTIVATION_BITS,
-        ACTIVATION_SCHEMES,
-        ACTIVATION_SCOPES,
-        FORMAT_BITS,
-        SCALE_BITS,
-        WEIGHT_BITS,
-    )
-    from ..search.space._config import SCHEMA_VERSION
+    from ..compressors import ACTIVATION_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec
+    from ..compressors.values import ACTIVATION_SCHEMES, ACTIVATION_SCOPES, SCALE_BITS
+    from ..search.space import SCHEMA_VERSION
 
     about: dict[str, dict[str, Any]] = {
         "weight_bits": {"enum": list(WEIGHT_BITS)},

@@ -64,7 +64,7 @@ def search(
     """
     from ..search import Task
     from ..search import search as run_search
-    from ..search.run._run import new_run_path
+    from ..search.run import new_run_path
 
     chosen = [
         _setting("budget.trials", trials),

@@ -36,7 +36,7 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
 
     With `everything` also points that are neither on the front nor baselines, and the spec's further metrics.
     """
-    from ..search.report._axes import ratio
+    from ..search.report import ratio
 
     points = [p for p in front.points if everything or p.on_front or p.kind != "mixed"]
     original = next((p for p in front.points if p.kind == "original"), None)
@@ -101,7 +101,7 @@ def _throughput(point: Point) -> str:
 
 
 def _kind(point: Point) -> str:
-    from ..search.report._axes import label_of
+    from ..search.report import label_of
 
     return f"{point.kind} {label_of(point)}".rstrip()
 

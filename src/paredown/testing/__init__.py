@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from ._searchers import check_searcher
     from ._structures import STRUCTURES
 
-    "AWKWARD": "._models",
-    "ContractViolation": "._elsewhere",
-    "STRUCTURES": "._structures",
-    "SyntheticProblem": "._problems",
-    "check_compressor": "._compressors",
-    "check_evaluator": "._evaluators",
-    "check_metric": "._evaluators",
-    "check_runtime": "._runtimes",
-    "check_searcher": "._searchers",
-    "isolated_registries": "._registries",
+_HOMES = {
+    "._compressors": ("check_compressor",),
+    "._elsewhere": ("ContractViolation",),
+    "._evaluators": (
+        "check_evaluator",
+        "check_metric",
+    ),
+    "._models": ("AWKWARD",),
+    "._problems": ("SyntheticProblem",),
+    "._registries": ("isolated_registries",),
+    "._runtimes": ("check_runtime",),
+    "._searchers": ("check_searcher",),
+    "._structures": ("STRUCTURES",),
 }
 
 __all__ = [

@@ -28,9 +28,8 @@ from ..compressors import (
     decode,
     needs_gradients,
 )
-from ..compressors.methods._registry import REGISTRIES
-from ..compressors.quantization import CASTS, Coded, Grid, WeightProblem, code_range, decoded
-from ..compressors.quantization._solve import broken_promise
+from ..compressors.quantization import CASTS, Coded, Grid, WeightProblem, broken_promise, code_range, decoded
+from ..compressors.registry import REGISTRIES
 from ..compressors.sparsity import SparsityProblem, n_zeros, sparsify
 from ..errors import InputError, SpecError
 

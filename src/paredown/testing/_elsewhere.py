@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..search.searchers import SearchContext, Searcher
-from ..search.values._space import Candidate
+from ..search import Candidate, SearchContext, Searcher
 from ._problems import SyntheticProblem
 
 SearcherFactory: TypeAlias = Callable[[SearchContext], Searcher]

@@ -10,10 +10,8 @@ from typing import Any
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement
-from ..search.front._front import Front, Point
-from ..search.searchers import Objective
-from ..search.values._space import Candidate, Group, SearchSpace
-from ..search.values._trial import Completed, Failed, Infeasible, Kind, Trial
+from ..search import Candidate, Completed, Failed, Front, Group, Infeasible, Point, SearchSpace, Trial
+from ..search.values import Kind, Objective
 
 LAYERS = ("stem.conv", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "head.fc")
 WIDTHS = (32, 8, 6, 5, 4, 3, 2)

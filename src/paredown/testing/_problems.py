@@ -10,10 +10,8 @@ import numpy as np
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement
-from ..search.searchers import Objective, SearchContext, SensitivityTable
-from ..search.values._pareto import hypervolume
-from ..search.values._space import Candidate, Group, SearchSpace
-from ..search.values._trial import Completed, Dominated, Failed, Infeasible, Trial
+from ..search import Candidate, Completed, Dominated, Failed, Group, Infeasible, SearchContext, SearchSpace, Trial
+from ..search.values import Objective, SensitivityTable, hypervolume
 
 BITS: tuple[int, ...] = (32, 8, 7, 6, 5, 4, 3, 2)
 

@@ -30,7 +30,7 @@ def isolated_registries() -> Iterator[None]:
 
 def _registries() -> list[dict[Any, Any]]:
     from ..compressors import methods
-    from ..compressors.methods._registry import REGISTRIES
+    from ..compressors.registry import REGISTRIES
     from ..evaluators.quality._metric import _METRICS
     from ..evaluators.runtimes._base import _RUNTIMES
     from ..search.searchers._registry import _SEARCHERS

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from ..compressors import (
-    Anatomy,
     Calibration,
     CompressedModel,
     Inputs,
@@ -32,6 +31,7 @@ from ..compressors import (
     model_digest,
     weight_at,
 )
+from ..compressors.anatomy._trace import trace_anatomy
 from ..errors import MissingExtra, ParedownError
 from ..evaluators.runtimes import ExportError
 from ._models import AWKWARD
@@ -117,7 +117,7 @@ class _Case:
     @classmethod
     def make(cls, name: str, specs: tuple[LayerSpec, ...]) -> _Case:
         model, inputs = AWKWARD[name]()
-        anatomy = Anatomy.trace(model, inputs)
+        anatomy = trace_anatomy(model, inputs)
         calibration = calibrate(model, [inputs], anatomy, tensors=True, products=True)
         assignment: dict[str, LayerSpec] = {}
         for spec, group in zip(cycle(specs), anatomy.groups, strict=False):

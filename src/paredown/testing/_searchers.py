@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ..search import Candidate, Trial
 from ..search.searchers import Reporting, make_searcher
-from ..search.values._space import Candidate
-from ..search.values._trial import Trial
 from ._elsewhere import ContractViolation, SearcherFactory, asked_elsewhere
 from ._elsewhere import play as _play
 from ._problems import SyntheticProblem

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, compress, forward
+from paredown.compressors import CompressedModel, LayerSpec, compress, forward, trace_anatomy
 from paredown.compressors.structure import Removal, Structure, find, masked, removal_of, remove
 from paredown.testing import AWKWARD, STRUCTURES
 
@@ -62,7 +62,7 @@ def test_half_of_everything_is_gone(name: str) -> None:
 def test_a_mask_composes_with_variants(name: str) -> None:
     """effective = variant x mask, and the removed variant is the variant's rows and columns."""
     model, inputs = STRUCTURES[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     spec = LayerSpec(weight_bits=4, sparsity=0.25)
     assignment = dict.fromkeys(anatomy.fqns, spec)
     resident = CompressedModel(model, anatomy)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.structure import CoupledSet, Member, find
-from paredown.compressors.structure._trial import Trier, confirm
+from paredown.compressors.structure import CoupledSet, Member, Trier, confirm, find
 from paredown.errors import InputError, MissingExtra, SpecError
 from paredown.testing import STRUCTURES
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paredown.compressors import Anatomy, LayerGradients, calibrate
-from paredown.compressors.structure import find, removal_of, remove, shrunk
-from paredown.compressors.structure._known import gradients_left, moments_left
-from paredown.compressors.values._names import weight_name
+from paredown.compressors import LayerGradients, calibrate, trace_anatomy
+from paredown.compressors.structure import find, gradients_left, moments_left, removal_of, remove, shrunk
+from paredown.compressors.values import weight_name
 from paredown.testing import STRUCTURES
 
 
@@ -24,7 +23,7 @@ from paredown.testing import STRUCTURES
 )
 def test_moments_are_those_of_the_removed_model_where_nothing_upstream_has_lost_inputs(name: str, cut: str) -> None:
     model, inputs = STRUCTURES[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     found = {coupled.name: coupled for coupled in find(model, inputs).sets}
     kept = {cut: range(0, found[cut].n_units, 2)}
     removal = removal_of(model, found.values(), kept)
@@ -48,7 +47,7 @@ def test_moments_are_those_of_the_removed_model_where_nothing_upstream_has_lost_
 
 def test_gradients_are_cut_as_the_weight_is() -> None:
     model, inputs = STRUCTURES["grouped"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     sets = find(model, inputs).sets
     removal = removal_of(model, sets, {coupled.name: range(0, coupled.n_units, 2) for coupled in sets})
     small = remove(model, removal)

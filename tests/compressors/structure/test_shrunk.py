@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from paredown.compressors import Anatomy
+from paredown.compressors import trace_anatomy
 from paredown.compressors.structure import find, find_experts, removal_of, remove, shrunk
 from paredown.testing import STRUCTURES
 
@@ -16,10 +16,10 @@ from paredown.testing import STRUCTURES
 def test_it_is_what_tracing_the_removed_model_gives(name: str) -> None:
     model, inputs = STRUCTURES[name]()
     sets = find(model, inputs).sets
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     for step in (2, 3):
         removal = removal_of(model, sets, {s.name: range(0, s.n_units, step) for s in sets})
-        traced = Anatomy.trace(remove(model, removal), inputs)
+        traced = trace_anatomy(remove(model, removal), inputs)
         worked_out = shrunk(anatomy, removal)
         if name in (
             "encoder",
@@ -34,9 +34,9 @@ def test_tokens_of_experts_that_are_gone_go_to_the_others() -> None:
     """Each token asks two experts, whatever their number: no MACs are saved, and none are said to be."""
     model, inputs = STRUCTURES["experts_dispatched"]()
     (coupled,) = find(model, inputs).of_kind("experts")
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     removal = removal_of(model, [coupled], {coupled.name: (0, 2, 5)})
-    worked_out, traced = shrunk(anatomy, removal), Anatomy.trace(remove(model, removal), inputs)
+    worked_out, traced = shrunk(anatomy, removal), trace_anatomy(remove(model, removal), inputs)
     assert worked_out.fqns == traced.fqns
     inside = [fqn for fqn in traced.fqns if fqn.startswith("experts.")]
     assert {fqn.split(".")[1] for fqn in inside} == {"0", "2", "5"}
@@ -51,7 +51,7 @@ def test_experts_that_are_gone_are_no_layers() -> None:
     model, inputs = STRUCTURES["experts"]()
     (layer,), _ = find_experts(model, inputs)
     removal = layer.keep([1, 4])
-    left = shrunk(Anatomy.trace(model, inputs), removal)
+    left = shrunk(trace_anatomy(model, inputs), removal)
     assert {fqn for fqn in left.fqns if fqn.startswith("experts")} == {
         "experts.1.0", "experts.1.2", "experts.4.0", "experts.4.2",
     }  # fmt: skip

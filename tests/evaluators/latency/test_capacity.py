@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from paredown.errors import InputError, ParedownError
-from paredown.evaluators.latency import peak_memory, throughput
-from paredown.evaluators.latency._memory import memory_bytes
-from paredown.evaluators.latency._micro_graphs import LayerShape, graph_of
+from paredown.evaluators import memory_bytes
+from paredown.evaluators.latency import LayerShape, graph_of, peak_memory, throughput
 
 
 class Clock:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.errors import InputError
-from paredown.evaluators.latency import LatencySamples, compare
+from paredown.evaluators import LatencySamples
+from paredown.evaluators.latency import compare
 
 
 def noisy(scale: float, seed: int, n: int = 200, spread: float = 0.03) -> LatencySamples:

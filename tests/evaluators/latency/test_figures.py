@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 
 from paredown.errors import InputError
+from paredown.evaluators import Pinning
 from paredown.evaluators.latency import (
+    FORMS,
     CacheFacts,
     LayerShape,
-    Pinning,
     caches,
     cpu_model,
+    graph_of,
     instruction_sets,
     machine_facts,
     machine_profile,
     measure_machine,
     nearest_profile,
+    one_layer_ms,
+    reason_against,
 )
-from paredown.evaluators.latency._micro import one_layer_ms
-from paredown.evaluators.latency._micro_graphs import FORMS, graph_of, reason_against
 from paredown.hardware_profiles import load_profile
 
 

@@ -17,8 +17,8 @@ from paredown.evaluators.latency import (
     MachineFigures,
     machine_profile,
     nearest_profile,
+    rate_of,
 )
-from paredown.evaluators.latency._rates import rate_of
 from paredown.hardware_profiles import HardwareProfile, Lowered, load_profile
 
 DATE = "2026-11-26"

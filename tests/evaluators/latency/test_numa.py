@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from paredown.evaluators import pinned
 from paredown.evaluators.latency import _numa as numa
 from paredown.evaluators.latency import _pinned as pinning_module
-from paredown.evaluators.latency import last_cores, numa_node, numa_nodes, pinned
+from paredown.evaluators.latency import last_cores, numa_node, numa_nodes
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the system cannot pin a thread to a core")
 

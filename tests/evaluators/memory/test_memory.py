@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paredown.compressors import Anatomy, LayerSpec
+from paredown.compressors import Anatomy, LayerSpec, trace_anatomy
 from paredown.errors import InputError
 from paredown.evaluators import ActivationGraph, memory_bytes, peak_activations, trace_activations
 from paredown.evaluators.memory import Buffer, Step, running_weight_bytes
@@ -110,7 +110,7 @@ class Residual(nn.Module):
 
 
 def traced(model: nn.Module, x: Tensor) -> tuple[Anatomy, ActivationGraph]:
-    anatomy = Anatomy.trace(model, x[:1])
+    anatomy = trace_anatomy(model, x[:1])
     return anatomy, trace_activations(model, x, anatomy)
 
 
@@ -194,5 +194,5 @@ def test_memory_is_weights_as_they_run_and_the_peak() -> None:
 def test_tied_weights_count_once() -> None:
     first, second = nn.Linear(8, 8), nn.Linear(8, 8)
     second.weight = first.weight
-    anatomy = Anatomy.trace(nn.Sequential(first, second), torch.zeros(1, 8))
+    anatomy = trace_anatomy(nn.Sequential(first, second), torch.zeros(1, 8))
     assert sum(running_weight_bytes(anatomy, None, load_profile("x86-64-torch")).values()) == 256

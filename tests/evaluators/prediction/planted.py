@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paredown.evaluators.prediction import Form, Layout
-from paredown.evaluators.prediction._bed import Timed
-from paredown.evaluators.prediction._features import LayerClass
-from paredown.evaluators.prediction._wiring import Edge, Wiring
+from paredown.evaluators.prediction import Edge, Form, LayerClass, Layout, Timed, Wiring
 
 INT8, RANK = Form(integer=True, rounded=True), Form(kept_rank=4)
 FORMS = (Form(), INT8, RANK)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, calibrate
+from paredown.compressors import calibrate, trace_anatomy
 from paredown.evaluators import peak_activations, trace_activations
 from paredown.evaluators.latency import peak_memory
-from paredown.evaluators.prediction._template import Template
+from paredown.evaluators.prediction import Template
 
 SMALL, LARGE = 32, 288
 
@@ -29,7 +29,7 @@ def test_the_first_run_takes_what_liveness_foretells(tmp_path: Path, runtime: st
     convolutions = [nn.Conv2d(1, 16, 3, padding=1), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))]
     model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().requires_grad_(False)
     x = torch.randn(2, 1, 32, 32)
-    anatomy = Anatomy.trace(model, x[:1])
+    anatomy = trace_anatomy(model, x[:1])
     foretold = peak_activations(trace_activations(model, x, anatomy)).bytes
     assert foretold == 2 * 4 * 16 * 32 * 32
     path = tmp_path / "model.onnx"

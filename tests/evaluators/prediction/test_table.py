@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 
 from paredown.errors import InputError
-from paredown.evaluators.prediction import Form, LatencyTable, Layout, MeasuredModel
-from paredown.evaluators.prediction._features import LayerClass
-from paredown.evaluators.prediction._fit import NAMES
-from paredown.evaluators.prediction._wiring import Edge, Wiring
+from paredown.evaluators.prediction import NAMES, Edge, Form, LatencyTable, LayerClass, Layout, MeasuredModel, Wiring
 
 INT8 = Form(integer=True, rounded=True)
 

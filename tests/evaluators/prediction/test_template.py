@@ -11,15 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress, module_at
+from paredown.compressors import Anatomy, LayerSpec, applicable, calibrate, compress, module_at, trace_anatomy
 from paredown.errors import InputError
-from paredown.evaluators.prediction import Form, Layout, form_of, forms_of, offers_of
-from paredown.evaluators.prediction._lone import with_lone_gains
-from paredown.evaluators.prediction._template import Template
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._lowering import lower
-from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
-from paredown.evaluators.runtimes._openvino import OpenVinoSession
+from paredown.evaluators.prediction import Form, Layout, Template, form_of, forms_of, offers_of, with_lone_gains
+from paredown.evaluators.runtimes import OnnxRuntimeSession, OpenVinoSession, get_runtime, lower
 from paredown.testing import AWKWARD
 
 onnx = pytest.importorskip("onnx")
@@ -62,7 +57,7 @@ class Net(nn.Module):
 def traced() -> tuple[nn.Module, Tensor, Anatomy, Template]:
     torch.manual_seed(0)
     model, x = Net().eval().requires_grad_(False), torch.randn(8, 3, 8, 8)
-    anatomy = Anatomy.trace(model, x[:1])
+    anatomy = trace_anatomy(model, x[:1])
     return model, x, anatomy, Template.trace(model, anatomy, calibrate(model, [x], anatomy), x[:2])
 
 
@@ -105,7 +100,7 @@ def test_whole_tensors_are_rounded_as_in_the_real_export(tmp_path: Path) -> None
     pytest.importorskip("onnxruntime")
     model, x = AWKWARD["residual"]()
     assert isinstance(x, Tensor)
-    anatomy = Anatomy.trace(model, x[:1])
+    anatomy = trace_anatomy(model, x[:1])
     calibration = calibrate(model, [x], anatomy, tensors=True)
     of_layer = LayerSpec(weight_bits=8, activation_bits=8)
     tensor = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.evaluators import METRICS, MetricError, Split, metric_from_callable, summarise
-from paredown.evaluators.quality._interval import wilson
+from paredown.evaluators.quality import wilson
 
 ACCURACY, PERPLEXITY, MSE = (METRICS[name] for name in ("accuracy", "perplexity", "mse"))
 

@@ -25,7 +25,7 @@ from paredown.evaluators import (
     metric_from_callable,
     value_of_loss,
 )
-from paredown.evaluators.quality._sequential import critical_value
+from paredown.evaluators.quality import critical_value
 
 Floats = NDArray[np.float64]
 

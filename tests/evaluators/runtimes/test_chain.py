@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, compress, forward
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._chain import FORMS
-from paredown.evaluators.runtimes._lowering import fake_quantize, lower, prepare
+from paredown.compressors import CompressedModel, LayerSpec, applicable, compress, forward, trace_anatomy
+from paredown.evaluators.runtimes import FORMS, fake_quantize, get_runtime, lower, prepare
 
 CONVOLUTIONS: list[dict[str, Any]] = [
     {"padding": 1},
@@ -33,7 +31,7 @@ class PadsItself(nn.Conv2d):
 
 
 def lowered(model: nn.Module, x: Tensor, form: str, rank: float = 0.25) -> tuple[nn.Module, Tensor, Any, Any]:
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     spec = LayerSpec(rank=rank, rank_form=form)
     assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
     assert assignment

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from paredown.errors import InputError, MissingExtra
-from paredown.evaluators.runtimes import ExportError, Session, TorchRuntime, get_runtime, list_runtimes
-from paredown.evaluators.runtimes._onnxruntime import OnnxRuntime
+from paredown.evaluators.runtimes import ExportError, OnnxRuntime, Session, TorchRuntime, get_runtime, list_runtimes
 from paredown.testing import check_runtime
 from paredown.testing._runtimes import MODELS, TREATMENTS, _Case
 

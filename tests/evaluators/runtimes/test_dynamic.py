@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, compress, forward, module_at
+from paredown.compressors import CompressedModel, LayerSpec, compress, forward, module_at, trace_anatomy
 from paredown.evaluators import lowered_as
-from paredown.evaluators.runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime
-from paredown.evaluators.runtimes._torch_dynamic import has_integer_products
+from paredown.evaluators.runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, TorchRuntime, has_integer_products
 from paredown.hardware_profiles import load_profile
 from paredown.testing import AWKWARD, check_runtime
 
@@ -49,7 +48,7 @@ class Odd(nn.Linear):
 
 def compressed(model: nn.Module, x: Any, spec: LayerSpec = DYNAMIC) -> tuple[tuple[Any, ...], Tensor, Tensor]:
     """(arguments of an export, PyTorch's outputs, its outputs with the activations left alone)."""
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     assignment = {layer.fqn: spec if layer.kind == "linear" else LayerSpec() for layer in anatomy.layers}
     variants = {
         fqn: compress(module_at(model, fqn).weight.detach(), s, anatomy[fqn])  # type: ignore[operator]
@@ -152,7 +151,7 @@ def test_the_contract_is_kept_where_every_layer_runs_so(runtime: Runtime, model:
 def test_a_profile_promises_it_to_wide_layers_alone() -> None:
     profile = load_profile("x86-64-onnxruntime")
     model, x = nn.Sequential(nn.Linear(512, 384), nn.Linear(384, 64)).eval(), torch.randn(2, 512)
-    wide, narrow = Anatomy.trace(model, x).layers
+    wide, narrow = trace_anatomy(model, x).layers
     found = lowered_as(wide, DYNAMIC, profile)
     assert (found.weight_bits, found.activation_bits, found.native) == (8, 8, True)
     assert found.kernel == "MatMulIntegerToFloat"
@@ -165,5 +164,5 @@ def test_a_profile_promises_it_to_wide_layers_alone() -> None:
         found = lowered_as(layer, spec, profile)
         assert (found.weight_bits, found.activation_bits) == (32, 32)
     assert lowered_as(wide, LayerSpec(weight_bits=8, activation_bits=8), profile).kernel == "QGemm"
-    conv = Anatomy.trace(*AWKWARD["convolutions"]()).layers[0]
+    conv = trace_anatomy(*AWKWARD["convolutions"]()).layers[0]
     assert lowered_as(conv, DYNAMIC, profile).weight_bits == 32

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
@@ -22,6 +21,7 @@ from paredown.compressors import (
     compress,
     forward,
     module_at,
+    trace_anatomy,
 )
 from paredown.errors import ConfigError, InputError, MissingExtra
 from paredown.evaluators.runtimes import (
@@ -39,7 +39,7 @@ INT8 = LayerSpec(weight_bits=8, activation_bits=8)
 
 def compressed(model: nn.Module, inputs: Any, spec: LayerSpec) -> tuple[tuple[Any, ...], torch.Tensor]:
     """The arguments of an export with `spec` wherever it applies, and what PyTorch computes."""
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     assignment = {layer.fqn: spec for layer in anatomy.layers if not applicable(spec, layer)}
     variants = {
@@ -170,7 +170,7 @@ def test_a_variant_that_is_not_what_the_assignment_says_is_refused(tmp_path: Pat
 def test_layers_that_never_run_are_left_alone(tmp_path: Path) -> None:
     model, inputs = AWKWARD["never_runs"]()
     args, expected = compressed(model, inputs, INT8)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assignment = {**args[1], **dict.fromkeys(anatomy.unused, INT8)}
     path = export_model("onnx", model, assignment, *args[2:], tmp_path, anatomy=anatomy)
     output = get_runtime("onnxruntime").load(path, threads=1).run(inputs)
@@ -220,7 +220,7 @@ from paredown.testing import AWKWARD
 
 model, inputs = AWKWARD["convolutions"]()
 runtime, folder = get_runtime("openvino"), Path(sys.argv[1])
-calibration = calibrate(model, [inputs], Anatomy.trace(model, inputs))
+calibration = calibrate(model, [inputs], trace_anatomy(model, inputs))
 path = runtime.export(model, {}, {}, calibration, inputs, folder)
 first, second = runtime.load(path, threads=1), runtime.load(path, threads=1)
 first.run(inputs), second.run(inputs)

@@ -10,10 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, calibrate, compress, module_at
-from paredown.evaluators.runtimes import ExportError, get_runtime
-from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
-from paredown.evaluators.runtimes.onnx._export import export_onnx
+from paredown.compressors import (
+    CompressedModel,
+    LayerSpec,
+    applicable,
+    calibrate,
+    compress,
+    module_at,
+    trace_anatomy,
+)
+from paredown.evaluators.runtimes import ExportError, OnnxRuntimeSession, get_runtime
+from paredown.evaluators.runtimes.onnx import export_onnx
 from paredown.testing import AWKWARD
 
 
@@ -62,7 +69,7 @@ def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) ->
 
     torch.manual_seed(0)
     model, inputs = Pooled().eval(), torch.randn(5, 3, 8, 8)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     of_layer = LayerSpec(weight_bits=8, activation_bits=8)
     specs = dict.fromkeys(anatomy.fqns, of_layer) | {"last": replace(of_layer, activation_scope="tensor")}
@@ -83,7 +90,7 @@ def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) ->
 def test_attention_is_integer_where_its_factors_are_rounded(name: str, tmp_path: Path) -> None:
     """In both runtimes: no product of matrices is left in FP32, and the layers give what they give in codes."""
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, products=True)
     product = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="product")
     of_layer = LayerSpec(weight_bits=8, activation_bits=8)
@@ -105,7 +112,7 @@ def test_attention_is_integer_where_its_factors_are_rounded(name: str, tmp_path:
 def test_no_quantizer_stands_between_a_convolution_a_sum_and_its_relu(tmp_path: Path) -> None:
     """Of the residual blocks all that is left in FP32 is what reads the last sum; every convolution is integer."""
     model, inputs = AWKWARD["residual"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)
     tensor = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
     of_layer = LayerSpec(weight_bits=8, activation_bits=8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors import Anatomy, LayerSpec, applicable, compress, forward, preserved, weight_at
+from paredown.compressors import LayerSpec, applicable, compress, forward, preserved, trace_anatomy, weight_at
 from paredown.evaluators.runtimes import get_runtime
 from paredown.testing import AWKWARD
 
@@ -33,7 +33,7 @@ WAYS = (
 )
 def test_what_runs_is_what_was_searched(runtime: str, name: str, tmp_path: Path) -> None:
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     sealed = [layer for layer in anatomy.layers if layer.is_sealed]
     assignment = {
         layer.fqn: next(s for s in (WAYS[i % len(WAYS)], LayerSpec(weight_bits=4)) if applicable(s, layer) is None)

@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, compress, module_at
-from paredown.evaluators.runtimes import OnnxRuntime, OpenVinoRuntime
-from paredown.evaluators.runtimes._narrow import NarrowRule
-from paredown.evaluators.runtimes._openvino import OpenVinoSession
+from paredown.compressors import CompressedModel, LayerSpec, compress, module_at, trace_anatomy
+from paredown.evaluators.runtimes import NarrowRule, OnnxRuntime, OpenVinoRuntime, OpenVinoSession
 from paredown.hardware_profiles import Blocks
 from paredown.testing import AWKWARD
 
@@ -46,7 +44,7 @@ class Rows(nn.Module):
 def case(spec: LayerSpec, width: int) -> tuple[tuple[Any, ...], torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model, x = Rows(width).eval(), torch.randn(6, 3, width)
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     assignment = {"first": spec, "second": LayerSpec(weight_bits=4)}
     variants = {
         fqn: compress(module_at(model, fqn).weight.detach(), s, anatomy[fqn])  # type: ignore[operator]
@@ -90,7 +88,7 @@ def test_they_really_run_from_codes(tmp_path: Path) -> None:
 
 def test_tied_weights_keep_the_embedding(tmp_path: Path) -> None:
     model, inputs = AWKWARD["tied_weights"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     spec = LayerSpec(weight_bits=4)
     assignment = dict.fromkeys(("embed", "head"), spec)
     variants = {
@@ -106,7 +104,7 @@ def test_tied_weights_keep_the_embedding(tmp_path: Path) -> None:
 
 def test_what_is_no_even_grid_is_left_dense() -> None:
     weight = torch.randn(8, 32)
-    anatomy = Anatomy.trace(nn.Linear(32, 8), torch.randn(1, 32))
+    anatomy = trace_anatomy(nn.Linear(32, 8), torch.randn(1, 32))
     rule = NarrowRule(bits=(4,), from_size=0, blocks=Blocks(columns=(16, 32)))
     for spec in (
         LayerSpec(weight_bits=4, weight_format="nf4"), LayerSpec(weight_bits=5), LayerSpec(sparsity=0.5),

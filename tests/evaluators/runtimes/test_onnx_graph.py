@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.evaluators.runtimes import ExportError
-from paredown.evaluators.runtimes._lowering import Lowered, fake_quantize, prepare
-from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
-from paredown.evaluators.runtimes.onnx._export import build
+from paredown.evaluators.runtimes import ExportError, Lowered, OnnxRuntimeSession, fake_quantize, prepare
+from paredown.evaluators.runtimes.onnx import build
 from paredown.evaluators.runtimes.onnx._layers import _room_for_bias, _scaled_codes
 
 

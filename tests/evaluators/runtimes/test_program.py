@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.errors import InputError
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._program import batch_size, chunks, export_program, with_batch
+from paredown.evaluators.runtimes import batch_size, chunks, export_program, get_runtime, with_batch
 
 
 class Counts(nn.Module):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
@@ -17,9 +16,9 @@ from paredown.compressors import (
     compress,
     forward,
     module_at,
+    trace_anatomy,
 )
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._lowering import lower
+from paredown.evaluators.runtimes import get_runtime, lower
 from paredown.testing import AWKWARD
 
 SPECS = (
@@ -38,7 +37,7 @@ SPECS = (
 @pytest.mark.vnni
 def test_a_runtime_computes_what_pytorch_does(runtime: str, name: str, tmp_path: Path) -> None:
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, bits=(4, 6, 8), moments=True)
     assignment = {}
     for spec, layer in zip(cycle(SPECS), anatomy.layers, strict=False):
@@ -70,7 +69,7 @@ def test_a_runtime_computes_what_pytorch_does(runtime: str, name: str, tmp_path:
 
 def test_only_plain_integers_with_a_calibrated_range_are_int8() -> None:
     model, inputs = AWKWARD["mlp"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, bits=(4, 8))
     layer = anatomy.layers[0]
     weight = module_at(model, layer.fqn).weight.detach()  # type: ignore[operator]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paredown.compressors import Anatomy, LayerSpec, calibrate, compress, module_at
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._ran import is_integer, kernels_by_layer, ran_otherwise
+from paredown.compressors import LayerSpec, calibrate, compress, module_at, trace_anatomy
+from paredown.evaluators.runtimes import get_runtime, is_integer, kernels_by_layer, ran_otherwise
 
 INT8 = LayerSpec(weight_bits=8, activation_bits=8)
 
@@ -35,7 +34,7 @@ def test_the_fallback_is_named(runtime: str, tmp_path: Path) -> None:
         pytest.skip(why)
     torch.manual_seed(0)
     model, x = Residual().eval().requires_grad_(False), torch.randn(4, 8, 6, 6)
-    anatomy = Anatomy.trace(model, x[:1])
+    anatomy = trace_anatomy(model, x[:1])
     chosen = {"one": INT8, "two": INT8}
     variants = {
         fqn: compress(module_at(model, fqn).weight.detach(), INT8.weight_only, anatomy[fqn])  # type: ignore[operator]

@@ -12,9 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, calibrate, compress, forward, module_at
-from paredown.evaluators.runtimes import get_runtime
-from paredown.evaluators.runtimes._onnxruntime import OnnxRuntimeSession
+from paredown.compressors import (
+    CompressedModel,
+    LayerSpec,
+    calibrate,
+    compress,
+    forward,
+    module_at,
+    trace_anatomy,
+)
+from paredown.evaluators.runtimes import OnnxRuntimeSession, get_runtime
 
 pytestmark = pytest.mark.assets
 
@@ -40,7 +47,7 @@ def resnet(assets: Path) -> tuple[torch.nn.Module, Tensor]:
 
 
 def compressed(model: torch.nn.Module, inputs: Tensor, specs: list[LayerSpec]) -> tuple[tuple[Any, ...], Tensor]:
-    anatomy = Anatomy.trace(model, inputs[:1])
+    anatomy = trace_anatomy(model, inputs[:1])
     calibration = calibrate(model, [inputs], anatomy)
     assignment = {layer.fqn: specs[i % len(specs)] for i, layer in enumerate(anatomy.layers)}
     variants = {

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, LayerSpec, compress
-from paredown.evaluators._lowered import lowered_as
-from paredown.evaluators.runtimes._lowering import Lowered, runs_dynamic
-from paredown.evaluators.runtimes._thresholds import dynamic_from, narrow_rule
+from paredown.compressors import Anatomy, LayerSpec, compress, trace_anatomy
+from paredown.evaluators import lowered_as
+from paredown.evaluators.runtimes import Lowered, dynamic_from, narrow_rule, runs_dynamic
 from paredown.hardware_profiles import list_profiles, load_profile
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
@@ -48,7 +47,7 @@ def exported(
 def test_modelled_as_exported(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(shape[1], shape[0], bias=False)
-    anatomy = Anatomy.trace(layer, torch.randn(1, shape[1]))
+    anatomy = trace_anatomy(layer, torch.randn(1, shape[1]))
     names = [name for name in list_profiles() if name.startswith("x86-64") and name.endswith(RUNTIMES)]
     assert len(names) == 7
     weight = layer.weight.detach()

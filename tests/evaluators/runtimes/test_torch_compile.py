@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, calibrate, compress, module_at
+from paredown.compressors import CompressedModel, LayerSpec, calibrate, compress, module_at, trace_anatomy
 from paredown.errors import MissingExtra
 from paredown.evaluators.runtimes import CompiledTorchRuntime, get_runtime
 from paredown.testing import AWKWARD
@@ -18,7 +18,7 @@ def test_a_compiled_model_computes_what_pytorch_computes(tmp_path: Path) -> None
     if (line := runtime.available()) is not None:
         pytest.skip(line)
     model, inputs = AWKWARD["bare_layer"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     assignment = {anatomy.fqns[0]: LayerSpec(weight_bits=8, activation_bits=8)}
     variants = {

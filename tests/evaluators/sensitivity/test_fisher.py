@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from paredown.compressors import Anatomy, Calibration, CompressedModel, LayerSpec, Variant, calibrate, compress
+from paredown.compressors import (
+    Calibration,
+    CompressedModel,
+    LayerSpec,
+    Variant,
+    calibrate,
+    compress,
+    trace_anatomy,
+)
 from paredown.evaluators import MetricError, ReferenceOutputs, Split, divergence_per_sample, run_split
 from paredown.evaluators.sensitivity import fisher_table
 from paredown.testing import AWKWARD
@@ -60,7 +68,7 @@ def test_small_changes_cost_what_it_says(name: str, divergence: str) -> None:
     torch.manual_seed(1)
     model, inputs = AWKWARD[name]()
     model = model.requires_grad_(False)
-    anatomy, split = Anatomy.trace(model, inputs), Split("search", inputs)
+    anatomy, split = trace_anatomy(model, inputs), Split("search", inputs)
     fqns = anatomy.groups[0]
     size = 1e-2 * float(model.get_submodule(fqns[0]).weight.norm())
     by = torch.randn_like(model.get_submodule(fqns[0]).weight)
@@ -81,7 +89,7 @@ def test_small_changes_cost_what_it_says(name: str, divergence: str) -> None:
 
 def test_quantized_activations_count_too() -> None:
     model, inputs = AWKWARD["mlp"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     coarse = Calibration(ranges={fqn: replace(r, high=64 * r.high) for fqn, r in calibration.ranges.items()})
     spec = LayerSpec(activation_bits=8)
@@ -98,7 +106,7 @@ def test_quantized_activations_count_too() -> None:
 
 def test_same_seed_same_guess_and_nothing_is_left_behind() -> None:
     model, inputs = AWKWARD["convolutions"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     layer = anatomy.layers[0]
     variant = compress(model.get_submodule(layer.fqn).weight, SPEC, layer)
 
@@ -133,6 +141,6 @@ def test_a_model_without_gradients_is_refused() -> None:
 
 def test_a_bare_layer_is_a_model_too() -> None:
     model, inputs = AWKWARD["bare_layer"]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     assert anatomy.fqns == ("",)
     assert _table(model, inputs, {"": torch.full((3, 5), 0.1)}) > 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paredown.evaluators.quality import divergence_per_sample
+from paredown.evaluators import divergence_per_sample
 from paredown.evaluators.sensitivity import OutputFrame
 
 

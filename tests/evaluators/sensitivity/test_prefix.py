@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Anatomy, CompressedModel, LayerSpec, applicable, compress, forward, preserved
+from paredown.compressors import (
+    Anatomy,
+    CompressedModel,
+    LayerSpec,
+    applicable,
+    compress,
+    forward,
+    preserved,
+    trace_anatomy,
+)
 from paredown.errors import InputError
 from paredown.evaluators.sensitivity import PrefixCache, PrefixMismatchError, Timeline
 from paredown.testing import AWKWARD
@@ -121,7 +130,7 @@ def _made(name: str) -> tuple[nn.Module, Any, Anatomy]:
     torch.manual_seed(3)
     model, inputs = MODELS[name]()
     model = model.eval().requires_grad_(False)
-    return model, inputs, Anatomy.trace(model, inputs)
+    return model, inputs, trace_anatomy(model, inputs)
 
 
 def _run(model: nn.Module, inputs: Any) -> Tensor:
@@ -175,7 +184,7 @@ def test_a_shared_module_is_answered_for_before_and_run_after() -> None:
     shared, middle = nn.Linear(4, 4), nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Tanh(), middle, nn.Tanh(), shared).eval().requires_grad_(False)
     inputs = torch.randn(3, 4)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     cache = PrefixCache.record(model, inputs, anatomy)
     assert cache.share(("2",)) == pytest.approx(2 / 3)
     assert cache.share(("0",)) == 1.0
@@ -234,7 +243,7 @@ class Branches(nn.Module):
 def test_a_model_that_a_replay_would_get_wrong_is_refused(odd: nn.Module, says: str) -> None:
     model = nn.Sequential(nn.Linear(3, 3), odd, nn.Linear(3, 2)).eval()
     inputs = torch.randn(4, 3)
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     timeline = Timeline.trace(model, inputs)
     assert says in (timeline.why_not or "")
     assert (timeline.why_not is None) == (says == "")
@@ -245,7 +254,7 @@ def test_a_model_that_a_replay_would_get_wrong_is_refused(odd: nn.Module, says: 
 
 def test_a_pass_that_depends_on_the_data_is_noticed() -> None:
     model = Branches().eval()
-    anatomy = Anatomy.trace(model, torch.ones(2, 3))
+    anatomy = trace_anatomy(model, torch.ones(2, 3))
     timeline = Timeline.trace(model, torch.ones(2, 3))
     with pytest.raises(PrefixMismatchError, match="its calls depend on the data"):
         PrefixCache.record(model, -torch.ones(2, 3), anatomy, timeline=timeline)
@@ -256,7 +265,7 @@ def test_a_pass_that_depends_on_the_data_is_noticed() -> None:
 
 def test_what_the_model_raises_comes_through_and_leaves_no_trace() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).eval()
-    anatomy = Anatomy.trace(model, torch.ones(2, 3))
+    anatomy = trace_anatomy(model, torch.ones(2, 3))
     cache = PrefixCache.record(model, torch.ones(2, 3), anatomy)
     with pytest.raises(RuntimeError, match="shapes"):
         PrefixCache.record(model, torch.ones(2, 4), anatomy, timeline=cache.timeline)
@@ -286,7 +295,7 @@ def test_real_architectures_are_replayed(name: str, assets: Path) -> None:
     torch.manual_seed(0)
     model = getattr(models, name)(*arguments).eval().requires_grad_(False)
     inputs = make_inputs()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     cache = PrefixCache.record(model, inputs, anatomy)
     for group in anatomy.groups:
         weights = [model.get_submodule(fqn).weight for fqn in group]

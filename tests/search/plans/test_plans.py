@@ -14,14 +14,17 @@ import pytest
 import paredown
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError, LimitsNotMet
-from paredown.search import Candidate, Group, SearchSpace, SensitivityTable, Task, apply_config, search
-from paredown.search.artifacts._manifest import read_artifact
-from paredown.search.plans import STRATEGIES
-from paredown.search.plans._context import MEAN_BITS, Ground, mean_bits
-from paredown.search.plans._performance import performance_levels
-from paredown.search.plans._sensitivity import sensitivity_levels
-from paredown.search.plans._uniform import uniform_levels
-from paredown.search.values._trial import Completed
+from paredown.search import Candidate, Completed, Group, SearchSpace, SensitivityTable, Task, apply_config, search
+from paredown.search.artifacts import read_artifact
+from paredown.search.plans import (
+    MEAN_BITS,
+    STRATEGIES,
+    Ground,
+    mean_bits,
+    performance_levels,
+    sensitivity_levels,
+    uniform_levels,
+)
 
 TINY = Path(__file__).parents[1] / "tiny"
 WIDTHS = (8, 4, 2)

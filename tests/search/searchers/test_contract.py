@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paredown.search.searchers import SearchContext, Searcher, make_searcher
-from paredown.search.values._space import Candidate
-from paredown.search.values._trial import Completed, Dominated, Trial
+from paredown.search import Candidate, Completed, Dominated, SearchContext, Searcher, Trial
+from paredown.search.searchers import make_searcher
 from paredown.testing import _searchers as contract
 from paredown.testing._searchers import ContractViolation, check_searcher
 

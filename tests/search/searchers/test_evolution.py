@@ -6,16 +6,24 @@ import math
 import numpy as np
 import pytest
 
-from paredown.search.allocation._lagrangian import sweep
-from paredown.search.searchers import SearchContext, Searcher, SensitivityTable, make_searcher
-from paredown.search.searchers._archive import ELITE, Archive, violation_of
-from paredown.search.searchers._evolution import EvolutionSearcher
-from paredown.search.searchers._hypervolume_improvement import gain, hypervolume_gain, improvement
-from paredown.search.searchers._local_search import KEPT, refined
-from paredown.search.searchers._offspring import Steps, offspring
-from paredown.search.searchers._surrogate import Surrogate
-from paredown.search.values._pareto import hypervolume, non_dominated
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate, SearchContext, Searcher
+from paredown.search.allocation import sweep
+from paredown.search.searchers import (
+    ELITE,
+    KEPT,
+    Archive,
+    EvolutionSearcher,
+    Steps,
+    Surrogate,
+    gain,
+    hypervolume_gain,
+    improvement,
+    make_searcher,
+    offspring,
+    refined,
+    violation_of,
+)
+from paredown.search.values import SensitivityTable, hypervolume, non_dominated
 from paredown.testing._problems import SyntheticProblem
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from paredown.search.searchers import Objective, Reporting, make_searcher
-from paredown.search.searchers._prediction_log import ENOUGH, WINDOW, Forecasts, rank_correlation
-from paredown.search.searchers._surrogate import Surrogate
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate
+from paredown.search.searchers import ENOUGH, WINDOW, Forecasts, Reporting, Surrogate, make_searcher, rank_correlation
+from paredown.search.values import Objective
 from paredown.testing._problems import SyntheticProblem
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from paredown.search.allocation._lagrangian import sweep
-from paredown.search.searchers import Searcher, make_searcher, uses_table
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate, Searcher
+from paredown.search.allocation import sweep
+from paredown.search.searchers import make_searcher, uses_table
 from paredown.testing._problems import SyntheticProblem
 
 

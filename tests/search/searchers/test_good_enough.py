@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from paredown.search.searchers import Objective, SearchContext, make_searcher
-from paredown.search.searchers._budget import Budget
-from paredown.search.searchers._surrogate import Surrogate
-from paredown.search.values._space import Candidate
+from paredown.search import Candidate, SearchContext
+from paredown.search.searchers import Budget, Surrogate, make_searcher
+from paredown.search.values import Objective
 from paredown.testing._problems import SyntheticProblem
 
 ENOUGH = 0.2

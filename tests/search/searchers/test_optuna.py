@@ -6,10 +6,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from paredown.search.allocation._lagrangian import sweep
+from paredown.search import Candidate
+from paredown.search.allocation import sweep
 from paredown.search.searchers import _optuna as module
 from paredown.search.searchers import make_searcher
-from paredown.search.values._space import Candidate
 from paredown.testing._problems import SyntheticProblem
 
 PROBLEM = SyntheticProblem(n_groups=4, n_levels=4, limits={"bytes": (None, 1e5), "accuracy": (0.5, None)})

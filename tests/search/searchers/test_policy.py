@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paredown.search.searchers import make_searcher
-from paredown.search.searchers._budget import Budget, lowered
-from paredown.search.searchers._policy import Policy
+from paredown.search.searchers import Budget, Policy, lowered, make_searcher
 from paredown.testing._problems import SyntheticProblem
 
 PROBLEM = SyntheticProblem(n_groups=6, n_levels=5)

@@ -7,19 +7,8 @@ from typing import Any
 import pytest
 
 from paredown.errors import ConfigError, InputError
-from paredown.search.searchers import (
-    SEARCHERS,
-    SearchContext,
-    Searcher,
-    _registry,
-    check_searcher,
-    make_searcher,
-    register_searcher,
-    uses_table,
-)
-from paredown.search.searchers._random import RandomSearcher
-from paredown.search.values._space import Candidate, SearchSpace
-from paredown.search.values._trial import Completed
+from paredown.search import Candidate, Completed, SearchContext, Searcher, SearchSpace, register_searcher
+from paredown.search.searchers import SEARCHERS, RandomSearcher, _registry, check_searcher, make_searcher, uses_table
 from paredown.testing._problems import SyntheticProblem
 
 CONTEXT = SyntheticProblem(n_groups=3, n_levels=3).context()

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from paredown.compressors import LayerSpec
-from paredown.search import Group, SearchSpace
-from paredown.search.searchers import Objective, OutputShifts, SearchContext, SensitivityTable
-from paredown.search.searchers._surrogate import Surrogate
+from paredown.search import Group, SearchContext, SearchSpace
+from paredown.search.searchers import Surrogate
+from paredown.search.values import Objective, OutputShifts, SensitivityTable, Superposition
 from paredown.search.values import _output_perturbations as module
-from paredown.search.values._output_perturbations import Superposition
 
 
 def _mse(rows: list[list[list[float]]], base: list[float] | None = None) -> OutputShifts:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.searchers._survival import Survival, constrained_ranks, reference_directions, survivors
-from paredown.search.values._pareto import fronts
+from paredown.search.searchers import Survival, constrained_ranks, reference_directions, survivors
+from paredown.search.values import fronts
 
 
 def test_what_keeps_the_limits_comes_first() -> None:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors import (
-    Anatomy,
     CompressedModel,
     LayerSpec,
     applicable,
     calibrate,
     compress,
     forward,
+    trace_anatomy,
     weight_at,
 )
 
@@ -33,7 +33,7 @@ def compressed() -> Callable[..., Case]:
     """(model, inputs, spec or fqn -> spec) -> (arguments of an export, what PyTorch computes)."""
 
     def make(model: nn.Module, inputs: Any, specs: LayerSpec | Mapping[str, LayerSpec]) -> Case:
-        anatomy = Anatomy.trace(model, inputs)
+        anatomy = trace_anatomy(model, inputs)
         calibration = calibrate(model, [inputs], anatomy, bits=(8, 4))
         wanted = specs if isinstance(specs, Mapping) else dict.fromkeys(anatomy.fqns, specs)
         assignment = {fqn: spec for fqn, spec in wanted.items() if not applicable(spec, anatomy[fqn])}

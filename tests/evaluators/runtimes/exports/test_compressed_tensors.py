@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 from torch import nn
 
-from paredown.compressors import Anatomy, LayerSpec, calibrate, compress
+from paredown.compressors import LayerSpec, calibrate, compress, trace_anatomy
 from paredown.errors import ConfigError, InputError, IntegrityError
 from paredown.evaluators.runtimes import ExportError, export_model, get_runtime
 from paredown.evaluators.runtimes.exports import NOTES_FILE
@@ -191,7 +191,7 @@ if sys.argv[1] == "llama":
 else:
     model = BertForSequenceClassification(BertConfig(**small, intermediate_size=64)).eval()
 inputs = {"input_ids": torch.randint(0, 64, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
-anatomy = Anatomy.trace(model, inputs)
+anatomy = trace_anatomy(model, inputs)
 calibration = calibrate(model, [inputs], anatomy)
 specs = [
     LayerSpec(weight_bits=4, group_size=16), LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="symmetric"),
@@ -224,7 +224,7 @@ def test_transformers_loads_it_and_gives_the_same_outputs(
 def test_rounding_of_whole_tensors_is_refused_by_name(tmp_path: Path) -> None:
     """It has one quantizer for each layer's input: what else `activation_scope` tensor rounds would be left out."""
     model, x = AWKWARD["mlp"]()
-    anatomy = Anatomy.trace(model, x)
+    anatomy = trace_anatomy(model, x)
     calibration = calibrate(model, [x], anatomy)
     spec = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
     variants = {"2": compress(model[2].weight.detach(), spec.weight_only, anatomy["2"])}

@@ -77,7 +77,7 @@ from paredown.evaluators.runtimes import export_model, get_runtime
 from paredown.testing import AWKWARD
 for name in ("convolutions", "transformer"):
     model, inputs = AWKWARD[name]()
-    anatomy = Anatomy.trace(model, inputs)
+    anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy)
     specs = {fqn: LayerSpec(weight_bits=4, activation_bits=8) for fqn in anatomy.fqns if fqn != "embed"}
     variants = {f: compress(module_at(model, f).weight.detach(), s, anatomy[f]) for f, s in specs.items()}

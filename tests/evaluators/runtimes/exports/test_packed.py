@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.evaluators.runtimes.exports._packed import pack_words, unpack_words
+from paredown.evaluators.runtimes.exports import pack_words, unpack_words
 
 
 def test_the_first_code_is_in_the_lowest_bits_of_the_first_word() -> None:

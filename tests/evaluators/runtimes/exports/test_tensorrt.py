@@ -19,8 +19,7 @@ from torch.nn import functional
 
 from paredown.compressors import LayerSpec
 from paredown.evaluators.runtimes import ExportError, export_model, get_runtime
-from paredown.evaluators.runtimes.exports import NOTES_FILE
-from paredown.evaluators.runtimes.exports._tensorrt_check import check_file, is_two_to_four
+from paredown.evaluators.runtimes.exports import NOTES_FILE, check_file, is_two_to_four
 from paredown.testing import AWKWARD
 
 INT8 = LayerSpec(weight_bits=8, activation_bits=8, activation_scheme="symmetric")

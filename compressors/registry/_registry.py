@@ -175,19 +175,3 @@ def register_sparsity_method(
 def register_rank_method(name: str, method: RankMethod, *, version: str = "1", needs: str | None = None) -> None:
     """Make `method` known as `LayerSpec(rank_method=name)`; `needs` "moments" for one of (matrix, rank, second)."""
     RANK.register(name, method, version=version, needs=needs)
-
-
-def is_method(kind: str, name: str) -> bool:
-    """Whether a method of this kind has this name, or the name is an expression over some (see
-    `sparsity/_blend.py`).
-    """
-    return name in methods(kind) or name in REGISTRIES[kind]
-
-
-def methods(kind: str) -> tuple[str, ...]:
-    """Names of the registered methods of a kind: "weight", "activation", "sparsity" or "rank"."""
-    from .. import lowrank, quantization, sparsity  # noqa: F401  (they register what is built in)
-
-    if kind not in REGISTRIES:
-        raise SpecError(f"there is no kind of method {kind!r}; known are {', '.join(REGISTRIES)}")
-    return REGISTRIES[kind].names

@@ -14,13 +14,10 @@ from typing import Any, Literal
 
 from ...errors import InputError
 from ...evaluators import Measurement
-from ..allocation._milp import TIME_LIMIT_S, Solution
-from ..run._run import StoredRun, read_run
-from ..space._config import config_of
-from ..values._limit_expressions import SAMPLES, parse_limits
-from ..values._limits import Limits, violation
-from ..values._space import Candidate
-from ..values._trial import Kind
+from ..allocation import TIME_LIMIT_S, Solution
+from ..run import StoredRun, read_run
+from ..space import config_of
+from ..values import SAMPLES, Candidate, Kind, Limits, parse_limits, violation
 from ._predictor import Trust
 from ._what_if import Outlook
 

@@ -12,20 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._arrays import FloatArray
 from ...evaluators import Measurement
-from ..searchers import Objective, SearchContext, SensitivityTable
-from ..searchers._prediction_log import rank_correlation
-from ..searchers._surrogate import Surrogate
-from ..values._space import SearchSpace
-from ..values._trial import Completed, Dominated, Screened, Trial
+from ..searchers import SearchContext, Surrogate, rank_correlation
+from ..values import Completed, Dominated, Objective, Screened, SearchSpace, SensitivityTable, Trial
 from ._isotonic import Falling
-
-FloatArray: TypeAlias = NDArray[np.float64]
 
 FOLDS = 5
 MIN_TRIALS = 8

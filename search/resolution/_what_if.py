@@ -12,19 +12,19 @@ import numpy as np
 
 from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement, Source
-from ..allocation._knapsack import knapsack
-from ..allocation._lagrangian import pad
-from ..allocation._milp import Programme, Solution, solve
-from ..front._on_device import OnDevice
-from ..run._assemble_table import assemble
-from ..run._facts import limits_from, objectives_from
-from ..run._perturbations import shifts_of
-from ..run._run import StoredRun
-from ..searchers import Objective, SensitivityTable
-from ..values._limits import Limits, violation
-from ..values._metric_names import static_measurements
-from ..values._space import Candidate, SearchSpace
-from ..values._trial import Completed
+from ..allocation import Programme, Solution, knapsack, pad, solve
+from ..front import OnDevice
+from ..run import StoredRun, assemble, limits_from, objectives_from, shifts_of
+from ..values import (
+    Candidate,
+    Completed,
+    Limits,
+    Objective,
+    SearchSpace,
+    SensitivityTable,
+    static_measurements,
+    violation,
+)
 from ._predictor import Foresight
 
 BISECTIONS = 12

@@ -1,0 +1,30 @@
+"""The registry of methods by name, and the inverse Hessian that GPTQ, SparseGPT and OBS share.
+
+It knows `values` alone: methods register themselves. Begin with `_registry.py`, whose docstring is the protocol of a
+method. `compressors/_catalogue.py` knows every method that is built in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ._registry import ACTIVATION, NEEDS, RANK, REGISTRIES, SPARSITY, WEIGHT, SparsityMethod
+
+_HOMES = {
+    "._registry": (
+        "ACTIVATION",
+        "NEEDS",
+        "RANK",
+        "REGISTRIES",
+        "SPARSITY",
+        "SparsityMethod",
+        "WEIGHT",
+    ),
+}
+
+__all__ = ["ACTIVATION", "NEEDS", "RANK", "REGISTRIES", "SPARSITY", "WEIGHT", "SparsityMethod"]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -1,0 +1,7 @@
+"""PyTorch's modules by what they are to a compressor. Imports torch, so the room gives it on demand."""
+
+from __future__ import annotations
+
+from torch import nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)

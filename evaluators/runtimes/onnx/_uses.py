@@ -1,0 +1,53 @@
+"""What a node of an ONNX graph is to the layer whose weight it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+CONTRIB = "com.microsoft"
+
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where PyTorch's exporter notes the fqns of the modules that a node comes from."""
+
+
+def belongs(node: ir.Node, fqn: str) -> bool:
+    """Whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
+    scopes = node.metadata_props.get(_SCOPES)
+    return scopes is None or f"'{fqn}'" in scopes
+
+
+def is_linear(gemm: ir.Node) -> bool:
+    get = gemm.attributes
+    alpha, beta = get.get_float("alpha", 1.0), get.get_float("beta", 1.0)
+    return (alpha, beta, get.get_int("transA", 0), get.get_int("transB", 0)) == (1.0, 1.0, 0, 1)
+
+
+def feeds_matmuls(transpose: ir.Node) -> bool:
+    uses = tuple(transpose.outputs[0].uses())
+    perm = transpose.attributes.get_ints("perm", None)
+    swaps = perm is None or tuple(perm) == (1, 0)
+    return swaps and bool(uses) and all(node.op_type == "MatMul" and index == 1 for node, index in uses)
+
+
+class NodeWriter(Protocol):
+    """Puts nodes and constants into a graph."""
+
+    def before(
+        self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any], *, domain: str = ""
+    ) -> ir.Value:
+        """Insert a node before `node`, and return its output."""
+        ...
+
+    def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """Add an initializer, and return its value."""
+        ...
+
+    def uses_contrib(self) -> None:
+        """Declare that the graph has operators of ONNX Runtime's own domain."""
+        ...

@@ -24,7 +24,7 @@ from .values._spec import (
 
 if TYPE_CHECKING:
     from ._catalogue import is_method, methods
-    from .anatomy._equalizable import Link, find_links
+    from .anatomy._equalizable import EqualizablePair, find_equalizable_pairs
     from .anatomy._forward import Inputs, forward, module_at, preserved
     from .anatomy._layers import weight_at
     from .anatomy._trace import trace_anatomy
@@ -59,8 +59,8 @@ _HOMES = {
     "._catalogue": ("is_method", "methods"),
     ".anatomy._trace": ("trace_anatomy",),
     ".anatomy._equalizable": (
-        "Link",
-        "find_links",
+        "EqualizablePair",
+        "find_equalizable_pairs",
     ),
     ".anatomy._forward": (
         "Inputs",
@@ -146,6 +146,7 @@ __all__ = [
     "Anatomy",
     "Calibration",
     "CompressedModel",
+    "EqualizablePair",
     "EvenCodes",
     "Gradients",
     "Inputs",
@@ -153,7 +154,6 @@ __all__ = [
     "LayerInfo",
     "LayerMoments",
     "LayerSpec",
-    "Link",
     "Moments",
     "Pattern",
     "Reconstruction",
@@ -168,7 +168,7 @@ __all__ = [
     "compress",
     "decode",
     "describe_file",
-    "find_links",
+    "find_equalizable_pairs",
     "fixed_bytes",
     "formats",
     "forward",

@@ -24,11 +24,11 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
     """
     weight_bits, activation_bits = spec.kernel_bits
     named = any(layer.kind in (rule.when.kinds or ()) for rule in profile.lowering)
-    if (layer.is_transposed or layer.is_sealed) and not named:
+    if (layer.is_transposed or layer.is_fused) and not named:
         weight_bits, activation_bits = FLOAT_BITS, FLOAT_BITS
     group_size = spec.group_size if isinstance(spec.group_size, int) else 0
     simulated = spec.changes_activation and activation_bits == FLOAT_BITS  # rounded in operations of their own, in FP32
-    if _speaks_of(profile, spec, group_size) and (named or not layer.is_sealed) and not simulated:
+    if _speaks_of(profile, spec, group_size) and (named or not layer.is_fused) and not simulated:
         weight_bits = spec.weight_bits
     residual = spec.rank < 1.0 and spec.rank_form == "residual"
     lowered = profile.lower(
@@ -41,7 +41,7 @@ def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> L
         pattern=spec.pattern if Pattern.parse(spec.pattern).kind == "n:m" else None,
         rank=1.0 if residual else spec.rank,
         depthwise=is_depthwise(layer),
-        rounded_output=not layer.sum_after or spec.activation_scope == "tensor",
+        rounded_output=not layer.residual_output or spec.activation_scope == "tensor",
         dynamic=spec.is_dynamic_int8,
         channels=channels_of(layer),
         n_weights=layer.n_weights,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .task._task import Task, task_schema
     from .values import Objective, SensitivityTable
     from .values._space import Candidate, Group, SearchSpace
-    from .values._trial import Completed, Dominated, Failed, Infeasible, Screened, Trial
+    from .values._trial import Completed, EarlyStopped, Failed, Infeasible, LowFidelity, Trial
 
 _HOMES = {
     ".values": ("Objective", "SensitivityTable"),
@@ -72,10 +72,10 @@ _HOMES = {
     ),
     ".values._trial": (
         "Completed",
-        "Dominated",
+        "EarlyStopped",
         "Failed",
         "Infeasible",
-        "Screened",
+        "LowFidelity",
         "Trial",
     ),
 }
@@ -84,18 +84,18 @@ __all__ = [
     "EMBEDDED",
     "Candidate",
     "Completed",
-    "Dominated",
+    "EarlyStopped",
     "Failed",
     "Front",
     "Group",
     "Infeasible",
+    "LowFidelity",
     "Objective",
     "Plan",
     "Point",
     "Progress",
     "Resolution",
     "Run",
-    "Screened",
     "SearchContext",
     "SearchSpace",
     "Searcher",

@@ -17,7 +17,7 @@ from .artifacts import (
     CONFIG,
     MANIFEST,
     REFERENCE,
-    Workshop,
+    Exporter,
     artifact_format,
     inside,
     is_for_elsewhere,
@@ -28,7 +28,7 @@ from .artifacts import (
     write_artifact,
 )
 from .front import front_of
-from .problem import Prepared, prepare, settle_runtime
+from .problem import Problem, prepare, settle_runtime
 from .run import read_run, store_path, write_atomic
 from .space import Structured, assignment_of, config_of, read_config, with_claims
 from .task import Plugins, settle_profile
@@ -85,9 +85,9 @@ def export_point(
                 shutil.copy2(file, target)
         read_artifact(out)  # what was copied is what was measured
         return out
-    prepared = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
-    _check_units(prepared, assignment, trial)
-    return _make(prepared, assignment, format, out, point=f"t{trial.number}", entropy=entropy)
+    problem = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
+    _check_units(problem, assignment, trial)
+    return _make(problem, assignment, format, out, point=f"t{trial.number}", entropy=entropy)
 
 
 def apply_config(
@@ -116,22 +116,22 @@ def apply_config(
     _check_model(task, model, format)
     out = Path(out)
     _check_empty(out)
-    prepared = prepare(
+    problem = prepare(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
-    assignment = assignment_of(data, prepared.anatomy)
-    (prepared.bench.structured or Structured()).check(assignment)
-    return _make(prepared, assignment, format, _empty_folder(out), point="config", entropy=entropy)
+    assignment = assignment_of(data, problem.anatomy)
+    (problem.context.structured or Structured()).check(assignment)
+    return _make(problem, assignment, format, _empty_folder(out), point="config", entropy=entropy)
 
 
-def _check_units(prepared: Prepared, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
+def _check_units(problem: Problem, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
     """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
     from .evaluation import Worker, macs_left
 
     if not structure_of(assignment):
         return
-    (prepared.bench.structured or Structured()).check(assignment)
-    now, then = macs_left(prepared, Worker(prepared.bench), assignment), trial.metrics["macs"].value
+    (problem.context.structured or Structured()).check(assignment)
+    now, then = macs_left(problem, Worker(problem.context), assignment), trial.metrics["macs"].value
     if not isclose(now, then, rel_tol=1e-6):
         raise ConfigError(
             f"t{trial.number} had {then:.0f} MACs when it was tried, and what it keeps would have {now:.0f} now: a "
@@ -151,7 +151,7 @@ def _is_wanted(folder: Path, format: str, entropy: bool) -> bool:
 
 
 def _make(
-    prepared: Prepared,
+    problem: Problem,
     assignment: Mapping[str, LayerSpec],
     format: str,
     out: Path,
@@ -163,40 +163,40 @@ def _make(
     fails on the way nothing is left.
     """
     try:
-        return _make_checked(prepared, assignment, format, out, point=point, entropy=entropy)
+        return _make_checked(problem, assignment, format, out, point=point, entropy=entropy)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
 
 
 def _make_checked(
-    prepared: Prepared, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str, entropy: bool
+    problem: Problem, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str, entropy: bool
 ) -> Path:
-    shop = Workshop(prepared)
-    main = shop.export(assignment, format, out, entropy=entropy)
-    runtime = runtime_for(format, prepared.task)
+    exporter = Exporter(problem)
+    main = exporter.export(assignment, format, out, entropy=entropy)
+    runtime = runtime_for(format, problem.task)
     if runtime is None:  # nothing here can run it, so nothing is claimed of it
         return out
     elsewhere = is_for_elsewhere(format)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        original = shop.export({}, format, Path(folder) / "original")
+        original = exporter.export({}, format, Path(folder) / "original")
         artifacts = {REFERENCE: original, "artifact": main.resolve()}
-        found = shop.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh", is_reference=elsewhere)[
+        found = exporter.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh", is_reference=elsewhere)[
             "artifact"
         ]
         if found.reason is not None:
             raise ParedownError(f"the export does not run: {found.reason}")
-        agreed = shop.agreed(assignment, found.outputs, main, runtime="" if elsewhere else runtime)
+        agreed = exporter.agreed(assignment, found.outputs, main, runtime="" if elsewhere else runtime)
         if agreed.broken and not elsewhere:  # a format for another device may round more than the search did
             raise ParedownError(f"the export does not compute what PyTorch computes: {agreed.text}")
-        _, plain, _, anatomy = shop.left(assignment)
-        totals = prepared.devices[0].whole(anatomy, plain)
-        claims = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)  # all of them modelled
-        claims |= judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics
+        _, plain, _, anatomy = exporter.left(assignment)
+        totals = problem.devices[0].whole(anatomy, plain)
+        claims = static_measurements(totals, problem.task.hardware.grid_g_per_kwh)  # all of them modelled
+        claims |= judge_loaded(problem, exporter.reference, found)[0] | agreed.metrics
         stored = (
             sum(file.stat().st_size for file in (main, main.with_name(STRUCTURE_FILE)) if file.exists())
             if format == "paredown"
-            else shop.stored_bytes(assignment, Path(folder))
+            else exporter.stored_bytes(assignment, Path(folder))
         )
         claims["bytes"] = Measurement(value=float(stored), unit="B")
     claims["file_bytes"] = Measurement(
@@ -205,7 +205,7 @@ def _make_checked(
     write_artifact(
         out,
         main=main,
-        shop=shop,
+        exporter=exporter,
         assignment=assignment,
         claims=claims,
         point=point,

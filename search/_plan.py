@@ -17,12 +17,12 @@ from .plans import (
     SLACK,
     STRATEGIES,
     THRESHOLD,
-    Ground,
+    StrategyContext,
     budget_of,
     fp16_mse_assignment,
-    ground_of,
     mean_bits,
     stored_bits,
+    strategy_context_of,
     total,
 )
 from .space import config_of, with_claims
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import Anatomy, LayerSpec
-    from .phases import Sitting
-    from .problem import Prepared
+    from .phases import SearchSession
+    from .problem import Problem
     from .run import Listener
     from .task import Task
 
@@ -118,7 +118,7 @@ def _by_levels(
     folder: Path,
 ) -> Plan:
     """In a run of its own, which has a store and a table and no trials."""
-    from .phases import Sitting, build_store
+    from .phases import SearchSession, build_store
     from .problem import prepare
     from .run import Recorder, create_run, store_path
     from .workers import InProcess
@@ -126,17 +126,17 @@ def _by_levels(
     task = _with_a_table(task)
     run, ledger = create_run(folder, task)
     with ledger:
-        prepared = prepare(task, store=store_path(folder), model=model)
-        pool = InProcess(prepared.bench)
+        problem = prepare(task, store=store_path(folder), model=model)
+        pool = InProcess(problem.context)
         try:
             recorder = Recorder(run, ledger, progress)
-            sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=threading.Event())
-            build_store(sitting)
-            bounds, bits = budget_of(sitting, bits, limits)
-            recorder.limits = {name: bound for name, bound in bounds.items() if name in sitting.costs}
-            ground = ground_of(sitting, bounds, bits)
+            session = SearchSession(run=run, recorder=recorder, problem=problem, pool=pool, stopping=threading.Event())
+            build_store(session)
+            bounds, bits = budget_of(session, bits, limits)
+            recorder.limits = {name: bound for name, bound in bounds.items() if name in session.costs}
+            ground = strategy_context_of(session, bounds, bits)
             levels = BY_LEVELS[strategy](ground, slack)
-            return _planned(sitting, ground, strategy, levels)
+            return _planned(session, ground, strategy, levels)
         finally:
             pool.close()
 
@@ -148,9 +148,9 @@ def _with_a_table(task: Task) -> Task:
     return type(task).from_dict(data, base_dir=task.base_dir)
 
 
-def _planned(sitting: Sitting, ground: Ground, strategy: str, levels: tuple[int, ...]) -> Plan:
+def _planned(session: SearchSession, ground: StrategyContext, strategy: str, levels: tuple[int, ...]) -> Plan:
     candidate = Candidate(levels=levels)
-    metrics = dict(sitting.static(candidate))
+    metrics = dict(session.static(candidate))
     bits = total(mean_bits(ground.space, ground.anatomy), levels)
     metrics[MEAN_BITS] = Measurement(value=bits, unit="bit", source="measured")
     if ground.has_table:
@@ -168,18 +168,18 @@ def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
     if threshold < 0:
         raise InputError(f"threshold is a relative squared error, from 0 up, got {threshold:g}")
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        prepared = prepare(task, store=Path(folder) / "store", model=model)
-        assignment, errors = fp16_mse_assignment(prepared, task, threshold)
-        metrics = _costs_of(prepared, assignment)
+        problem = prepare(task, store=Path(folder) / "store", model=model)
+        assignment, errors = fp16_mse_assignment(problem, task, threshold)
+        metrics = _costs_of(problem, assignment)
     return Plan(strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors)
 
 
-def _costs_of(prepared: Prepared, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:
+def _costs_of(problem: Problem, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:
     from .values import static_measurements
 
-    totals = prepared.devices[0].whole(prepared.anatomy, assignment)
-    found = static_measurements(totals, prepared.task.hardware.grid_g_per_kwh)
-    found[MEAN_BITS] = Measurement(value=_mean_of(prepared.anatomy, assignment), unit="bit", source="measured")
+    totals = problem.devices[0].whole(problem.anatomy, assignment)
+    found = static_measurements(totals, problem.task.hardware.grid_g_per_kwh)
+    found[MEAN_BITS] = Measurement(value=_mean_of(problem.anatomy, assignment), unit="bit", source="measured")
     return found
 
 

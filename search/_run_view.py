@@ -8,7 +8,7 @@ from typing import Any
 from ._export import export_point
 from .front import Front, front_of
 from .run import StoredRun, read_run
-from .values import Completed, Dominated, Failed, Infeasible, Screened, is_structural
+from .values import Completed, EarlyStopped, Failed, Infeasible, LowFidelity, is_structural
 
 
 class Run(StoredRun):
@@ -44,8 +44,8 @@ class Run(StoredRun):
                 "budget": self.task.budget.trials,
                 "mixed": state.n_mixed,
                 "completed": sum(isinstance(t, Completed) for t in state.trials),
-                "dominated": sum(isinstance(t, Dominated) for t in state.trials),
-                "screened": sum(isinstance(t, Screened) for t in state.trials),
+                "dominated": sum(isinstance(t, EarlyStopped) for t in state.trials),
+                "screened": sum(isinstance(t, LowFidelity) for t in state.trials),
                 "infeasible": sum(isinstance(t, Infeasible) for t in state.trials),
                 "failed": sum(isinstance(t, Failed) for t in state.trials),
             },

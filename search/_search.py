@@ -21,7 +21,7 @@ from ._run_view import Run
 from .front import Front
 from .mirrors import Mirrors
 from .phases import (
-    Sitting,
+    SearchSession,
     build_store,
     evaluate_baselines,
     explore,
@@ -32,20 +32,20 @@ from .phases import (
 )
 from .plans import planned_seeds
 from .problem import FILE as CHOICE
-from .problem import Prepared, prepare, said, settle_runtime
+from .problem import Problem, prepare, said, settle_runtime
 from .run import (
     Listener,
     Recorder,
     StoredRun,
     create_run,
+    freeze_gc,
+    gc_frozen,
     new_run_path,
     read_run,
-    settle,
     store_path,
-    thawed_afterwards,
     write_atomic,
 )
-from .space import kv_cache_remark, left_alone, products_remark, saturation_remark
+from .space import describe_kv_cache, describe_left_alone, describe_products, describe_saturation
 from .task import as_task, settle_profile, usable_cores
 from .workers import InProcess, Pool
 
@@ -118,30 +118,30 @@ def _drive(
     recorder.append({"type": "started"})
     recorder.say("load")
     with recorder.watch.charge("load"):
-        prepared = prepare(run.task, store=store_path(run.path), model=model)
-    recorder.objectives, recorder.workers = prepared.objectives, workers
+        problem = prepare(run.task, store=store_path(run.path), model=model)
+    recorder.objectives, recorder.workers = problem.objectives, workers
     for line in (
-        *left_alone(prepared.bench.model, prepared.anatomy),
-        *products_remark(prepared.anatomy, prepared.space),
-        *saturation_remark(run.task, prepared.space, [device.profile for device in prepared.devices]),
+        *describe_left_alone(problem.context.model, problem.anatomy),
+        *describe_products(problem.anatomy, problem.space),
+        *describe_saturation(run.task, problem.space, [device.profile for device in problem.devices]),
     ):
         recorder.note(line)
     if run.task.model is not None and run.task.model.kv_cache_bits is not None:
-        recorder.note(kv_cache_remark(prepared.bench.model, run.task.model.kv_cache_bits))
+        recorder.note(describe_kv_cache(problem.context.model, run.task.model.kv_cache_bits))
     mirrors = Mirrors(run, recorder.note)
     stopping = threading.Event()
-    with _signals(stopping), thawed_afterwards(), one_blas_thread():
+    with _signals(stopping), gc_frozen(), one_blas_thread():
         try:
-            with _pool(prepared, recorder, workers, ray_address) as pool:
+            with _pool(problem, recorder, workers, ray_address) as pool:
                 with recorder.watch.charge("start mirrors"):
                     mirrors.open()  # while the workers come up
-                settle()
-                sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=stopping)
-                _search(sitting, mirrors)
-            sitting.stop_if_asked()
+                freeze_gc()
+                session = SearchSession(run=run, recorder=recorder, problem=problem, pool=pool, stopping=stopping)
+                _search(session, mirrors)
+            session.stop_if_asked()
             with recorder.watch.charge("verification"):
-                verify_points(sitting)
-            sitting.stop_if_asked()
+                verify_points(session)
+            session.stop_if_asked()
         except Interrupted:
             _end(recorder, mirrors, "interrupted")
             raise
@@ -156,20 +156,20 @@ def _drive(
     raise LimitsNotMet(f"no point meets the limits; {fronts[0].nearest}. The run is in {run.path}")
 
 
-def _search(sitting: Sitting, mirrors: Mirrors) -> None:
-    build_store(sitting)
-    export_original(sitting)
-    evaluate_baselines(sitting)
-    table = measure_table(sitting)
+def _search(session: SearchSession, mirrors: Mirrors) -> None:
+    build_store(session)
+    export_original(session)
+    evaluate_baselines(session)
+    table = measure_table(session)
 
     def mirror() -> None:
         if mirrors.due:
-            sitting.recorder.times()  # so that the mirrors, and whoever asks for the status, see where the time goes
-            with sitting.recorder.watch.charge("mirrors"):
+            session.recorder.times()  # so that the mirrors, and whoever asks for the status, see where the time goes
+            with session.recorder.watch.charge("mirrors"):
                 mirrors.sync(final=False)
 
-    explore(sitting, table, mirror, seeds=planned_seeds(sitting, table) if sitting.task.search.plans else {})
-    sitting.recorder.times()
+    explore(session, table, mirror, seeds=planned_seeds(session, table) if session.task.search.plans else {})
+    session.recorder.times()
 
 
 def _end(recorder: Recorder, mirrors: Mirrors, how: str) -> None:
@@ -182,17 +182,17 @@ def _end(recorder: Recorder, mirrors: Mirrors, how: str) -> None:
 
 
 @contextmanager
-def _pool(prepared: Prepared, recorder: Recorder, workers: int, ray_address: str | None) -> Iterator[Pool]:
+def _pool(problem: Problem, recorder: Recorder, workers: int, ray_address: str | None) -> Iterator[Pool]:
     with recorder.watch.charge("start workers"):
         pool: Pool
         if workers == 0:
-            pool = InProcess(prepared.bench)
+            pool = InProcess(problem.context)
         else:
             from .workers import RayPool
 
             threads = max(1, usable_cores() // workers)
             pool = RayPool(
-                prepared.bench, workers=workers, threads=threads, address=ray_address, modules=prepared.modules
+                problem.context, workers=workers, threads=threads, address=ray_address, modules=problem.modules
             )
     try:
         yield pool

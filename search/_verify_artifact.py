@@ -153,7 +153,7 @@ def _with_original(
     not to be had."""
     from ..compressors import model_digest
     from ..evaluators.runtimes import ExportError
-    from .artifacts import Workshop, is_for_elsewhere, judge_loaded
+    from .artifacts import Exporter, is_for_elsewhere, judge_loaded
     from .problem import prepare
     from .task import load_task_model
 
@@ -171,26 +171,26 @@ def _with_original(
             f"{artifact.folder} was made from another model than the task's; give the task that it belongs to with "
             f"--task"
         )
-    prepared = prepare(
+    problem = prepare(
         task, store=folder / "store", model=model,
         specs=lambda anatomy: assignment_of(artifact.config, anatomy).values(),
     )  # fmt: skip
-    shop = Workshop(prepared)
+    exporter = Exporter(problem)
     try:
-        reference = shop.export({}, artifact.format, folder / "original")
+        reference = exporter.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:
         return None, None, f"it cannot be exported here ({error})"
     artifacts = {REFERENCE: reference, "artifact": artifact.main_path.resolve()}
     elsewhere = is_for_elsewhere(artifact.format)
-    found = shop.measure(
+    found = exporter.measure(
         artifacts, runtime=artifact.runtime, folder=folder / "fresh", throughput=not elsewhere, is_reference=elsewhere
     )["artifact"]
     _require_ran(artifact, found)
-    agreed = shop.agreed(
-        assignment_of(artifact.config, prepared.anatomy), found.outputs, artifact.main_path,
+    agreed = exporter.agreed(
+        assignment_of(artifact.config, problem.anatomy), found.outputs, artifact.main_path,
         runtime="" if elsewhere else artifact.runtime,
     )  # fmt: skip
-    return judge_loaded(prepared, shop.reference, found)[0] | agreed.metrics, agreed, ""
+    return judge_loaded(problem, exporter.reference, found)[0] | agreed.metrics, agreed, ""
 
 
 def _lacks_weights(artifact: Artifact, task: Task) -> bool:

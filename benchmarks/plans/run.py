@@ -21,10 +21,10 @@ import paredown
 from paredown.compressors import LayerSpec
 from paredown.evaluators import Scores, divergence_per_sample, evaluate_outputs, paired_test
 from paredown.search import Task
-from paredown.search.artifacts import Workshop
+from paredown.search.artifacts import Exporter
 from paredown.search.evaluation import Worker
 from paredown.search.plans import STRATEGIES
-from paredown.search.problem import Prepared, judge, prepare
+from paredown.search.problem import Problem, judge, prepare
 from paredown.search.task import environment
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         wanted = [LayerSpec.from_dict(spec) for plan in plans.values() for spec in plan.config["layers"].values()]
-        prepared = prepare(task, store=Path(folder), specs=lambda _: wanted)
-        bed = Bed(prepared)
+        problem = prepare(task, store=Path(folder), specs=lambda _: wanted)
+        bed = Bed(problem)
         rows = {"original": bed.measure({}, {})}
         for strategy, plan in plans.items():
             assignment = {fqn: LayerSpec.from_dict(spec) for fqn, spec in plan.config["layers"].items()}
@@ -56,9 +56,9 @@ def main() -> None:
         "command": f"python benchmarks/plans/run.py --bits {arguments.bits:g}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {key: value for key, value in environment().items() if key not in ("executable", "packages")},
-        "profile": prepared.profile.name,
+        "profile": problem.profile.name,
         "bits": arguments.bits,
-        "report_images": len(prepared.report),
+        "report_images": len(problem.report),
         "plans": rows,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -68,14 +68,14 @@ def main() -> None:
 class Bed:
     """Accuracy on the report split, beside the uniform plan's on the same images."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared, self.worker, self.shop = prepared, Worker(prepared.bench), Workshop(prepared)
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.worker, self.exporter = problem, Worker(problem.context), Exporter(problem)
         self.uniform: torch.Tensor | None = None
 
     def measure(self, assignment: Mapping[str, LayerSpec], metrics: Mapping[str, float]) -> dict[str, Any]:
         from paredown.compressors import CompressedModel
 
-        bench, report, reference = self.prepared.bench, self.prepared.report, self.shop.reference
+        bench, report, reference = self.problem.context, self.problem.report, self.exporter.reference
         resident = CompressedModel(bench.model, bench.anatomy, bench.calibration)
         with resident.apply(assignment, self.worker.variants(assignment)), torch.inference_mode():
             outputs = torch.cat([bench.model(inputs) for inputs, _ in report.batches(bench.batch_size)])
@@ -84,7 +84,7 @@ class Bed:
         judged = judge(bench, Scores(metric=scores, divergence=apart), split="report")
         accuracy = judged["accuracy"]
         with tempfile.TemporaryDirectory() as folder:
-            stored = self.shop.stored_bytes(assignment, Path(folder))
+            stored = self.exporter.stored_bytes(assignment, Path(folder))
         row = {**metrics, "accuracy": [accuracy.value, accuracy.low, accuracy.high], "stored_bytes": stored}
         if assignment and self.uniform is None:
             self.uniform = scores

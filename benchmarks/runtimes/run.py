@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents
 
 from quantbench.subjects import SUBJECTS  # noqa: E402
 from runtimebench import where  # noqa: E402
-from runtimebench.contestants import COMPILED, Contestant, Prepared, ours, peers  # noqa: E402
+from runtimebench.contestants import COMPILED, Contestant, Problem, ours, peers  # noqa: E402
 from runtimebench.goals import goals  # noqa: E402
 
 from paredown.evaluators import exclusive_slot, interleaved, pinned  # noqa: E402
@@ -72,18 +72,18 @@ def _write(out: Path, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(name: str, seconds: float, n_samples: int, left_out: Sequence[str]) -> dict[str, Any]:
-    prepared = Prepared.of(SUBJECTS[name]())
-    subject = prepared.subject
+    problem = Problem.of(SUBJECTS[name]())
+    subject = problem.subject
     n_samples = min(n_samples, 16 if subject.metric == "perplexity" else n_samples)
     with tempfile.TemporaryDirectory(prefix="paredown-bench-") as temporary:
         folder = Path(temporary)
-        contestants = list(ours(prepared, folder, min(N_COMPARED, n_samples), left_out))
-        contestants += peers(prepared, folder, folder / "onnxruntime fp32" / "model.onnx")
+        contestants = list(ours(problem, folder, min(N_COMPARED, n_samples), left_out))
+        contestants += peers(problem, folder, folder / "onnxruntime fp32" / "model.onnx")
         rows = {each.name: _row(each) for each in contestants}
         running = [each for each in contestants if each.session is not None]
         for each in tuple(running):
             try:
-                rows[each.name] |= _quality(each, prepared, n_samples)
+                rows[each.name] |= _quality(each, problem, n_samples)
             except Exception as error:  # a maker's model may not run; the table says so
                 rows[each.name]["reason"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 running.remove(each)
@@ -92,9 +92,9 @@ def measure(name: str, seconds: float, n_samples: int, left_out: Sequence[str]) 
                 [e for e in running if e.runtime in COMPILED],
                 [e for e in running if e.runtime not in COMPILED],
             ):
-                _time(group, rows, prepared, batch, seconds * (2 if batch > 1 else 1))
+                _time(group, rows, problem, batch, seconds * (2 if batch > 1 else 1))
         others = [e for e in running if e.runtime in COMPILED]
-        _time(others, rows, prepared, 1, seconds, untimed=0, key="ms_1_among_others")
+        _time(others, rows, problem, 1, seconds, untimed=0, key="ms_1_among_others")
         profiles = {}
         if name == "kwt1":
             one = subject.report.take(1).inputs
@@ -113,11 +113,11 @@ def _row(each: Contestant) -> dict[str, Any]:
     return row | {"file_bytes": each.file_bytes, "export_s": round(each.export_s, 1)}
 
 
-def _quality(each: Contestant, prepared: Prepared, n_samples: int) -> dict[str, Any]:
+def _quality(each: Contestant, problem: Problem, n_samples: int) -> dict[str, Any]:
     """Accuracy, or of a language model the share of tokens that it puts first; and how far from PyTorch it is."""
-    report = prepared.subject.report.take(n_samples)
+    report = problem.subject.report.take(n_samples)
     outputs = torch.cat([each.session.run(inputs) for inputs, _ in report.batches(32)])
-    if prepared.subject.metric == "perplexity":
+    if problem.subject.metric == "perplexity":
         right = outputs[:, :-1].argmax(-1) == report.inputs[:, 1:]
         found = {"quality": float(right.double().mean()), "n_report": right.numel()}
     else:
@@ -133,10 +133,10 @@ def _quality(each: Contestant, prepared: Prepared, n_samples: int) -> dict[str, 
 
 
 def _time(
-    group: Sequence[Contestant], rows: dict[str, Any], prepared: Prepared, batch: int, seconds: float, *,
+    group: Sequence[Contestant], rows: dict[str, Any], problem: Problem, batch: int, seconds: float, *,
     untimed: int = 1, key: str = "",
 ) -> None:  # fmt: skip
-    inputs = prepared.subject.report.take(batch).inputs
+    inputs = problem.subject.report.take(batch).inputs
     timers = {each.name: (lambda each=each: each.session.run(inputs)) for each in group}
     if not timers:
         return

@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents
 
 from quantbench.subjects import SUBJECTS  # noqa: E402
 from runtimebench import where  # noqa: E402
-from runtimebench.contestants import COMPILED, Prepared  # noqa: E402
+from runtimebench.contestants import COMPILED, Problem  # noqa: E402
 
 from paredown.compressors import LayerSpec, compress, module_at  # noqa: E402
 from paredown.evaluators import exclusive_slot, interleaved, pinned  # noqa: E402
@@ -69,21 +69,21 @@ def main() -> None:
 
 
 def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
-    prepared = Prepared.of(SUBJECTS["kwt1"]())
-    subject, one = prepared.subject, prepared.subject.report.take(1).inputs
+    problem = Problem.of(SUBJECTS["kwt1"]())
+    subject, one = problem.subject, problem.subject.report.take(1).inputs
     rows, sessions = [], {}
     for runtime in COMPILED:
         for format, parts in WHICH.items():
             name = f"{runtime} {format}"
-            layers = [x.fqn for x in prepared.anatomy.layers if any(part in x.fqn for part in parts)]
+            layers = [x.fqn for x in problem.anatomy.layers if any(part in x.fqn for part in parts)]
             products = format.endswith("products")
-            assignment = {x: PRODUCTS if products and prepared.anatomy[x].product else INT8 for x in layers}
+            assignment = {x: PRODUCTS if products and problem.anatomy[x].product else INT8 for x in layers}
             variants = {
-                fqn: compress(module_at(subject.model, fqn).weight.detach(), INT8, prepared.anatomy[fqn])
+                fqn: compress(module_at(subject.model, fqn).weight.detach(), INT8, problem.anatomy[fqn])
                 for fqn in layers
             }
             path = get_runtime(runtime).export(
-                subject.model, assignment, variants, prepared.calibration, subject.calibration[:2], folder / name
+                subject.model, assignment, variants, problem.calibration, subject.calibration[:2], folder / name
             )
             sessions[name] = get_runtime(runtime).load(path, threads=1)
             outputs = torch.cat([sessions[name].run(inputs) for inputs, _ in subject.report.batches(32)])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import SEALED, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
-    from ._equalizable import Link, Use, find_links, rescale
+    from ._equalizable import EqualizablePair, Use, find_equalizable_pairs, rescale
     from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved
     from ._fused import met
     from ._fused_inputs import attended, hidden_inputs
@@ -24,7 +24,7 @@ _HOMES = {
     "._anatomy": (
         "Anatomy",
         "LayerInfo",
-        "SEALED",
+        "FUSED_KINDS",
     ),
     "._attention": (
         "ScoresQuantizer",
@@ -33,9 +33,9 @@ _HOMES = {
         "plain_attention",
     ),
     "._equalizable": (
-        "Link",
+        "EqualizablePair",
         "Use",
-        "find_links",
+        "find_equalizable_pairs",
         "rescale",
     ),
     "._forward": (
@@ -65,17 +65,17 @@ _HOMES = {
 }
 
 __all__ = [
-    "SEALED",
+    "FUSED_KINDS",
     "Anatomy",
+    "EqualizablePair",
     "Inputs",
     "LayerInfo",
-    "Link",
     "ScoresQuantizer",
     "Use",
     "attended",
     "check_runs",
     "compressible",
-    "find_links",
+    "find_equalizable_pairs",
     "forward",
     "hidden_inputs",
     "holder_of",

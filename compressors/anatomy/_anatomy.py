@@ -12,7 +12,7 @@ from ...errors import InputError
 KINDS = (
     "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
 )  # fmt: skip
-SEALED = ("lstm", "gru", "attention")
+FUSED_KINDS = ("lstm", "gru", "attention")
 """Kinds whose product is computed inside a larger operator: no module is called with its input alone."""
 
 
@@ -28,7 +28,7 @@ class LayerInfo:
     groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
     n_calls       how often the layer runs in one forward pass (a shared module runs several times)
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
-    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_sealed` layer those of
+    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_fused` layer those of
                   the product with this weight, all gates together
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
@@ -48,8 +48,8 @@ class LayerInfo:
     has_bias: bool = False
     tied_to: tuple[str, ...] = ()
     shared_input: str = ""
-    sum_after: str = ""
-    relu_behind: bool = False
+    residual_output: str = ""
+    relu_before_mean: bool = False
     product: str = ""
     product_in: str = ""
 
@@ -67,9 +67,9 @@ class LayerInfo:
         return self.kind.startswith("conv_transpose")
 
     @property
-    def is_sealed(self) -> bool:
+    def is_fused(self) -> bool:
         """A weight inside an LSTM, a GRU or an `nn.MultiheadAttention`: weights only, by methods that need no data."""
-        return self.kind in SEALED
+        return self.kind in FUSED_KINDS
 
     @property
     def n_weights(self) -> int:

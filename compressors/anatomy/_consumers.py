@@ -40,7 +40,7 @@ _ROLES = ("factor", "factor", "value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readers:
+class Consumers:
     """Of one layer.
 
     shared_input  fqn of the outermost module around the layer that is given the very tensor that the layer takes, where
@@ -54,8 +54,8 @@ class Readers:
     """
 
     shared_input: str = ""
-    sum_after: str = ""
-    relu_behind: bool = False
+    residual_output: str = ""
+    relu_before_mean: bool = False
     product: str = ""
     product_in: str = ""
 
@@ -88,7 +88,7 @@ class _Call:
     given: tuple[int, int] | None = None
 
 
-class ReaderWatch:
+class ConsumerWatch:
     """Watches one forward pass of `model`. Afterwards `of(fqn)` tells; names are those of `model.named_modules()`."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -126,14 +126,14 @@ class ReaderWatch:
             for handle in handles:
                 handle.remove()
 
-    def of(self, fqn: str) -> Readers:
+    def of(self, fqn: str) -> Consumers:
         calls = [call for call in self._calls if call.fqn == fqn]
         if len(calls) != 1:  # a shared module reads several tensors
-            return Readers()
+            return Consumers()
         after, relu = self._sum_after(calls[0])
         product, inside = self._product(calls[0])
-        return Readers(
-            shared_input=self._shared_input(calls[0]), sum_after=after, relu_behind=relu, product=product,
+        return Consumers(
+            shared_input=self._shared_input(calls[0]), residual_output=after, relu_before_mean=relu, product=product,
             product_in=inside,
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ class ReaderWatch:
         return key
 
     def _product(self, call: _Call) -> tuple[str, str]:
-        """(product, product_in) of `Readers`."""
+        """(product, product_in) of `Consumers`."""
         if call.given is None:
             return "", ""
         ends = list(self._ends(call.given))
@@ -296,7 +296,7 @@ class _Operations(TorchDispatchMode):
 class _Functions(TorchFunctionMode):
     """Notes attention and products as they are called, before PyTorch takes them apart."""
 
-    def __init__(self, watch: ReaderWatch, operations: _Operations) -> None:
+    def __init__(self, watch: ConsumerWatch, operations: _Operations) -> None:
         super().__init__()
         self._watch, self._operations = watch, operations
 

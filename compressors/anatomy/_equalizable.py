@@ -35,7 +35,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class EqualizablePair:
     """made      names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
     is_norm   whether they are a norm's, which nothing quantizes
     uses      every weight that the channels go to
@@ -47,7 +47,7 @@ class Link:
     channels: int
 
 
-def find_links(model: nn.Module, inputs: object) -> tuple[Link, ...]:
+def find_equalizable_pairs(model: nn.Module, inputs: object) -> tuple[EqualizablePair, ...]:
     """All that there are, in the order of the graph. None where the model cannot be traced (it branches on data, say).
 
     A parameter that is used twice, or shared, is in no link.
@@ -60,7 +60,7 @@ def find_links(model: nn.Module, inputs: object) -> tuple[Link, ...]:
 
 
 @torch.no_grad()
-def rescale(model: nn.Module, link: Link, scale: Tensor) -> None:
+def rescale(model: nn.Module, link: EqualizablePair, scale: Tensor) -> None:
     """Divide by `scale` (channels,), positive, where the channels are made; multiply where they are used. In place."""
     own = dict(model.named_parameters(remove_duplicate=False))
     for name in link.made:
@@ -122,7 +122,7 @@ class _Finder:
         keys = [same_tensor(parameter) for parameter in self._model.values()]
         self._shared = {key for key in keys if keys.count(key) > 1}
 
-    def link_from(self, node: Node) -> Link | None:
+    def link_from(self, node: Node) -> EqualizablePair | None:
         """Of the tensor that this node makes."""
         made = self._made(node)
         if made is None:
@@ -131,7 +131,7 @@ class _Finder:
         uses = self._uses(node, _At(axis))
         if not uses or len({use.name for use in uses} | set(names)) < len(uses) + len(names):
             return None
-        return Link(made=names, is_norm=is_norm, uses=tuple(uses), channels=channels)
+        return EqualizablePair(made=names, is_norm=is_norm, uses=tuple(uses), channels=channels)
 
     def _made(self, node: Node) -> tuple[tuple[str, ...], int, int, bool] | None:
         """(parameters, axis, channels, whether a norm)."""

@@ -85,7 +85,7 @@ def kind_at(model: nn.Module, fqn: str) -> str | None:
 
 def runs_in(model: nn.Module, layer: LayerInfo) -> nn.Module:
     """The module that is called when the layer runs: the layer, or the recurrent layer or attention around it."""
-    return module_at(model, layer.fqn.rpartition(".")[0] if layer.is_sealed else layer.fqn)
+    return module_at(model, layer.fqn.rpartition(".")[0] if layer.is_fused else layer.fqn)
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from ._anatomy import Anatomy, LayerInfo
-from ._consumers import Readers, ReaderWatch
+from ._consumers import Consumers, ConsumerWatch
 from ._forward import batch_size, check_runs, module_at
 from ._fused import Product, products
 from ._layers import compressible, runs_in, same_tensor
@@ -43,7 +43,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"(transposed ones too), Embedding, LSTM, GRU and MultiheadAttention with a plain floating-point weight. "
             f"Check the model that the factory returns"
         )
-    readers = ReaderWatch(model)
+    readers = ConsumerWatch(model)
     with readers.watching():
         seen = _watch(model, inputs, candidates)
     if not seen:
@@ -89,14 +89,14 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
 
     sealed: dict[nn.Module, list[LayerInfo]] = {}
     for layer in candidates.values():
-        if layer.is_sealed:
+        if layer.is_fused:
             sealed.setdefault(runs_in(model, layer), []).append(layer)
     handles: list[RemovableHandle] = []
     try:
         for module, layers in sealed.items():
             handles.append(module.register_forward_hook(watch_sealed(layers), with_kwargs=True))
         for layer in candidates.values():
-            if not layer.is_sealed:
+            if not layer.is_fused:
                 hook = watch(layer.fqn)
                 handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
         check_runs(model, inputs)
@@ -113,14 +113,14 @@ def _note(record: _Seen, product: Product) -> None:
     record.macs += product.macs
 
 
-def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Readers) -> LayerInfo:
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Consumers) -> LayerInfo:
     seen = all_seen[static.fqn]
     if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
         linear = static.kind == "linear"
-        readers = Readers(product=readers.product, product_in=readers.product_in) if linear else Readers()
+        readers = Consumers(product=readers.product, product_in=readers.product_in) if linear else Consumers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
-    macs = seen.macs if static.is_sealed else n_numbers * per_number
+    macs = seen.macs if static.is_fused else n_numbers * per_number
     return dataclasses.replace(
         static,
         n_calls=seen.n_calls,
@@ -130,8 +130,8 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
         shared_input=readers.shared_input,
-        sum_after=readers.sum_after,
-        relu_behind=readers.relu_behind,
+        residual_output=readers.residual_output,
+        relu_before_mean=readers.relu_before_mean,
         product=readers.product,
         product_in=readers.product_in,
     )

@@ -178,10 +178,10 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
             "and what it is added to; calibrate with tensors=True, or, if it is alone with both, take activation_scope "
             "'layer'"
         )
-    shared_input, sum_after = calibration.places[fqn]
+    shared_input, residual_output = calibration.places[fqn]
     return Rounding(
-        bits=spec.activation_bits, input_at=shared_input or fqn, input=params, output_at=sum_after,
-        output=calibration.qparams(output_key(fqn), spec) if sum_after else None,
+        bits=spec.activation_bits, input_at=shared_input or fqn, input=params, output_at=residual_output,
+        output=calibration.qparams(output_key(fqn), spec) if residual_output else None,
     )  # fmt: skip
 
 
@@ -265,10 +265,12 @@ def calibrate(
     """
     collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
     watchers = {
-        layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed
+        layer.fqn: _Watcher(layer.fqn) for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused
     }
     places = {
-        x.fqn: (x.shared_input, x.sum_after) for x in anatomy.layers if tensors and (x.shared_input or x.sum_after)
+        x.fqn: (x.shared_input, x.residual_output)
+        for x in anatomy.layers
+        if tensors and (x.shared_input or x.residual_output)
     }
     multiplied = {x.fqn: (x.product, x.product_in) for x in anatomy.layers if products and x.product}
     n_batches = 0
@@ -278,7 +280,7 @@ def calibrate(
             handles.append(module_at(model, fqn).register_forward_pre_hook(watcher, with_kwargs=True))
         for fqn, (_, after) in places.items():
             if after:
-                relu = anatomy[fqn].relu_behind
+                relu = anatomy[fqn].relu_before_mean
                 watchers[output_key(fqn)] = given = _Watcher(f"{fqn}, behind {after},", positive=relu)
                 handles.append(module_at(model, after).register_forward_hook(given.see_output))
         for fqn, (product, inside) in multiplied.items():

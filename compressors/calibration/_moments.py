@@ -82,11 +82,11 @@ class MomentCollector:
         self._modules = {
             layer.fqn: (layer, module_at(model, layer.fqn))
             for layer in anatomy.layers
-            if layer.kind != "embedding" and not layer.is_transposed and not layer.is_sealed
+            if layer.kind != "embedding" and not layer.is_transposed and not layer.is_fused
         }
         self._around: dict[nn.Module, list[LayerInfo]] = {}
         for layer in anatomy.layers:
-            if layer.is_sealed and sees_inputs(layer.fqn):
+            if layer.is_fused and sees_inputs(layer.fqn):
                 self._around.setdefault(runs_in(model, layer), []).append(layer)
         self._squared = {
             layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST

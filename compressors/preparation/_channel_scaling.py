@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy import Anatomy, Link, Use, find_links, rescale
+from ..anatomy import Anatomy, EqualizablePair, Use, find_equalizable_pairs, rescale
 from ..calibration import Moments
 from ..quantization import code_range
 
@@ -34,7 +34,7 @@ _ALPHAS = tuple(i / 10 for i in range(11))
 
 def scale_channels(
     model: nn.Module, inputs: object, how: str, *, anatomy: Anatomy, moments: Moments | None = None, bits: int = 4
-) -> tuple[Link, ...]:
+) -> tuple[EqualizablePair, ...]:
     """Rescales the model's parameters in place; gives the links at which something was changed.
 
     inputs   for the trace; moments, of the layers' inputs, are needed by "awq"; bits, that the weights will have
@@ -42,7 +42,7 @@ def scale_channels(
     """
     if how not in SCALINGS:
         raise ConfigError(f"channels are scaled by one of {', '.join(SCALINGS)}, got {how!r}")
-    links = find_links(model, inputs)
+    links = find_equalizable_pairs(model, inputs)
     if how == "equalize":
         return _equalize(model, [link for link in links if not link.is_norm])
     if moments is None:
@@ -56,7 +56,7 @@ def scale_channels(
     return tuple(changed)
 
 
-def _equalize(model: nn.Module, links: Sequence[Link]) -> tuple[Link, ...]:
+def _equalize(model: nn.Module, links: Sequence[EqualizablePair]) -> tuple[EqualizablePair, ...]:
     total = {link: torch.ones(link.channels, dtype=torch.float64) for link in links}
     for _ in range(_ROUNDS):
         most = 0.0
@@ -82,7 +82,7 @@ def _column_ranges(weight: Tensor, use: Use) -> Tensor:
     return by_channel.abs().amax(dim=1)
 
 
-def _aware(model: nn.Module, link: Link, anatomy: Anatomy, moments: Moments, bits: int) -> Tensor | None:
+def _aware(model: nn.Module, link: EqualizablePair, anatomy: Anatomy, moments: Moments, bits: int) -> Tensor | None:
     """None where no scale is better than none."""
     layers = []
     own = dict(model.named_parameters(remove_duplicate=False))

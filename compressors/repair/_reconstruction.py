@@ -163,7 +163,7 @@ def reconstruct(
 
 def _misfit(layer: LayerInfo, spec: LayerSpec, variant: Variant) -> str | None:
     """Why a layer's codes are not learned, in a clause."""
-    if layer.is_sealed:
+    if layer.is_fused:
         return "a weight inside a recurrent layer or an attention"
     if layer.tied_to:
         return "a weight that another layer has too"

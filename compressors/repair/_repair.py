@@ -202,13 +202,13 @@ def _places(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, _Pl
     """fqn -> its own bias, or the running mean of the batch norm that its output goes to."""
     places: dict[str, _Place] = {}
     biases = [
-        None if layer.is_sealed else module_at(model, layer.fqn)._parameters.get("bias") for layer in anatomy.layers
+        None if layer.is_fused else module_at(model, layer.fqn)._parameters.get("bias") for layer in anatomy.layers
     ]
     keys = [same_tensor(bias) for bias in biases if bias is not None]
     behind = _norms_behind(model, anatomy, inputs)
     for layer, bias in zip(anatomy.layers, biases, strict=True):
         prefix = f"{layer.fqn}." if layer.fqn else ""
-        if layer.kind == "embedding" or layer.is_transposed or layer.is_sealed:
+        if layer.kind == "embedding" or layer.is_transposed or layer.is_fused:
             continue
         if bias is not None and bias.is_floating_point() and keys.count(same_tensor(bias)) == 1:
             places[layer.fqn] = _Place(name=f"{prefix}bias", sign=1.0)
@@ -233,7 +233,7 @@ def _norms_behind(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[st
     entered: dict[str, list[Tensor]] = {name: [] for name in norms}
     handles: list[RemovableHandle] = []
     try:
-        plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed]
+        plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused]
         once = [layer.fqn for layer in plain if layer.n_calls == 1]
         handles.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
         handles.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())

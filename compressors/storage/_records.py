@@ -122,11 +122,11 @@ def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
 
 
 def layer_record_bytes(
-    spec: LayerSpec, shared_input: str = "", sum_after: str = "", product: str = "", product_in: str = ""
+    spec: LayerSpec, shared_input: str = "", residual_output: str = "", product: str = "", product_in: str = ""
 ) -> int:
     n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
     if spec.needs_range and spec.activation_scope == "tensor":
-        n_bytes += len(_name(shared_input)) + len(_name(sum_after)) + (_QPARAMS.size if sum_after else 0)
+        n_bytes += len(_name(shared_input)) + len(_name(residual_output)) + (_QPARAMS.size if residual_output else 0)
     if spec.needs_range and spec.activation_scope == "product":
         n_bytes += _QPARAMS.size + len(_name(product_in)) + 1 + (_QPARAMS.size if product == "value" else 0)
     return n_bytes

@@ -20,7 +20,7 @@ def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> i
     name pays.
     `fixed_bytes(model, anatomy)` and the shares of all the anatomy's layers add up to the length of the file.
     """
-    n_bytes = layer_record_bytes(spec, layer.shared_input, layer.sum_after, layer.product, layer.product_in)
+    n_bytes = layer_record_bytes(spec, layer.shared_input, layer.residual_output, layer.product, layer.product_in)
     if owner(layer) == layer.fqn:
         n_bytes += weight_record_bytes(spec, 4 * layer.n_weights if variant is None else variant.n_bytes)
     return n_bytes

@@ -100,4 +100,4 @@ def _shrunk(layer: LayerInfo, removal: Removal) -> LayerInfo:
 def _with_channels(layer: LayerInfo, shape: tuple[int, ...], n: int) -> tuple[int, ...]:
     if not shape:
         return shape
-    return (*shape[:-1], n) if layer.kind == "linear" or layer.is_sealed else (n, *shape[1:])
+    return (*shape[:-1], n) if layer.kind == "linear" or layer.is_fused else (n, *shape[1:])

@@ -41,7 +41,7 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
 
 
 def _sealed_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
-    if not layer.is_sealed:
+    if not layer.is_fused:
         return None
     inside = f"this is a weight inside {_AROUND[layer.kind]}"
     if spec.changes_activation:
@@ -133,7 +133,7 @@ def _other(spec: LayerSpec, layer: LayerInfo) -> str | None:
         return "its output goes into no product of attention that could be integer: that is activation_scope 'layer'"
     if spec.activation_scope == "product" and spec.activation_bits != 8:
         return f"products of attention have 8 bits, not {spec.activation_bits}: that is activation_scope 'layer'"
-    if spec.activation_scope == "tensor" and not (layer.shared_input or layer.sum_after):
+    if spec.activation_scope == "tensor" and not (layer.shared_input or layer.residual_output):
         return (
             "no other layer reads its input, and its output goes into no sum or mean: that is activation_scope 'layer'"
         )

@@ -62,7 +62,7 @@ def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
     A residual runs as the whole weight. Of the other forms of low rank ("input", "spatial", "tucker2") no form here
     tells: they are timed as the whole weight, which is not what runs.
     """
-    if layer.kind == "embedding" or layer.is_sealed:
+    if layer.kind == "embedding" or layer.is_fused:
         return PLAIN
     rounded, kept = spec.changes_activation, 0
     if spec.rank < 1.0 and spec.rank_form == "channel":

@@ -61,7 +61,7 @@ class Template:
         from ...compressors import LayerSpec
 
         spec = LayerSpec(weight_bits=8, activation_bits=8)
-        layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_sealed]
+        layers = [layer.fqn for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused]
         weights = {fqn: _weight(model, fqn) for fqn in layers}
         ranges = {fqn: calibration.qparams(fqn, spec) for fqn in layers}
         places = calibration.places

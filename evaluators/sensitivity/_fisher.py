@@ -31,7 +31,7 @@ from ...compressors import (
     preserved,
     weight_at,
 )
-from ...compressors.anatomy import SEALED, kind_at
+from ...compressors.anatomy import FUSED_KINDS, kind_at
 from ...compressors.calibration import differentiable
 from ...errors import InputError
 from .._split import Split
@@ -88,7 +88,7 @@ def fisher_table(
     logits where "kl" is asked for, and whatever torch raises where the model cannot be differentiated.
     """
     names = [fqn for fqns, _ in groups for fqn in fqns]
-    sealed = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in SEALED}
+    sealed = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in FUSED_KINDS}
     layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in sealed}
     totals = [[0.0] * len(levels) for _, levels in groups]
     generator = torch.Generator().manual_seed(seed)

@@ -4,9 +4,9 @@ It knows `workers` and `evaluation`. Begin with `_measure.py` (the one way from 
 `_manifest.py` (what an artifact says of itself). Another check of an artifact belongs here.
 """
 
-from ._explain_mismatch import doubt_of, why_apart
+from ._explain_mismatch import doubt_of, explain_mismatch
 from ._exporter import (
-    Workshop,
+    Exporter,
     artifact_format,
     is_for_elsewhere,
     judge_loaded,
@@ -29,12 +29,13 @@ __all__ = [
     "Agreed",
     "Agreement",
     "Artifact",
+    "Exporter",
     "Loaded",
-    "Workshop",
     "add_kernels",
     "artifact_format",
     "capacity",
     "doubt_of",
+    "explain_mismatch",
     "inside",
     "is_for_elsewhere",
     "judge_loaded",
@@ -44,7 +45,6 @@ __all__ = [
     "peak_memory_of",
     "read_artifact",
     "runtime_for",
-    "why_apart",
     "write_artifact",
     "write_manifest",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ...compressors import LayerSpec, Variant
     from ..evaluation import Worker
-    from ..problem import Prepared
+    from ..problem import Problem
 
 _BATCH = 32
 """Samples of a step, at most; a fifth of the batches is held out, so there are five of them at least where there are
@@ -23,13 +23,13 @@ five samples."""
 class BlockRepair:
     """Raises `TaskError` where the calibration split is too small."""
 
-    def __init__(self, prepared: Prepared, worker: Worker) -> None:
-        self.prepared, self.worker = prepared, worker
+    def __init__(self, problem: Problem, worker: Worker) -> None:
+        self.problem, self.worker = problem, worker
         self.notes: dict[tuple[tuple[str, LayerSpec], ...], list[str]] = {}
-        if len(prepared.splits.calibration) < 2:
+        if len(problem.splits.calibration) < 2:
             raise TaskError(
                 "repair.block_reconstruction learns on some calibration samples and checks on others, so it needs two "
-                f"of them, got {len(prepared.splits.calibration)}; give the calibration split more"
+                f"of them, got {len(problem.splits.calibration)}; give the calibration split more"
             )
 
     @cached_property
@@ -37,7 +37,7 @@ class BlockRepair:
         """Calibration inputs in random order, the same for a seed."""
         import torch
 
-        task, split = self.prepared.task, self.prepared.splits.calibration
+        task, split = self.problem.task, self.problem.splits.calibration
         n = min(task.repair.samples, len(split))
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(task.search.seed))
         size = max(1, min(_BATCH, task.data.batch_size, n // 5))
@@ -47,7 +47,7 @@ class BlockRepair:
     def _digest(self) -> str:
         from ...compressors import model_digest
 
-        return model_digest(self.prepared.bench.model)
+        return model_digest(self.problem.context.model)
 
     def made_good(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
@@ -57,18 +57,18 @@ class BlockRepair:
         from ...compressors import reconstruct
         from ...compressors.repair import reconstructed, reconstruction_key
 
-        bench, worker, seed = self.prepared.bench, self.worker, self.prepared.task.search.seed
+        context, worker, seed = self.problem.context, self.worker, self.problem.task.search.seed
         values = worker.repaired_values(assignment)
         if not variants:
             return variants, values
         key = reconstruction_key(
             self._digest, assignment, variants, self.batches, values=values,
-            calibration_digest=bench.calibration.digest, divergence=bench.divergence, seed=seed,
+            calibration_digest=context.calibration.digest, divergence=context.divergence, seed=seed,
         )  # fmt: skip
         found, kept, notes = reconstructed(
-            bench.store / "blocks", key, variants,
+            context.store / "blocks", key, variants,
             lambda: reconstruct(
-                worker.resident, assignment, variants, self.batches, values=values, divergence=bench.divergence,
+                worker.resident, assignment, variants, self.batches, values=values, divergence=context.divergence,
                 seed=seed,
             ),
         )  # fmt: skip

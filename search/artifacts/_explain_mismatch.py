@@ -27,7 +27,7 @@ _SHOWN = 2
 """Names of layers that are given for each kernel."""
 
 
-def why_apart(
+def explain_mismatch(
     main: Path, runtime: str, anatomy: Anatomy, assignment: Mapping[str, LayerSpec], split: Split, doubt: str
 ) -> str:
     """Clauses: the kernels of the integer layers and where these round, layers that did not run as they were to, and

@@ -14,12 +14,12 @@ from ...errors import InputError, ParedownError
 from ...evaluators import Measurement
 from ...evaluators.runtimes import STRUCTURE_FILE
 from ..evaluation import Worker, structure_bytes, structure_text
-from ..problem import Prepared, judge
+from ..problem import Problem, judge
 from ..space import config_of
 from ..task import Plugins
 from ..values import MEMORY, layers_of, structure_of
 from ._block_repair import BlockRepair
-from ._explain_mismatch import doubt_of, why_apart
+from ._explain_mismatch import doubt_of, explain_mismatch
 from ._fresh_process import Loaded, Watch, measure_fresh
 from ._manifest import Artifact, write_manifest
 from ._parity import Agreed, Agreement
@@ -35,21 +35,21 @@ _THROUGHPUT_S = 0.3
 """Of runs for each batch size, at most."""
 
 
-class Workshop:
+class Exporter:
     """Exports assignments and measures the artifacts in a fresh process; holds the resident model while it does."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, problem: Problem) -> None:
         from ...evaluators import ReferenceOutputs
 
-        self.prepared = prepared
-        self.worker = Worker(prepared.bench)
-        self.blocks = BlockRepair(prepared, self.worker) if prepared.bench.repair.block_reconstruction else None
-        self.reference = ReferenceOutputs.compute(prepared.bench.model, prepared.report, prepared.bench.batch_size)
+        self.problem = problem
+        self.worker = Worker(problem.context)
+        self.blocks = BlockRepair(problem, self.worker) if problem.context.repair.block_reconstruction else None
+        self.reference = ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
     def data(self) -> dict[str, dict[str, Any]]:
         """The digests of the splits, for manifests."""
-        return self.prepared.splits.facts()
+        return self.problem.splits.facts()
 
     def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path, *, entropy: bool = False) -> Path:
         """Write the model file(s) of this format into the (new) folder; gives the main one.
@@ -61,17 +61,17 @@ class Workshop:
 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        bench = self.prepared.bench
+        context = self.problem.context
         try:
             with self.repaired(assignment) as (model, plain, variants, anatomy):
                 main = export_model(
-                    format, model, plain, variants, bench.calibration, self.prepared.calibration_inputs, folder,
-                    anatomy=anatomy, runtime=runtime_for(format, self.prepared.task),
+                    format, model, plain, variants, context.calibration, self.problem.calibration_inputs, folder,
+                    anatomy=anatomy, runtime=runtime_for(format, self.problem.task),
                 )  # fmt: skip
                 if entropy:
-                    save_model(main, model, plain, variants, bench.calibration, entropy=True)
+                    save_model(main, model, plain, variants, context.calibration, entropy=True)
             if structure_of(assignment):
-                text = structure_text(self.worker.cutter.cut(assignment).removal)
+                text = structure_text(self.worker.pruned_models.cut(assignment).removal)
                 (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
             return main
         except BaseException:
@@ -86,8 +86,8 @@ class Workshop:
         path = folder / "stored.safetensors"
         try:
             with self.repaired(assignment) as (model, plain, variants, _):
-                save_model(path, model, plain, variants, self.prepared.bench.calibration)
-            said = structure_bytes(self.worker.cutter.cut(assignment).removal) if structure_of(assignment) else 0
+                save_model(path, model, plain, variants, self.problem.context.calibration)
+            said = structure_bytes(self.worker.pruned_models.cut(assignment).removal) if structure_of(assignment) else 0
             return path.stat().st_size + said
         finally:
             path.unlink(missing_ok=True)
@@ -96,12 +96,12 @@ class Workshop:
         self, assignment: Mapping[str, LayerSpec]
     ) -> tuple[nn.Module, Mapping[str, LayerSpec], Mapping[str, Variant], Anatomy]:
         """The model without what is removed, and what its layers become."""
-        bench = self.prepared.bench
+        context = self.problem.context
         if not structure_of(assignment):
             plain = layers_of(assignment)
-            return bench.model, plain, self.worker.variants(plain), bench.anatomy
-        cut = self.worker.cutter.cut(assignment)
-        return self.worker.cutter.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
+            return context.model, plain, self.worker.variants(plain), context.anatomy
+        cut = self.worker.pruned_models.cut(assignment)
+        return self.worker.pruned_models.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
 
     @contextmanager
     def repaired(
@@ -112,8 +112,8 @@ class Workshop:
 
         left = self.left(assignment)
         if structure_of(assignment):
-            norms = self.prepared.bench.repair.batch_norm in ("finalists", "trials")
-            with self.worker.cutter.repaired(assignment, norms=norms):
+            norms = self.problem.context.repair.batch_norm in ("finalists", "trials")
+            with self.worker.pruned_models.repaired(assignment, norms=norms):
                 yield left
             return
         model, plain, variants, anatomy = left
@@ -144,15 +144,15 @@ class Workshop:
         throughput    whether samples a second are measured there too; None: where the task asks for them
         is_reference  the artifacts are for another device, and run here for their outputs only
         """
-        task = self.prepared.task
+        task = self.problem.task
         if throughput is None:
-            throughput = "ms_per_sample" in self.prepared.devices[0].names
+            throughput = "ms_per_sample" in self.problem.devices[0].names
         return measure_fresh(
-            artifacts, runtime=runtime, split=self.prepared.report, batch_size=task.data.batch_size,
-            threads=task.hardware.threads, folder=folder, model_source=self.prepared.model_source, watch=watch,
-            seconds=task.hardware.latency_seconds, plugins=self.prepared.bench.plugins,
-            latency=self.prepared.times_here and not is_reference,
-            energy_batch=task.hardware.batch if "energy_mj" in self.prepared.devices[0].names else 0,
+            artifacts, runtime=runtime, split=self.problem.report, batch_size=task.data.batch_size,
+            threads=task.hardware.threads, folder=folder, model_source=self.problem.model_source, watch=watch,
+            seconds=task.hardware.latency_seconds, plugins=self.problem.context.plugins,
+            latency=self.problem.times_here and not is_reference,
+            energy_batch=task.hardware.batch if "energy_mj" in self.problem.devices[0].names else 0,
             capacity={
                 "batch": task.hardware.batch, "p95_limit_ms": task.hardware.throughput_p95_ms,
                 "seconds": min(_THROUGHPUT_S, task.hardware.latency_seconds),
@@ -161,7 +161,7 @@ class Workshop:
 
     def judge(self, found: Loaded) -> tuple[dict[str, Measurement], tuple[float, ...]]:
         """Metrics of a loaded artifact on the report split, and the per-sample scores. Raises what a metric raises."""
-        return judge_loaded(self.prepared, self.reference, found)
+        return judge_loaded(self.problem, self.reference, found)
 
     def agreed(
         self, assignment: Mapping[str, LayerSpec], outputs: Tensor | None, main: Path, *, runtime: str
@@ -184,10 +184,10 @@ class Workshop:
             integer = any(spec.changes_activation for spec in plain.values())
             kept, text = found.verdict(integer=integer)
             if integer and not kept:
-                report, batch = self.prepared.report, self.prepared.bench.batch_size
-                why = why_apart(main, runtime, anatomy, plain, report, doubt_of(model, report, batch, expected))
+                report, batch = self.problem.report, self.problem.context.batch_size
+                why = explain_mismatch(main, runtime, anatomy, plain, report, doubt_of(model, report, batch, expected))
                 text = f"{text}. Why: {why}"
-        metrics = found.metrics(self.prepared.report.name)
+        metrics = found.metrics(self.problem.report.name)
         return Agreed(kept=kept, broken=not kept and not integer, text=text, metrics=metrics)
 
     @contextmanager
@@ -198,7 +198,7 @@ class Workshop:
         from ...compressors import CompressedModel
 
         with self.repaired(assignment) as (left, plain, variants, anatomy):
-            resident = CompressedModel(left, anatomy, self.prepared.bench.calibration)
+            resident = CompressedModel(left, anatomy, self.problem.context.calibration)
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
 
@@ -206,14 +206,14 @@ class Workshop:
         """Its outputs on the report split."""
         from ...evaluators import ReferenceOutputs
 
-        return ReferenceOutputs.compute(model, self.prepared.report, self.prepared.bench.batch_size).outputs
+        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size).outputs
 
     def peak_memory(self, main: Path) -> dict[str, Measurement]:
         """`peak_memory_bytes` of a session at batch 1, where the task asks for memory. Raises `ParedownError` where it
         cannot be measured."""
-        if any(name in self.prepared.devices[0].names for name in MEMORY):
-            hardware = self.prepared.task.hardware
-            return peak_memory_of(main, hardware.runtime, self.prepared.report, threads=hardware.threads)
+        if any(name in self.problem.devices[0].names for name in MEMORY):
+            hardware = self.problem.task.hardware
+            return peak_memory_of(main, hardware.runtime, self.problem.report, threads=hardware.threads)
         return {}
 
 
@@ -227,22 +227,22 @@ def peak_memory_of(main: Path, runtime: str, split: Split, *, threads: int) -> d
 
 
 def judge_loaded(
-    prepared: Prepared, reference: ReferenceOutputs, found: Loaded
+    problem: Problem, reference: ReferenceOutputs, found: Loaded
 ) -> tuple[dict[str, Measurement], tuple[float, ...]]:
     """Quality and divergence from the outputs that the fresh process saw, and the latencies that it took."""
     from ...evaluators import Scores, divergence_per_sample, evaluate_outputs
 
-    bench, split, outputs = prepared.bench, prepared.report, found.outputs
+    context, split, outputs = problem.context, problem.report, found.outputs
     if outputs is None:
         raise ParedownError(found.reason or "the fresh process gave no outputs")
     if outputs.shape != reference.outputs.shape:
         raise ParedownError(
             f"the artifact's outputs have shape {tuple(outputs.shape)}, the original's {tuple(reference.outputs.shape)}"
         )
-    scores = evaluate_outputs(bench.metric, split, outputs, reference)
-    apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)
-    metrics = judge(bench, Scores(metric=scores, divergence=apart), split=split.name)
-    metrics |= latencies(found, prepared.task.hardware.grid_g_per_kwh)
+    scores = evaluate_outputs(context.metric, split, outputs, reference)
+    apart = divergence_per_sample(outputs, reference.outputs, context.divergence, variance=reference.variance)
+    metrics = judge(context, Scores(metric=scores, divergence=apart), split=split.name)
+    metrics |= latencies(found, problem.task.hardware.grid_g_per_kwh)
     return metrics, tuple(round(float(s), 6) for s in scores)
 
 
@@ -329,7 +329,7 @@ def write_artifact(
     folder: Path,
     *,
     main: Path,
-    shop: Workshop,
+    exporter: Exporter,
     assignment: Mapping[str, LayerSpec],
     claims: Mapping[str, Measurement],
     point: str,
@@ -341,7 +341,7 @@ def write_artifact(
     """Config and manifest beside the model file(s) that are already there."""
     from ..._version import __version__
 
-    prepared, task = shop.prepared, shop.prepared.task
+    problem, task = exporter.problem, exporter.problem.task
     runtime = runtime_for(format, task)
     assert runtime is not None, "what nothing here can run has no claims"
     artifact = Artifact(
@@ -349,11 +349,11 @@ def write_artifact(
         format=format,
         runtime=runtime,
         main=main.relative_to(folder).as_posix(),
-        model=prepared.model_digest,
+        model=problem.model_digest,
         point=point,
         config=config_of(assignment),
         task=_carried(task),
-        data=shop.data,
+        data=exporter.data,
         claims=claims,
         agreement=agreement,
         storage={"entropy": entropy},

@@ -4,6 +4,22 @@
 Begin with `_costs.py`. A new modelled cost belongs here, its name in `values/_metric_names.py`.
 """
 
-from ._costs import Device, DeviceRows, devices_of, is_here, remark_on_latency, remarks_on, wanted
+from ._costs import (
+    Device,
+    DeviceRows,
+    describe_latency_mismatch,
+    describe_profile_mismatch,
+    devices_of,
+    is_here,
+    wanted,
+)
 
-__all__ = ["Device", "DeviceRows", "devices_of", "is_here", "remark_on_latency", "remarks_on", "wanted"]
+__all__ = [
+    "Device",
+    "DeviceRows",
+    "describe_latency_mismatch",
+    "describe_profile_mismatch",
+    "devices_of",
+    "is_here",
+    "wanted",
+]

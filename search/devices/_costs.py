@@ -133,16 +133,16 @@ class Device:
             """As it runs: 8-bit activations of a layer whose weights stay in FP32 may run in FP32 too."""
             return sum(lowered_as(anatomy[fqn], spec, self.profile).activation_bits for fqn in layers)
 
-        narrow: dict[str, LayerSpec] = {}
+        reduce_space: dict[str, LayerSpec] = {}
         for group in space.groups:
             least = min(group.levels, key=lambda spec: width(group.layers, spec))
-            narrow |= dict.fromkeys(group.layers, least)
-        base = self.exact(anatomy, narrow)["peak_activation_bytes"]
+            reduce_space |= dict.fromkeys(group.layers, least)
+        base = self.exact(anatomy, reduce_space)["peak_activation_bytes"]
         rows = []
         for group in space.groups:
             added = []
             for spec in group.levels:
-                alone = {**narrow, **dict.fromkeys(group.layers, spec)}
+                alone = {**reduce_space, **dict.fromkeys(group.layers, spec)}
                 added.append(self.exact(anatomy, alone)["peak_activation_bytes"] - base)
             rows.append(added)
         costs["peak_activation_bytes"], fixed["peak_activation_bytes"] = rows, base
@@ -186,7 +186,7 @@ def is_here(profile: HardwareProfile, machine: Mapping[str, Any]) -> bool:
     return profile.kind == "cpu" and profile.architecture in ("unknown", _ALSO_CALLED.get(name, name))
 
 
-def remarks_on(
+def describe_profile_mismatch(
     profile: HardwareProfile, runtime: str, machine: Mapping[str, Any], *, by_default: bool = False
 ) -> list[str]:
     """What a person should know of a profile that does not fit the machine or the runtime.
@@ -246,7 +246,7 @@ FAR_OFF = 2.0
 """A modelled latency that is wrong by more than this factor is told, where the profile claims to be measured here."""
 
 
-def remark_on_latency(profile: HardwareProfile, said: Measurement, took: Measurement) -> str | None:
+def describe_latency_mismatch(profile: HardwareProfile, said: Measurement, took: Measurement) -> str | None:
     """What a person should know where a profile that was measured does not foresee what the original took here."""
     if not profile.cpu or said.source != "modelled" or took.source != "measured" or min(said.value, took.value) <= 0:
         return None

@@ -5,25 +5,25 @@ and `space`. Begin with `_jobs.py` (the jobs) and `_worker.py` (who runs them). 
 `_jobs.py`.
 """
 
-from ._incumbents import Raced, Rivals
+from ._incumbents import EvaluationResult, Incumbents
 from ._jobs import Job, Outcome, run_job
-from ._sensitivity_rows import Rows, bench_frame
+from ._sensitivity_rows import Rows, output_frame
 from ._static_costs import Static, original_costs, static_costs
 from ._structural_costs import exact_totals, macs_left, structure_bytes, structure_text
 from ._worker import Worker
 
 __all__ = [
+    "EvaluationResult",
+    "Incumbents",
     "Job",
     "Outcome",
-    "Raced",
-    "Rivals",
     "Rows",
     "Static",
     "Worker",
-    "bench_frame",
     "exact_totals",
     "macs_left",
     "original_costs",
+    "output_frame",
     "run_job",
     "static_costs",
     "structure_bytes",

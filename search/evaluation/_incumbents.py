@@ -22,7 +22,7 @@ MEMORY = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rival:
+class Incumbent:
     """A completed trial on the front.
 
     costs   its static objectives, minimised
@@ -37,7 +37,7 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Raced:
+class EvaluationResult:
     """What a worker gives for a trial.
 
     metrics  on the whole split; estimates where the candidate was dropped; where it was to be screened, on the first
@@ -55,7 +55,7 @@ class Raced:
     screen: Mapping[str, Measurement] = field(default_factory=dict)
 
 
-class Rivals:
+class Incumbents:
     """Keeps the losses of the trials that are on the front, as far as the guide goes.
 
     guide     what the search is led by: the quality, and costs
@@ -74,7 +74,7 @@ class Rivals:
         self._quality = next(iter(quality.values())) if len(quality) == 1 else None
         self._limits = limits
         self.test = test if self._quality is not None and self._costs else None
-        self._front: dict[int, Rival] = {}
+        self._front: dict[int, Incumbent] = {}
 
     @property
     def quality(self) -> str | None:
@@ -84,7 +84,7 @@ class Rivals:
     def __len__(self) -> int:
         return len(self._front)
 
-    def rival_of(self, metrics: Mapping[str, Measurement]) -> Rival | None:
+    def rival_of(self, metrics: Mapping[str, Measurement]) -> Incumbent | None:
         """Of the trials that are no dearer in any static objective, the one of least loss. None: there is none.
 
         metrics  the candidate's static costs
@@ -102,7 +102,7 @@ class Rivals:
         if len(losses) != self.test.total or violation(trial.metrics, self._limits) > 0.0:
             return False
         loss = self._quality.key(trial.metrics[self._quality.name].value)
-        new = Rival(number=trial.number, costs=self._vector(trial.metrics), loss=loss, losses=losses)
+        new = Incumbent(number=trial.number, costs=self._vector(trial.metrics), loss=loss, losses=losses)
         if any(_covers(old, new) for old in self._front.values()):
             return False
         self._front = {number: old for number, old in self._front.items() if not _covers(new, old)}
@@ -115,5 +115,5 @@ class Rivals:
         return tuple(o.key(metrics[o.name].value) for o in self._costs)
 
 
-def _covers(one: Rival, other: Rival) -> bool:
+def _covers(one: Incumbent, other: Incumbent) -> bool:
     return one.loss <= other.loss and all(a <= b for a, b in zip(one.costs, other.costs, strict=True))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class PrunedModel:
     """What is left: removal, the layers' anatomy, and what each of them becomes (see `fitting`), with its variants (of
     their own, smaller shapes)."""
 
@@ -52,7 +52,7 @@ def fitting(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
     return spec
 
 
-class Cutter:
+class PrunedModelBuilder:
     """Compresses what is left of the layers. What was made for one candidate serves the next: a layer depends on its
     spec and on which of its rows and columns stay, and on nothing else."""
 
@@ -61,20 +61,20 @@ class Cutter:
         self._variants: dict[tuple[str, LayerSpec, tuple[object, ...]], Variant] = {}
         self._models: tuple[Removal | None, nn.Module | None] = (None, None)
 
-    def cut(self, assignment: Mapping[str, LayerSpec]) -> Cut:
+    def cut(self, assignment: Mapping[str, LayerSpec]) -> PrunedModel:
         """Raises `ConfigError` for what cannot be removed, `SpecError` for what cannot be done to what is left."""
-        bench = self.worker.bench
-        if bench.structured is None:
+        context = self.worker.context
+        if context.structured is None:
             raise ParedownError("this bench removes nothing, and was asked to")
-        removal = bench.structured.removal(bench.model, assignment)
+        removal = context.structured.removal(context.model, assignment)
         if removal is None:
             raise ParedownError("this assignment removes nothing, and was taken for one that does")
-        anatomy = removed_anatomy(bench.anatomy, removal)
+        anatomy = removed_anatomy(context.anatomy, removal)
         left = {fqn: fitting(spec, anatomy[fqn]) for fqn, spec in layers_of(assignment).items() if fqn in anatomy.fqns}
         variants = {
             fqn: self._variant(fqn, spec, removal, anatomy) for fqn, spec in left.items() if spec.changes_weight
         }
-        return Cut(removal=removal, anatomy=anatomy, assignment=left, variants=variants)
+        return PrunedModel(removal=removal, anatomy=anatomy, assignment=left, variants=variants)
 
     def model(self, removal: Removal) -> nn.Module:
         """The model without what is removed; the last one is kept."""
@@ -82,7 +82,7 @@ class Cutter:
 
         known, model = self._models
         if model is None or known != removal:
-            model = remove(self.worker.bench.model, removal)
+            model = remove(self.worker.context.model, removal)
             self._models = (removal, model)
         return model
 
@@ -104,7 +104,7 @@ class Cutter:
             yield model
 
     @contextmanager
-    def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[Cut]:
+    def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[PrunedModel]:
         """Inside, the biases and batch norms of the removed model (`model`) are those that a trial has."""
         from ...compressors import installed
         from ...compressors.repair import kept_positions
@@ -112,10 +112,10 @@ class Cutter:
         from ...compressors.structure import gone_modules
 
         cut = self.cut(assignment)
-        gone = tuple(f"{fqn}." for fqn in gone_modules(self.worker.bench.model, cut.removal))
+        gone = tuple(f"{fqn}." for fqn in gone_modules(self.worker.context.model, cut.removal))
         found = self._values(cut, self._wholes(cut), norms=norms)
         values = {name: value for name, value in found.items() if not name.startswith(gone)}
-        for name, axes in kept_positions(self.worker.bench.model, cut.removal).items():
+        for name, axes in kept_positions(self.worker.context.model, cut.removal).items():
             if name in values:
                 for axis, kept in axes.items():
                     values[name] = cut_(values[name], axis, kept)
@@ -123,13 +123,13 @@ class Cutter:
         with installed(model, values):
             yield cut
 
-    def _wholes(self, cut: Cut) -> dict[str, Variant]:
+    def _wholes(self, cut: PrunedModel) -> dict[str, Variant]:
         return {fqn: self._whole(fqn, variant, cut.removal) for fqn, variant in cut.variants.items()}
 
-    def _values(self, cut: Cut, whole: Mapping[str, Variant], *, norms: bool) -> Mapping[str, Tensor]:
+    def _values(self, cut: PrunedModel, whole: Mapping[str, Variant], *, norms: bool) -> Mapping[str, Tensor]:
         """Of the whole model's biases and batch norms; the model must be as it was."""
         values: Mapping[str, Tensor] = {}
-        if self.worker.bench.repair.bias:
+        if self.worker.context.repair.bias:
             values = self.worker.repairs.biases(cut.assignment, whole, cut.removal)
         return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
 
@@ -144,7 +144,7 @@ class Cutter:
             weight: Tensor = self.worker._resident.weight(fqn)
             for axis, kept in axes.items():
                 weight = cut(weight, axis, kept)
-            whole = self.worker.bench.anatomy[fqn]
+            whole = self.worker.context.anatomy[fqn]
             moments, gradients = self.worker.known(fqn, spec)
             self._variants[key] = self.worker._store.get(
                 weight.detach(), spec.weight_only, anatomy[fqn],
@@ -160,7 +160,7 @@ class Cutter:
         axes = removal.tensors.get(weight_name(fqn))
         if not axes:
             return variant
-        shape = self.worker.bench.anatomy[fqn].weight_shape
+        shape = self.worker.context.anatomy[fqn].weight_shape
         whole = torch.zeros(shape, dtype=variant.effective.dtype)
         places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(shape)]
         whole[torch.meshgrid(*places, indexing="ij")] = variant.effective

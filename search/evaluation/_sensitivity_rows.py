@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...evaluators import Inputs
     from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
-    from ..problem import Bench
+    from ..problem import EvaluationContext
     from ._worker import Worker
 
 T = TypeVar("T")
@@ -61,10 +61,10 @@ class Rows:
 
         For each level: value (None if it failed), reason, n, stderr (of the mean), and passes: what it cost, in samples
         passed through the whole model. The first one also bears what was recorded for all. With `framed` samples (no
-        more than `n_samples`) also shift: how it shifts the outputs in the frame of so many (`bench_frame`), packed.
+        more than `n_samples`) also shift: how it shifts the outputs in the frame of so many (`output_frame`), packed.
         """
-        bench = self.worker.bench
-        split = bench.split.take(n_samples)
+        context = self.worker.context
+        split = context.split.take(n_samples)
         plan = self._plan(group, levels[0], len(split)) if levels else _Plan()
         frame = self._framed(framed)
         found: list[list[Tensor]] = [[] for _ in levels]
@@ -72,9 +72,9 @@ class Rows:
         reasons: list[str | None] = [None] * len(levels)
         passes = [0.0] * len(levels)
         at = 0
-        size = plan.batch_size if plan.prefix else bench.batch_size
+        size = plan.batch_size if plan.prefix else context.batch_size
         for inputs, _ in split.batches(size):
-            original = bench.reference.outputs[at : min(at + size, len(split))]
+            original = context.reference.outputs[at : min(at + size, len(split))]
             cache = self._recorded(plan, group, inputs, (at, len(split)))
             for i, level in enumerate(levels):
                 if reasons[i] is None:
@@ -92,7 +92,7 @@ class Rows:
         if n == 0:
             return None
         if self._frame is None or self._frame.n != n:
-            self._frame = bench_frame(self.worker.bench, n)
+            self._frame = output_frame(self.worker.context, n)
         return self._frame
 
     def _apart(
@@ -101,9 +101,9 @@ class Rows:
         """Each sample's divergence in one batch, and the outputs."""
         from ...evaluators import divergence_per_sample
 
-        bench = self.worker.bench
+        context = self.worker.context
         outputs = self._run(group, level, inputs, cache)
-        apart = divergence_per_sample(outputs, original, bench.divergence, variance=bench.reference.variance)
+        apart = divergence_per_sample(outputs, original, context.divergence, variance=context.reference.variance)
         return apart, outputs
 
     def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
@@ -111,11 +111,11 @@ class Rows:
         from ...evaluators import Split, run_split
         from ...evaluators.sensitivity import PrefixMismatchError
 
-        model, batch = self.worker.bench.model, Split("table", inputs)
+        model, batch = self.worker.context.model, Split("table", inputs)
         with self.worker.applied(self._levels(group, level), norms=False):
             if cache is not None and self.why_not is None:
                 try:
-                    with cache.before(self.worker.bench.space.groups[group].layers):
+                    with cache.before(self.worker.context.space.groups[group].layers):
                         outputs = run_split(model, batch, len(batch))
                 except PrefixMismatchError as error:
                     self._give_up(str(error))
@@ -124,7 +124,7 @@ class Rows:
             return run_split(model, batch, len(batch))
 
     def _levels(self, group: int, level: int | None) -> tuple[int, ...]:
-        levels = list(base_levels(self.worker.bench.space))
+        levels = list(base_levels(self.worker.context.space))
         if level is not None:
             levels[group] = level
         return tuple(levels)
@@ -135,36 +135,36 @@ class Rows:
 
     @property
     def _around(self) -> dict[str, str]:
-        return {fqn: module for fqn, (module, _) in self.worker.bench.calibration.places.items() if module}
+        return {fqn: module for fqn, (module, _) in self.worker.context.calibration.places.items() if module}
 
     def _plan(self, group: int, level: int, n: int) -> _Plan:
         """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
         from ...evaluators.sensitivity import Prefix, kept_bytes, modules_around, recomputed_share
 
-        bench = self.worker.bench
+        context = self.worker.context
         if self.why_not is None and self._timeline is None:
             self._trace()
         timeline = self._timeline
         if self.why_not is not None or timeline is None:
             return _Plan()
-        fqns = bench.space.groups[group].layers
-        if is_structural(bench.space.groups[group].name):
+        fqns = context.space.groups[group].layers
+        if is_structural(context.space.groups[group].name):
             return _Plan()
         around = self._around
-        prefix = Prefix.of(timeline, bench.model, fqns, modules_around(around, fqns))
+        prefix = Prefix.of(timeline, context.model, fqns, modules_around(around, fqns))
         mine = kept_bytes(timeline, [prefix])
         if not prefix.answered or mine > self.max_bytes:
             return _Plan()
-        share = recomputed_share(timeline, bench.anatomy, bench.model, prefix)
+        share = recomputed_share(timeline, context.anatomy, context.model, prefix)
         every = kept_bytes(
             timeline,
             [
-                Prefix.of(timeline, bench.model, group.layers, modules_around(around, group.layers))
-                for group in without_structure(bench.space).groups
+                Prefix.of(timeline, context.model, group.layers, modules_around(around, group.layers))
+                for group in without_structure(context.space).groups
             ],
         )
         together = every * n <= self.max_bytes
-        size = bench.batch_size if together else min(bench.batch_size, self.max_bytes // max(1, mine))
+        size = context.batch_size if together else min(context.batch_size, self.max_bytes // max(1, mine))
         plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)
         plan.passes = TRACED * (2.0 + share)
         if not self._try(group, level):
@@ -174,9 +174,9 @@ class Rows:
     def _trace(self) -> None:
         from ...evaluators.sensitivity import Timeline
 
-        bench = self.worker.bench
-        with self.worker.applied(base_levels(bench.space), norms=False):
-            timeline = Timeline.trace(bench.model, bench.split.take(TRACED).inputs)
+        context = self.worker.context
+        with self.worker.applied(base_levels(context.space), norms=False):
+            timeline = Timeline.trace(context.model, context.split.take(TRACED).inputs)
         self._timeline, self.why_not = timeline, timeline.why_not
 
     def _try(self, group: int, level: int) -> bool:
@@ -184,12 +184,12 @@ class Rows:
         proves nothing."""
         from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
 
-        bench = self.worker.bench
-        inputs, fqns = bench.split.take(TRACED).inputs, bench.space.groups[group].layers
+        context = self.worker.context
+        inputs, fqns = context.split.take(TRACED).inputs, context.space.groups[group].layers
         try:
-            with self.worker.applied(base_levels(bench.space), norms=False):
+            with self.worker.applied(base_levels(context.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=[fqns],
+                    context.model, inputs, context.anatomy, timeline=self._timeline, groups=[fqns],
                     around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
@@ -208,18 +208,18 @@ class Rows:
 
         if plan.prefix is None or self.why_not is not None:
             return None
-        bench = self.worker.bench
+        context = self.worker.context
         if self._kept_for != at[1]:
             self._kept.clear()
             self._kept_for = at[1]
         if plan.together and at in self._kept:
             return self._kept[at]
-        decided = without_structure(bench.space).groups if plan.together else [bench.space.groups[group]]
+        decided = without_structure(context.space).groups if plan.together else [context.space.groups[group]]
         groups = [g.layers for g in decided]
         try:
-            with self.worker.applied(base_levels(bench.space), norms=False):
+            with self.worker.applied(base_levels(context.space), norms=False):
                 cache = PrefixCache.record(
-                    bench.model, inputs, bench.anatomy, timeline=self._timeline, groups=groups,
+                    context.model, inputs, context.anatomy, timeline=self._timeline, groups=groups,
                     around=self._around,
                 )  # fmt: skip
         except PrefixMismatchError as error:
@@ -234,12 +234,12 @@ class Rows:
         return cache
 
 
-def bench_frame(bench: Bench, n: int) -> OutputFrame:
+def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
     """The frame of the first n samples of the search split: the same in every process."""
     from ...evaluators.sensitivity import OutputFrame
 
-    reference = bench.reference
-    kind: Literal["kl", "mse"] = "kl" if bench.divergence == "kl" else "mse"
+    reference = context.reference
+    kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
     return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance)
 
 

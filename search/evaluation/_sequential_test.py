@@ -8,25 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...evaluators import Measurement, MetricError, Scores, SequentialTest, evaluate_parts, losses_of, value_of_loss
-from ..problem import Bench, judge
-from ._incumbents import Losses, Raced
+from ..problem import EvaluationContext, judge
+from ._incumbents import EvaluationResult, Losses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def screen(bench: Bench, n: int) -> Raced:
+def screen(context: EvaluationContext, n: int) -> EvaluationResult:
     """Evaluate the bench's model, as it is now, on the first n samples of the search split. Raises `MetricError`."""
     parts = evaluate_parts(
-        bench.model, bench.split.take(n), bench.metric, stops=(n,),
-        reference=bench.reference, divergence=bench.divergence, batch_size=bench.batch_size,
+        context.model, context.split.take(n), context.metric, stops=(n,),
+        reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
     )  # fmt: skip
-    return Raced(metrics=judge(bench, _joined(list(parts))), samples=n)
+    return EvaluationResult(metrics=judge(context, _joined(list(parts))), samples=n)
 
 
-def run_heat(
-    bench: Bench, quality: str | None, test: SequentialTest | None, rival: Losses | None, screened: int = 0
-) -> Raced:
+def evaluate_sequentially(
+    context: EvaluationContext,
+    quality: str | None,
+    test: SequentialTest | None,
+    rival: Losses | None,
+    screened: int = 0,
+) -> EvaluationResult:
     """Evaluate the bench's model, as it is now, on the search split, in the parts between the looks of `test`.
 
     screened  metrics on the first so many samples are told apart, as `screen` gives them; 0: they are not
@@ -34,29 +38,29 @@ def run_heat(
     The parts are the same with a rival and without, so that a trial's figures do not depend on whom it met.
     Raises `MetricError`.
     """
-    total = len(bench.split)
+    total = len(context.split)
     first: dict[str, Measurement] = {}
     against = None if rival is None else rival.astype(np.float64)
     seen: list[Scores] = []
     parts = evaluate_parts(
-        bench.model, bench.split, bench.metric, stops=_stops(test, total, screened),
-        reference=bench.reference, divergence=bench.divergence, batch_size=bench.batch_size,
+        context.model, context.split, context.metric, stops=_stops(test, total, screened),
+        reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
     )  # fmt: skip
     for part in parts:
         seen.append(part)
         n = sum(len(one.metric) for one in seen)
         if n == screened:
-            first = judge(bench, _joined(seen))
+            first = judge(context, _joined(seen))
         if quality is None or test is None or against is None:
             continue
         if n not in test.looks:
             continue
-        losses = _losses(bench, quality, seen)
+        losses = _losses(context, quality, seen)
         if test.rejects(losses, against):
-            metrics = judge(bench, _joined(seen)) | {quality: _estimate(bench, quality, test, losses, against)}
-            return Raced(metrics=metrics, samples=len(losses), dropped=True)
-    whole = None if quality is None else _losses(bench, quality, seen).astype(np.float32)
-    return Raced(metrics=judge(bench, _joined(seen)), samples=total, losses=whole, screen=first)
+            metrics = judge(context, _joined(seen)) | {quality: _estimate(context, quality, test, losses, against)}
+            return EvaluationResult(metrics=metrics, samples=len(losses), dropped=True)
+    whole = None if quality is None else _losses(context, quality, seen).astype(np.float32)
+    return EvaluationResult(metrics=judge(context, _joined(seen)), samples=total, losses=whole, screen=first)
 
 
 def _stops(test: SequentialTest | None, total: int, screened: int) -> tuple[int, ...]:
@@ -75,24 +79,28 @@ def _joined(seen: Sequence[Scores]) -> Scores:
     )
 
 
-def _losses(bench: Bench, quality: str, seen: Sequence[Scores]) -> NDArray[np.float64]:
+def _losses(context: EvaluationContext, quality: str, seen: Sequence[Scores]) -> NDArray[np.float64]:
     """(n,) of the samples seen: the divergence, or the metric's scores with the sign turned where more is better."""
     scores = _joined(seen)
-    if quality == bench.metric.name:
-        return losses_of(bench.metric, scores.metric)
+    if quality == context.metric.name:
+        return losses_of(context.metric, scores.metric)
     if scores.divergence is None:
         raise MetricError(f"the bench measures no {quality!r}, so nobody can race on it")
     return scores.divergence.numpy()
 
 
 def _estimate(
-    bench: Bench, quality: str, test: SequentialTest, mine: NDArray[np.float64], rival: NDArray[np.float64]
+    context: EvaluationContext,
+    quality: str,
+    test: SequentialTest,
+    mine: NDArray[np.float64],
+    rival: NDArray[np.float64],
 ) -> Measurement:
     """Of a candidate that was dropped, by its difference from the rival so far."""
     value, low, high = test.estimate(mine, rival)
-    if quality == bench.metric.name:
-        value, low, high = (value_of_loss(bench.metric, loss) for loss in (value, low, high))
-        unit = bench.metric.unit
+    if quality == context.metric.name:
+        value, low, high = (value_of_loss(context.metric, loss) for loss in (value, low, high))
+        unit = context.metric.unit
     else:
-        unit = "nats" if bench.divergence == "kl" else ""
+        unit = "nats" if context.divergence == "kl" else ""
     return Measurement(value=value, unit=unit, low=min(low, high), high=max(low, high), split="search", n=len(mine))

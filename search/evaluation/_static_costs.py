@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from ...compressors import Anatomy, LayerSpec
 from ..devices import Device
-from ..problem import Prepared
-from ..values import at, without_structure
+from ..problem import Problem
+from ..values import metric_on_device, without_structure
 from ._structural_costs import with_structure
 
 Static = Mapping[str, tuple[tuple[float, ...], ...]]
@@ -17,7 +17,7 @@ Static = Mapping[str, tuple[tuple[float, ...], ...]]
 _COUNTED = ("bytes", "macs", "bops")
 
 
-def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
+def static_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
     """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is
     chosen. The costs on a device that is not the first bear its name.
 
@@ -25,7 +25,7 @@ def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]
     """
     from ...compressors import LayerSpec, fixed_bytes
 
-    anatomy, space = prepared.anatomy, without_structure(prepared.space)
+    anatomy, space = problem.anatomy, without_structure(problem.space)
     costs: dict[str, tuple[tuple[float, ...], ...]] = {}
     counted = [[_counted(anatomy, group.layers, spec, stored) for spec in group.levels] for group in space.groups]
     for name in _COUNTED:
@@ -33,30 +33,30 @@ def static_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]
     decided = {fqn for group in space.groups for fqn in group.layers}
     free = tuple(fqn for fqn in anatomy.fqns if fqn not in decided)
     fixed = _counted(anatomy, free, LayerSpec(), stored)
-    fixed["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
-    for device, suffix in _named(prepared):
+    fixed["bytes"] += fixed_bytes(problem.context.model, anatomy)
+    for device, suffix in _named(problem):
         rows = device.rows(anatomy, space)
-        costs |= {at(metric, suffix): values for metric, values in rows.costs.items()}
-        fixed |= {at(metric, suffix): value for metric, value in rows.fixed.items()}
-    if space != prepared.space:
-        return with_structure(prepared, costs, fixed, stored)
+        costs |= {metric_on_device(metric, suffix): values for metric, values in rows.costs.items()}
+        fixed |= {metric_on_device(metric, suffix): value for metric, value in rows.fixed.items()}
+    if space != problem.space:
+        return with_structure(problem, costs, fixed, stored)
     return costs, fixed
 
 
-def original_costs(prepared: Prepared, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
+def original_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
     """The same of the model as it came."""
     from ...compressors import LayerSpec, fixed_bytes
 
-    anatomy = prepared.anatomy
+    anatomy = problem.anatomy
     total = _counted(anatomy, anatomy.fqns, LayerSpec(), stored)
-    total["bytes"] += fixed_bytes(prepared.bench.model, anatomy)
-    for device, name in _named(prepared):
-        total |= {at(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
+    total["bytes"] += fixed_bytes(problem.context.model, anatomy)
+    for device, name in _named(problem):
+        total |= {metric_on_device(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
     return total
 
 
-def _named(prepared: Prepared) -> list[tuple[Device, str | None]]:
-    return [(device, device.profile.name if n else None) for n, device in enumerate(prepared.devices)]
+def _named(problem: Problem) -> list[tuple[Device, str | None]]:
+    return [(device, device.profile.name if n else None) for n, device in enumerate(problem.devices)]
 
 
 def _counted(

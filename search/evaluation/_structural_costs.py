@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ...compressors import LayerSpec
 from ..space import removed_anatomy
-from ..values import at, is_structural, layers_of
+from ..values import is_structural, layers_of, metric_on_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...compressors import Anatomy
     from ...compressors.structure import Removal
-    from ..problem import Prepared
+    from ..problem import Problem
     from ..values import Candidate
-    from ._pruned_model import Cut
+    from ._pruned_model import PrunedModel
     from ._worker import Worker
 
 Rows: TypeAlias = tuple[tuple[float, ...], ...]
 
 
-def exact_totals(prepared: Prepared, worker: Worker, candidate: Candidate) -> dict[str, float]:
+def exact_totals(problem: Problem, worker: Worker, candidate: Candidate) -> dict[str, float]:
     """Bytes as they will be stored, MACs, BOPs, and what is modelled on each device; no forward pass."""
-    cut = worker.cutter.cut(prepared.space.assignment(candidate))
-    totals = _counted(prepared, cut.anatomy, cut.assignment)
+    cut = worker.pruned_models.cut(problem.space.assignment(candidate))
+    totals = _counted(problem, cut.anatomy, cut.assignment)
     totals["bytes"] = float(structure_bytes(cut.removal) + _file_bytes(worker, cut))
     return totals
 
 
-def macs_left(prepared: Prepared, worker: Worker, assignment: Mapping[str, LayerSpec]) -> float:
+def macs_left(problem: Problem, worker: Worker, assignment: Mapping[str, LayerSpec]) -> float:
     """Of what is left by an assignment that removes something, as its trial counts them."""
-    cut = worker.cutter.cut(assignment)
-    return _counted(prepared, cut.anatomy, cut.assignment)["macs"]
+    cut = worker.pruned_models.cut(assignment)
+    return _counted(problem, cut.anatomy, cut.assignment)["macs"]
 
 
 def structure_text(removal: Removal) -> str:
@@ -53,7 +53,7 @@ def structure_bytes(removal: Removal) -> int:
 
 
 def with_structure(
-    prepared: Prepared,
+    problem: Problem,
     costs: Mapping[str, Rows],
     fixed: Mapping[str, float],
     stored: Mapping[tuple[str, LayerSpec], int],
@@ -62,7 +62,7 @@ def with_structure(
 
     stored  (fqn, spec) -> that layer's share of the stored file, in bytes
     """
-    groups = prepared.space.groups
+    groups = problem.space.groups
     structural = [group for group in groups if is_structural(group.name)]
     least: dict[str, LayerSpec] = {}
     for group in groups:
@@ -71,18 +71,18 @@ def with_structure(
             least |= dict.fromkeys(group.layers, spec)
 
     def totals(chosen: Mapping[str, LayerSpec]) -> dict[str, float]:
-        structured = prepared.bench.structured
-        removal = structured.removal(prepared.bench.model, chosen) if structured is not None else None
-        anatomy = removed_anatomy(prepared.anatomy, removal)
-        found = _counted(prepared, anatomy, {fqn: spec for fqn, spec in least.items() if fqn in anatomy.fqns})
+        structured = problem.context.structured
+        removal = structured.removal(problem.context.model, chosen) if structured is not None else None
+        anatomy = removed_anatomy(problem.anatomy, removal)
+        found = _counted(problem, anatomy, {fqn: spec for fqn, spec in least.items() if fqn in anatomy.fqns})
         found["bytes"] = sum(
             stored[layer.fqn, least.get(layer.fqn, LayerSpec())]
             * layer.n_weights
-            / prepared.anatomy[layer.fqn].n_weights
+            / problem.anatomy[layer.fqn].n_weights
             for layer in anatomy.layers
         )
         if removal is not None:
-            found["bytes"] -= _bytes_beside(prepared, removal)
+            found["bytes"] -= _bytes_beside(problem, removal)
         return found
 
     whole = totals({})
@@ -104,13 +104,13 @@ def with_structure(
     return rows, all_fixed
 
 
-def _bytes_beside(prepared: Prepared, removal: Removal) -> float:
+def _bytes_beside(problem: Problem, removal: Removal) -> float:
     """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
     from ...compressors import module_at, weight_at
     from ...compressors.structure import cut_tensors, gone_modules
 
-    model = prepared.bench.model
-    weights = {id(weight_at(model, fqn)) for fqn in prepared.anatomy.fqns}
+    model = problem.context.model
+    weights = {id(weight_at(model, fqn)) for fqn in problem.anatomy.fqns}
     inside = {id(t): t for fqn in gone_modules(model, removal) for t in _tensors_of(module_at(model, fqn))}
     lost = sum(t.numel() * t.element_size() for key, t in inside.items() if key not in weights)
     for tensor, axes in cut_tensors(model, removal):
@@ -127,22 +127,22 @@ def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _counted(prepared: Prepared, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
+def _counted(problem: Problem, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
     from ...evaluators import bops, macs
 
     plain = layers_of(assignment)
     found = {"macs": float(macs(anatomy, plain).total), "bops": float(bops(anatomy, plain).total)}
-    for n, device in enumerate(prepared.devices):
+    for n, device in enumerate(problem.devices):
         suffix = device.profile.name if n else None
-        found |= {at(name, suffix): value for name, value in device.whole(anatomy, plain).items()}
+        found |= {metric_on_device(name, suffix): value for name, value in device.whole(anatomy, plain).items()}
     return found
 
 
-def _file_bytes(worker: Worker, cut: Cut) -> int:
+def _file_bytes(worker: Worker, cut: PrunedModel) -> int:
     """The length of the file that `save_model` would write of the removed model."""
     from ...compressors import fixed_bytes, layer_bytes
 
-    total = fixed_bytes(worker.cutter.model(cut.removal), cut.anatomy)
+    total = fixed_bytes(worker.pruned_models.model(cut.removal), cut.anatomy)
     for layer in cut.anatomy.layers:
         total += layer_bytes(layer, cut.assignment.get(layer.fqn, LayerSpec()), cut.variants.get(layer.fqn))
     return total

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..problem import Bench, judge
+from ..problem import EvaluationContext, judge
 from ..values import is_structural, layers_of, structure_of, without_structure
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         Variant,
     )
     from ...evaluators import Measurement, Scores, SequentialTest
-    from ._incumbents import Losses, Raced
-    from ._pruned_model import Cutter
+    from ._incumbents import EvaluationResult, Losses
+    from ._pruned_model import PrunedModelBuilder
     from ._sensitivity_rows import Rows
 
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Worker:
     """Runs a bench's jobs. Made once in each process; variants stay open (memory-mapped) from one job to the next."""
 
-    bench: Bench
+    context: EvaluationContext
     _variants: dict[tuple[str, LayerSpec], Variant] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
     _resident: Any = None
@@ -44,17 +44,17 @@ class Worker:
     _repairs: Repairs | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _hooks: dict[nn.Module, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
-    _cut: Cutter | None = None
+    _cut: PrunedModelBuilder | None = None
     _forwards: dict[nn.Module, Any] = field(default_factory=dict)
     _rows: Rows | None = None
 
     def __post_init__(self) -> None:
         from ...compressors import CompressedModel, VariantStore
 
-        self.bench.plugins.load()
-        model = self.bench.model.eval()
-        self._resident = CompressedModel(model, self.bench.anatomy, self.bench.calibration)
-        self._store = VariantStore(self.bench.store)
+        self.context.plugins.load()
+        model = self.context.model.eval()
+        self._resident = CompressedModel(model, self.context.anatomy, self.context.calibration)
+        self._store = VariantStore(self.context.store)
         self._weights = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
         self._hooks = {m: (frozenset(m._forward_pre_hooks), frozenset(m._forward_hooks)) for m in model.modules()}
         self._forwards = {module: vars(module).get("forward") for module in model.modules()}
@@ -79,7 +79,7 @@ class Worker:
         self._rows = None
         self._repairs = None
         torch.set_grad_enabled(True)
-        self._resident = CompressedModel(self.bench.model.eval(), self.bench.anatomy, self.bench.calibration)
+        self._resident = CompressedModel(self.context.model.eval(), self.context.anatomy, self.context.calibration)
 
     def variant(self, fqn: str, spec: LayerSpec) -> Variant:
         """From the store; made there first if it is missing."""
@@ -87,7 +87,7 @@ class Worker:
 
         key = (fqn, spec.weight_only)
         if key not in self._variants:
-            weight, layer = self._resident.weight(fqn), self.bench.anatomy[fqn]
+            weight, layer = self._resident.weight(fqn), self.context.anatomy[fqn]
             if fqn not in self._digests:
                 self._digests[fqn] = tensor_digest(weight)
             moments, gradients = self.known(fqn, spec)
@@ -100,7 +100,7 @@ class Worker:
         """What calibration says of the whole layer, of that which the treatment looks at."""
         from ...compressors import needs_gradients, needs_moments
 
-        moments, gradients = self.bench.calibration.moments, self.bench.calibration.gradients
+        moments, gradients = self.context.calibration.moments, self.context.calibration.gradients
         return (
             moments.get(fqn) if moments is not None and needs_moments(spec) else None,
             gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
@@ -114,7 +114,7 @@ class Worker:
         squared error of the weight."""
         from ...compressors import layer_bytes
 
-        layer, made = self.bench.anatomy[fqn], []
+        layer, made = self.context.anatomy[fqn], []
         for spec in specs:
             variant = self.variant(fqn, spec)
             made.append((layer_bytes(layer, spec, variant), variant.weight_error))
@@ -125,12 +125,12 @@ class Worker:
         """Of the candidate on the first `n_samples` of the search split; the model is then as it was."""
         from ...evaluators import evaluate_split
 
-        bench = self.bench
+        context = self.context
         self._rows = None  # its memory is not needed any more
         with self.applied(levels):
             return evaluate_split(
-                bench.model, bench.split.take(n_samples), bench.metric, reference=bench.reference,
-                divergence=bench.divergence, batch_size=bench.batch_size,
+                context.model, context.split.take(n_samples), context.metric, reference=context.reference,
+                divergence=context.divergence, batch_size=context.batch_size,
             )  # fmt: skip
 
     @contextmanager
@@ -140,17 +140,17 @@ class Worker:
         from ...compressors import installed
         from ..values import Candidate
 
-        assignment = self.bench.space.assignment(Candidate(levels=tuple(levels)))
+        assignment = self.context.space.assignment(Candidate(levels=tuple(levels)))
         if structure_of(assignment):
             # a row of the table too: without this a set looks much worse than it is, and no prefix is replayed for it
-            with self.cutter.applied(assignment, norms=self.bench.repair.batch_norm == "trials") as model:
+            with self.pruned_models.applied(assignment, norms=self.context.repair.batch_norm == "trials") as model:
                 yield model
             return
         plain = layers_of(assignment)
         variants = self.variants(plain)
-        values = self._repaired(plain, variants, norms=norms and self.bench.repair.batch_norm == "trials")
-        with self._resident.apply(plain, variants), installed(self.bench.model, values):
-            yield self.bench.model
+        values = self._repaired(plain, variants, norms=norms and self.context.repair.batch_norm == "trials")
+        with self._resident.apply(plain, variants), installed(self.context.model, values):
+            yield self.context.model
 
     @contextmanager
     def repaired(self, assignment: Mapping[str, LayerSpec]) -> Iterator[None]:
@@ -158,12 +158,12 @@ class Worker:
         is exported from it is what a trial sees, with batch norms that follow also where they do for finalists only."""
         from ...compressors import installed
 
-        with installed(self.bench.model, self.repaired_values(assignment)):
+        with installed(self.context.model, self.repaired_values(assignment)):
             yield
 
     def repaired_values(self, assignment: Mapping[str, LayerSpec]) -> Mapping[str, Tensor]:
         """What `repaired` installs."""
-        norms = self.bench.repair.batch_norm in ("finalists", "trials")
+        norms = self.context.repair.batch_norm in ("finalists", "trials")
         return self._repaired(assignment, self.variants(assignment), norms=norms)
 
     @property
@@ -176,25 +176,25 @@ class Worker:
         from ...compressors import Repairs
 
         if self._repairs is None:
-            bench = self.bench
-            self._repairs = Repairs(self._resident, bench.calibration.moments, bench.repair_inputs)
+            context = self.context
+            self._repairs = Repairs(self._resident, context.calibration.moments, context.repair_inputs)
         return self._repairs
 
     def _repaired(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], *, norms: bool
     ) -> Mapping[str, Tensor]:
         values: Mapping[str, Tensor] = {}
-        if self.bench.repair.bias:
+        if self.context.repair.bias:
             values = self.repairs.biases(assignment, variants)
         return self.repairs.norms(assignment, variants, values) if norms else values
 
     @property
-    def cutter(self) -> Cutter:
+    def pruned_models(self) -> PrunedModelBuilder:
         """Whatever is to be done with a model of which something is removed."""
-        from ._pruned_model import Cutter
+        from ._pruned_model import PrunedModelBuilder
 
         if self._cut is None:
-            self._cut = Cutter(self)
+            self._cut = PrunedModelBuilder(self)
         return self._cut
 
     def rows(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
@@ -212,52 +212,52 @@ class Worker:
         """A first guess of the whole table from gradients, on the first `n_samples` of the search split."""
         from ...evaluators.sensitivity import fisher_table
 
-        bench = self.bench
-        groups = without_structure(bench.space).groups
+        context = self.context
+        groups = without_structure(context.space).groups
         if not groups:
-            none = [[0.0 if spec.is_neutral else None for spec in group.levels] for group in bench.space.groups]
+            none = [[0.0 if spec.is_neutral else None for spec in group.levels] for group in context.space.groups]
             return {"values": none, "passes": 0.0}
         found = fisher_table(
-            bench.model, bench.split.take(n_samples), [(group.layers, group.levels) for group in groups],
-            self.variant, calibration=bench.calibration, divergence=bench.divergence,
-            variance=bench.reference.variance, batch_size=min(bench.batch_size, 16), seed=seed,
+            context.model, context.split.take(n_samples), [(group.layers, group.levels) for group in groups],
+            self.variant, calibration=context.calibration, divergence=context.divergence,
+            variance=context.reference.variance, batch_size=min(context.batch_size, 16), seed=seed,
         )  # fmt: skip
         rows = iter(found.values)
         values = [
             [0.0 if spec.is_neutral else None for spec in group.levels]
             if is_structural(group.name)
             else list(next(rows))
-            for group in bench.space.groups
+            for group in context.space.groups
         ]  # of what is removed there is no guess
         return {"values": values, "passes": found.passes}
 
     def trial(self, levels: Sequence[int], n_samples: int) -> dict[str, Measurement]:
         """The metrics that need a forward pass: the task's own, and the divergence, on the search split."""
-        return judge(self.bench, self.scores(levels, n_samples))
+        return judge(self.context, self.scores(levels, n_samples))
 
-    def screen(self, levels: Sequence[int], n_samples: int) -> Raced:
+    def screen(self, levels: Sequence[int], n_samples: int) -> EvaluationResult:
         """The same on the first samples of the search split."""
         from ._sequential_test import screen
 
         self._rows = None  # its memory is not needed any more
         with self.applied(levels):
-            return screen(self.bench, n_samples)
+            return screen(self.context, n_samples)
 
     def race(
         self, levels: Sequence[int], quality: str | None, test: SequentialTest | None, rival: Losses | None,
         screened: int = 0,
-    ) -> Raced:  # fmt: skip
+    ) -> EvaluationResult:  # fmt: skip
         """The same on the whole search split, or as far as `test` thinks that the candidate may beat `rival`.
 
         quality   "divergence" or the metric's name: whose losses are compared, and given back; None: neither
         rival     losses of the whole split; None: nobody to beat
         screened  so many first samples are judged by themselves too
         """
-        from ._sequential_test import run_heat
+        from ._sequential_test import evaluate_sequentially
 
         self._rows = None  # its memory is not needed any more
         with self.applied(levels):
-            return run_heat(self.bench, quality, test, rival, screened)
+            return evaluate_sequentially(self.context, quality, test, rival, screened)
 
 
 def _give_back_memory() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from ..report import PAGE, PICTURE, TABLE, trial_rows
 from ..run import collector_off, front_hypervolume, write_atomic
 from ..task import environment
-from ..values import Completed, Dominated, Failed, Infeasible, SearchSpace, Trial
+from ..values import Completed, EarlyStopped, Failed, Infeasible, SearchSpace, Trial
 from ._mlflow_children import Child, axes_of, children_of
 from ._mlflow_page import MAX_NOTE, front_tags
 
@@ -131,7 +131,7 @@ class MlflowMirror:
             metrics |= _pick_metrics(front, len(trials))
         metrics |= _trial_metrics(trials, self._state["n_trials"], front)
         metrics[("trial/failed", len(trials))] = float(sum(isinstance(t, Failed) for t in trials))
-        metrics[("trial/dominated", len(trials))] = float(sum(isinstance(t, Dominated) for t in trials))
+        metrics[("trial/dominated", len(trials))] = float(sum(isinstance(t, EarlyStopped) for t in trials))
         passes = sum(t.samples for t in trials if not isinstance(t, Infeasible))
         metrics[("trial/samples", len(trials))] = float(passes)
         metrics |= {(f"seconds/{_key(name)}", len(trials)): spent for name, spent in seconds.items()}

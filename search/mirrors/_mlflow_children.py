@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import LayerSpec
 from ..space import config_of
-from ..values import Completed, Dominated, Failed, Screened, SearchSpace, Trial
+from ..values import Completed, EarlyStopped, Failed, LowFidelity, SearchSpace, Trial
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
@@ -111,7 +111,7 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
             "note": reason,
             "modelled": "" if isinstance(trial, Failed) else _modelled(trial.metrics),
         },
-        failed=not isinstance(trial, (Completed, Dominated, Screened)),
+        failed=not isinstance(trial, (Completed, EarlyStopped, LowFidelity)),
     )
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..values import Completed, Dominated, Failed, Infeasible, Objective, SearchSpace, Trial
+from ..values import Completed, EarlyStopped, Failed, Infeasible, Objective, SearchSpace, Trial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -155,7 +155,7 @@ class OptunaMirror:
                 user_attrs=attributes,
             )
         else:
-            if isinstance(trial, Dominated):
+            if isinstance(trial, EarlyStopped):
                 attributes |= {"beaten by": trial.beaten_by, "samples": trial.samples}
             frozen = create_trial(
                 state=TrialState.FAIL if isinstance(trial, Failed) else TrialState.PRUNED,

@@ -7,8 +7,8 @@ from functools import partial
 
 from ...errors import SpecError
 from ..evaluation import Job
-from ..searchers import Reporting, SearchContext, Searcher, TakingTurns, guides_of, limits_of, make_searcher
-from ..space import narrow
+from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, guides_of, limits_of, make_searcher
+from ..space import reduce_space
 from ..values import (
     Candidate,
     Failed,
@@ -22,14 +22,14 @@ from ..values import (
     violation,
 )
 from ._promotion import EVERY, Promotion, as_screened
-from ._session import Sitting, next_attempt, on_every_device
+from ._session import SearchSession, next_attempt, on_every_device
 
 _PATIENCE = 100
 """So many known candidates in a row, and the searcher is taken to have nothing new."""
 
 
 def explore(
-    sitting: Sitting,
+    session: SearchSession,
     table: SensitivityTable | None,
     after_each: Callable[[], None],
     *,
@@ -44,84 +44,84 @@ def explore(
 
     seeds  candidates that are proposed before the searcher is asked, and the names of the plans that they come from
     """
-    exploration = _Exploration(sitting, table, after_each, seeds or {})
-    while exploration.submit_some() or sitting.pool.busy or exploration.again:
+    exploration = _Exploration(session, table, after_each, seeds or {})
+    while exploration.submit_some() or session.pool.busy or exploration.again:
         exploration.collect()
-        sitting.recorder.say("search", done=sitting.state.n_mixed, total=sitting.task.budget.trials)
-    while exploration.promote_some() or sitting.pool.busy or exploration.again:
+        session.recorder.say("search", done=session.state.n_mixed, total=session.task.budget.trials)
+    while exploration.promote_some() or session.pool.busy or exploration.again:
         exploration.collect()
-        sitting.recorder.say("finalists", done=exploration.n_promoted, total=exploration.n_finalists)
+        session.recorder.say("finalists", done=exploration.n_promoted, total=exploration.n_finalists)
     exploration.record_report()
-    left = sitting.task.budget.trials - sitting.state.n_mixed
+    left = session.task.budget.trials - session.state.n_mixed
     if exploration.is_exhausted and left > 0:
-        sitting.recorder.note(f"the searcher has nothing left to propose, {left} trials before the end of the budget")
+        session.recorder.note(f"the searcher has nothing left to propose, {left} trials before the end of the budget")
 
 
 class _Exploration:
     def __init__(
         self,
-        sitting: Sitting,
+        session: SearchSession,
         table: SensitivityTable | None,
         after_each: Callable[[], None],
         seeds: Mapping[Candidate, str],
     ) -> None:
-        task, prepared = sitting.task, sitting.prepared
-        self.sitting, self.after_each = sitting, after_each
-        dropped = sitting.state.dropped or ()
-        self.narrowed = narrow(prepared.space, table, dropped) if table is not None and dropped else None
-        devices = [device.profile.name for device in prepared.devices]
-        self.limits = limits_of(task, sitting.recorder.limits, sitting.original_costs, devices)
+        task, problem = session.task, session.problem
+        self.session, self.after_each = session, after_each
+        dropped = session.state.dropped or ()
+        self.narrowed = reduce_space(problem.space, table, dropped) if table is not None and dropped else None
+        devices = [device.profile.name for device in problem.devices]
+        self.limits = limits_of(task, session.recorder.limits, session.original_costs, devices)
         wanted: list[tuple[tuple[Objective, ...], Limits]] = []
-        for each in zip(guides_of(prepared.guide, devices), self.limits, strict=True):
+        for each in zip(guides_of(problem.guide, devices), self.limits, strict=True):
             if each not in wanted:  # where nothing depends on the device, one searcher serves all
                 wanted.append(each)
         searchers = [self._searcher(guide, limits, table) for guide, limits in wanted]
         self.searcher: Searcher = (
-            searchers[0] if len(searchers) == 1 else TakingTurns(searchers, turn=sitting.state.n_mixed)
+            searchers[0] if len(searchers) == 1 else RoundRobinSearcher(searchers, turn=session.state.n_mixed)
         )
         self.promotion = None
-        if sitting.n_screened:
-            self.promotion = Promotion(on_every_device(prepared), sitting.costs, self.limits)
-            for trial in sitting.state.trials:
+        if session.n_screened:
+            self.promotion = Promotion(on_every_device(problem), session.costs, self.limits)
+            for trial in session.state.trials:
                 self.promotion.add(trial)
         self.n_promoted, self.n_finalists = 0, 0
-        self._tell([trial for trial in sitting.state.trials if _is_of(prepared.space, trial)])
-        self.known = {trial.candidate for trial in sitting.state.trials}
-        for trial in sitting.state.trials:
+        self._tell([trial for trial in session.state.trials if _is_of(problem.space, trial)])
+        self.known = {trial.candidate for trial in session.state.trials}
+        for trial in session.state.trials:
             if trial.candidate in seeds and trial.kind != "original":
-                sitting.recorder.note(f"t{trial.number} is the plan {seeds[trial.candidate]}")
+                session.recorder.note(f"t{trial.number} is the plan {seeds[trial.candidate]}")
         self.seeds = dict(seeds)
         self._seeds_left = [candidate for candidate in seeds if candidate not in self.known]
-        self.left = task.budget.trials - sitting.state.n_mixed
-        self.numbers = _free_numbers({trial.number for trial in sitting.state.trials})
+        self.left = task.budget.trials - session.state.n_mixed
+        self.numbers = _free_numbers({trial.number for trial in session.state.trials})
         self.again: list[Job] = []
         self.is_exhausted = False
         self._turn = 0
 
     def _searcher(self, guide: tuple[Objective, ...], limits: Limits, table: SensitivityTable | None) -> Searcher:
-        sitting, narrowed = self.sitting, self.narrowed
+        session, narrowed = self.session, self.narrowed
         context = SearchContext(
-            space=narrowed.space if narrowed else sitting.prepared.space, objectives=guide, limits=limits,
-            seed=sitting.task.search.seed, table=narrowed.table if narrowed else table,
+            space=narrowed.space if narrowed else session.problem.space, objectives=guide, limits=limits,
+            seed=session.task.search.seed, table=narrowed.table if narrowed else table,
         )  # fmt: skip
-        return make_searcher(sitting.task.search.searcher, context, sitting.task.search.params)
+        return make_searcher(session.task.search.searcher, context, session.task.search.params)
 
     def record_report(self) -> None:
         """How far the searcher's own model is to be trusted, where it says so."""
-        if isinstance(self.searcher, Reporting) and (report := self.searcher.report()) != self.sitting.state.searcher:
-            self.sitting.recorder.append({"type": "searcher", "report": report})
+        if isinstance(self.searcher, Reporting) and (report := self.searcher.report()) != self.session.state.searcher:
+            self.session.recorder.append({"type": "searcher", "report": report})
 
     def submit_some(self) -> bool:
         """Give every worker something to do, and something to go on with. Whether anything was submitted."""
         submitted = False
-        while self.sitting.pool.idle and self.again:  # also when the time is up: these count as asked for
-            self.sitting.pool.submit(self.again.pop())
+        while self.session.pool.idle and self.again:  # also when the time is up: these count as asked for
+            self.session.pool.submit(self.again.pop())
             submitted = True
-        while self.sitting.pool.idle and self.left > 0 and not self._is_time_up():
+        while self.session.pool.idle and self.left > 0 and not self._is_time_up():
             if self.promotion is not None and self._is_promotions_turn() and self._promote():
                 submitted = True
                 continue
-            with self.sitting.recorder.watch.charge("searcher"):
+            with self.session.recorder.watch.charge("searcher"):
                 candidate = self._ask()
             self.is_exhausted = candidate is None
             if candidate is None:
@@ -135,12 +135,12 @@ class _Exploration:
     def promote_some(self) -> bool:
         """Give every worker one of those that are on the front by their first samples. Whether any was submitted."""
         submitted = False
-        if self.promotion is None or self.sitting.stopping.is_set():
+        if self.promotion is None or self.session.stopping.is_set():
             return False
         self.n_finalists = self.n_finalists or self.promotion.n_due()
-        while self.sitting.pool.idle and (self.again or self.promotion.n_due()):
+        while self.session.pool.idle and (self.again or self.promotion.n_due()):
             if self.again:
-                self.sitting.pool.submit(self.again.pop())
+                self.session.pool.submit(self.again.pop())
             else:
                 self.n_promoted += self._promote()
             submitted = True
@@ -151,17 +151,17 @@ class _Exploration:
         if trial is None or self.promotion is None:
             return False
         self.promotion.asked(trial)
-        self._turn = self.sitting.state.n_mixed
-        self.sitting.pool.submit(self.sitting.trial_job(next(self.numbers), "mixed", trial.candidate))
+        self._turn = self.session.state.n_mixed
+        self.session.pool.submit(self.session.trial_job(next(self.numbers), "mixed", trial.candidate))
         return True
 
     def _is_promotions_turn(self) -> bool:
-        return self.sitting.state.n_mixed - self._turn >= EVERY
+        return self.session.state.n_mixed - self._turn >= EVERY
 
     def _is_time_up(self) -> bool:
         """So that what is due can still be seen on the whole split."""
         due = 0 if self.promotion is None else self.promotion.n_due()
-        return self.sitting.out_of_time or self.sitting.ends_within(due)
+        return self.session.out_of_time or self.session.ends_within(due)
 
     def _ask(self) -> Candidate | None:
         if self._seeds_left:
@@ -186,39 +186,39 @@ class _Exploration:
     def _submit(self, number: int, candidate: Candidate) -> None:
         """Send it to a worker, unless its static costs already break a limit on every device."""
         if candidate in self.seeds:
-            self.sitting.recorder.note(f"t{number} is the plan {self.seeds[candidate]}")
+            self.session.recorder.note(f"t{number} is the plan {self.seeds[candidate]}")
         try:
-            metrics = self.sitting.static(candidate)
+            metrics = self.session.static(candidate)
         except SpecError as error:  # what is left of a layer is too small for what it is to become
-            seed = self.sitting.task.search.seed
+            seed = self.session.task.search.seed
             failed = Failed(number=number, candidate=candidate, kind="mixed", reason=f"SpecError: {error}", seed=seed)
-            self.sitting.recorder.trial(failed)
+            self.session.recorder.trial(failed)
             self._finish(failed)
             return
         known = [{name: bound for name, bound in limits.items() if name in metrics} for limits in self.limits]
         if any(violation(metrics, limits) == 0.0 for limits in known):
             screened = self.promotion is not None
-            job = self.sitting.screen_job if screened else partial(self.sitting.trial_job, kind="mixed")
-            self.sitting.pool.submit(job(number, candidate=candidate))
+            job = self.session.screen_job if screened else partial(self.session.trial_job, kind="mixed")
+            self.session.pool.submit(job(number, candidate=candidate))
             return
         reason = misses(metrics, known[0])
         trial = Infeasible(number=number, candidate=candidate, kind="mixed", reason=reason, metrics=metrics)
-        self.sitting.recorder.trial(trial)
+        self.session.recorder.trial(trial)
         self._finish(trial)
 
     def collect(self) -> None:
-        with self.sitting.recorder.watch.charge("evaluation"):
-            outcomes = self.sitting.pool.wait(timeout_s=1.0)
+        with self.session.recorder.watch.charge("evaluation"):
+            outcomes = self.session.pool.wait(timeout_s=1.0)
         for outcome in outcomes:
             if (again := next_attempt(outcome)) is not None:
                 self.again.append(again)
             else:
-                self._finish(self.sitting.record_trial(outcome))
+                self._finish(self.session.record_trial(outcome))
 
     def _finish(self, trial: Trial) -> None:
         if self.promotion is not None:
             self.promotion.add(trial)
-        with self.sitting.recorder.watch.charge("searcher"):
+        with self.session.recorder.watch.charge("searcher"):
             self._tell([trial])
         self.after_each()
 

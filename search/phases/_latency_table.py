@@ -19,8 +19,8 @@ from ...errors import TaskError
 if TYPE_CHECKING:
     from ...compressors import LayerSpec
     from ...evaluators.prediction import Form, LatencyTable
-    from ..problem import Prepared
-    from ._session import Sitting
+    from ..problem import Problem
+    from ._session import SearchSession
 
 TABLE = "latency.json"
 _DRAWN_PER_LEVEL = 4
@@ -28,29 +28,29 @@ _LEAST_DRAWN = 400
 _RIDGE = 1e-3
 
 
-def take_latency_table(sitting: Sitting) -> None:
+def take_latency_table(session: SearchSession) -> None:
     """Loads the table, or measures it where the task asks for that, and puts what follows into the sitting's costs.
 
     Does nothing under `latency = "modelled"`, nor under "auto" where no table is at hand. Raises `TaskError` where a
     latency is to be measured that cannot be, `InputError` for a table of another model, runtime or thread count.
     """
-    table = _table(sitting)
+    table = _table(session)
     if table is None:
         return
-    prepared = sitting.prepared
-    hardware = sitting.task.hardware
-    table.check(model=prepared.model_digest, runtime=hardware.runtime, threads=hardware.threads)
-    sitting.latency = table
-    rows, fixed = additive(table, sitting)
-    sitting.costs = {**sitting.costs, "latency_ms": rows}
-    sitting.fixed = {**sitting.fixed, "latency_ms": fixed}
-    sitting.original_costs = {**sitting.original_costs, "latency_ms": table.original_ms}
+    problem = session.problem
+    hardware = session.task.hardware
+    table.check(model=problem.model_digest, runtime=hardware.runtime, threads=hardware.threads)
+    session.latency = table
+    rows, fixed = additive(table, session)
+    session.costs = {**session.costs, "latency_ms": rows}
+    session.fixed = {**session.fixed, "latency_ms": fixed}
+    session.original_costs = {**session.original_costs, "latency_ms": table.original_ms}
 
 
-def _table(sitting: Sitting) -> LatencyTable | None:
+def _table(session: SearchSession) -> LatencyTable | None:
     from ...evaluators.prediction import LatencyTable
 
-    task, own = sitting.task, sitting.run.path / TABLE
+    task, own = session.task, session.run.path / TABLE
     if task.hardware.latency == "modelled":
         return None
     if own.is_file():
@@ -61,20 +61,20 @@ def _table(sitting: Sitting) -> LatencyTable | None:
         return table
     if task.hardware.latency == "auto":
         return None
-    with sitting.recorder.watch.charge("latency"):
-        table = measured(sitting)
+    with session.recorder.watch.charge("latency"):
+        table = measured(session)
     table.save(own)
     return table
 
 
-def measured(sitting: Sitting) -> LatencyTable:
+def measured(session: SearchSession) -> LatencyTable:
     from ...evaluators.prediction import measure_table
 
-    prepared, task = sitting.prepared, sitting.task
+    problem, task = session.problem, session.task
 
     def say(done: int, total: int) -> None:
-        sitting.recorder.say("latency", done=done, total=total)
-        sitting.stop_if_asked()
+        session.recorder.say("latency", done=done, total=total)
+        session.stop_if_asked()
 
     if task.hardware.runtime not in ("onnxruntime", "openvino"):
         raise TaskError(
@@ -82,20 +82,20 @@ def measured(sitting: Sitting) -> LatencyTable:
             'set latency = "modelled", or another runtime'
         )
     return measure_table(
-        prepared.bench.model, prepared.anatomy, prepared.bench.calibration, prepared.calibration_inputs,
-        [(group.layers, group.levels) for group in prepared.space.groups], runtime=task.hardware.runtime,
-        threads=task.hardware.threads, digest=prepared.model_digest, seed=task.search.seed, say=say,
+        problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
+        [(group.layers, group.levels) for group in problem.space.groups], runtime=task.hardware.runtime,
+        threads=task.hardware.threads, digest=problem.model_digest, seed=task.search.seed, say=say,
     )  # fmt: skip
 
 
-def additive(table: LatencyTable, sitting: Sitting) -> tuple[tuple[tuple[float, ...], ...], float]:
+def additive(table: LatencyTable, session: SearchSession) -> tuple[tuple[tuple[float, ...], ...], float]:
     """(milliseconds for each group and level, milliseconds whatever is chosen); none is negative but the last."""
     from ...evaluators.prediction import draw, offers_of
 
-    prepared = sitting.prepared
-    groups = prepared.space.groups
+    problem = session.problem
+    groups = problem.space.groups
     # levels that become the same thing have the same share: the fit is over what differs
-    offers = offers_of(prepared.anatomy, [(g.layers, g.levels) for g in groups])
+    offers = offers_of(problem.anatomy, [(g.layers, g.levels) for g in groups])
     counts = [len(offer) for offer in offers]
     drawn = draw(counts, max(_LEAST_DRAWN, _DRAWN_PER_LEVEL * sum(counts)), np.random.default_rng(0))
     ratios, _ = table.ratios(
@@ -104,15 +104,15 @@ def additive(table: LatencyTable, sitting: Sitting) -> tuple[tuple[tuple[float, 
     shares, rest = _sum_nearest_to(ratios, drawn, counts)
     rows = []
     for group, offer, share in zip(groups, offers, shares, strict=True):
-        kinds = [_kind_of(prepared, group.layers, spec, offer) for spec in group.levels]
+        kinds = [_kind_of(problem, group.layers, spec, offer) for spec in group.levels]
         rows.append(tuple(float(share[kind]) * table.original_ms for kind in kinds))
     return tuple(rows), rest * table.original_ms
 
 
-def _kind_of(prepared: Prepared, layers: Sequence[str], spec: LayerSpec, offer: Sequence[Mapping[str, Form]]) -> int:
+def _kind_of(problem: Problem, layers: Sequence[str], spec: LayerSpec, offer: Sequence[Mapping[str, Form]]) -> int:
     from ...evaluators.prediction import form_of
 
-    return int(offer.index({fqn: form_of(prepared.anatomy[fqn], spec) for fqn in layers}))
+    return int(offer.index({fqn: form_of(problem.anatomy[fqn], spec) for fqn in layers}))
 
 
 def _sum_nearest_to(

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..._arrays import FloatArray
 from ...evaluators import Measurement
-from ..searchers import gain
-from ..values import Completed, Dominated, Failed, Limits, Objective, Screened, Trial, non_dominated, violation
+from ..searchers import hypervolume_improvement
+from ..values import Completed, EarlyStopped, Failed, Limits, LowFidelity, Objective, Trial, non_dominated, violation
 
 EVERY = 25
 """One candidate in so many is promoted while the search goes on, so that there is a front whenever it is stopped."""
@@ -26,7 +26,7 @@ def as_screened(trial: Trial) -> Trial | None:
 
     None of a trial on the whole split whose screening was told before, or that says nothing of the first samples.
     """
-    if isinstance(trial, Screened):
+    if isinstance(trial, LowFidelity):
         return Completed(
             number=trial.number, candidate=trial.candidate, kind=trial.kind, metrics=trial.metrics,
             seconds=trial.seconds, samples=trial.samples,
@@ -35,7 +35,7 @@ def as_screened(trial: Trial) -> Trial | None:
         if trial.kind == "mixed" or not trial.screen:
             return None
         return replace(trial, metrics={**trial.metrics, **trial.screen}, screen={})
-    return None if isinstance(trial, Dominated) else trial
+    return None if isinstance(trial, EarlyStopped) else trial
 
 
 class Promotion:
@@ -56,10 +56,10 @@ class Promotion:
     def add(self, trial: Trial) -> None:
         """Any trial, in any order. A screened one may be promoted, unless its candidate was seen on the whole split or
         failed there."""
-        self._n_screened += isinstance(trial, Screened) and trial.kind == "mixed"
-        if isinstance(trial, Screened) and trial.kind != "mixed":
+        self._n_screened += isinstance(trial, LowFidelity) and trial.kind == "mixed"
+        if isinstance(trial, LowFidelity) and trial.kind != "mixed":
             self._seen.add(trial.candidate.levels)  # a baseline that was given up, or is seen on all anyway
-        if isinstance(trial, Completed | Dominated) or (isinstance(trial, Failed) and trial.kind == "mixed"):
+        if isinstance(trial, Completed | EarlyStopped) or (isinstance(trial, Failed) and trial.kind == "mixed"):
             self._see(trial)
         view = as_screened(trial)
         if not isinstance(view, Completed) or trial.kind == "original" or self._breaks_a_limit(view):
@@ -87,7 +87,7 @@ class Promotion:
             return self._trials[unseen[0]]
         known = [i for i, trial in enumerate(self._trials) if trial.candidate.levels in self._seen]
         values = self._scaled()
-        worth = gain(values[rows], values[known], np.zeros(values.shape[1]))
+        worth = hypervolume_improvement(values[rows], values[known], np.zeros(values.shape[1]))
         return self._trials[rows[int(worth.argmax())]]
 
     def _see(self, trial: Trial) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..values import Objective, Screened, vectors
+from ..values import LowFidelity, Objective, vectors
 
 FROM = 12
 """With fewer uniform settings all are seen on the whole split."""
@@ -19,7 +19,7 @@ BEATEN_BY = 2
 """A setting is left at its first samples if so many others that cost no more look better there."""
 
 
-def contenders(screened: Sequence[Screened], objectives: Sequence[Objective]) -> list[Screened]:
+def screened_baselines(screened: Sequence[LowFidelity], objectives: Sequence[Objective]) -> list[LowFidelity]:
     """Those that are to be seen on all, in the order given. The quality is the first of the objectives; of two that are
     alike in everything the earlier counts as better."""
     if not screened:

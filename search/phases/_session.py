@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from ...compressors import LayerSpec
 from ...errors import Interrupted
 from ...evaluators import Measurement, SequentialTest
-from ..evaluation import Job, Outcome, Raced, Rivals, Static, Worker, exact_totals
-from ..problem import Prepared
+from ..evaluation import EvaluationResult, Incumbents, Job, Outcome, Static, Worker, exact_totals
+from ..problem import Problem
 from ..run import Recorder
 from ..values import (
     MODELLED,
     Candidate,
     Completed,
-    Dominated,
+    EarlyStopped,
     Failed,
     Kind,
+    LowFidelity,
     Objective,
-    Screened,
     Trial,
-    at,
+    metric_on_device,
     pack_losses,
     static_measurements,
     structure_of,
@@ -47,7 +47,7 @@ MAX_ATTEMPTS = 2
 
 
 @dataclass(slots=True, kw_only=True)
-class Sitting:
+class SearchSession:
     """costs, fixed   metric -> per group, per level; and what is paid whatever is chosen (`static_costs`)
     original_costs  the same of the model as it came
     stopping        set by a signal
@@ -56,14 +56,14 @@ class Sitting:
 
     run: StoredRun
     recorder: Recorder
-    prepared: Prepared
+    problem: Problem
     pool: Pool
     stopping: threading.Event
     costs: Static = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     original_costs: Mapping[str, float] = field(default_factory=dict)
     latency: LatencyTable | None = None
-    _rivals: Rivals | None = None
+    _rivals: Incumbents | None = None
     _own: Worker | None = None
     _last: tuple[Candidate, dict[str, float]] | None = None
 
@@ -127,12 +127,12 @@ class Sitting:
             self.stop_if_asked()
 
     @property
-    def rivals(self) -> Rivals:
+    def rivals(self) -> Incumbents:
         """Whom candidates have to beat. Only when the costs and the limits are known."""
         if self._rivals is None:
-            self._rivals = Rivals(
-                on_every_device(self.prepared), list(self.costs), self.recorder.limits,
-                _sequential_test(self.task, self.prepared),
+            self._rivals = Incumbents(
+                on_every_device(self.problem), list(self.costs), self.recorder.limits,
+                _sequential_test(self.task, self.problem),
             )  # fmt: skip
             for trial in self.state.trials:
                 if isinstance(trial, Completed) and trial.number in self.state.losses:
@@ -145,7 +145,7 @@ class Sitting:
 
         Baselines are seen on all, but what they say on these is told apart; of very many only the contenders are.
         """
-        total, asked = len(self.prepared.bench.split), self.task.search.screen
+        total, asked = len(self.problem.context.split), self.task.search.screen
         if asked is not None:
             return asked if asked < total else 0
         return max(LEAST_SCREENED, round(SCREENED_SHARE * total)) if total >= SCREENED_FROM else 0
@@ -190,16 +190,16 @@ class Sitting:
                 number=number, candidate=candidate, kind=kind, reason=outcome.error, seed=self.task.search.seed,
                 seconds=outcome.seconds, attempts=outcome.job.attempt,
             )  # fmt: skip
-        raced: Raced = outcome.value
+        raced: EvaluationResult = outcome.value
         metrics = {**raced.metrics, **self.static(candidate)}
         if outcome.job.method == "screen":
-            return Screened(
+            return LowFidelity(
                 number=number, candidate=candidate, kind=kind, metrics=metrics, samples=raced.samples,
                 seconds=outcome.seconds,
             )  # fmt: skip
         if raced.dropped:
-            total = len(self.prepared.bench.split)
-            return Dominated(
+            total = len(self.problem.context.split)
+            return EarlyStopped(
                 number=number, candidate=candidate, kind=kind, metrics=metrics, beaten_by=rival,
                 reason=f"t{rival} is no dearer, and after {raced.samples} of {total} samples surely no worse",
                 samples=raced.samples, seconds=outcome.seconds,
@@ -222,53 +222,53 @@ class Sitting:
             name: self.fixed[name] + sum(row[i] for row, i in zip(rows, candidate.levels, strict=True))
             for name, rows in self.costs.items()
         }
-        prepared = self.prepared
-        if structure_of(prepared.space.assignment(candidate)):
+        problem = self.problem
+        if structure_of(problem.space.assignment(candidate)):
             totals = self._exact(candidate)
-        elif prepared.devices[0].graph is not None:
-            assignment = prepared.space.assignment(candidate)
-            for n, device in enumerate(prepared.devices):
-                found = device.exact(prepared.anatomy, assignment)
-                totals |= {at(name, device.profile.name if n else None): value for name, value in found.items()}
+        elif problem.devices[0].graph is not None:
+            assignment = problem.space.assignment(candidate)
+            for n, device in enumerate(problem.devices):
+                found = device.exact(problem.anatomy, assignment)
+                totals |= {
+                    metric_on_device(name, device.profile.name if n else None): value for name, value in found.items()
+                }
         metrics = static_measurements(totals, self.task.hardware.grid_g_per_kwh)
         if self.latency is not None:
             from ...evaluators.prediction import forms_of
 
-            metrics["latency_ms"] = self.latency.predict(
-                forms_of(prepared.anatomy, prepared.space.assignment(candidate))
-            )
+            metrics["latency_ms"] = self.latency.predict(forms_of(problem.anatomy, problem.space.assignment(candidate)))
         return metrics
 
     def _exact(self, candidate: Candidate) -> dict[str, float]:
         """By the driver's own worker: what is left of a layer is compressed to know its bytes."""
         if self._own is None:
-            self._own = Worker(self.prepared.bench)
+            self._own = Worker(self.problem.context)
         if self._last is None or self._last[0] != candidate:
-            self._last = (candidate, exact_totals(self.prepared, self._own, candidate))
+            self._last = (candidate, exact_totals(self.problem, self._own, candidate))
         return dict(self._last[1])
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
         """fqn -> spec of a trial; the original's leaves every layer alone."""
-        return {} if trial.kind == "original" else self.prepared.space.assignment(trial.candidate)
+        return {} if trial.kind == "original" else self.problem.space.assignment(trial.candidate)
 
 
-def on_every_device(prepared: Prepared) -> list[Objective]:
+def on_every_device(problem: Problem) -> list[Objective]:
     """The guide, and its costs on the further devices: who is beaten on one of them may still be wanted on another."""
-    others = [device.profile.name for device in prepared.devices[1:]]
-    modelled = [o.name for o in prepared.guide if o.name in MODELLED]
-    return [*prepared.guide, *(Objective(name=at(name, device)) for device in others for name in modelled)]
+    others = [device.profile.name for device in problem.devices[1:]]
+    modelled = [o.name for o in problem.guide if o.name in MODELLED]
+    return [*problem.guide, *(Objective(name=metric_on_device(name, device)) for device in others for name in modelled)]
 
 
-def _sequential_test(task: Task, prepared: Prepared) -> SequentialTest | None:
+def _sequential_test(task: Task, problem: Problem) -> SequentialTest | None:
     """None where the task has switched racing off, or the split is too small to look at a part of it."""
     from ...evaluators import default_looks
 
-    total, options = len(prepared.bench.split), task.search
+    total, options = len(problem.context.split), task.search
     looks = default_looks(total)
     if not options.race or not looks:
         return None
     # a share of the mean says something of a divergence, which is never negative; a metric's scores are anything
-    is_divergence = any(o.name == "divergence" for o in prepared.guide)
+    is_divergence = any(o.name == "divergence" for o in problem.guide)
     return SequentialTest(
         looks=looks, total=total, margin=options.race_margin if is_divergence else 0.0, alpha=options.race_error
     )

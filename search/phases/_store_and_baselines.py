@@ -11,14 +11,14 @@ from typing import Any
 
 from ...compressors import SPEC_VERSION, LayerSpec
 from ...errors import IntegrityError, ParedownError, TaskError
-from ..devices import remarks_on
+from ..devices import describe_profile_mismatch
 from ..evaluation import Job, original_costs, static_costs
-from ..problem import Prepared, original_quality
+from ..problem import Problem, original_quality
 from ..space import (
     bounds,
     check_reachable,
+    describe_structure_left,
     plans,
-    remarks_on_structure,
     threshold_settings,
     uniform_settings,
     weights_of,
@@ -29,18 +29,18 @@ from ..values import (
     Candidate,
     Completed,
     Kind,
+    LowFidelity,
     Objective,
-    Screened,
     is_structural,
-    seen_on,
+    metrics_on_device,
     space_to_dict,
     static_measurements,
     without_structure,
 )
 from ._latency_table import take_latency_table
 from ._screened_baselines import FROM as MANY
-from ._screened_baselines import contenders
-from ._session import Sitting, on_every_device
+from ._screened_baselines import screened_baselines
+from ._session import SearchSession, on_every_device
 
 _BUILD_TIMEOUT_S = 1800.0
 _CHUNK = 8
@@ -50,46 +50,48 @@ Sizes = Mapping[tuple[str, LayerSpec], int]
 Errors = Mapping[tuple[str, LayerSpec], float]
 
 
-def build_store(sitting: Sitting) -> None:
+def build_store(session: SearchSession) -> None:
     """Every layer at every level of its group, made once; from here on it is known what each level costs.
 
     Raises `TaskError` for a layer that cannot be compressed, for limits that no candidate can meet, and if the model
     or its data are not those that the run began with.
     """
-    prepared = sitting.prepared
-    wanted: dict[str, list[LayerSpec]] = {fqn: [LayerSpec()] for fqn in prepared.anatomy.fqns}
-    for group in without_structure(prepared.space).groups:
+    problem = session.problem
+    wanted: dict[str, list[LayerSpec]] = {fqn: [LayerSpec()] for fqn in problem.anatomy.fqns}
+    for group in without_structure(problem.space).groups:
         for fqn in group.layers:
             wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
     chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
     jobs = [Job(method="build", args=(f, s), token=(f, s), timeout_s=_BUILD_TIMEOUT_S) for f, s in chunks]
     sizes: dict[tuple[str, LayerSpec], int] = {}
     errors: dict[tuple[str, LayerSpec], float] = {}
-    with sitting.recorder.watch.charge("store"):
-        for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
+    with session.recorder.watch.charge("store"):
+        for n, outcome in enumerate(session.run_jobs(jobs), 1):
             fqn, specs = outcome.job.token
             if outcome.error is not None:
                 raise _build_error(fqn, outcome.error)
             for spec, (n_bytes, error) in zip(specs, outcome.value, strict=True):
                 sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
-            sitting.recorder.say("store", done=n, total=len(jobs))
-    sitting.stop_if_asked()
-    for device in prepared.devices:
-        hardware = sitting.task.hardware
-        for line in remarks_on(device.profile, hardware.runtime, environment(), by_default=hardware.profile is None):
-            sitting.recorder.note(line)
-    for line in remarks_on_structure(prepared.bench.structured):
-        sitting.recorder.note(line)
-    if prepared.task.repair.bias:
-        for line in without_correction(prepared.bench.model, prepared.anatomy, prepared.bench.repair_inputs):
-            sitting.recorder.note(line)
-    sitting.costs, sitting.fixed = static_costs(prepared, sizes)
-    sitting.original_costs = original_costs(prepared, sizes)
-    take_latency_table(sitting)
-    least = {name: sitting.fixed[name] + sum(min(row) for row in rows) for name, rows in sitting.costs.items()}
+            session.recorder.say("store", done=n, total=len(jobs))
+    session.stop_if_asked()
+    for device in problem.devices:
+        hardware = session.task.hardware
+        for line in describe_profile_mismatch(
+            device.profile, hardware.runtime, environment(), by_default=hardware.profile is None
+        ):
+            session.recorder.note(line)
+    for line in describe_structure_left(problem.context.structured):
+        session.recorder.note(line)
+    if problem.task.repair.bias:
+        for line in without_correction(problem.context.model, problem.anatomy, problem.context.repair_inputs):
+            session.recorder.note(line)
+    session.costs, session.fixed = static_costs(problem, sizes)
+    session.original_costs = original_costs(problem, sizes)
+    take_latency_table(session)
+    least = {name: session.fixed[name] + sum(min(row) for row in rows) for name, rows in session.costs.items()}
     least.pop("memory_bytes", None)  # its rows are a guess and no bound
-    _check_limits(sitting, least)
-    _write_facts(sitting, sizes, errors)
+    _check_limits(session, least)
+    _write_facts(session, sizes, errors)
 
 
 def _build_error(fqn: str, why: str) -> ParedownError:
@@ -102,27 +104,27 @@ def _build_error(fqn: str, why: str) -> ParedownError:
     return TaskError(f"layer {fqn} cannot be compressed: {why}; leave it alone with [space] leave = [{fqn!r}]")
 
 
-def _check_limits(sitting: Sitting, least: Mapping[str, float]) -> None:
+def _check_limits(session: SearchSession, least: Mapping[str, float]) -> None:
     """Limits that nothing keeps on any device end the search; those that nothing keeps on some of them are said."""
     refused: dict[str, TaskError] = {}
-    for n, device in enumerate(sitting.prepared.devices):
+    for n, device in enumerate(session.problem.devices):
         name = device.profile.name
-        low, most = (seen_on(values, name if n else None) for values in (least, sitting.original_costs))
+        low, most = (metrics_on_device(values, name if n else None) for values in (least, session.original_costs))
         try:
-            check_reachable(sitting.task, low, most, profile=name, predicted=n == 0 and sitting.latency is not None)
+            check_reachable(session.task, low, most, profile=name, predicted=n == 0 and session.latency is not None)
         except TaskError as why:
             refused[name] = why
-    if len(refused) == len(sitting.prepared.devices):
+    if len(refused) == len(session.problem.devices):
         raise next(iter(refused.values()))
     for name, refusal in refused.items():
-        sitting.recorder.note(f"no candidate can keep the limits on {name}: {refusal}")
+        session.recorder.note(f"no candidate can keep the limits on {name}: {refusal}")
 
 
-def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
-    facts = _facts(sitting.prepared, sitting, sizes, errors)
-    before = sitting.state.facts
+def _write_facts(session: SearchSession, sizes: Sizes, errors: Errors) -> None:
+    facts = _facts(session.problem, session, sizes, errors)
+    before = session.state.facts
     if not before:
-        sitting.recorder.append(facts)
+        session.recorder.append(facts)
         return
     for key, what in (
         ("model", "the model's weights"),
@@ -131,27 +133,27 @@ def _write_facts(sitting: Sitting, sizes: Sizes, errors: Errors) -> None:
     ):
         if before[key] != facts[key]:
             raise TaskError(
-                f"{what} changed since the run in {sitting.run.path} began, so its trials say nothing of it now; "
+                f"{what} changed since the run in {session.run.path} began, so its trials say nothing of it now; "
                 "put the old files back, or start a new run"
             )
-    if (other := _another_space(sitting, before, facts)) is not None:
+    if (other := _another_space(session, before, facts)) is not None:
         raise TaskError(
-            f"the run in {sitting.run.path} was begun in another space: {other}; a plugin, a profile or paredown "
+            f"the run in {session.run.path} was begun in another space: {other}; a plugin, a profile or paredown "
             "changed since. What was found stays readable (front, explain, export); go on with what it was begun with, "
             "or start a new run"
         )
     if "anatomy" not in before:
-        sitting.recorder.append({**before, "anatomy": facts["anatomy"]})
+        session.recorder.append({**before, "anatomy": facts["anatomy"]})
 
 
-def _another_space(sitting: Sitting, before: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+def _another_space(session: SearchSession, before: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
     """In what the space of a run differs from the one that its task means now, in a clause. Trials and the table go by
     numbers of levels, which would mean something else there."""
-    was, now = sitting.run.space, sitting.prepared.space
+    was, now = session.run.space, session.problem.space
     theirs, ours = ({group.name: group for group in space.groups} for space in (was, now))
     for name, group in theirs.items():
         if name not in ours:
-            structured = sitting.prepared.bench.structured
+            structured = session.problem.context.structured
             why = structured.left.get(name) if structured is not None else None
             return f"{name} is no part of it any more" + (f", for {why}" if why else "")
         if group != ours[name]:
@@ -171,49 +173,51 @@ def _another_space(sitting: Sitting, before: Mapping[str, Any], facts: Mapping[s
 
 def _as_fact(objective: Objective) -> dict[str, Any]:
     fact: dict[str, Any] = {"name": objective.name, "maximise": objective.maximise}
-    return fact | ({"good_enough": objective.good_enough} if isfinite(objective.good_enough) else {})
+    return fact | (
+        {"good_enough": objective.indifference_threshold} if isfinite(objective.indifference_threshold) else {}
+    )
 
 
-def _facts(prepared: Prepared, sitting: Sitting, sizes: Sizes, errors: Errors) -> dict[str, Any]:
+def _facts(problem: Problem, session: SearchSession, sizes: Sizes, errors: Errors) -> dict[str, Any]:
     """What stands before the first trial, for whoever reads the run later."""
-    space = prepared.space
+    space = problem.space
     return {
         "type": "facts",
-        "model": prepared.model_digest,
-        "search_data": prepared.bench.split.digest,
-        "report_data": prepared.report.digest,
+        "model": problem.model_digest,
+        "search_data": problem.context.split.digest,
+        "report_data": problem.report.digest,
         "space": space_to_dict(space),
         "spec_version": SPEC_VERSION,
-        "objectives": [{"name": o.name, "maximise": o.maximise} for o in prepared.objectives],
-        "guide": [_as_fact(o) for o in prepared.guide],
-        "quality": prepared.bench.metric.name,
+        "objectives": [{"name": o.name, "maximise": o.maximise} for o in problem.objectives],
+        "guide": [_as_fact(o) for o in problem.guide],
+        "quality": problem.context.metric.name,
         "limits": {},
-        "costs": {name: [list(row) for row in rows] for name, rows in sitting.costs.items()},
-        "fixed": dict(sitting.fixed),
+        "costs": {name: [list(row) for row in rows] for name, rows in session.costs.items()},
+        "fixed": dict(session.fixed),
         "original_bytes": [
-            max(sitting.costs["bytes"][n]) if is_structural(g.name) else sum(sizes[f, LayerSpec()] for f in g.layers)
+            max(session.costs["bytes"][n]) if is_structural(g.name) else sum(sizes[f, LayerSpec()] for f in g.layers)
             for n, g in enumerate(space.groups)
         ],
         "weight_error": [[max(errors.get((f, s), 0.0) for f in g.layers) for s in g.levels] for g in space.groups],
         "runs_as": [
             [
-                _stays(prepared, g.name, s) if is_structural(g.name) else _kernel(prepared, g.layers[0], s)
+                _stays(problem, g.name, s) if is_structural(g.name) else _kernel(problem, g.layers[0], s)
                 for s in g.levels
             ]
             for g in space.groups
         ],
-        "profile": prepared.profile.name,
-        "profiles": [device.profile.name for device in prepared.devices],
-        "baselines": [[list(c.levels), label] for c, label in baselines_of(prepared).items()],
-        "activations": graph.to_dict() if (graph := prepared.devices[0].graph) is not None else None,
-        "unused": list(prepared.anatomy.unused),
-        "anatomy": prepared.anatomy.to_dict(),
+        "profile": problem.profile.name,
+        "profiles": [device.profile.name for device in problem.devices],
+        "baselines": [[list(c.levels), label] for c, label in baselines_of(problem).items()],
+        "activations": graph.to_dict() if (graph := problem.devices[0].graph) is not None else None,
+        "unused": list(problem.anatomy.unused),
+        "anatomy": problem.anatomy.to_dict(),
     }
 
 
-def _stays(prepared: Prepared, name: str, spec: LayerSpec) -> str:
+def _stays(problem: Problem, name: str, spec: LayerSpec) -> str:
     """Of a set how many of its units, of a block whether it does."""
-    structured = prepared.bench.structured
+    structured = problem.context.structured
     coupled = None if structured is None else next((s for s in structured.sets if s.name == name), None)
     if structured is None or coupled is None:
         return "dropped" if spec.changes_structure else ""
@@ -221,10 +225,10 @@ def _stays(prepared: Prepared, name: str, spec: LayerSpec) -> str:
     return f"{n} of {coupled.n_units} units"
 
 
-def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
+def _kernel(problem: Problem, fqn: str, spec: LayerSpec) -> str:
     from ...evaluators import lowered_as
 
-    lowered = lowered_as(prepared.anatomy[fqn], spec, prepared.profile)
+    lowered = lowered_as(problem.anatomy[fqn], spec, problem.profile)
     idle = [
         what
         for what, asked, used in (
@@ -235,67 +239,67 @@ def _kernel(prepared: Prepared, fqn: str, spec: LayerSpec) -> str:
     return lowered.kernel + (f" ({' and '.join(idle)} save bytes, no time)" if idle else "")
 
 
-def baselines_of(prepared: Prepared) -> dict[Candidate, str]:
+def baselines_of(problem: Problem) -> dict[Candidate, str]:
     """The uniform settings and the allocations that need no search, each with what it is called."""
-    space, found = prepared.space, dict[Candidate, str]()
+    space, found = problem.space, dict[Candidate, str]()
     named = uniform_settings(space)
-    named += plans(space, weights_of(prepared.bench.model), prepared.task.space.rank_energy)
-    if prepared.bench.structured is not None:
-        named += threshold_settings(space, prepared.bench.structured)
+    named += plans(space, weights_of(problem.context.model), problem.task.space.rank_energy)
+    if problem.context.structured is not None:
+        named += threshold_settings(space, problem.context.structured)
     for label, candidate in named:
         found.setdefault(candidate, label)
     return found
 
 
-def evaluate_baselines(sitting: Sitting) -> None:
+def evaluate_baselines(session: SearchSession) -> None:
     """The original, every uniform setting, and the allocations that need no search (`_thresholds.py`). They do not
     count against the budget of trials.
     """
-    space, state = sitting.prepared.space, sitting.state
+    space, state = session.problem.space, session.state
     # a space need not have a level that leaves a layer alone; the original is then told apart by its kind only
     original = space.candidate_of({}) or Candidate(levels=(0,) * len(space))
     wanted: list[tuple[Kind, Candidate]] = [("original", original)]
     named = state.facts.get("baselines")  # an old run does not say
-    baselines = baselines_of(sitting.prepared) if named is None else [Candidate(levels=tuple(c)) for c, _ in named]
+    baselines = baselines_of(session.problem) if named is None else [Candidate(levels=tuple(c)) for c, _ in named]
     wanted += [("uniform", candidate) for candidate in baselines]
     have = {(trial.kind, trial.candidate) for trial in state.trials}
     if ("original", original) not in have:
-        metrics = static_measurements(sitting.original_costs, sitting.task.hardware.grid_g_per_kwh)
-        if sitting.latency is not None:
-            metrics["latency_ms"] = sitting.latency.predict({})
-        metrics |= sitting.prepared.quality
-        n = sitting.n_screened
-        screen = original_quality(sitting.prepared.bench, n) if n else {}
-        sitting.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics, screen=screen))
-    _bind_limits(sitting)
+        metrics = static_measurements(session.original_costs, session.task.hardware.grid_g_per_kwh)
+        if session.latency is not None:
+            metrics["latency_ms"] = session.latency.predict({})
+        metrics |= session.problem.quality
+        n = session.n_screened
+        screen = original_quality(session.problem.context, n) if n else {}
+        session.recorder.trial(Completed(number=0, candidate=original, kind="original", metrics=metrics, screen=screen))
+    _bind_limits(session)
     numbered = [(number, candidate) for number, (kind, candidate) in enumerate(wanted) if kind == "uniform"]
-    if sitting.n_screened and len(numbered) > MANY:
-        jobs = [sitting.screen_job(n, c, "uniform") for n, c in numbered if ("uniform", c) not in have]
-        _evaluate(sitting, jobs, total=len(numbered))
-        seen = {t.candidate: t for t in state.trials if t.kind == "uniform" and isinstance(t, Screened)}
-        chosen = contenders([seen[c] for _, c in numbered if c in seen], on_every_device(sitting.prepared))
-        sitting.recorder.say("baselines", message=f"{len(chosen)} of {len(numbered)} uniform settings are seen on all")
+    if session.n_screened and len(numbered) > MANY:
+        jobs = [session.screen_job(n, c, "uniform") for n, c in numbered if ("uniform", c) not in have]
+        _evaluate(session, jobs, total=len(numbered))
+        seen = {t.candidate: t for t in state.trials if t.kind == "uniform" and isinstance(t, LowFidelity)}
+        chosen = screened_baselines([seen[c] for _, c in numbered if c in seen], on_every_device(session.problem))
+        session.recorder.say("baselines", message=f"{len(chosen)} of {len(numbered)} uniform settings are seen on all")
         numbered = [(len(wanted) + n, trial.candidate) for n, trial in enumerate(chosen)]
-        have = {(t.kind, t.candidate) for t in state.trials if not isinstance(t, Screened)}
-    jobs = [sitting.trial_job(n, "uniform", c) for n, c in numbered if ("uniform", c) not in have]
-    _evaluate(sitting, jobs, total=len(numbered))
+        have = {(t.kind, t.candidate) for t in state.trials if not isinstance(t, LowFidelity)}
+    jobs = [session.trial_job(n, "uniform", c) for n, c in numbered if ("uniform", c) not in have]
+    _evaluate(session, jobs, total=len(numbered))
 
 
-def _evaluate(sitting: Sitting, jobs: Sequence[Job], *, total: int) -> None:
-    with sitting.recorder.watch.charge("evaluation"):
-        for n, outcome in enumerate(sitting.run_jobs(jobs), 1):
-            sitting.record_trial(outcome)
-            sitting.recorder.say("baselines", done=total - len(jobs) + n, total=total)
-    sitting.stop_if_asked()
+def _evaluate(session: SearchSession, jobs: Sequence[Job], *, total: int) -> None:
+    with session.recorder.watch.charge("evaluation"):
+        for n, outcome in enumerate(session.run_jobs(jobs), 1):
+            session.record_trial(outcome)
+            session.recorder.say("baselines", done=total - len(jobs) + n, total=total)
+    session.stop_if_asked()
 
 
-def _bind_limits(sitting: Sitting) -> None:
+def _bind_limits(session: SearchSession) -> None:
     """Relative limits ("at most half a point lost", "a quarter of the bytes") become numbers, now that the original
     is known."""
-    original = next(t for t in sitting.state.trials if t.kind == "original" and isinstance(t, Completed))
+    original = next(t for t in session.state.trials if t.kind == "original" and isinstance(t, Completed))
     values = {name: m.value for name, m in original.metrics.items()}
-    limits = bounds(sitting.task, values, maximise=sitting.prepared.bench.metric.maximise)
-    sitting.recorder.limits = limits
+    limits = bounds(session.task, values, maximise=session.problem.context.metric.maximise)
+    session.recorder.limits = limits
     bound = {name: [low, high] for name, (low, high) in limits.items()}
-    if sitting.state.facts["limits"] != bound:
-        sitting.recorder.append({**sitting.state.facts, "limits": bound})
+    if session.state.facts["limits"] != bound:
+        session.recorder.append({**session.state.facts, "limits": bound})

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..allocation import lower_hull, sweep
-from ..evaluation import Job, Outcome, bench_frame
-from ..run import Guess, Key, assemble, frame_record, shifts_of
+from ..evaluation import Job, Outcome, output_frame
+from ..run import Guess, Key, assemble, frame_record, perturbations_of
 from ..searchers import uses_table
 from ..space import dominated_levels, relevant_costs, unpromising_levels
 from ..values import Row, SensitivityTable, base_levels
-from ._session import Sitting, on_every_device
+from ._session import SearchSession, on_every_device
 
 ESTIMATE_SAMPLES = 16
 """Samples that the first guess looks at."""
@@ -44,7 +44,7 @@ Work: TypeAlias = list[tuple[int, list[int]]]
 """Groups, each with the levels to be measured in one go."""
 
 
-def measure_table(sitting: Sitting, evaluations: float | None = None) -> SensitivityTable | None:
+def measure_table(session: SearchSession, evaluations: float | None = None) -> SensitivityTable | None:
     """Divergence of each (group, level) alone, all other groups left alone or at their dearest level.
 
     evaluations  what the search may cost, in full evaluations; default as many as its budget has trials
@@ -52,80 +52,80 @@ def measure_table(sitting: Sitting, evaluations: float | None = None) -> Sensiti
     A row that fails is infinite, so that no searcher wants it. Rows that the time did not suffice for are filled in
     from the first guess. None if the searcher uses no table, or there is no guess to fill it with.
     """
-    task, state = sitting.task, sitting.state
+    task, state = session.task, session.state
     if not uses_table(task.search.searcher, task.search.params):
         return None
-    wanted = _wanted(sitting)
-    with sitting.recorder.watch.charge("table"):
+    wanted = _wanted(session)
+    with session.recorder.watch.charge("table"):
         missing = [key for key in wanted if key not in state.rows]
-        guess = _estimate(sitting) if missing else _known_guess(sitting)
-        skipped = _unpromising(sitting, guess, UNPROMISING)
-        passes = TABLE_SHARE * len(sitting.prepared.bench.split) * (evaluations or task.budget.trials)
+        guess = _estimate(session) if missing else _known_guess(session)
+        skipped = _unpromising(session, guess, UNPROMISING)
+        passes = TABLE_SHARE * len(session.problem.context.split) * (evaluations or task.budget.trials)
         n_samples = _n_samples(task.search.table_samples, passes, len(wanted) - len(skipped))
         chosen = [key for key in wanted if key not in skipped]
         if missing:
-            _note_frame(sitting, n_samples)
-        _measure_missing(sitting, chosen, guess, n_samples)
-        table = _assemble(sitting, wanted, guess, n_samples)
+            _note_frame(session, n_samples)
+        _measure_missing(session, chosen, guess, n_samples)
+        table = _assemble(session, wanted, guess, n_samples)
         if skipped:
-            skipped &= _unpromising(sitting, table.divergence, UNPROMISING_STILL)
+            skipped &= _unpromising(session, table.divergence, UNPROMISING_STILL)
             chosen = [key for key in wanted if key not in skipped]
-            _measure_missing(sitting, chosen, guess, n_samples)
-            table = _assemble(sitting, wanted, guess, n_samples)
-        if missing := _without_row(sitting, chosen):
+            _measure_missing(session, chosen, guess, n_samples)
+            table = _assemble(session, wanted, guess, n_samples)
+        if missing := _without_row(session, chosen):
             if guess is None:
                 return None
-            sitting.recorder.note(
+            session.recorder.note(
                 f"the time was up before the whole sensitivity table was measured: {len(missing)} of its "
                 f"{len(chosen)} rows are estimates from gradients"
             )
             return table
-        if _refine(sitting, table, n_samples, passes):
-            table = _assemble(sitting, wanted, guess, n_samples)
-    if state.dropped is None and not sitting.out_of_time:
-        dropped = dominated_levels(sitting.prepared.space, table, _relevant(sitting), sitting.recorder.limits)
-        levels = sorted({*dropped, *_without_row(sitting, skipped)})
-        sitting.recorder.append({"type": "dropped", "levels": [list(key) for key in levels]})
+        if _refine(session, table, n_samples, passes):
+            table = _assemble(session, wanted, guess, n_samples)
+    if state.dropped is None and not session.out_of_time:
+        dropped = dominated_levels(session.problem.space, table, _relevant(session), session.recorder.limits)
+        levels = sorted({*dropped, *_without_row(session, skipped)})
+        session.recorder.append({"type": "dropped", "levels": [list(key) for key in levels]})
     return table
 
 
-def _note_frame(sitting: Sitting, n_samples: int) -> None:
+def _note_frame(session: SearchSession, n_samples: int) -> None:
     """Which outputs the rows' shifts are looked at in. It stays what it is when a run goes on."""
-    if sitting.state.frame is None:
-        sitting.recorder.append(frame_record(bench_frame(sitting.prepared.bench, n_samples)))
+    if session.state.frame is None:
+        session.recorder.append(frame_record(output_frame(session.problem.context, n_samples)))
 
 
-def _measure_missing(sitting: Sitting, keys: Sequence[Key], guess: Guess | None, n_samples: int) -> None:
+def _measure_missing(session: SearchSession, keys: Sequence[Key], guess: Guess | None, n_samples: int) -> None:
     """Where no group can be left alone, the base's own level is the same row in every group: it is measured once."""
-    at_base = [key for key in keys if key in _base_keys(sitting)]
-    rows, missing = sitting.state.rows, _without_row(sitting, keys)
+    at_base = [key for key in keys if key in _base_keys(session)]
+    rows, missing = session.state.rows, _without_row(session, keys)
     done = next((key for key in at_base if key in rows), None)
     first = at_base[0] if at_base and done is None else None
     work = [key for key in missing if key not in at_base or key == first]
-    _measure(sitting, _in_order(sitting, work, guess), n_samples, len(keys))
+    _measure(session, _in_order(session, work, guess), n_samples, len(keys))
     source = done if done is not None else first
     if source is None or source not in rows:
         return
-    row = replace(sitting.state.row_facts[source], passes=0.0)
-    for g, level in _without_row(sitting, at_base):
-        sitting.recorder.append({"type": "row", "group": g, "level": level, **asdict(row)})
+    row = replace(session.state.row_facts[source], passes=0.0)
+    for g, level in _without_row(session, at_base):
+        session.recorder.append({"type": "row", "group": g, "level": level, **asdict(row)})
 
 
-def _base_keys(sitting: Sitting) -> set[Key]:
-    return {key for key in enumerate(base_levels(sitting.prepared.space)) if key in set(_wanted(sitting))}
+def _base_keys(session: SearchSession) -> set[Key]:
+    return {key for key in enumerate(base_levels(session.problem.space)) if key in set(_wanted(session))}
 
 
-def _without_row(sitting: Sitting, keys: Iterable[Key]) -> list[Key]:
-    return [key for key in keys if key not in sitting.state.rows]
+def _without_row(session: SearchSession, keys: Iterable[Key]) -> list[Key]:
+    return [key for key in keys if key not in session.state.rows]
 
 
-def _unpromising(sitting: Sitting, guess: Guess | None, factor: float) -> set[Key]:
+def _unpromising(session: SearchSession, guess: Guess | None, factor: float) -> set[Key]:
     """Rows that are not worth measuring. None are, where a cost must not be too low."""
-    names = _relevant(sitting)
-    if guess is None or any(low is not None for name, (low, _) in sitting.recorder.limits.items() if name in names):
+    names = _relevant(session)
+    if guess is None or any(low is not None for name, (low, _) in session.recorder.limits.items() if name in names):
         return set()
     finite = [[None if value is None or not math.isfinite(value) else value for value in row] for row in guess]
-    return unpromising_levels(sitting.prepared.space, finite, sitting.costs, names, factor=factor)
+    return unpromising_levels(session.problem.space, finite, session.costs, names, factor=factor)
 
 
 def _n_samples(most: int, passes: float, n_rows: int) -> int:
@@ -133,44 +133,44 @@ def _n_samples(most: int, passes: float, n_rows: int) -> int:
     return min(most, max(LEAST_SAMPLES, int(passes / max(1.0, _USUAL_PART * n_rows))))
 
 
-def _assemble(sitting: Sitting, wanted: Sequence[Key], guess: Guess | None, n_samples: int) -> SensitivityTable:
-    n_levels = [len(group.levels) for group in sitting.prepared.space.groups]
+def _assemble(session: SearchSession, wanted: Sequence[Key], guess: Guess | None, n_samples: int) -> SensitivityTable:
+    n_levels = [len(group.levels) for group in session.problem.space.groups]
     table = assemble(
-        wanted, sitting.state.row_facts, n_levels, guess, costs=sitting.costs, fixed=sitting.fixed, n_samples=n_samples
+        wanted, session.state.row_facts, n_levels, guess, costs=session.costs, fixed=session.fixed, n_samples=n_samples
     )
-    return replace(table, shifts=shifts_of(sitting.state, sitting.prepared.space))
+    return replace(table, shifts=perturbations_of(session.state, session.problem.space))
 
 
-def _wanted(sitting: Sitting) -> list[Key]:
-    groups = sitting.prepared.space.groups
+def _wanted(session: SearchSession) -> list[Key]:
+    groups = session.problem.space.groups
     return [(g, i) for g, group in enumerate(groups) for i, spec in enumerate(group.levels) if not spec.is_neutral]
 
 
-def _relevant(sitting: Sitting) -> list[str]:
-    names = [objective.name for objective in on_every_device(sitting.prepared)]
-    return relevant_costs(names, sitting.recorder.limits, sitting.costs)
+def _relevant(session: SearchSession) -> list[str]:
+    names = [objective.name for objective in on_every_device(session.problem)]
+    return relevant_costs(names, session.recorder.limits, session.costs)
 
 
-def _estimate(sitting: Sitting) -> Guess | None:
+def _estimate(session: SearchSession) -> Guess | None:
     """The first guess: from the ledger, or made now. None where the model cannot be differentiated."""
-    if sitting.state.estimate is None:
-        task = sitting.task
+    if session.state.estimate is None:
+        task = session.task
         samples = min(ESTIMATE_SAMPLES, task.search.table_samples)
         job = Job(method="estimate", args=(samples, task.search.seed), timeout_s=task.budget.trial_timeout_s)
-        for outcome in sitting.run_jobs([job], within_budget=True):
+        for outcome in session.run_jobs([job], within_budget=True):
             found = outcome.value or {"values": None, "passes": 0.0}
             values = None if found["values"] is None else [[_finite(v) for v in row] for row in found["values"]]
             record = {"values": values, "reason": outcome.error, "passes": found["passes"]}
-            sitting.recorder.append({"type": "estimate", **record})
-    return _known_guess(sitting)
+            session.recorder.append({"type": "estimate", **record})
+    return _known_guess(session)
 
 
-def _known_guess(sitting: Sitting) -> Guess | None:
-    estimate = sitting.state.estimate
+def _known_guess(session: SearchSession) -> Guess | None:
+    estimate = session.state.estimate
     if estimate is None:
         return None
     if estimate["values"] is None:
-        sitting.recorder.note(
+        session.recorder.note(
             f"no gradients of this model ({estimate['reason']}): the sensitivity table is measured in the order of "
             "the layers"
         )
@@ -183,7 +183,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _in_order(sitting: Sitting, missing: Sequence[Key], guess: Guess | None) -> Work:
+def _in_order(session: SearchSession, missing: Sequence[Key], guess: Guess | None) -> Work:
     """The groups by what the guess says is at stake in them. Where the time is limited, what lies on the guess's own
     sweep comes first in all groups."""
     by_group: dict[int, list[int]] = {}
@@ -191,13 +191,13 @@ def _in_order(sitting: Sitting, missing: Sequence[Key], guess: Guess | None) -> 
         by_group.setdefault(g, []).append(level)
     if guess is None:
         return list(by_group.items())
-    on_hull = {g: _hull(sitting, guess[g], g) for g in by_group}
+    on_hull = {g: _hull(session, guess[g], g) for g in by_group}
 
     def stake(g: int) -> float:
         return max((guess[g][level] or 0.0 for level in on_hull[g]), default=0.0)
 
     order = sorted(by_group, key=lambda g: (-stake(g), g))
-    budget = sitting.task.budget
+    budget = session.task.budget
     if budget.time is None and budget.core_hours is None:
         return [(g, by_group[g]) for g in order]
     first = [(g, [level for level in by_group[g] if level in on_hull[g]]) for g in order]
@@ -205,56 +205,56 @@ def _in_order(sitting: Sitting, missing: Sequence[Key], guess: Guess | None) -> 
     return [(g, levels) for g, levels in first + rest if levels]
 
 
-def _hull(sitting: Sitting, guessed: Sequence[float | None], g: int) -> set[int]:
+def _hull(session: SearchSession, guessed: Sequence[float | None], g: int) -> set[int]:
     divergence = np.array([math.inf if value is None else value for value in guessed])
     return {
         level
-        for name in _relevant(sitting)
-        for level in lower_hull(divergence, np.array(sitting.costs[name][g], dtype=np.float64))
+        for name in _relevant(session)
+        for level in lower_hull(divergence, np.array(session.costs[name][g], dtype=np.float64))
     }
 
 
-def _measure(sitting: Sitting, work: Work, n_samples: int, total: int) -> None:
+def _measure(session: SearchSession, work: Work, n_samples: int, total: int) -> None:
     """A group's levels are one job. Where that fails as a whole (it hung, or its worker died), each is tried alone."""
     again: list[Job] = []
-    for outcome in sitting.run_jobs([_job(sitting, g, levels, n_samples) for g, levels in work], within_budget=True):
+    for outcome in session.run_jobs([_job(session, g, levels, n_samples) for g, levels in work], within_budget=True):
         g, levels = outcome.job.token
         if outcome.error is not None and len(levels) > 1:
-            again += [_job(sitting, g, [level], n_samples) for level in levels]
+            again += [_job(session, g, [level], n_samples) for level in levels]
             continue
-        _record(sitting, outcome, total)
-    for outcome in sitting.run_jobs(again, within_budget=True):
-        _record(sitting, outcome, total)
+        _record(session, outcome, total)
+    for outcome in session.run_jobs(again, within_budget=True):
+        _record(session, outcome, total)
 
 
-def _job(sitting: Sitting, g: int, levels: Sequence[int], n_samples: int) -> Job:
-    limit = sitting.task.budget.trial_timeout_s * len(levels)
-    framed = sitting.state.frame["n"] if sitting.state.frame else 0
+def _job(session: SearchSession, g: int, levels: Sequence[int], n_samples: int) -> Job:
+    limit = session.task.budget.trial_timeout_s * len(levels)
+    framed = session.state.frame["n"] if session.state.frame else 0
     framed = framed if framed <= n_samples else 0
     return Job(method="rows", args=(g, list(levels), n_samples, framed), token=(g, list(levels)), timeout_s=limit)
 
 
-def _record(sitting: Sitting, outcome: Outcome, total: int) -> None:
+def _record(session: SearchSession, outcome: Outcome, total: int) -> None:
     g, levels = outcome.job.token
     failed: dict[str, Any] = {"value": None, "reason": outcome.error, "n": 0, "stderr": None, "passes": 0.0}
     for level, row in zip(levels, outcome.value or [failed] * len(levels), strict=True):
-        sitting.recorder.append({"type": "row", "group": g, "level": level, **row})
-    sitting.recorder.say("table", done=len(sitting.state.rows), total=total)
+        session.recorder.append({"type": "row", "group": g, "level": level, **row})
+    session.recorder.say("table", done=len(session.state.rows), total=total)
 
 
-def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int, passes: float) -> bool:
+def _refine(session: SearchSession, table: SensitivityTable, n_samples: int, passes: float) -> bool:
     """Measure the least certain rows of the table's own sweep again, on more samples. Whether anything was measured."""
-    split = len(sitting.prepared.bench.split)
+    split = len(session.problem.context.split)
     n = min(REFINED * n_samples, split)
-    rows = sitting.state.row_facts
+    rows = session.state.row_facts
     spent = sum(row.passes for row in rows.values() if row.n > n_samples)
     first = sum(row.passes for row in rows.values() if row.n <= n_samples)
     share = REFINE_SHARE * first
-    if n_samples < sitting.task.search.table_samples:
+    if n_samples < session.task.search.table_samples:
         share = max(share, passes - first)
     left = min(share, REFINE_TRIALS * split) - spent
     work: dict[int, list[int]] = {}
-    for g, level in unsure(table, _relevant(sitting)):
+    for g, level in unsure(table, _relevant(session)):
         row = rows.get((g, level), Row(value=None))  # a level that was not worth a row may turn out to be on the sweep
         # the first row of a group bore what was recorded for all of them
         per_sample = min((r.passes / r.n for (h, _), r in rows.items() if h == g and r.n), default=1.0)
@@ -262,7 +262,7 @@ def _refine(sitting: Sitting, table: SensitivityTable, n_samples: int, passes: f
         if row.n < n and cost <= left:
             left -= cost
             work.setdefault(g, []).append(level)
-    _measure(sitting, list(work.items()), n, len(rows))
+    _measure(session, list(work.items()), n, len(rows))
     return bool(work)
 
 

@@ -5,7 +5,7 @@ Begin with `_strategies.py`, which lists them. `paredown.plan` in `search/_plan.
 """
 
 from ._budget import budget_of
-from ._context import MEAN_BITS, Ground, ground_of, mean_bits, stored_bits, total
+from ._context import MEAN_BITS, StrategyContext, mean_bits, stored_bits, strategy_context_of, total
 from ._fp16_mse import THRESHOLD, fp16_mse_assignment
 from ._performance import performance_levels
 from ._seeds import planned_seeds
@@ -19,15 +19,15 @@ __all__ = [
     "SLACK",
     "STRATEGIES",
     "THRESHOLD",
-    "Ground",
+    "StrategyContext",
     "budget_of",
     "fp16_mse_assignment",
-    "ground_of",
     "mean_bits",
     "performance_levels",
     "planned_seeds",
     "sensitivity_levels",
     "stored_bits",
+    "strategy_context_of",
     "total",
     "uniform_levels",
 ]

@@ -17,7 +17,7 @@ from ..values import Limits
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
     from ..evaluation import Static
-    from ..phases import Sitting
+    from ..phases import SearchSession
     from ..values import SearchSpace, SensitivityTable
 
 MEAN_BITS = "mean_bits"
@@ -25,7 +25,7 @@ MEAN_BITS = "mean_bits"
 
 
 @dataclass(slots=True, kw_only=True)
-class Ground:
+class StrategyContext:
     """limits        name -> (least, most), of costs, "mean_bits" and "divergence"
     bits          the width that was asked for, where the limit is one on the mean bits
     costs, fixed  as `static_costs` gives them
@@ -104,28 +104,30 @@ def nominal_bits(space: SearchSpace, anatomy: Anatomy, levels: tuple[int, ...]) 
     return count.most_common(1)[0][0]
 
 
-def ground_of(sitting: Sitting, limits: Limits, bits: float | None, table: SensitivityTable | None = None) -> Ground:
+def strategy_context_of(
+    session: SearchSession, limits: Limits, bits: float | None, table: SensitivityTable | None = None
+) -> StrategyContext:
     """Of a sitting whose store is built; `table` where it was measured already."""
     from ..phases import measure_table
 
     def measure() -> SensitivityTable:
-        measured = measure_table(sitting)
+        measured = measure_table(session)
         if measured is None:
             raise InputError(
-                f"there is no sensitivity table: the searcher {sitting.task.search.searcher} uses none, or the time "
+                f"there is no sensitivity table: the searcher {session.task.search.searcher} uses none, or the time "
                 "was too short for it; take the searcher evolution, or the plan uniform or fp16-mse"
             )
         return measured
 
     def energy() -> tuple[FloatArray, float]:
-        device = replace(sitting.prepared.devices[0], names=("latency_ms", "energy_mj"))
-        rows = device.rows(sitting.prepared.anatomy, sitting.prepared.space)
+        device = replace(session.problem.devices[0], names=("latency_ms", "energy_mj"))
+        rows = device.rows(session.problem.anatomy, session.problem.space)
         return pad(rows.costs["energy_mj"]), rows.fixed["energy_mj"]
 
-    errors = sitting.state.facts["weight_error"]
-    return Ground(
-        space=sitting.prepared.space, anatomy=sitting.prepared.anatomy, limits=limits, bits=bits, costs=sitting.costs,
-        fixed=sitting.fixed, weight_error=tuple(tuple(row) for row in errors), measure=measure,
+    errors = session.state.facts["weight_error"]
+    return StrategyContext(
+        space=session.problem.space, anatomy=session.problem.anatomy, limits=limits, bits=bits, costs=session.costs,
+        fixed=session.fixed, weight_error=tuple(tuple(row) for row in errors), measure=measure,
         more={"energy_mj": energy}, _table=table,
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ Bad input      a profile without energies: an error that names it
 
 from __future__ import annotations
 
-from ._context import Ground
+from ._context import StrategyContext
 
 
-def energy_levels(ground: Ground, slack: float) -> tuple[int, ...]:
+def energy_levels(ground: StrategyContext, slack: float) -> tuple[int, ...]:
     return ground.cheapest("energy_mj", slack).levels

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...compressors import LayerSpec
 
 if TYPE_CHECKING:
-    from ..problem import Prepared
+    from ..problem import Problem
     from ..task import Task
 
 THRESHOLD = 1e-4
@@ -25,12 +25,12 @@ FP16 = LayerSpec(weight_bits=16, weight_format="fp16")
 
 
 def fp16_mse_assignment(
-    prepared: Prepared, task: Task, threshold: float
+    problem: Problem, task: Task, threshold: float
 ) -> tuple[dict[str, LayerSpec], Mapping[str, float]]:
     """(fqn -> spec, fqn -> relative error of INT8). Layers that [space] leaves alone stay as they are."""
     from ...compressors import applicable, compress, weight_at
 
-    model, anatomy = prepared.bench.model, prepared.anatomy
+    model, anatomy = problem.context.model, problem.anatomy
     int8 = LayerSpec(weight_bits=8, activation_bits=8 if 8 in task.space.activation_bits else 32)
     assignment, errors = {}, {}
     for layer in anatomy.layers:

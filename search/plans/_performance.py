@@ -8,8 +8,8 @@ Did not help   a profile on which no width is faster: then the bit operations al
 
 from __future__ import annotations
 
-from ._context import Ground
+from ._context import StrategyContext
 
 
-def performance_levels(ground: Ground, slack: float) -> tuple[int, ...]:
+def performance_levels(ground: StrategyContext, slack: float) -> tuple[int, ...]:
     return ground.cheapest("latency_ms", slack).levels

@@ -8,8 +8,8 @@ Did not help   layers whose errors add up in the outputs: the sum of the table's
 from __future__ import annotations
 
 from ..allocation import solve
-from ._context import Ground
+from ._context import StrategyContext
 
 
-def sensitivity_levels(ground: Ground) -> tuple[int, ...]:
+def sensitivity_levels(ground: StrategyContext) -> tuple[int, ...]:
     return solve(ground.programme("divergence")).levels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ._context import Ground
+from ._context import StrategyContext
 from ._energy import energy_levels
 from ._performance import performance_levels
 from ._sensitivity import sensitivity_levels
@@ -16,7 +16,7 @@ SLACK = 0.25
 
 Levels: TypeAlias = tuple[int, ...]
 
-BY_LEVELS: dict[str, Callable[[Ground, float], Levels]] = {
+BY_LEVELS: dict[str, Callable[[StrategyContext, float], Levels]] = {
     "uniform": lambda ground, slack: uniform_levels(ground),
     "sensitivity": lambda ground, slack: sensitivity_levels(ground),
     "performance": performance_levels,

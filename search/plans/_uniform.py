@@ -13,10 +13,10 @@ from ...errors import LimitsNotMet
 from ..allocation import pad
 from ..space import uniform_settings
 from ..values import Limits
-from ._context import MEAN_BITS, Ground, mean_bits, nominal_bits, total
+from ._context import MEAN_BITS, StrategyContext, mean_bits, nominal_bits, total
 
 
-def uniform_levels(ground: Ground) -> tuple[int, ...]:
+def uniform_levels(ground: StrategyContext) -> tuple[int, ...]:
     """Raises `LimitsNotMet` naming the widths that there are, or the least that a uniform setting costs."""
     rows = {name: pad(each) for name, each in ground.costs.items()}
     rows[MEAN_BITS] = mean_bits(ground.space, ground.anatomy)

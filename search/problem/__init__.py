@@ -5,15 +5,15 @@
 """
 
 from ._auto_runtime import AUTO, FILE, said, settle_runtime
-from ._context import Bench, judge
-from ._prepare import SAME_OUTPUTS, Prepared, original_quality, prepare
+from ._context import EvaluationContext, judge
+from ._prepare import SAME_OUTPUTS, Problem, original_quality, prepare
 
 __all__ = [
     "AUTO",
     "FILE",
     "SAME_OUTPUTS",
-    "Bench",
-    "Prepared",
+    "EvaluationContext",
+    "Problem",
     "judge",
     "original_quality",
     "prepare",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class EvaluationContext:
     """Everything that evaluating a candidate needs; sent to each worker once.
 
     reference   what the original says on the search split
@@ -45,17 +45,17 @@ class Bench:
     structured: Structured | None = None
 
 
-def judge(bench: Bench, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
+def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
     """Quality and divergence with their intervals. Raises `MetricError` for what is not finite."""
     from ...evaluators import Measurement, MetricError, summarise
 
-    metrics = {bench.metric.name: summarise(scores.metric, bench.metric, split)}
+    metrics = {context.metric.name: summarise(scores.metric, context.metric, split)}
     if scores.divergence is not None:
         apart = scores.divergence
         mean = float(apart.mean())
         half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
         metrics["divergence"] = Measurement(
-            value=mean, unit="nats" if bench.divergence == "kl" else "", low=mean - half, high=mean + half,
+            value=mean, unit="nats" if context.divergence == "kl" else "", low=mean - half, high=mean + half,
             split=split, n=len(apart),
         )  # fmt: skip
     for name, measurement in metrics.items():

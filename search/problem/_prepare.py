@@ -13,7 +13,7 @@ from ...errors import ParedownError, TaskError
 from ..devices import Device, devices_of, is_here
 from ..space import removes_something
 from ..values import Objective, SearchSpace, reason
-from ._context import Bench, judge
+from ._context import EvaluationContext, judge
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +36,7 @@ Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Problem:
     """Everything that stands before the first trial.
 
     objectives  what the task asks for, the quality first
@@ -47,7 +47,7 @@ class Prepared:
     """
 
     task: Task
-    bench: Bench
+    context: EvaluationContext
     quality: Mapping[str, Measurement]
     splits: Splits
     calibration_inputs: Any
@@ -64,11 +64,11 @@ class Prepared:
 
     @property
     def anatomy(self) -> Anatomy:
-        return self.bench.anatomy
+        return self.context.anatomy
 
     @property
     def space(self) -> SearchSpace:
-        return self.bench.space
+        return self.context.space
 
     @property
     def profile(self) -> HardwareProfile:
@@ -82,7 +82,7 @@ class Prepared:
         return self.task.hardware.profile is None or is_here(self.profile, environment())
 
 
-def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Prepared:
+def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Problem:
     """Import the plugins, load, trace, calibrate, and run the original once over the search split.
 
     specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
@@ -128,7 +128,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     search = _in_random_order(splits.search, task.search.samples, task.data.seed)
     reference = ReferenceOutputs.compute(model, search, batch)
-    bench = Bench(
+    context = EvaluationContext(
         model=model,
         anatomy=anatomy,
         calibration=calibration,
@@ -146,15 +146,15 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     )
     objectives = _objectives(task, metric.name, metric.maximise)
     guided = task.quality.guide == "divergence"
-    good_enough = _good_enough(task, bench.divergence)
-    guide = tuple(_led_by(o, metric.name, guided, good_enough) for o in objectives)
-    return Prepared(
+    indifference_threshold = _good_enough(task, context.divergence)
+    guide = tuple(_led_by(o, metric.name, guided, indifference_threshold) for o in objectives)
+    return Problem(
         task=task,
-        bench=bench,
-        quality=original_quality(bench, len(search)),
+        context=context,
+        quality=original_quality(context, len(search)),
         splits=splits,
         calibration_inputs=splits.calibration.take(1).inputs,
-        devices=_devices(task, profiles, bench),
+        devices=_devices(task, profiles, context),
         objectives=objectives,
         guide=guide,
         modules=user_modules(task),
@@ -222,7 +222,7 @@ def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tup
     return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
 
 
-def _devices(task: Task, profiles: Sequence[HardwareProfile], bench: Bench) -> tuple[Device, ...]:
+def _devices(task: Task, profiles: Sequence[HardwareProfile], context: EvaluationContext) -> tuple[Device, ...]:
     """Raises `InputError` for a profile that cannot be used, or a model whose memory cannot be foreseen."""
     from ...evaluators import trace_activations
     from ..devices import wanted
@@ -233,15 +233,19 @@ def _devices(task: Task, profiles: Sequence[HardwareProfile], bench: Bench) -> t
         raise TaskError(f"hardware.profile: two of the profiles are named alike ({', '.join(names)}); rename one")
     graph = None
     if any(name in MEMORY for name in wanted(task)):
-        graph = trace_activations(bench.model, bench.split.take(1).inputs, bench.anatomy)
+        graph = trace_activations(context.model, context.split.take(1).inputs, context.anatomy)
     return devices_of(task, profiles, graph)
 
 
-def _led_by(objective: Objective, metric: str, guided: bool, good_enough: float) -> Objective:
+def _led_by(objective: Objective, metric: str, guided: bool, indifference_threshold: float) -> Objective:
     """What the search minimises for an objective."""
     if objective.name == "throughput":
         return Objective(name="ms_per_sample")
-    return Objective(name="divergence", good_enough=good_enough) if guided and objective.name == metric else objective
+    return (
+        Objective(name="divergence", indifference_threshold=indifference_threshold)
+        if guided and objective.name == metric
+        else objective
+    )
 
 
 def _good_enough(task: Task, divergence: str) -> float:
@@ -269,7 +273,7 @@ def _check_registered(task: Task) -> None:
     check_searcher(task.search.searcher, task.search.params)
 
 
-def original_quality(bench: Bench, n: int) -> dict[str, Measurement]:
+def original_quality(context: EvaluationContext, n: int) -> dict[str, Measurement]:
     """On the first n samples of the search split, from the reference outputs, which are at hand. A metric that cannot
     judge the original itself is refused here."""
     import torch
@@ -277,12 +281,16 @@ def original_quality(bench: Bench, n: int) -> dict[str, Measurement]:
     from ...evaluators import Scores, evaluate_outputs
 
     try:
-        scores = evaluate_outputs(bench.metric, bench.split.take(n), bench.reference.outputs[:n], bench.reference)
+        scores = evaluate_outputs(
+            context.metric, context.split.take(n), context.reference.outputs[:n], context.reference
+        )
     except ParedownError:
         raise
     except Exception as error:  # the metric may be the user's own code
-        raise TaskError(f"quality.metric {bench.metric.name} raised on the original model: {reason(error)}") from error
-    return judge(bench, Scores(metric=scores, divergence=torch.zeros_like(scores)))
+        raise TaskError(
+            f"quality.metric {context.metric.name} raised on the original model: {reason(error)}"
+        ) from error
+    return judge(context, Scores(metric=scores, divergence=torch.zeros_like(scores)))
 
 
 def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...]:

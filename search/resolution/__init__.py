@@ -5,7 +5,7 @@ Nothing is evaluated: a predictor is fitted to the trials, and a programme over 
 """
 
 from ._isotonic import Falling
-from ._predictor import Foresight, Trust
+from ._predictor import Predictor, Trust
 from ._resolve import Evaluated, Resolved
 
-__all__ = ["Evaluated", "Falling", "Foresight", "Resolved", "Trust"]
+__all__ = ["Evaluated", "Falling", "Predictor", "Resolved", "Trust"]

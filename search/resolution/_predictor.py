@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..._arrays import FloatArray
 from ...evaluators import Measurement
 from ..searchers import SearchContext, Surrogate, rank_correlation
-from ..values import Completed, Dominated, Objective, Screened, SearchSpace, SensitivityTable, Trial
+from ..values import Completed, EarlyStopped, LowFidelity, Objective, SearchSpace, SensitivityTable, Trial
 from ._isotonic import Falling
 
 FOLDS = 5
@@ -60,7 +60,7 @@ class Trust:
         return {"n": self.n, "error": self.error, "rank": self.rank, "share": self.share}
 
 
-class Foresight:
+class Predictor:
     """Predicts the divergence, and the quality if it is another metric, of any candidate.
 
     trust  metric -> how well; empty while there are too few results
@@ -69,7 +69,7 @@ class Foresight:
     def __init__(
         self, space: SearchSpace, table: SensitivityTable, trials: Sequence[Trial], quality: Objective, seed: int
     ) -> None:
-        judged = [t for t in trials if isinstance(t, Completed | Dominated | Screened) and t.kind != "original"]
+        judged = [t for t in trials if isinstance(t, Completed | EarlyStopped | LowFidelity) and t.kind != "original"]
         usable = [t for t in judged if "divergence" in t.metrics][-MAX_TRIALS:]
         self._table, self._quality = table, quality
         self._context = SearchContext(space=space, objectives=(DIVERGENCE,), seed=seed, table=table, limits={})

@@ -19,7 +19,7 @@ from ..run import StoredRun, read_run
 from ..space import config_of
 from ..values import SAMPLES, Candidate, Kind, Limits, parse_limits, violation
 from ._predictor import Trust
-from ._what_if import Outlook
+from ._what_if import WhatIf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def resolve(
     Raises `LimitsNotMet` where no candidate is foreseen to keep the limits, with what is in reach; `InputError` for
     limits that cannot be read, and for a run without a sensitivity table.
     """
-    outlook = Outlook.of(run if isinstance(run, StoredRun) else read_run(run), profile, time_limit_s)
+    outlook = WhatIf.of(run if isinstance(run, StoredRun) else read_run(run), profile, time_limit_s)
     bounds = outlook.limits if limits is None else parse_limits(limits, outlook.original, outlook.senses)
     if sweep is not None and sweep not in outlook.table.costs:
         raise InputError(f"a sweep is over one of {', '.join(outlook.table.costs)}, got {sweep!r}")
@@ -149,7 +149,7 @@ def resolve(
     )
 
 
-def _resolved(outlook: Outlook, solution: Solution) -> Resolved:
+def _resolved(outlook: WhatIf, solution: Solution) -> Resolved:
     candidate = Candidate(levels=solution.levels)
     assignment = outlook.space.assignment(candidate)
     same = next((f"t{t.number}" for t in outlook.done if t.candidate == candidate), None)
@@ -166,7 +166,7 @@ def _resolved(outlook: Outlook, solution: Solution) -> Resolved:
     )
 
 
-def _best_evaluated(outlook: Outlook, bounds: Limits, minimised: str) -> Evaluated | None:
+def _best_evaluated(outlook: WhatIf, bounds: Limits, minimised: str) -> Evaluated | None:
     """By what was measured, at what it costs on this device. The original is no answer."""
     pool = [
         Evaluated(id=f"t{t.number}", kind=t.kind, metrics={**t.metrics, **outlook.costs_of(t.candidate)})

@@ -14,7 +14,7 @@ from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement, Source
 from ..allocation import Programme, Solution, knapsack, pad, solve
 from ..front import OnDevice
-from ..run import StoredRun, assemble, limits_from, objectives_from, shifts_of
+from ..run import StoredRun, assemble, limits_from, objectives_from, perturbations_of
 from ..values import (
     Candidate,
     Completed,
@@ -25,14 +25,14 @@ from ..values import (
     static_measurements,
     violation,
 )
-from ._predictor import Foresight
+from ._predictor import Predictor
 
 BISECTIONS = 12
 """Halvings of the (logarithm of the) divergence that may be spent: to a thousandth and less of its range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class WhatIf:
     """See the module.
 
     table     the rows measured, with the costs on this device
@@ -47,7 +47,7 @@ class Outlook:
     run: StoredRun
     space: SearchSpace
     table: SensitivityTable
-    foresight: Foresight
+    foresight: Predictor
     objectives: tuple[Objective, ...]
     quality: Objective
     original: Mapping[str, float]
@@ -61,7 +61,7 @@ class Outlook:
     latency_source: Source = "modelled"
 
     @classmethod
-    def of(cls, run: StoredRun, profile: str | Path | None, time_limit_s: float) -> Outlook:
+    def of(cls, run: StoredRun, profile: str | Path | None, time_limit_s: float) -> WhatIf:
         space, facts, state = run.space, run.state.facts, run.state
         if not state.rows:
             raise InputError(
@@ -89,7 +89,7 @@ class Outlook:
             notes.append(f"{n_estimated} rows of the sensitivity table were never measured; estimates stand for them")
         return cls(
             run=run, space=space, table=table, objectives=objectives_from(facts["objectives"]), quality=quality,
-            foresight=Foresight(space, table, run.trials, quality, run.task.search.seed),
+            foresight=Predictor(space, table, run.trials, quality, run.task.search.seed),
             original=original, original_id=f"t{first.number}", limits=limits_from(facts["limits"]),
             profile=facts["profile"] if device is None else device.name, device=device,
             done=tuple(t for t in done if t.kind != "original"), notes=tuple(notes),
@@ -229,7 +229,7 @@ def _table(run: StoredRun, costs: Mapping[str, Any], fixed: Mapping[str, float])
         costs={name: tuple(tuple(row) for row in rows) for name, rows in costs.items()},
         n_samples=run.task.search.table_samples,
     )  # fmt: skip
-    return replace(table, shifts=shifts_of(state, space)), sum(key not in state.row_facts for key in wanted)
+    return replace(table, shifts=perturbations_of(state, space)), sum(key not in state.row_facts for key in wanted)
 
 
 def _is_maximised(run: StoredRun) -> bool:

@@ -6,11 +6,11 @@ Begin with `_ledger.py` and `_state.py`. A new kind of record belongs in `_state
 
 from ._assemble_table import Guess, Key, assemble
 from ._facts import limits_from, objectives_from
-from ._gc_frozen import collector_off, settle, thawed_afterwards
+from ._gc_frozen import collector_off, freeze_gc, gc_frozen
 from ._hypervolume import front_hypervolume
 from ._ledger import Ledger, decode, encode, read, write_atomic
 from ._paths import store_path
-from ._perturbations import frame_record, shifts_of
+from ._perturbations import frame_record, perturbations_of
 from ._progress import Listener, Stopwatch
 from ._recorder import Recorder
 from ._run import StoredRun, create_run, new_run_path, read_run
@@ -31,15 +31,15 @@ __all__ = [
     "decode",
     "encode",
     "frame_record",
+    "freeze_gc",
     "front_hypervolume",
+    "gc_frozen",
     "limits_from",
     "new_run_path",
     "objectives_from",
+    "perturbations_of",
     "read",
     "read_run",
-    "settle",
-    "shifts_of",
     "store_path",
-    "thawed_afterwards",
     "write_atomic",
 ]

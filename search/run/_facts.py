@@ -10,9 +10,10 @@ from ..values import Objective
 
 
 def objectives_from(data: Sequence[Mapping[str, Any]]) -> tuple[Objective, ...]:
-    """As `_groundwork` wrote them down; a run of an older version has no `good_enough`."""
+    """As `_groundwork` wrote them down; a run of an older version has no `indifference_threshold`."""
     return tuple(
-        Objective(name=o["name"], maximise=o["maximise"], good_enough=o.get("good_enough", -math.inf)) for o in data
+        Objective(name=o["name"], maximise=o["maximise"], indifference_threshold=o.get("good_enough", -math.inf))
+        for o in data
     )
 
 

@@ -24,8 +24,8 @@ def collector_off() -> Iterator[None]:
 
 
 @contextmanager
-def thawed_afterwards() -> Iterator[None]:
-    """Whatever is frozen within (`settle`) is the collector's again afterwards."""
+def gc_frozen() -> Iterator[None]:
+    """Whatever is frozen within (`freeze_gc`) is the collector's again afterwards."""
     frozen_by_others = gc.get_freeze_count() > 0
     try:
         yield
@@ -34,6 +34,6 @@ def thawed_afterwards() -> Iterator[None]:
             gc.unfreeze()
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """What is there now will stay for the whole search: the collector need not look at it (`gc.freeze`)."""
     gc.freeze()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..values import OutputShifts, SearchSpace, base_levels, pack_values, unpack_values
+from ..values import OutputPerturbations, SearchSpace, base_levels, pack_values, unpack_values
 
 if TYPE_CHECKING:
     from ...evaluators.sensitivity import OutputFrame
@@ -21,7 +21,7 @@ def frame_record(frame: OutputFrame) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shifts_of(state: State, space: SearchSpace) -> OutputShifts | None:
+def perturbations_of(state: State, space: SearchSpace) -> OutputPerturbations | None:
     """In which direction each (group, level) pushes the outputs, as far as the ledger says.
 
     None where it has no frame (an old ledger), or where less than half of the rows have a shift.
@@ -45,4 +45,4 @@ def shifts_of(state: State, space: SearchSpace) -> OutputShifts | None:
                 shifts[level] = known[g, level] - of_base
         shifts[base_level[g]] = 0.0
         found.append(shifts)
-    return OutputShifts(kind=frame["kind"], reference=reference, base=of_base, rows=tuple(found))
+    return OutputPerturbations(kind=frame["kind"], reference=reference, base=of_base, rows=tuple(found))

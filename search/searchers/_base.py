@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..values import Candidate, Completed, Dominated, Objective, SearchSpace, SensitivityTable, Trial
+from ..values import Candidate, Completed, EarlyStopped, Objective, SearchSpace, SensitivityTable, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +29,15 @@ class SearchContext:
     table: SensitivityTable | None = None
     limits: Mapping[str, tuple[float | None, float | None]]
 
-    def vector(self, trial: Completed | Dominated) -> NDArray[np.float64]:
+    def vector(self, trial: Completed | EarlyStopped) -> NDArray[np.float64]:
         """The trial's objectives as they are judged: shape (n_objectives,). Raises `InputError` if it lacks one.
 
-        Of a `Dominated` trial they are estimates, which are no result.
+        Of a `EarlyStopped` trial they are estimates, which are no result.
         """
         self.check(trial)
         return np.array([o.key(trial.metrics[o.name].value) for o in self.objectives], dtype=np.float64)
 
-    def check(self, trial: Completed | Dominated) -> None:
+    def check(self, trial: Completed | EarlyStopped) -> None:
         """Raises `InputError` if the trial lacks an objective."""
         if missing := [o.name for o in self.objectives if o.name not in trial.metrics]:
             raise InputError(
@@ -54,8 +54,8 @@ class Searcher(Protocol):
     gives up to n candidates that it has not proposed before (fewer, or none, when the space is exhausted); `tell` takes
     finished trials in *any* order, of any type, also ones that it never asked for (baselines; after a resume, the whole
     ledger), and of one candidate more than once: the first result stays.
-    A `Completed` trial is a result. `Failed`, `Infeasible` and `Dominated` ones are none, and only say that the
-    candidate is known; the estimates of a `Dominated` trial may be learnt from.
+    A `Completed` trial is a result. `Failed`, `Infeasible` and `EarlyStopped` ones are none, and only say that the
+    candidate is known; the estimates of a `EarlyStopped` trial may be learnt from.
     Between the two, other asks may come: workers are asynchronous.
 
     Same context and same calls, same asks: in another process, with any hash seed. `state_dict` is JSON, and

@@ -38,7 +38,7 @@ class Budget:
         self._limits: list[tuple[FloatArray, float, float]] = []
         self._scores = np.zeros((0, 0)) if self._table is None else pad(self._table.divergence)
         self._worst = context.limits.get("divergence", (None, None))[1]
-        self._good_enough = context.objectives[0].good_enough
+        self._good_enough = context.objectives[0].indifference_threshold
         for name, (low, high) in context.limits.items():
             if self._table is not None and name in self._table.costs:
                 fixed = self._table.fixed.get(name, 0.0)

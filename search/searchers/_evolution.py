@@ -2,11 +2,11 @@
 
 1. *Sweep.* The table's own solution of every budget (`sweep`), spread over the whole range.
 2. *Refit.* Every evaluation corrects the table's scores (`Surrogate`), and the corrected table is swept again. From
-   that sweep and the best so far, the front is bred on the surrogate's word alone (`refined`).
+   that sweep and the best so far, the front is bred on the surrogate's word alone (`local_search`).
 3. *Breed.* Level switches that keep the budget, single switches and crossover of neighbours on the front (`offspring`),
-   screened by the surrogate: what is proposed adds most to the hypervolume, as far as can be foreseen (`gain`).
+   screened by the surrogate: what is proposed adds most to the predicted hypervolume (`hypervolume_improvement`).
 
-What is better than `good_enough` is not told apart, so that nothing is spent there: only the cheapest is wanted.
+Candidates better than `indifference_threshold` count as equal, so the search spends nothing there but on the cheapest.
 What the surrogate foretold is kept beside what came (`report`); while it foretells badly, more is left to chance.
 Without a table it starts at random, from all budgets, and the surrogate learns from the levels alone. All that it does
 follows from what it was told and asked: told a ledger, it goes on as the one that lived through it.
@@ -18,7 +18,7 @@ best that a local search on the true function found is .919, and .931 with stron
     trials                       25    50   100   200       25    50   100   200
     this                       .879  .889  .903  .912     .904  .915  .922  .925
     this, without `_credit`    .882  .896  .906  .911     .903  .915  .922  .925
-    this, without `refined`    .878  .888  .898  .907     .900  .913  .920  .923
+    this, without `local_search`    .878  .888  .898  .907     .900  .913  .920  .923
     this, without pairs        .876  .887  .893  .898     .894  .907  .914  .921    (see `_surrogate`)
     this, by `improvement`     .876  .893  .905  .912     .899  .917  .922  .925    (in place of the hypervolume)
     this, without table        .821  .823  .830  .842     .761  .764  .766  .768
@@ -51,17 +51,17 @@ from numpy.typing import NDArray
 from ..._arrays import FloatArray
 from ...errors import InputError
 from ..allocation import sweep_levels
-from ..values import Candidate, Completed, Dominated, Trial
+from ..values import Candidate, Completed, EarlyStopped, Trial
 from ._archive import Archive, violation_of
 from ._base import SearchContext
 from ._budget import Budget
-from ._hypervolume_improvement import gain
+from ._hypervolume_improvement import hypervolume_improvement
 from ._known import KnownCandidates, Levels, levels_of
 from ._limits import foreseen_excess, foreseen_metrics
-from ._local_search import refined
+from ._local_search import local_search
 from ._offspring import Steps, offspring
-from ._prediction_discount import Credit
-from ._prediction_log import Forecasts
+from ._prediction_discount import PredictionDiscount
+from ._prediction_log import PredictionLog
 from ._state import read_levels, read_state, write_state
 from ._surrogate import Surrogate
 
@@ -106,7 +106,7 @@ class EvolutionSearcher:
         self._n_levels = np.array(context.space.n_levels, dtype=np.int64)
         self._budget = Budget(context)
         self._foreseen = foreseen_metrics(context)
-        self._good_enough = np.array([metric.good_enough for metric in self._foreseen])
+        self._good_enough = np.array([metric.indifference_threshold for metric in self._foreseen])
         self._first = self._budget.first(initial)
         self._reset()
 
@@ -119,8 +119,8 @@ class EvolutionSearcher:
         self._estimates: dict[Levels, list[float | None]] = {}
         self._pending: dict[Levels, None] = {}
         self._surrogate = Surrogate(self._context, self._foreseen)
-        self._forecasts = Forecasts(self._foreseen)
-        self._credit = Credit()
+        self._forecasts = PredictionLog(self._foreseen)
+        self._credit = PredictionDiscount()
         self._next_fit = MIN_FIT
         self._fit_due: tuple[NDArray[np.int64], list[tuple[Levels, list[float | None]]]] | None = None
         self._is_derived = False
@@ -136,7 +136,7 @@ class EvolutionSearcher:
             if isinstance(trial, Completed):
                 excess = violation_of(trial, self._context.limits)
                 told = _Told(values=self._values_of(trial), violation=excess, noise=self._noise_of(trial))
-            elif isinstance(trial, Dominated) and all(o.name in trial.metrics for o in self._context.objectives):
+            elif isinstance(trial, EarlyStopped) and all(o.name in trial.metrics for o in self._context.objectives):
                 told = _Told(values=self._values_of(trial), violation=None, noise=0.0)
             self._known.add(levels)
             self._pending.pop(levels, None)
@@ -144,7 +144,7 @@ class EvolutionSearcher:
                 self._add(levels, told)
 
     def report(self) -> dict[str, Any]:
-        """How well the surrogate foretold the latest trials: see `Forecasts.report`."""
+        """How well the surrogate foretold the latest trials: see `PredictionLog.report`."""
         self._fit()
         return self._forecasts.report(self._surrogate)
 
@@ -171,7 +171,7 @@ class EvolutionSearcher:
         for i, values, violation, noise in fields["told"]:
             self._add(known[i], _Told(values=list(values), violation=violation, noise=noise))
 
-    def _values_of(self, trial: Completed | Dominated) -> list[float | None]:
+    def _values_of(self, trial: Completed | EarlyStopped) -> list[float | None]:
         """Every foreseen metric as measured; the objectives come first, only what comes after them may be absent."""
         self._context.check(trial)
         return [
@@ -218,10 +218,10 @@ class EvolutionSearcher:
             return
         n = len(self._context.objectives)
         reference, noise = self._surrogate.scale(self._archive.values[self._archive.front]), self._noise_in_scale(n)
-        promised = float(gain(predicted[:, :n], reference, noise)[0])
+        promised = float(hypervolume_improvement(predicted[:, :n], reference, noise)[0])
         kept = 0.0
         if told.violation == 0.0:
-            kept = float(gain(self._surrogate.scale(values[None, :n]), reference, np.zeros(n))[0])
+            kept = float(hypervolume_improvement(self._surrogate.scale(values[None, :n]), reference, np.zeros(n))[0])
         self._credit.add(predicted[0, :n], promised, kept)
 
     def _fit(self) -> None:
@@ -276,7 +276,9 @@ class EvolutionSearcher:
         if self._surrogate.ready:
             rng = np.random.default_rng([self._context.seed & 0xFFFF_FFFF_FFFF_FFFF, 1, len(self._archive)])
             start = np.concatenate([swept, self._archive.levels[self._archive.elite()]])
-            self._swept = np.concatenate([swept, refined(start, self._foresee, self._steps, self._budget.allowed, rng)])
+            self._swept = np.concatenate(
+                [swept, local_search(start, self._foresee, self._steps, self._budget.allowed, rng)]
+            )
         self._swept_predicted = self._surrogate.predict(self._swept)
         self._is_derived = True
 
@@ -334,7 +336,7 @@ class EvolutionSearcher:
         reference = self._surrogate.scale(self._archive.values[best])
         reference = np.concatenate([reference, awaited[:, :n]])
         predicted = predicted[shuffled]
-        worth = gain(predicted[:, :n], reference, self._noise_in_scale(n))
+        worth = hypervolume_improvement(predicted[:, :n], reference, self._noise_in_scale(n))
         span = np.ptp(reference, axis=0)
         hopeful = np.flatnonzero(worth > 0)
         worth[hopeful] *= self._credit.factor(predicted[hopeful, :n], np.where(span > 0, span, 1.0))

@@ -11,7 +11,7 @@ MARGIN = 0.05
 """The reference corner lies this share of the front's span beyond its worst values."""
 
 
-def gain(predicted: FloatArray, reference: FloatArray, noise: FloatArray) -> FloatArray:
+def hypervolume_improvement(predicted: FloatArray, reference: FloatArray, noise: FloatArray) -> FloatArray:
     """How much each predicted point adds to the reference points, shape (n,): positive where it adds something.
 
     With two objectives what it adds to the hypervolume, with any other number `improvement`; each objective relative to

@@ -18,7 +18,7 @@ ROUNDS = 8
 KEPT = 96
 
 
-def refined(
+def local_search(
     start: LevelArray,
     predict: Callable[[LevelArray], FloatArray],
     steps: Sequence[Steps],

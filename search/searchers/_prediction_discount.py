@@ -15,7 +15,7 @@ PRIOR = 2.0
 MOST = 2.0
 
 
-class Credit:
+class PredictionDiscount:
     """Promised gains next to those that came: the best of many predictions is mostly one that is too good, and the more
     so the worse the surrogate knows the neighbourhood (where layers are at their narrowest, say, and nothing adds up).
     """

@@ -17,7 +17,7 @@ ENOUGH = 8
 """Forecasts before they are judged at all."""
 
 
-class Forecasts:
+class PredictionLog:
     """Predictions that were made before their results, next to the results: shape (n, metrics), minimised."""
 
     def __init__(self, metrics: Sequence[Objective]) -> None:

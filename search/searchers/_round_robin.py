@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ..values import MODELLED, Candidate, Objective, Trial, at
+from ..values import MODELLED, Candidate, Objective, Trial, metric_on_device
 from ._base import Reporting, Searcher
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def limits_of(task: Task, limits: Limits, original: Mapping[str, float], devices
 
 
 def _named(name: str, n: int, device: str) -> str:
-    return at(name, device) if n and name in MODELLED else name
+    return metric_on_device(name, device) if n and name in MODELLED else name
 
 
-class TakingTurns:
+class RoundRobinSearcher:
     """A searcher made of several, each with objectives of its own on the same space.
 
     turn  whose it is first: so many candidates have been asked for before

@@ -58,7 +58,7 @@ class Surrogate:
         metrics = context.objectives if metrics is None else tuple(metrics)
         self.n_levels = np.array(context.space.n_levels)
         self._n = len(metrics)
-        self._good_enough = [metric.good_enough for metric in metrics]
+        self._good_enough = [metric.indifference_threshold for metric in metrics]
         self._groups = np.arange(len(self.n_levels))
         self._offsets = np.concatenate(([0], np.cumsum(self.n_levels)[:-1]))
         self._by_level = int(self.n_levels.sum()) <= MAX_LEVEL_FEATURES
@@ -253,10 +253,10 @@ class Surrogate:
             elif positive.size and positive.max() > 20 * (
                 positive.min() if self._scores is not None else np.median(positive)
             ):
-                least, good_enough = float(positive.min()), self._good_enough[j]
-                self._log[j] = 0.0, max(least, good_enough)
-                if least < good_enough:  # the table's sums level off where what is told of them does
-                    self._soft_floor = max(self._floor, good_enough)
+                least, indifference_threshold = float(positive.min()), self._good_enough[j]
+                self._log[j] = 0.0, max(least, indifference_threshold)
+                if least < indifference_threshold:  # the table's sums level off where what is told of them does
+                    self._soft_floor = max(self._floor, indifference_threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,14 @@ Groups of layers, their ordered levels, structure that can be removed, and confi
 
 from ._build import bounds, build_space, check_reachable, estimate_bytes, native_scope, uniform_settings
 from ._config import SCHEMA_VERSION, assignment_of, config_of, read_config, with_claims
-from ._notes import kv_cache_remark, left_alone, products_remark, without_correction
-from ._reduced import dominated_levels, narrow, relevant_costs, unpromising_levels
-from ._saturation import SAFE, WIDE, saturation_remark
+from ._notes import describe_kv_cache, describe_left_alone, describe_products, without_correction
+from ._reduced import dominated_levels, reduce_space, relevant_costs, unpromising_levels
+from ._saturation import SAFE, WIDE, describe_saturation
 from ._structure import (
     Structured,
+    describe_structure_left,
     find_structure,
     refuse_with_structure,
-    remarks_on_structure,
     removed_anatomy,
     removes_something,
     threshold_settings,
@@ -30,23 +30,23 @@ __all__ = [
     "build_space",
     "check_reachable",
     "config_of",
+    "describe_kv_cache",
+    "describe_left_alone",
+    "describe_products",
+    "describe_saturation",
+    "describe_structure_left",
     "dominated_levels",
     "estimate_bytes",
     "find_structure",
     "global_shares",
-    "kv_cache_remark",
-    "left_alone",
-    "narrow",
     "native_scope",
     "plans",
-    "products_remark",
     "read_config",
+    "reduce_space",
     "refuse_with_structure",
     "relevant_costs",
-    "remarks_on_structure",
     "removed_anatomy",
     "removes_something",
-    "saturation_remark",
     "threshold_settings",
     "uniform_settings",
     "unpromising_levels",

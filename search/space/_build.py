@@ -97,7 +97,7 @@ def build_space(
 
 def _check_sums(layers: Sequence[LayerInfo], levels: Sequence[LayerSpec], runtime: str) -> None:
     """Raises `TaskError` for what OpenVINO refuses to export, before anything is searched."""
-    summed = next((layer for layer in layers if layer.sum_after), None)
+    summed = next((layer for layer in layers if layer.residual_output), None)
     if runtime == "openvino" and summed and any(spec.activation_scope == "tensor" for spec in levels):
         raise TaskError(
             f"space.activation_scope: 'tensor' rounds what {summed.fqn} gives to a sum, and OpenVINO drops that "

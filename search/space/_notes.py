@@ -17,7 +17,7 @@ _WORTH_SAYING = 0.05
 _SHOWN = 3
 
 
-def left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
+def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
     """A line for layers that were never called, and one for parameters that are in no layer we know."""
     lines = []
     if anatomy.unused:
@@ -61,7 +61,7 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
     return [line]
 
 
-def products_remark(anatomy: Anatomy, space: SearchSpace) -> list[str]:
+def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
     """A line for where `activation_scope` "product" has any effect, if it was asked for: elsewhere it is "layer"."""
     having = [
         fqn
@@ -81,7 +81,7 @@ def products_remark(anatomy: Anatomy, space: SearchSpace) -> list[str]:
     return [line]
 
 
-def kv_cache_remark(model: nn.Module, bits: int, tokens: int = 1024) -> str:
+def describe_kv_cache(model: nn.Module, bits: int, tokens: int = 1024) -> str:
     """What `model.kv_cache_bits` saves, which is the same for every candidate."""
     from ...evaluators import KvCacheSpec, kv_cache_bytes
 

@@ -93,7 +93,7 @@ def unpromising_levels(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Narrowed:
+class ReducedSpace:
     """A space and its table without some levels, and the way between its candidates and the whole space's.
 
     kept  per group: the whole space's levels that are left, in order
@@ -123,7 +123,7 @@ class Narrowed:
         return [replace(trial, candidate=candidate) for trial, candidate in pairs if candidate is not None]
 
 
-def narrow(space: SearchSpace, table: SensitivityTable, dropped: Iterable[tuple[int, int]]) -> Narrowed:
+def reduce_space(space: SearchSpace, table: SensitivityTable, dropped: Iterable[tuple[int, int]]) -> ReducedSpace:
     """The space and the table without the dropped (group, level). Raises `InputError` if a group would have none left,
     or has no such level."""
     gone = set(dropped)
@@ -140,7 +140,7 @@ def narrow(space: SearchSpace, table: SensitivityTable, dropped: Iterable[tuple[
         replace(group, levels=tuple(group.levels[level] for level in levels))
         for group, levels in zip(space.groups, kept, strict=True)
     )
-    return Narrowed(space=SearchSpace(groups=groups), table=_narrowed_table(table, kept), kept=kept)
+    return ReducedSpace(space=SearchSpace(groups=groups), table=_narrowed_table(table, kept), kept=kept)
 
 
 def _narrowed_table(table: SensitivityTable, kept: tuple[tuple[int, ...], ...]) -> SensitivityTable:

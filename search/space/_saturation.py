@@ -28,7 +28,7 @@ def without_saturation(
     return replace(spec, weight_bits=SAFE)
 
 
-def saturation_remark(task: Task, space: SearchSpace, profiles: Sequence[HardwareProfile]) -> list[str]:
+def describe_saturation(task: Task, space: SearchSpace, profiles: Sequence[HardwareProfile]) -> list[str]:
     """A line where weights of 8 bits were asked for, and became 7."""
     names = [profile.name for profile in profiles if profile.saturates]
     asked = {*task.space.weight_bits, *(b for over in task.space.overrides.values() for b in over.weight_bits or ())}

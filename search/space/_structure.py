@@ -222,7 +222,7 @@ def threshold_settings(space: SearchSpace, structured: Structured) -> list[tuple
     return [(label, candidate) for candidate, label in found.items()]
 
 
-def remarks_on_structure(structured: Structured | None, most: int = 8) -> list[str]:
+def describe_structure_left(structured: Structured | None, most: int = 8) -> list[str]:
     """A line for each coupling that is left alone, and what to know of the runtime."""
     if structured is None:
         return []

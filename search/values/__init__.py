@@ -7,9 +7,17 @@ exchange belongs here.
 
 from ._limit_expressions import SAMPLES, parse_limits
 from ._limits import PICKS, Limits, misses, parse_bounds, violation
-from ._metric_names import MEMORY, MODELLED, at, base_name, not_measured, seen_on, static_measurements
+from ._metric_names import (
+    MEMORY,
+    MODELLED,
+    base_name,
+    metric_on_device,
+    metrics_on_device,
+    not_measured,
+    static_measurements,
+)
 from ._objective import Objective, vectors
-from ._output_perturbations import OutputShifts, Superposition
+from ._output_perturbations import OutputPerturbations, Superposition
 from ._packed import pack_losses, pack_values, unpack_losses, unpack_values
 from ._pareto import crowding, fronts, hypervolume, knee, non_dominated, spread, unique_rows
 from ._reason import reason
@@ -17,7 +25,17 @@ from ._sensitivity_row import Row, base_levels
 from ._sensitivity_table import SensitivityTable
 from ._space import Candidate, Group, SearchSpace, space_from_dict, space_to_dict
 from ._structural_names import block_name, is_structural, layers_of, structure_of, without_structure
-from ._trial import Completed, Dominated, Failed, Infeasible, Kind, Screened, Trial, trial_from_record, trial_to_record
+from ._trial import (
+    Completed,
+    EarlyStopped,
+    Failed,
+    Infeasible,
+    Kind,
+    LowFidelity,
+    Trial,
+    trial_from_record,
+    trial_to_record,
+)
 
 __all__ = [
     "MEMORY",
@@ -26,21 +44,20 @@ __all__ = [
     "SAMPLES",
     "Candidate",
     "Completed",
-    "Dominated",
+    "EarlyStopped",
     "Failed",
     "Group",
     "Infeasible",
     "Kind",
     "Limits",
+    "LowFidelity",
     "Objective",
-    "OutputShifts",
+    "OutputPerturbations",
     "Row",
-    "Screened",
     "SearchSpace",
     "SensitivityTable",
     "Superposition",
     "Trial",
-    "at",
     "base_levels",
     "base_name",
     "block_name",
@@ -50,6 +67,8 @@ __all__ = [
     "is_structural",
     "knee",
     "layers_of",
+    "metric_on_device",
+    "metrics_on_device",
     "misses",
     "non_dominated",
     "not_measured",
@@ -58,7 +77,6 @@ __all__ = [
     "parse_bounds",
     "parse_limits",
     "reason",
-    "seen_on",
     "space_from_dict",
     "space_to_dict",
     "spread",

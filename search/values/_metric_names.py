@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from ...evaluators import Measurement
 
 
-def at(name: str, device: str | None) -> str:
+def metric_on_device(name: str, device: str | None) -> str:
     """The metric's name for a device that is not the first."""
     return name if device is None else f"{name}@{device}"
 
 
-def seen_on(values: Mapping[str, float], device: str | None) -> dict[str, float]:
+def metrics_on_device(values: Mapping[str, float], device: str | None) -> dict[str, float]:
     """What is alike everywhere, and what depends on the device by its plain name; None: the first."""
     alike = {name: value for name, value in values.items() if "@" not in name and name not in MODELLED}
-    return alike | {name: values[at(name, device)] for name in MODELLED if at(name, device) in values}
+    return alike | {
+        name: values[metric_on_device(name, device)] for name in MODELLED if metric_on_device(name, device) in values
+    }
 
 
 def base_name(name: str) -> str:
@@ -50,10 +52,10 @@ def static_measurements(totals: Mapping[str, float], grid_g_per_kwh: float | Non
     for name, value in totals.items():
         base, _, device = name.partition("@")
         if base == "ms_per_sample" and value > 0:
-            new = at("throughput", device or None)
+            new = metric_on_device("throughput", device or None)
             found[new] = static_measurement(new, 1000.0 / value)
         if base == "energy_mj" and grid_g_per_kwh is not None:
-            new = at("co2_g_per_million", device or None)
+            new = metric_on_device("co2_g_per_million", device or None)
             found[new] = static_measurement(new, co2_g_per_million(value, grid_g_per_kwh))
     return found
 

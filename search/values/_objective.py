@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._trial import Completed, Screened
+from ._trial import Completed, LowFidelity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +22,18 @@ class Objective:
 
     name: str
     maximise: bool = False
-    good_enough: float = -math.inf
+    indifference_threshold: float = -math.inf
 
     def key(self, value: float) -> float:
         """The value as it is judged."""
-        return max(self.signed(value), self.good_enough)
+        return max(self.signed(value), self.indifference_threshold)
 
     def signed(self, value: float) -> float:
         """The value as it was measured, minimised."""
         return -value if self.maximise else value
 
 
-def vectors(trials: Sequence[Completed | Screened], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+def vectors(trials: Sequence[Completed | LowFidelity], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Shape (n_trials, n_objectives); minimised."""
     return np.array([[o.key(t.metrics[o.name].value) for o in objectives] for t in trials], dtype=np.float64).reshape(
         len(trials), len(objectives)

@@ -23,7 +23,7 @@ BLOCK = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OutputShifts:
+class OutputPerturbations:
     """How each (group, level) alone shifts the outputs, at some sites (`evaluators.sensitivity.OutputFrame`).
 
     kind       "kl" or "mse"
@@ -49,7 +49,7 @@ class Superposition:
     divergence  per group, per level: the table's
     """
 
-    def __init__(self, shifts: OutputShifts, divergence: tuple[tuple[float, ...], ...]) -> None:
+    def __init__(self, shifts: OutputPerturbations, divergence: tuple[tuple[float, ...], ...]) -> None:
         n_sites, bins = shifts.reference.shape
         self._sites = min(n_sites, max(1, MOST_VALUES // (bins * max(1, len(shifts.rows)))))
         self._bins, kept = bins, self._sites * bins
@@ -69,13 +69,13 @@ class Superposition:
         """Divergence of the candidates `levels` (n, groups) by superposition, (n,); and each group's share of it,
         (n, groups): they add up to 1 less the base's, and one that pushes against the others is negative. No shares are
         worked out, (n, 0), unless they are asked for."""
-        at = self._offsets + levels
+        metric_on_device = self._offsets + levels
         found = np.empty(len(levels))
         parts = np.zeros((len(levels), levels.shape[1] if shares else 0))
         step = max(1, BLOCK // max(1, levels.shape[1] * self._rows.shape[1]))
         ones = np.ones((1, levels.shape[1]), dtype=np.float32)
         for start in range(0, len(levels), step):
-            rows = at[start : start + step]
+            rows = metric_on_device[start : start + step]
             total = (ones @ self._rows[rows])[:, 0] + self._base  # a product: ten times as fast as a sum
             found[start : start + step] = self._divergence(total)
             if shares:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ._output_perturbations import OutputShifts
+from ._output_perturbations import OutputPerturbations
 from ._space import Candidate
 
 
@@ -28,7 +28,7 @@ class SensitivityTable:
     n_samples: int = 0
     stderr: tuple[tuple[float, ...], ...] = ()
     n: tuple[tuple[int, ...], ...] = ()
-    shifts: OutputShifts | None = field(default=None, compare=False, repr=False)
+    shifts: OutputPerturbations | None = field(default=None, compare=False, repr=False)
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
         rows = self.costs[name]

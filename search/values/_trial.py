@@ -38,7 +38,7 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dominated:
+class EarlyStopped:
     """Raced out: after a part of the search split it was clear that trial `beaten_by` is no dearer and no worse.
 
     It is never on the front, in a selection or in the hypervolume.
@@ -64,7 +64,7 @@ class Dominated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Screened:
+class LowFidelity:
     """Seen on the first samples of the search split. Those of them that look as if they belong on the front are seen
     on all of it, which is a trial of its own.
 
@@ -116,7 +116,7 @@ class Failed:
     attempts: int = 1
 
 
-Trial = Completed | Dominated | Screened | Infeasible | Failed
+Trial = Completed | EarlyStopped | LowFidelity | Infeasible | Failed
 
 
 def trial_to_record(trial: Trial) -> dict[str, Any]:
@@ -140,9 +140,9 @@ def trial_to_record(trial: Trial) -> dict[str, Any]:
     if isinstance(trial, Infeasible):
         return record | {"reason": trial.reason}
     record |= {"seconds": trial.seconds, "samples": trial.samples}
-    if isinstance(trial, Dominated):
+    if isinstance(trial, EarlyStopped):
         return record | {"reason": trial.reason, "beaten_by": trial.beaten_by}
-    if isinstance(trial, Screened):
+    if isinstance(trial, LowFidelity):
         return record
     if trial.screen:
         record["screen"] = {name: m.to_dict(samples=False) for name, m in trial.screen.items()}
@@ -158,8 +158,8 @@ def trial_from_record(record: Mapping[str, Any]) -> Trial:
         data[key] = {name: Measurement.from_dict(m) for name, m in record[key].items()}
     types: dict[str, Callable[..., Trial]] = {
         "completed": Completed,
-        "dominated": Dominated,
-        "screened": Screened,
+        "dominated": EarlyStopped,
+        "screened": LowFidelity,
         "infeasible": Infeasible,
         "failed": Failed,
     }

@@ -5,7 +5,7 @@ Begin with `_in_process.py`. Another kind of worker, such as a cluster's, is one
 """
 
 from ._in_process import InProcess, Pool, python_path
-from ._queues import SHORT_S, Lanes
+from ._queues import SHORT_S, WorkerQueues
 from ._ray import RayPool
 
-__all__ = ["SHORT_S", "InProcess", "Lanes", "Pool", "RayPool", "python_path"]
+__all__ = ["SHORT_S", "InProcess", "Pool", "RayPool", "WorkerQueues", "python_path"]

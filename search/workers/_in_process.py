@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from ..evaluation import Job, Outcome, Worker, run_job
-from ..problem import Bench
+from ..problem import EvaluationContext
 
 
 class Pool(Protocol):
@@ -55,10 +55,10 @@ class InProcess:
     runs to its end. A crash of the interpreter takes the driver along: use workers where candidates may do that.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, context: EvaluationContext) -> None:
         import torch
 
-        self._worker = Worker(bench)
+        self._worker = Worker(context)
         self._facts = worker_facts(torch.get_num_threads())
         self._jobs: list[Job] = []
 

@@ -19,7 +19,7 @@ _MEMORY = 0.3
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class WorkerQueue:
     """A worker, and the jobs that were sent to it, in the order in which it runs them.
 
     jobs   (what stands for the result, the job); the first one runs
@@ -31,7 +31,7 @@ class Lane:
     began: float = 0.0
 
 
-class Lanes:
+class WorkerQueues:
     """The bookkeeping of a pool whose workers run what they are sent one after another.
 
     send  (worker, job) -> what stands for the result
@@ -39,7 +39,7 @@ class Lanes:
 
     def __init__(self, send: Callable[[Any, Job], Any], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._send, self._clock = send, clock
-        self._lanes: list[Lane] = []
+        self._lanes: list[WorkerQueue] = []
         self._stranded: deque[Job] = deque()
         self._typical_s: float | None = None
 
@@ -51,20 +51,20 @@ class Lanes:
     @property
     def idle(self) -> int:
         """How many jobs may be submitted now."""
-        free = sum(max(0, self.depth - len(lane.jobs)) for lane in self._lanes)
+        free = sum(max(0, self.depth - len(queue.jobs)) for queue in self._lanes)
         return max(0, free - len(self._stranded))
 
     @property
     def n_jobs(self) -> int:
-        return sum(len(lane.jobs) for lane in self._lanes) + len(self._stranded)
+        return sum(len(queue.jobs) for queue in self._lanes) + len(self._stranded)
 
     @property
     def workers(self) -> list[Any]:
-        return [lane.worker for lane in self._lanes]
+        return [queue.worker for queue in self._lanes]
 
     def add(self, worker: Any) -> None:
         """A worker that is up."""
-        self._lanes.append(Lane(worker))
+        self._lanes.append(WorkerQueue(worker))
         self._place()
 
     def submit(self, job: Job) -> None:
@@ -74,44 +74,48 @@ class Lanes:
     def _place(self) -> None:
         """Jobs without a worker go to whoever has the fewest."""
         while self._stranded and self._lanes:
-            lane = min(self._lanes, key=lambda lane: len(lane.jobs))
-            if len(lane.jobs) >= self.depth:
+            queue = min(self._lanes, key=lambda queue: len(queue.jobs))
+            if len(queue.jobs) >= self.depth:
                 return
             job = self._stranded.popleft()
-            if not lane.jobs:
-                lane.began = self._clock()
-            lane.jobs.append((self._send(lane.worker, job), job))
+            if not queue.jobs:
+                queue.began = self._clock()
+            queue.jobs.append((self._send(queue.worker, job), job))
 
-    def running(self) -> dict[Any, Lane]:
+    def running(self) -> dict[Any, WorkerQueue]:
         """What stands for the result -> lane, of the jobs that run."""
-        return {lane.jobs[0][0]: lane for lane in self._lanes if lane.jobs}
+        return {queue.jobs[0][0]: queue for queue in self._lanes if queue.jobs}
 
-    def finish(self, lane: Lane, seconds: float) -> None:
+    def finish(self, queue: WorkerQueue, seconds: float) -> None:
         """The first job of the lane is done and took so long; its next one runs now."""
-        lane.jobs.popleft()
-        lane.began = self._clock()
+        queue.jobs.popleft()
+        queue.began = self._clock()
         before = seconds if self._typical_s is None else self._typical_s
         self._typical_s = (1.0 - _MEMORY) * before + _MEMORY * seconds
         self._place()
 
-    def remove(self, lane: Lane) -> tuple[Job, float]:
+    def remove(self, queue: WorkerQueue) -> tuple[Job, float]:
         """The worker is gone: the job that ran, and its seconds. What was queued behind it goes to the others, and
         counts as never begun."""
-        self._lanes.remove(lane)
-        _, job = lane.jobs.popleft()
-        self._stranded.extendleft(waiting for _, waiting in reversed(lane.jobs))
+        self._lanes.remove(queue)
+        _, job = queue.jobs.popleft()
+        self._stranded.extendleft(waiting for _, waiting in reversed(queue.jobs))
         self._place()
-        return job, self._clock() - lane.began
+        return job, self._clock() - queue.began
 
-    def late(self) -> list[Lane]:
+    def late(self) -> list[WorkerQueue]:
         """Those whose job has run for longer than its limit."""
         now = self._clock()
-        timed = [lane for lane in self._lanes if lane.jobs and lane.jobs[0][1].timeout_s]
-        return [lane for lane in timed if now - lane.began > lane.jobs[0][1].timeout_s]
+        timed = [queue for queue in self._lanes if queue.jobs and queue.jobs[0][1].timeout_s]
+        return [queue for queue in timed if now - queue.began > queue.jobs[0][1].timeout_s]
 
     def next_limit(self) -> float | None:
         """When the first limit of those that run will be reached, on the clock."""
         return min(
-            (lane.began + lane.jobs[0][1].timeout_s for lane in self._lanes if lane.jobs and lane.jobs[0][1].timeout_s),
+            (
+                queue.began + queue.jobs[0][1].timeout_s
+                for queue in self._lanes
+                if queue.jobs and queue.jobs[0][1].timeout_s
+            ),
             default=None,
         )

@@ -15,9 +15,9 @@ from typing import Any
 
 from ...errors import ParedownError
 from ..evaluation import Job, Outcome, Worker, run_job
-from ..problem import Bench
+from ..problem import EvaluationContext
 from ._in_process import python_path, worker_facts
-from ._queues import Lane, Lanes
+from ._queues import WorkerQueue, WorkerQueues
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,11 +32,11 @@ _MAX_FAILED_STARTS = 3
 class _Actor:
     """The process behind one slot. `threads` is set, and what torch then says is what is recorded."""
 
-    def __init__(self, bench: Bench, threads: int) -> None:
+    def __init__(self, context: EvaluationContext, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._worker = Worker(bench)
+        self._worker = Worker(context)
         self._facts = worker_facts(threads)
 
     def ready(self) -> bool:
@@ -55,7 +55,13 @@ class RayPool:
     """
 
     def __init__(
-        self, bench: Bench, *, workers: int, threads: int, address: str | None, modules: Sequence[ModuleType]
+        self,
+        context: EvaluationContext,
+        *,
+        workers: int,
+        threads: int,
+        address: str | None,
+        modules: Sequence[ModuleType],
     ) -> None:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
@@ -75,7 +81,7 @@ class RayPool:
         for module in modules:
             pickle.register_pickle_by_value(module)
         try:
-            self._bench = ray.put(bench)
+            self._bench = ray.put(context)
         finally:
             for module in modules:
                 pickle.unregister_pickle_by_value(module)
@@ -83,7 +89,7 @@ class RayPool:
         self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._failed_starts = 0
         self._starting: dict[Any, Any] = {}
-        self._lanes = Lanes(_send)
+        self._lanes = WorkerQueues(_send)
         for _ in range(workers):
             self._start()
 
@@ -143,33 +149,33 @@ class RayPool:
         now, ends = time.monotonic(), [self._lanes.next_limit(), deadline]
         return max(0.01, min([*(end - now for end in ends if end is not None), 5.0]))
 
-    def _collect(self, reference: Any, lane: Lane) -> Outcome:
+    def _collect(self, reference: Any, queue: WorkerQueue) -> Outcome:
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as exception:
-            job, seconds = self._replace(lane)
+            job, seconds = self._replace(queue)
             return Outcome(job=job, error=_death(exception), fatal=True, seconds=seconds)
-        self._lanes.finish(lane, outcome.seconds)
+        self._lanes.finish(queue, outcome.seconds)
         return outcome
 
     def _expire(self) -> list[Outcome]:
         outcomes = []
-        for lane in self._lanes.late():
-            job, seconds = self._replace(lane)
+        for queue in self._lanes.late():
+            job, seconds = self._replace(queue)
             why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
             outcomes.append(Outcome(job=job, error=why, seconds=seconds))
         return outcomes
 
-    def _replace(self, lane: Lane) -> tuple[Job, float]:
+    def _replace(self, queue: WorkerQueue) -> tuple[Job, float]:
         """A fresh worker for this one: the job that the old one ran, and for how long."""
-        self._ray.kill(lane.worker)
+        self._ray.kill(queue.worker)
         self._start()
-        return self._lanes.remove(lane)
+        return self._lanes.remove(queue)
 
     def close(self) -> None:
         for actor in [*self._lanes.workers, *self._starting.values()]:
             self._ray.kill(actor)
-        self._lanes, self._starting = Lanes(_send), {}
+        self._lanes, self._starting = WorkerQueues(_send), {}
         if self._owns_cluster:
             self._ray.shutdown()
 

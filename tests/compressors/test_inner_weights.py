@@ -177,7 +177,7 @@ def test_the_fused_encoder_stands_aside_for_quantized_inputs():
 def test_what_has_no_place_inside_is_refused_by_layer_and_field(name, spec, said):
     model, inputs = AWKWARD[name]()
     for layer in trace_anatomy(model, inputs).layers:
-        if not layer.is_sealed:
+        if not layer.is_fused:
             continue
         reason = applicable(spec, layer)
         assert reason is not None
@@ -212,7 +212,7 @@ def test_moments_of_what_enters_are_those_of_the_inputs_themselves():
     inputs = tuple(normal(3, 5, 8, seed=seed) * (1 + seed) for seed in range(3))
     anatomy = trace_anatomy(model, inputs)
     moments = calibrate(model, [inputs, inputs], anatomy, moments=True).moments
-    assert set(moments.names) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
+    assert set(moments.names) == {layer.fqn for layer in anatomy.layers if layer.is_fused}
     x = torch.cat(inputs).reshape(-1, 8)
     assert torch.allclose(moments.get("attention.in_proj_weight").second[0], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
     assert torch.allclose(moments.mean("attention.in_proj_weight")[0], x.mean(0), atol=1e-5)
@@ -270,9 +270,9 @@ def test_nothing_else_is_calibrated_or_repaired_inside():
     calibration = calibrate(model, [inputs], anatomy, moments=True)
     assert set(calibration.ranges) == {"head"}
     assert calibration.moments is not None
-    assert set(calibration.moments.names) == {"head"} | {layer.fqn for layer in anatomy.layers if layer.is_sealed}
+    assert set(calibration.moments.names) == {"head"} | {layer.fqn for layer in anatomy.layers if layer.is_fused}
     repairs = Repairs(CompressedModel(model, anatomy), calibration.moments, [inputs])
-    assert set(repairs.without_place) == {layer.fqn for layer in anatomy.layers if layer.is_sealed}
+    assert set(repairs.without_place) == {layer.fqn for layer in anatomy.layers if layer.is_fused}
 
 
 def test_a_tied_projection_is_one_variant_and_paid_for_once():

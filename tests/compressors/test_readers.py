@@ -22,7 +22,7 @@ TENSOR = LayerSpec(weight_bits=8, activation_bits=8, activation_scope="tensor")
 
 
 def found(model: nn.Module, inputs: object) -> dict[str, tuple[str, str]]:
-    return {layer.fqn: (layer.shared_input, layer.sum_after) for layer in trace_anatomy(model, inputs).layers}
+    return {layer.fqn: (layer.shared_input, layer.residual_output) for layer in trace_anatomy(model, inputs).layers}
 
 
 def test_a_block_s_input_is_shared_and_its_norm_is_added() -> None:
@@ -92,13 +92,17 @@ class Sliced(nn.Module):
 def test_a_mean_behind_a_relu(relu: nn.Module, pool: nn.Module) -> None:
     model = Pooled(relu, pool).eval()
     layers = trace_anatomy(model, torch.randn(1, 3, 8, 8))
-    assert [(x.sum_after, x.relu_behind) for x in layers.layers] == [("", False), ("norm", True), ("", False)]
+    assert [(x.residual_output, x.relu_before_mean) for x in layers.layers] == [
+        ("", False),
+        ("norm", True),
+        ("", False),
+    ]
 
 
 def test_a_mean_of_the_output_itself_and_other_readers() -> None:
     def places(relu: nn.Module, pool: nn.Module) -> tuple[str, bool]:
         layer = trace_anatomy(Pooled(relu, pool).eval(), torch.randn(1, 3, 8, 8))["last"]
-        return layer.sum_after, layer.relu_behind
+        return layer.residual_output, layer.relu_before_mean
 
     assert places(nn.Identity(), nn.AdaptiveAvgPool2d(1)) == ("norm", False)
     assert places(nn.ReLU(), Sliced(twice=True)) == ("", False)  # something else reads it in floating point

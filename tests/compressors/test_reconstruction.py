@@ -64,10 +64,10 @@ def planted() -> tuple[nn.Module, list[Tensor]]:
     return model, list(x.split(16))
 
 
-Bench = tuple[CompressedModel, dict[str, LayerSpec], dict[str, Variant]]
+EvaluationContext = tuple[CompressedModel, dict[str, LayerSpec], dict[str, Variant]]
 
 
-def bench(model: nn.Module, batches: list[Tensor], spec: LayerSpec) -> Bench:
+def bench(model: nn.Module, batches: list[Tensor], spec: LayerSpec) -> EvaluationContext:
     anatomy = trace_anatomy(model, batches[0])
     calibration: Calibration = calibrate(model, batches, anatomy, bits=(8, 4))
     resident = CompressedModel(model, anatomy, calibration)

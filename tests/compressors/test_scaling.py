@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paredown.compressors import calibrate, find_links, scale_channels, trace_anatomy
+from paredown.compressors import calibrate, find_equalizable_pairs, scale_channels, trace_anatomy
 from paredown.errors import ConfigError
 from paredown.testing import AWKWARD
 
@@ -89,7 +89,7 @@ def scaled(name, how):
 @pytest.mark.parametrize("name", CASES)
 def test_every_link_is_found_and_no_other(name):
     make, shape, expected = CASES[name]
-    assert {link.made[0] for link in find_links(seeded(make), torch.randn(*shape))} == expected
+    assert {link.made[0] for link in find_equalizable_pairs(seeded(make), torch.randn(*shape))} == expected
 
 
 @pytest.mark.parametrize("how", ["equalize", "awq"])
@@ -125,11 +125,16 @@ def test_awkward_models_keep_their_function(name):
 def test_shared_and_doubly_used_weights_are_in_no_link():
     first, second = nn.Linear(6, 6), nn.Linear(6, 6)
     second.weight = first.weight
-    assert find_links(nn.Sequential(first, nn.ReLU(), second).eval(), torch.randn(2, 6)) == ()
+    assert find_equalizable_pairs(nn.Sequential(first, nn.ReLU(), second).eval(), torch.randn(2, 6)) == ()
     once = nn.Linear(6, 6)
-    assert find_links(nn.Sequential(once, nn.ReLU(), once, nn.ReLU(), nn.Linear(6, 3)).eval(), torch.randn(2, 6)) == ()
+    assert (
+        find_equalizable_pairs(
+            nn.Sequential(once, nn.ReLU(), once, nn.ReLU(), nn.Linear(6, 3)).eval(), torch.randn(2, 6)
+        )
+        == ()
+    )
     bent = nn.Sequential(nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 3)).eval()
-    assert find_links(bent, torch.randn(2, 6)) == ()
+    assert find_equalizable_pairs(bent, torch.randn(2, 6)) == ()
 
 
 def test_what_cannot_be_done_is_said():

@@ -183,7 +183,7 @@ def test_tensors_that_are_rounded_for_all_their_readers(read: Any, tmp_path: Pat
     assignment = {layer.fqn: spec for layer in anatomy.layers if applicable(spec, layer) is None}
     variants = {fqn: compress(weight_at(model, fqn), spec.weight_only, anatomy[fqn]) for fqn in assignment}
     save_model(path, model, assignment, variants, calibration)
-    assert any(layer.sum_after for layer in anatomy.layers)
+    assert any(layer.residual_output for layer in anatomy.layers)
     same(read, path, AWKWARD["residual"]()[0])
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from paredown.search import Task
 from paredown.search import _search as _driver
-from paredown.search.phases import Sitting, build_store, evaluate_baselines
-from paredown.search.problem import Bench, prepare
+from paredown.search.phases import SearchSession, build_store, evaluate_baselines
+from paredown.search.problem import EvaluationContext, prepare
 from paredown.search.run import Recorder, create_run
 from paredown.search.workers import InProcess, Pool
 
@@ -42,11 +42,11 @@ def tiny_task() -> Callable[..., Task]:
 @pytest.fixture
 def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
     """For whoever looks at trials alone: no fresh process, which takes seconds to import torch, measures the points."""
-    monkeypatch.setattr(_driver, "verify_points", lambda sitting: None)
+    monkeypatch.setattr(_driver, "verify_points", lambda session: None)
 
 
 @pytest.fixture
-def open_sitting() -> Callable[..., AbstractContextManager[Sitting]]:
+def open_session() -> Callable[..., AbstractContextManager[SearchSession]]:
     """`with open_sitting(task, path) as sitting`: a run in `path`, new or gone on with, up to its baselines.
 
     pool        who works, made of the bench; by default this process
@@ -55,19 +55,19 @@ def open_sitting() -> Callable[..., AbstractContextManager[Sitting]]:
 
     @contextmanager
     def opened(
-        task: Task, path: Path, *, pool: Callable[[Bench], Pool] = InProcess, groundwork: bool = True
-    ) -> Iterator[Sitting]:
+        task: Task, path: Path, *, pool: Callable[[EvaluationContext], Pool] = InProcess, groundwork: bool = True
+    ) -> Iterator[SearchSession]:
         run, ledger = create_run(path / "run", task)
         with ledger:
-            prepared = prepare(task, store=path / "store")
-            sitting = Sitting(
-                run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=pool(prepared.bench),
+            problem = prepare(task, store=path / "store")
+            session = SearchSession(
+                run=run, recorder=Recorder(run, ledger, None), problem=problem, pool=pool(problem.context),
                 stopping=threading.Event(),
             )  # fmt: skip
-            sitting.recorder.objectives = prepared.objectives
+            session.recorder.objectives = problem.objectives
             if groundwork:
-                build_store(sitting)
-                evaluate_baselines(sitting)
-            yield sitting
+                build_store(session)
+                evaluate_baselines(session)
+            yield session
 
     return opened

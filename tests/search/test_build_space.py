@@ -53,7 +53,7 @@ def test_openvino_is_not_asked_to_round_sums() -> None:
     """It would refuse to export them; a layer whose output goes into none is no matter."""
     space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": ["tensor"]}
     on = Task.from_dict({"data": {"factory": "a:b"}, "space": space, "hardware": {"runtime": "openvino"}})
-    summed = replace(CONV, sum_after="norm")
+    summed = replace(CONV, residual_output="norm")
     with pytest.raises(TaskError, match="'tensor' rounds what conv gives to a sum, and OpenVINO drops that rounding"):
         build_space(on, anatomy(summed))
     build_space(on.with_overrides(['hardware.runtime="onnxruntime"']), anatomy(summed))

@@ -22,7 +22,7 @@ from paredown.errors import ConfigError, InputError, IntegrityError, ParedownErr
 from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
 from paredown.search._verify_artifact import EMBEDDED, _data_checks
-from paredown.search.artifacts import Agreement, Workshop, read_artifact, write_artifact
+from paredown.search.artifacts import Agreement, Exporter, read_artifact, write_artifact
 from paredown.search.problem import prepare
 from paredown.search.space import assignment_of
 from paredown.search.task import load_task_data
@@ -77,13 +77,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = {"schema_version": 2, "layers": {**LAYERS, "last": {"weight_bits": 6}}}
     apply_config(config, task, home / "plain")
     apply_config(config, task, home / "coded", entropy=True)
-    shop = Workshop(prepare(task, store=home / "store"))
-    assignment = assignment_of(other, shop.prepared.anatomy)
-    main = shop.export(assignment, "paredown", home / "other")
+    exporter = Exporter(prepare(task, store=home / "store"))
+    assignment = assignment_of(other, exporter.problem.anatomy)
+    main = exporter.export(assignment, "paredown", home / "other")
     claims = {"bytes": Measurement(value=float(main.stat().st_size), unit="B")}
     write_artifact(
-        home / "other", main=main, shop=shop, assignment=assignment, claims=claims, point="config", format="paredown",
-        facts={},
+        home / "other", main=main, exporter=exporter, assignment=assignment, claims=claims, point="config",
+        format="paredown", facts={},
     )  # fmt: skip
     return home
 
@@ -447,8 +447,8 @@ class TestAgreement:
     def test_an_export_that_computes_something_else_is_not_written(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        expected = Workshop.expected
-        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
+        expected = Exporter.expected
+        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model) + 1.0)
         task = task_in(home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
@@ -464,16 +464,16 @@ class TestAgreement:
         apply_config(config, task, home / "last")
         (check,) = [c for c in verify_artifact(home / "last", task=task)["checks"] if c["name"] == "agreement"]
         assert check["ok"]
-        expected = Workshop.expected
-        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model) + 1.0)
+        expected = Exporter.expected
+        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model) + 1.0)
         found = verify_artifact(home / "last", task=task)
         assert [c["name"] for c in found["checks"] if not c["ok"]] == ["agreement"]
         assert not found["ok"]
 
     def test_what_misses_its_bound_says_why(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Integers are an excuse, and it is given: how sure PyTorch is of itself, and by whose kernels it ran."""
-        expected = Workshop.expected
-        monkeypatch.setattr(Workshop, "expected", lambda self, model: expected(self, model).flip(-1))
+        expected = Exporter.expected
+        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model).flip(-1))
         task = task_in(home)
         apply_config({"schema_version": 2, "layers": LAYERS}, task, tmp_path / "out")
         said = read_artifact(tmp_path / "out").agreement

@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, Screened, Task, open_run, search
-from paredown.search.phases import contenders
+from paredown.search import Candidate, Completed, LowFidelity, Task, open_run, search
+from paredown.search.phases import screened_baselines
 from paredown.search.values import Objective
 
 MakeTask = Callable[..., Task]
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
 
 
-def screened(number: int, divergence: float, n_bytes: float) -> Screened:
+def screened(number: int, divergence: float, n_bytes: float) -> LowFidelity:
     metrics = {"divergence": Measurement(value=divergence), "bytes": Measurement(value=n_bytes)}
-    return Screened(number=number, candidate=Candidate(levels=(number,)), kind="uniform", metrics=metrics, samples=40)
+    return LowFidelity(
+        number=number, candidate=Candidate(levels=(number,)), kind="uniform", metrics=metrics, samples=40
+    )
 
 
 def test_the_two_best_of_each_cost_by_hand() -> None:
@@ -35,14 +37,14 @@ def test_the_two_best_of_each_cost_by_hand() -> None:
         screened(6, 9.0, 200),
         screened(7, 9.0, 200),  # alike: the first two stand for it
     ]
-    assert [trial.number for trial in contenders(trials, GUIDE)] == [0, 1, 2, 5, 6]
-    assert contenders([], GUIDE) == []
+    assert [trial.number for trial in screened_baselines(trials, GUIDE)] == [0, 1, 2, 5, 6]
+    assert screened_baselines([], GUIDE) == []
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.integers(1, 5)), min_size=1, max_size=30))
 def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) -> None:
     trials = [screened(i, divergence, n_bytes) for i, (divergence, n_bytes) in enumerate(values)]
-    kept = contenders(trials, GUIDE)
+    kept = screened_baselines(trials, GUIDE)
     for budget in range(1, 6):
         affordable = [d for d, n_bytes in values if n_bytes <= budget]
         seen = sorted(t.metrics["divergence"].value for t in kept if t.metrics["bytes"].value <= budget)
@@ -56,10 +58,10 @@ def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, m
     space = ('space.weight_method=["affine", "minmax", "percentile"]', "space.weight_bits=[2, 3, 4, 8, 32]")
     search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
-    first = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Screened)]
+    first = [t for t in run.trials if t.kind == "uniform" and isinstance(t, LowFidelity)]
     whole = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Completed)]
     assert 3 < len(whole) < len(first)
-    assert {t.candidate for t in whole} == {t.candidate for t in contenders(first, GUIDE)}
+    assert {t.candidate for t in whole} == {t.candidate for t in screened_baselines(first, GUIDE)}
     assert all(t.metrics["divergence"].n == 160 for t in whole)
     assert len({t.number for t in run.trials}) == len(run.trials)
     given_up = {t.candidate for t in first} - {t.candidate for t in whole}

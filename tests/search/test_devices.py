@@ -17,7 +17,7 @@ from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
 from paredown.search.artifacts import capacity, read_artifact
-from paredown.search.devices import Device, is_here, remark_on_latency, remarks_on, wanted
+from paredown.search.devices import Device, describe_latency_mismatch, describe_profile_mismatch, is_here, wanted
 from paredown.search.task import environment
 from paredown.search.values import static_measurements
 
@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     out = tmp_path_factory.mktemp("devices") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+        patch.setattr("paredown.search._search.verify_points", lambda session: None)
         search(asked, out=out, workers=0)
     return open_run(out)
 
@@ -91,9 +91,11 @@ def test_memory_is_that_of_the_whole_candidate(run: Run) -> None:
     original = next(t for t in run.trials if t.kind == "original")
     assert isinstance(original, Completed)
     specs = {t.number: run.space.assignment(t.candidate).values() for t in mixed(run)}
-    narrow = [t for t in mixed(run) if all(s.activation_bits == 8 and s.weight_bits <= 8 for s in specs[t.number])]
-    assert narrow
-    for trial in narrow:
+    reduce_space = [
+        t for t in mixed(run) if all(s.activation_bits == 8 and s.weight_bits <= 8 for s in specs[t.number])
+    ]
+    assert reduce_space
+    for trial in reduce_space:
         assert trial.metrics["peak_activation_bytes"].value < original.metrics["peak_activation_bytes"].value
         assert trial.metrics[f"memory_bytes@{CHIP}"].value == trial.metrics[f"peak_activation_bytes@{CHIP}"].value
     assert original.metrics["memory_bytes"].value > original.metrics["peak_activation_bytes"].value
@@ -137,7 +139,7 @@ def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, m
 
 
 def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     names = ["accuracy", "energy_mj", "memory_bytes"]
     asked = task(hardware={"runtime": "torch", "profile": PHONE}, objectives={"names": names})
     front = search(asked, out=tmp_path / "run", workers=0)
@@ -161,7 +163,7 @@ def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("first", [CHIP, SERVER])
 def test_a_limit_that_one_device_alone_can_keep(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is named first: the search goes on for the one, and says of the other that nothing will do."""
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     profiles = [first, SERVER if first == CHIP else CHIP]
     hardware = {"runtime": "torch", "profile": profiles}
     limited = task(hardware=hardware, limits={"latency_ms": {"max": 0.02}}, budget={"trials": 2})
@@ -311,7 +313,7 @@ def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path, monkeyp
 
 
 def test_carbon_leads_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     hardware = {"runtime": "torch", "profile": PHONE, "grid_g_per_kwh": 400.0}
     objectives = {"names": ["accuracy", "co2_g_per_million"]}
     limits = {"co2_g_per_million": {"max_ratio": 1.0}}
@@ -331,17 +333,20 @@ X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
 
 
 def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
-    assert remarks_on(load_profile("x86-64-avx2-openvino"), "openvino", X86) == []
-    (line,) = remarks_on(load_profile("x86-64-amx-openvino"), "openvino", X86)
+    assert describe_profile_mismatch(load_profile("x86-64-avx2-openvino"), "openvino", X86) == []
+    (line,) = describe_profile_mismatch(load_profile("x86-64-amx-openvino"), "openvino", X86)
     assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU has not" in line
-    (line,) = remarks_on(load_profile(PHONE), "torch", X86)
+    (line,) = describe_profile_mismatch(load_profile(PHONE), "torch", X86)
     assert "is not here: its latency stays modelled" in line
-    assert remarks_on(load_profile("x86-64-amx-openvino"), "openvino", {**X86, "instruction_sets": []}) == []
+    assert (
+        describe_profile_mismatch(load_profile("x86-64-amx-openvino"), "openvino", {**X86, "instruction_sets": []})
+        == []
+    )
     assert is_here(load_profile("x86-64-torch"), {**environment(), "architecture": "x86_64"})
     assert not is_here(load_profile("nvidia-h100-tensorrt"), X86)
     mac = {"architecture": "arm64", "instruction_sets": []}
     assert is_here(load_profile(PHONE), mac)
-    (line,) = remarks_on(load_profile("x86-64-torch"), "torch", mac, by_default=True)
+    (line,) = describe_profile_mismatch(load_profile("x86-64-torch"), "torch", mac, by_default=True)
     assert "the default profile x86-64-torch is of x86_64, and this machine is arm64" in line
 
 
@@ -349,10 +354,10 @@ def test_a_profile_that_was_measured_on_another_cpu_is_remarked_on() -> None:
     data = load_profile("x86-64-avx2-openvino").to_dict()
     measured = HardwareProfile.from_dict({**data, "name": "mine", "isa": ["avx2"], "cpu": "EPYC"})
     here = {**X86, "processor": "EPYC"}
-    assert remarks_on(measured, "openvino", here) == []
-    (line,) = remarks_on(measured, "openvino", {**here, "processor": "Xeon"})
+    assert describe_profile_mismatch(measured, "openvino", here) == []
+    (line,) = describe_profile_mismatch(measured, "openvino", {**here, "processor": "Xeon"})
     assert "profile mine were measured on another CPU than this: on a EPYC, and this one is a Xeon" in line
-    (line,) = remarks_on(measured, "openvino", {**here, "instruction_sets": ["avx2", "avx512f"]})
+    (line,) = describe_profile_mismatch(measured, "openvino", {**here, "instruction_sets": ["avx2", "avx512f"]})
     assert "this one of that name also has avx512f" in line
 
 
@@ -369,10 +374,12 @@ def test_a_measured_profile_that_does_not_foresee_the_original_is_remarked_on(tm
     assert "either it was not measured on this machine" in note
     said, took = (Measurement(value=x, unit="ms", source=s) for x, s in ((9.0, "modelled"), (1.0, "measured")))
     liar = load_profile(path)
-    assert remark_on_latency(liar, said, took) is not None
-    assert remark_on_latency(liar, said, replace(took, value=5.0)) is None
-    assert remark_on_latency(liar, replace(said, source="predicted"), took) is None
-    assert remark_on_latency(load_profile("x86-64-torch"), said, took) is None  # it claims nothing of this machine
+    assert describe_latency_mismatch(liar, said, took) is not None
+    assert describe_latency_mismatch(liar, said, replace(took, value=5.0)) is None
+    assert describe_latency_mismatch(liar, replace(said, source="predicted"), took) is None
+    assert (
+        describe_latency_mismatch(load_profile("x86-64-torch"), said, took) is None
+    )  # it claims nothing of this machine
 
 
 @pytest.mark.parametrize(

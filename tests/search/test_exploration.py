@@ -13,9 +13,9 @@ import pytest
 
 from paredown.search import Candidate, SearchContext, Task, Trial
 from paredown.search.evaluation import Job, Outcome, Worker, run_job
-from paredown.search.phases import Sitting, explore, measure_table
+from paredown.search.phases import SearchSession, explore, measure_table
 from paredown.search.phases import _explore as exploration_module
-from paredown.search.problem import Bench
+from paredown.search.problem import EvaluationContext
 from paredown.search.searchers import make_searcher
 
 MakeTask = Callable[..., Task]
@@ -24,8 +24,8 @@ MakeTask = Callable[..., Task]
 class Shuffled:
     """`capacity` jobs at a time, of which any one comes out first. Counts how often less than that was before it."""
 
-    def __init__(self, bench: Bench, capacity: int) -> None:
-        self._worker, self._capacity = Worker(bench), capacity
+    def __init__(self, context: EvaluationContext, capacity: int) -> None:
+        self._worker, self._capacity = Worker(context), capacity
         self._jobs: list[Job] = []
         self._random = random.Random(5)
         self.seen: list[int] = []
@@ -56,39 +56,39 @@ class Shuffled:
 
 
 @pytest.fixture
-def sit(open_sitting: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Sitting]]:
+def sit(open_session: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., SearchSession]]:
     """A sitting at a new run of the task, with its store and baselines, and workers whose results are shuffled."""
     with ExitStack() as stack:
 
-        def make(task: Task, capacity: int = 4) -> Sitting:
+        def make(task: Task, capacity: int = 4) -> SearchSession:
             pool = partial(Shuffled, capacity=capacity)
-            sitting: Sitting = stack.enter_context(open_sitting(task, tmp_path, pool=pool))
-            assert isinstance(sitting.pool, Shuffled)
-            sitting.pool.seen.clear()
-            return sitting
+            session: SearchSession = stack.enter_context(open_session(task, tmp_path, pool=pool))
+            assert isinstance(session.pool, Shuffled)
+            session.pool.seen.clear()
+            return session
 
         yield make
 
 
-def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., Sitting]) -> None:
-    sitting = sit(tiny_task("budget.trials=16", "search.searcher=random"))
-    explore(sitting, None, lambda: None)
-    assert isinstance(sitting.pool, Shuffled)
-    assert sitting.pool.seen == [4] * 13 + [3, 2, 1]
-    assert sorted(t.number for t in sitting.state.trials if t.kind == "mixed") != [
-        t.number for t in sitting.state.trials if t.kind == "mixed"
+def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., SearchSession]) -> None:
+    session = sit(tiny_task("budget.trials=16", "search.searcher=random"))
+    explore(session, None, lambda: None)
+    assert isinstance(session.pool, Shuffled)
+    assert session.pool.seen == [4] * 13 + [3, 2, 1]
+    assert sorted(t.number for t in session.state.trials if t.kind == "mixed") != [
+        t.number for t in session.state.trials if t.kind == "mixed"
     ]  # they came in another order
-    assert sitting.state.n_mixed == 16
+    assert session.state.n_mixed == 16
 
 
-def test_a_trial_whose_worker_died_is_tried_again(tiny_task: MakeTask, sit: Callable[..., Sitting]) -> None:
-    sitting = sit(tiny_task("budget.trials=8", "search.searcher=random"))
-    assert isinstance(sitting.pool, Shuffled)
-    numbers = [t.number for t in sitting.state.trials]
-    sitting.pool.die = {max(numbers) + 2}
-    explore(sitting, None, lambda: None)
-    assert sitting.state.n_mixed == 8
-    assert all(not hasattr(t, "attempts") for t in sitting.state.trials)
+def test_a_trial_whose_worker_died_is_tried_again(tiny_task: MakeTask, sit: Callable[..., SearchSession]) -> None:
+    session = sit(tiny_task("budget.trials=8", "search.searcher=random"))
+    assert isinstance(session.pool, Shuffled)
+    numbers = [t.number for t in session.state.trials]
+    session.pool.die = {max(numbers) + 2}
+    explore(session, None, lambda: None)
+    assert session.state.n_mixed == 8
+    assert all(not hasattr(t, "attempts") for t in session.state.trials)
 
 
 class _Watched:
@@ -121,48 +121,48 @@ def _watch(monkeypatch: pytest.MonkeyPatch) -> list[_Watched]:
 
 
 def test_the_searcher_does_without_dropped_levels(
-    tiny_task: MakeTask, sit: Callable[..., Sitting], monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, sit: Callable[..., SearchSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _watch(monkeypatch)
-    sitting = sit(tiny_task("budget.trials=10"))
-    table = measure_table(sitting)
+    session = sit(tiny_task("budget.trials=10"))
+    table = measure_table(session)
     assert table is not None
     gone = 1
-    sitting.recorder.append({"type": "dropped", "levels": [[0, gone]]})
-    explore(sitting, table, lambda: None)
+    session.recorder.append({"type": "dropped", "levels": [[0, gone]]})
+    explore(session, table, lambda: None)
     (searcher,) = made
-    whole = sitting.prepared.space
+    whole = session.problem.space
     assert searcher.context.space.n_levels == (whole.n_levels[0] - 1, *whole.n_levels[1:])
-    mixed = [t for t in sitting.state.trials if t.kind == "mixed"]
+    mixed = [t for t in session.state.trials if t.kind == "mixed"]
     assert len(mixed) == 10
     assert all(t.candidate.levels[0] != gone for t in mixed)
-    uniform = [t for t in sitting.state.trials if t.candidate.levels[0] == gone]
+    uniform = [t for t in session.state.trials if t.candidate.levels[0] == gone]
     assert uniform
-    assert len(searcher.told) == len(sitting.state.trials) - len(uniform)
+    assert len(searcher.told) == len(session.state.trials) - len(uniform)
     for told in searcher.told:
         searcher.context.space.check(told.candidate)
-        original = next(t for t in sitting.state.trials if t.number == told.number and t.kind == told.kind)
+        original = next(t for t in session.state.trials if t.number == told.number and t.kind == told.kind)
         specs = [g.levels[i] for g, i in zip(whole.groups, original.candidate.levels, strict=True)]
         inner = searcher.context.space.groups
         assert [g.levels[i] for g, i in zip(inner, told.candidate.levels, strict=True)] == specs
 
 
 def test_races_are_told_of_like_any_trial(
-    tiny_task: MakeTask, sit: Callable[..., Sitting], monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, sit: Callable[..., SearchSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _watch(monkeypatch)
-    sitting = sit(tiny_task("budget.trials=24", "search.searcher=random"))
-    explore(sitting, None, lambda: None)
+    session = sit(tiny_task("budget.trials=24", "search.searcher=random"))
+    explore(session, None, lambda: None)
     assert {type(t).__name__ for t in made[0].told} == {"Completed", "Dominated"}
-    assert len(made[0].told) == len(sitting.state.trials)
+    assert len(made[0].told) == len(session.state.trials)
 
 
 @pytest.mark.parametrize(("bits", "n"), [("[4, 8]", 0), ("[4, 8, 32]", 1)])
 def test_the_original_is_told_only_where_the_space_has_it(
-    sit: Callable[..., Sitting], tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch, bits: str, n: int
+    sit: Callable[..., SearchSession], tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch, bits: str, n: int
 ) -> None:
     """Elsewhere it bears the levels of another candidate, and its own bytes."""
-    sitting = sit(tiny_task(f"space.weight_bits={bits}", "budget.trials=2"))
+    session = sit(tiny_task(f"space.weight_bits={bits}", "budget.trials=2"))
     told: list[Trial] = []
 
     class Listening:
@@ -175,8 +175,8 @@ def test_the_original_is_told_only_where_the_space_has_it(
             self.inner.tell(trials)
 
     monkeypatch.setattr(exploration_module, "make_searcher", Listening)
-    explore(sitting, None, lambda: None)
+    explore(session, None, lambda: None)
     assert [trial.kind for trial in told].count("original") == n
     assert [trial.kind for trial in told].count("mixed") == 2
-    assert sitting.state.searcher == {"divergence": {"trust": 0.5}}
-    assert sitting.run.status()["searcher"] == sitting.state.searcher
+    assert session.state.searcher == {"divergence": {"trust": 0.5}}
+    assert session.run.status()["searcher"] == session.state.searcher

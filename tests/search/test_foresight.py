@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, Dominated, Objective, Trial
-from paredown.search.resolution import Foresight
+from paredown.search import Candidate, Completed, EarlyStopped, Objective, Trial
+from paredown.search.resolution import Predictor
 from paredown.search.searchers import rank_correlation
 from paredown.testing import SyntheticProblem
 
@@ -39,9 +39,9 @@ def problem() -> SyntheticProblem:
     return SyntheticProblem(n_groups=10, n_levels=6, objectives=("accuracy", "divergence", "bytes"))
 
 
-def of(problem: SyntheticProblem, trials: Sequence[Trial], quality: Objective = ACCURACY) -> Foresight:
+def of(problem: SyntheticProblem, trials: Sequence[Trial], quality: Objective = ACCURACY) -> Predictor:
     assert problem.table is not None
-    return Foresight(problem.space, problem.table, trials, quality, 0)
+    return Predictor(problem.space, problem.table, trials, quality, 0)
 
 
 def test_new_candidates_are_foreseen_and_lie_in_the_intervals(problem: SyntheticProblem) -> None:
@@ -121,7 +121,7 @@ def test_the_model_as_it_came_diverges_by_nothing(problem: SyntheticProblem) -> 
 def test_estimates_are_learnt_from_and_never_judged_by(problem: SyntheticProblem) -> None:
     trials = trials_of(problem, 60)
     raced = [
-        Dominated(
+        EarlyStopped(
             number=100 + t.number, candidate=t.candidate, kind="mixed", reason="raced out", metrics=t.metrics,
             beaten_by=1, samples=32,
         )

@@ -40,10 +40,10 @@ def test_a_layer_is_not_blamed_for_the_store(why: str, kind: type[ParedownError]
     ],
 )
 def test_what_is_good_enough_is_written_down(
-    tiny_task: Callable[..., Task], open_sitting: Callable[..., object], tmp_path: Path, override: str, name: str,
-    good_enough: float,
+    tiny_task: Callable[..., Task], open_session: Callable[..., object], tmp_path: Path, override: str, name: str,
+    indifference_threshold: float,
 ) -> None:  # fmt: skip
-    with open_sitting(tiny_task(override), tmp_path) as sitting:  # type: ignore[attr-defined]
-        quality = sitting.prepared.guide[0]
-        assert (quality.name, quality.good_enough) == (name, good_enough)
-        assert objectives_from(sitting.state.facts["guide"]) == sitting.prepared.guide
+    with open_session(tiny_task(override), tmp_path) as session:  # type: ignore[attr-defined]
+        quality = session.problem.guide[0]
+        assert (quality.name, quality.indifference_threshold) == (name, indifference_threshold)
+        assert objectives_from(session.state.facts["guide"]) == session.problem.guide

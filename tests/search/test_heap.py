@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from paredown.search.run import collector_off, settle, thawed_afterwards
+from paredown.search.run import collector_off, gc_frozen, settle
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_one_that_was_off_stays_off() -> None:
 
 def test_what_is_settled_is_the_collectors_again_afterwards() -> None:
     gc.unfreeze()
-    with thawed_afterwards():
+    with gc_frozen():
         settle()
         assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
@@ -38,6 +38,6 @@ def test_what_is_settled_is_the_collectors_again_afterwards() -> None:
 
 def test_what_the_caller_froze_stays_frozen() -> None:
     gc.freeze()
-    with thawed_afterwards():
+    with gc_frozen():
         settle()
     assert gc.get_freeze_count() > 0

@@ -14,7 +14,7 @@ from paredown.compressors import LayerSpec, trace_anatomy
 from paredown.evaluators import Split
 from paredown.evaluators.runtimes import _ran, where_rounded
 from paredown.search import Task, open_run
-from paredown.search.artifacts import add_kernels, doubt_of, why_apart
+from paredown.search.artifacts import add_kernels, doubt_of, explain_mismatch
 from paredown.search.task import _machine as _environment
 from paredown.testing import AWKWARD
 
@@ -44,7 +44,7 @@ def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch:
     ran = {first: "QGemm", second: "FusedConv", last: "QGemm"}
     monkeypatch.setattr(_ran, "kernels_by_layer", lambda *args, **options: ran)
     assignment = dict.fromkeys(anatomy.fqns, LayerSpec(weight_bits=8, activation_bits=8))
-    said = why_apart(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
+    said = explain_mismatch(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
     assert said.startswith(f"ran in integers: 2 QGemm ({first}, {last}); biases are int32 in units of")
     assert f"{second} was to run in int8, and ran in FP32 as FusedConv" in said
     assert said.endswith("; nobody is sure")
@@ -52,9 +52,9 @@ def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch:
     facts = _environment._cpuinfo()
     monkeypatch.setattr(_environment, "_cpuinfo", lambda: facts | {"flags": "sse4_2 avx2"})
     monkeypatch.setattr(_environment.platform, "machine", lambda: "x86_64")
-    said = why_apart(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
+    said = explain_mismatch(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
     assert f"no VNNI, and its integer kernels overflow with weights of 8 bits ({first}, {last}): with 7 they do" in said
-    assert "VNNI" not in why_apart(Path("model"), "somebodys", anatomy, assignment, split, "nobody is sure")
+    assert "VNNI" not in explain_mismatch(Path("model"), "somebodys", anatomy, assignment, split, "nobody is sure")
     assert where_rounded(["MatMulIntegerToFloat"]).startswith("sums are exact integers")
 
 

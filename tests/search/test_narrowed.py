@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError
 from paredown.search import Candidate, Group, SearchSpace, SensitivityTable
-from paredown.search.space import dominated_levels, narrow, relevant_costs, unpromising_levels
+from paredown.search.space import dominated_levels, reduce_space, relevant_costs, unpromising_levels
 from paredown.testing import SyntheticProblem
 
 SPECS = tuple(LayerSpec(weight_bits=bits) for bits in (32, 8, 6, 4, 2))
@@ -76,7 +76,7 @@ def test_what_matters_are_objectives_and_limits() -> None:
 
 
 def test_the_way_in_and_out() -> None:
-    narrowed = narrow(SPACE, TABLE, [(0, 2), (1, 1), (1, 3)])
+    narrowed = reduce_space(SPACE, TABLE, [(0, 2), (1, 1), (1, 3)])
     assert narrowed.space.n_levels == (4, 3)
     assert narrowed.table.divergence == ((0.0, 1.0, 3.0, 9.0), (0.0, 5.0, 9.0))
     assert narrowed.table.n == ((0, 8, 8, 8), (0, 8, 8))
@@ -88,9 +88,9 @@ def test_the_way_in_and_out() -> None:
 
 def test_nonsense_is_refused() -> None:
     with pytest.raises(InputError, match="no level 5 of group 0"):
-        narrow(SPACE, TABLE, [(0, 5)])
+        reduce_space(SPACE, TABLE, [(0, 5)])
     with pytest.raises(InputError, match="every level of b would be dropped"):
-        narrow(SPACE, TABLE, [(1, level) for level in range(5)])
+        reduce_space(SPACE, TABLE, [(1, level) for level in range(5)])
 
 
 PROBLEM = SyntheticProblem(n_groups=4, n_levels=5)
@@ -98,7 +98,7 @@ PROBLEM = SyntheticProblem(n_groups=4, n_levels=5)
 
 @given(st.sets(st.tuples(st.integers(0, 3), st.integers(1, 4))), st.data())
 def test_every_candidate_of_the_narrowed_space_is_itself(dropped: set[tuple[int, int]], data: st.DataObject) -> None:
-    narrowed = narrow(PROBLEM.space, PROBLEM.table, dropped)
+    narrowed = reduce_space(PROBLEM.space, PROBLEM.table, dropped)
     inner = Candidate(levels=tuple(data.draw(st.integers(0, n - 1)) for n in narrowed.space.n_levels))
     outer = narrowed.outer(inner)
     assert narrowed.inner(outer) == inner

@@ -99,25 +99,25 @@ def test_a_table_that_was_measured_before_is_taken_and_one_of_another_model_refu
     tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table_of("mine").save(tmp_path / "there.json")
-    monkeypatch.setattr(_predicted, "measured", lambda sitting: pytest.fail("it was measured"))
-    monkeypatch.setattr(_predicted, "additive", lambda table, sitting: (((0.1, 0.2),), 0.3))
+    monkeypatch.setattr(_predicted, "measured", lambda session: pytest.fail("it was measured"))
+    monkeypatch.setattr(_predicted, "additive", lambda table, session: (((0.1, 0.2),), 0.3))
     task = tiny_task("hardware.runtime='onnxruntime'", f"hardware.latency_table='{tmp_path / 'there.json'}'")
 
-    def sitting(model: str, folder: str) -> Any:
+    def session(model: str, folder: str) -> Any:
         (tmp_path / folder).mkdir(exist_ok=True)
         return SimpleNamespace(
-            task=task, run=SimpleNamespace(path=tmp_path / folder), prepared=SimpleNamespace(model_digest=model),
+            task=task, run=SimpleNamespace(path=tmp_path / folder), problem=SimpleNamespace(model_digest=model),
             costs={"bytes": ()}, fixed={}, original_costs={}, latency=None,
         )  # fmt: skip
 
-    first = sitting("mine", "run")
+    first = session("mine", "run")
     _predicted.take_latency_table(first)
     assert first.costs == {"bytes": (), "latency_ms": ((0.1, 0.2),)}
     assert (first.fixed, first.original_costs) == ({"latency_ms": 0.3}, {"latency_ms": 2.0})
     (tmp_path / "there.json").unlink()
-    _predicted.take_latency_table(sitting("mine", "run"))  # a resumed run has its own copy
+    _predicted.take_latency_table(session("mine", "run"))  # a resumed run has its own copy
     with pytest.raises(InputError, match="is of the model 'mine', and the task has 'other'"):
-        _predicted.take_latency_table(sitting("other", "run"))
+        _predicted.take_latency_table(session("other", "run"))
 
 
 def test_without_a_table_and_unasked_latency_is_modelled(tiny_task: Callable[..., Task], tmp_path: Path) -> None:

@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, Dominated, Failed, Screened, Task, Trial, open_run, search
+from paredown.search import Candidate, Completed, EarlyStopped, Failed, LowFidelity, Task, Trial, open_run, search
 from paredown.search.evaluation import Worker
 from paredown.search.evaluation import _worker as _bench
-from paredown.search.phases import Promotion, Sitting, as_screened, explore
+from paredown.search.phases import Promotion, SearchSession, as_screened, explore
 from paredown.search.phases import _promotion as module
 from paredown.search.problem import prepare
 from paredown.search.run import _progress, limits_from, objectives_from
 from paredown.search.values import Objective, trial_from_record, trial_to_record
 
 MakeTask = Callable[..., Task]
-OpenSitting = Callable[..., AbstractContextManager[Sitting]]
+OpenSitting = Callable[..., AbstractContextManager[SearchSession]]
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
 SCREENED = ("search.screen=40", "search.searcher=random", "budget.trials=30")
 
 
-def _screened(number: int, divergence: float, n_bytes: float, **more: Measurement) -> Screened:
+def _screened(number: int, divergence: float, n_bytes: float, **more: Measurement) -> LowFidelity:
     metrics = {"divergence": Measurement(value=divergence), "bytes": Measurement(value=n_bytes), **more}
-    return Screened(number=number, candidate=Candidate(levels=(number,)), kind="mixed", metrics=metrics, samples=40)
+    return LowFidelity(number=number, candidate=Candidate(levels=(number,)), kind="mixed", metrics=metrics, samples=40)
 
 
-def _promoted(trial: Screened) -> Completed:
+def _promoted(trial: LowFidelity) -> Completed:
     return Completed(number=100 + trial.number, candidate=trial.candidate, kind="mixed", metrics=trial.metrics)
 
 
@@ -52,7 +52,7 @@ def test_the_front_of_the_first_samples_is_due_and_nothing_else() -> None:
     assert found is not None
     assert found.number == 0
     promotion.add(
-        Dominated(
+        EarlyStopped(
             number=9, candidate=trials[0].candidate, kind="mixed", reason="", metrics=trials[0].metrics, beaten_by=3,
             samples=80,
         )
@@ -60,7 +60,7 @@ def test_the_front_of_the_first_samples_is_due_and_nothing_else() -> None:
     assert promotion.next() is None
 
 
-def as_completed(trial: Screened) -> Completed:
+def as_completed(trial: LowFidelity) -> Completed:
     view = as_screened(trial)
     assert isinstance(view, Completed)
     return view
@@ -132,8 +132,8 @@ def test_both_survive_the_ledger(trial: Trial) -> None:
 
 
 def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
-    worker = Worker(prepare(tiny_task(), store=tmp_path / "store").bench)
-    levels = [1] * len(worker.bench.space)
+    worker = Worker(prepare(tiny_task(), store=tmp_path / "store").context)
+    levels = [1] * len(worker.context.space)
     screened = worker.screen(levels, 40)
     assert screened.samples == 40
     assert screened.metrics == worker.trial(levels, 40)
@@ -147,8 +147,8 @@ def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tm
 def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
     search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
-    screened = [t for t in run.trials if isinstance(t, Screened)]
-    seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, Screened)]
+    screened = [t for t in run.trials if isinstance(t, LowFidelity)]
+    seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, LowFidelity)]
     assert len(screened) == run.state.n_mixed == 30
     assert {t.samples for t in screened} == {40}
     assert 0 < len(seen) < 30
@@ -168,29 +168,29 @@ def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_and_a_stop_in_between_give_the_same(
-    tiny_task: MakeTask, open_sitting: OpenSitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 6)
     monkeypatch.setattr("paredown.search.phases._explore.EVERY", 6)
     task = tiny_task(*SCREENED[:1], "budget.trials=20")
-    whole = _explored(open_sitting(task, tmp_path / "whole"), stop_after=None)
-    parts = _explored(open_sitting(task, tmp_path / "parts"), stop_after=9)
-    parts = _explored(open_sitting(task, tmp_path / "parts"), stop_after=None)
-    assert {t.candidate for t in parts if isinstance(t, Screened)} == {
-        t.candidate for t in whole if isinstance(t, Screened)
+    whole = _explored(open_session(task, tmp_path / "whole"), stop_after=None)
+    parts = _explored(open_session(task, tmp_path / "parts"), stop_after=9)
+    parts = _explored(open_session(task, tmp_path / "parts"), stop_after=None)
+    assert {t.candidate for t in parts if isinstance(t, LowFidelity)} == {
+        t.candidate for t in whole if isinstance(t, LowFidelity)
     }
     assert sum(isinstance(t, Completed) and t.kind == "mixed" for t in parts) > 0
 
 
-def _explored(opened: AbstractContextManager[Sitting], *, stop_after: int | None) -> list[Trial]:
-    with opened as sitting:
+def _explored(opened: AbstractContextManager[SearchSession], *, stop_after: int | None) -> list[Trial]:
+    with opened as session:
 
         def stop() -> None:
-            if stop_after is not None and sitting.state.n_mixed >= stop_after:
-                sitting.stopping.set()
+            if stop_after is not None and session.state.n_mixed >= stop_after:
+                session.stopping.set()
 
-        explore(sitting, None, stop)
-        return list(sitting.state.trials)
+        explore(session, None, stop)
+        return list(session.state.trials)
 
 
 @pytest.mark.usefixtures("unverified")
@@ -218,7 +218,7 @@ def test_time_is_kept_for_those_that_are_due(
     promotion = Promotion(guide, ["bytes"], [limits])
     for trial in run.trials:
         promotion.add(trial)
-    assert 20 < sum(isinstance(t, Screened) for t in run.trials) < 60  # the time has ended it, and not the space
+    assert 20 < sum(isinstance(t, LowFidelity) for t in run.trials) < 60  # the time has ended it, and not the space
     assert promotion.n_due() == 0
     assert 90.0 <= now[0] - began <= 110.0
 
@@ -227,9 +227,9 @@ def test_time_is_kept_for_those_that_are_due(
     ("samples", "asked", "n"), [(160, None, 0), (4096, None, 256), (1024, None, 128), (160, 40, 40)]
 )
 def test_only_large_splits_are_screened_by_themselves(
-    tiny_task: MakeTask, open_sitting: OpenSitting, tmp_path: Path, samples: int, asked: int | None, n: int
+    tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path, samples: int, asked: int | None, n: int
 ) -> None:
     given = [] if asked is None else [f"search.screen={asked}"]
     task = tiny_task("model.args={}", f"data.args={{n={samples + 300}}}", f"data.search={samples}", *given)
-    with open_sitting(task, tmp_path, groundwork=False) as sitting:
-        assert sitting.n_screened == n
+    with open_session(task, tmp_path, groundwork=False) as session:
+        assert session.n_screened == n

@@ -11,8 +11,8 @@ import pytest
 
 from paredown.errors import IntegrityError
 from paredown.evaluators import Measurement, SequentialTest
-from paredown.search import Candidate, Completed, Dominated, Objective, Task, open_run, search
-from paredown.search.evaluation import Rivals, Worker
+from paredown.search import Candidate, Completed, EarlyStopped, Objective, Task, open_run, search
+from paredown.search.evaluation import Incumbents, Worker
 from paredown.search.evaluation import _incumbents as race_module
 from paredown.search.front import select
 from paredown.search.problem import prepare
@@ -43,7 +43,7 @@ def _asked(n_bytes: float) -> dict[str, Measurement]:
 
 
 def test_the_rival_is_the_best_of_those_no_dearer() -> None:
-    rivals = Rivals(GUIDE, ["bytes", "macs"], {}, TEST)
+    rivals = Incumbents(GUIDE, ["bytes", "macs"], {}, TEST)
     for number, (divergence, n_bytes) in enumerate([(3.0, 10.0), (2.0, 20.0), (1.0, 30.0)]):
         assert rivals.keep(_done(number, divergence, n_bytes), _losses(divergence))
     assert rivals.rival_of(_asked(9.0)) is None
@@ -52,7 +52,7 @@ def test_the_rival_is_the_best_of_those_no_dearer() -> None:
 
 
 def test_only_the_front_is_kept() -> None:
-    rivals = Rivals(GUIDE, ["bytes"], {}, TEST)
+    rivals = Incumbents(GUIDE, ["bytes"], {}, TEST)
     assert rivals.keep(_done(0, 2.0, 20.0), _losses(2.0))
     assert not rivals.keep(_done(1, 2.5, 20.0), _losses(2.5))
     assert rivals.keep(_done(2, 1.0, 20.0), _losses(1.0))  # trial 0 is off the front now
@@ -63,14 +63,14 @@ def test_only_the_front_is_kept() -> None:
 
 
 def test_only_what_is_allowed_is_a_rival() -> None:
-    rivals = Rivals(GUIDE, ["bytes"], {"accuracy": (0.9, None)}, TEST)
+    rivals = Incumbents(GUIDE, ["bytes"], {"accuracy": (0.9, None)}, TEST)
     assert not rivals.keep(_done(0, 1.0, 10.0, accuracy=0.8), _losses(1.0))
     assert rivals.keep(_done(1, 2.0, 10.0, accuracy=0.9), _losses(2.0))
 
 
 def test_every_cost_counts() -> None:
     guide = (*GUIDE, Objective(name="macs"))
-    rivals = Rivals(guide, ["bytes", "macs"], {}, TEST)
+    rivals = Incumbents(guide, ["bytes", "macs"], {}, TEST)
     rivals.keep(_done(0, 1.0, 10.0, macs=50.0), _losses(1.0))
     assert rivals.rival_of(_asked(20.0) | {"macs": Measurement(value=40.0)}) is None
     assert rivals.rival_of(_asked(20.0) | {"macs": Measurement(value=50.0)}) is not None
@@ -84,7 +84,7 @@ def test_every_cost_counts() -> None:
     ],
 )
 def test_nobody_races_where_that_says_nothing(guide: tuple[Objective, ...]) -> None:
-    rivals = Rivals(guide, ["bytes"], {}, TEST)
+    rivals = Incumbents(guide, ["bytes"], {}, TEST)
     assert rivals.quality is None
     assert rivals.test is None
     assert not rivals.keep(_done(0, 1.0, 10.0, accuracy=1.0), _losses(1.0))
@@ -93,7 +93,7 @@ def test_nobody_races_where_that_says_nothing(guide: tuple[Objective, ...]) -> N
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race_module, "MEMORY", 2 * 16)
-    rivals = Rivals(GUIDE, ["bytes"], {}, TEST)
+    rivals = Incumbents(GUIDE, ["bytes"], {}, TEST)
     kept = [rivals.keep(_done(i, 3.0 - i, 10.0 + i), _losses(1.0)) for i in range(3)]
     assert kept == [True, True, False]
     assert rivals.keep(_done(3, 0.1, 10.0), _losses(0.1))  # it beats both: there is room
@@ -109,7 +109,7 @@ def test_losses_survive_the_ledger() -> None:
 
 
 def test_a_dominated_trial_survives_the_ledger() -> None:
-    trial = Dominated(
+    trial = EarlyStopped(
         number=3, candidate=Candidate(levels=(1, 2)), kind="mixed", reason="t1 is no dearer",
         metrics={"divergence": Measurement(value=1.0, low=0.5, high=1.5, n=32)}, beaten_by=1, samples=32, seconds=0.5,
     )  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_dominated_trial_survives_the_ledger() -> None:
 def test_an_estimate_is_never_on_the_front() -> None:
     original = replace(_done(0, 0.0, 40.0, accuracy=1.0), kind="original")
     done = _done(1, 1.0, 10.0, accuracy=0.9)
-    better = Dominated(
+    better = EarlyStopped(
         number=2, candidate=Candidate(levels=(2,)), kind="mixed", reason="", beaten_by=1, samples=32,
         metrics=_done(2, 0.1, 5.0, accuracy=1.0).metrics,
     )  # fmt: skip
@@ -131,12 +131,12 @@ def test_an_estimate_is_never_on_the_front() -> None:
 
 @pytest.fixture
 def worker(tiny_task: MakeTask, tmp_path: Path) -> Worker:
-    return Worker(prepare(tiny_task(), store=tmp_path / "store").bench)
+    return Worker(prepare(tiny_task(), store=tmp_path / "store").context)
 
 
 def test_a_race_is_dropped_or_is_a_trial(worker: Worker) -> None:
     test = SequentialTest(looks=(32, 64, 128), total=160)
-    worst, best = (len(worker.bench.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
+    worst, best = (len(worker.context.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
     alone = worker.race(worst, "divergence", test, None)
     assert (alone.samples, alone.dropped) == (160, False)
     assert alone.losses is not None
@@ -168,7 +168,7 @@ def test_a_race_is_dropped_or_is_a_trial(worker: Worker) -> None:
 
 def test_a_race_on_the_metric(worker: Worker) -> None:
     test = SequentialTest(looks=(32, 64, 128), total=160, margin=0.0)
-    worst, best = (len(worker.bench.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
+    worst, best = (len(worker.context.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
     strong = worker.race(best, "accuracy", test, None)
     assert strong.losses is not None
     assert -float(strong.losses.mean()) == pytest.approx(strong.metrics["accuracy"].value)
@@ -190,7 +190,7 @@ def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path) -> None:
     task = tiny_task("search.searcher=random", "budget.trials=30", "quality.max_loss=1.0")
     front = search(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
-    dominated = [t for t in run.trials if isinstance(t, Dominated)]
+    dominated = [t for t in run.trials if isinstance(t, EarlyStopped)]
     assert dominated
     done = {t.number: t for t in run.trials if isinstance(t, Completed)}
     for trial in dominated:
@@ -222,5 +222,5 @@ def test_a_race_goes_on_after_a_resume(tiny_task: MakeTask, tmp_path: Path) -> N
     (half / "ledger.log").write_bytes(b"".join(lines[: at[len(at) // 2]]))
     search(task, out=half, workers=0)
     told = [(t.number, t.candidate, type(t), t.metrics) for t in whole]  # type: ignore[union-attr]
-    assert any(isinstance(t, Dominated) for t in whole[len(at) // 2 :])
+    assert any(isinstance(t, EarlyStopped) for t in whole[len(at) // 2 :])
     assert [(t.number, t.candidate, type(t), t.metrics) for t in open_run(half).trials] == told  # type: ignore[union-attr]

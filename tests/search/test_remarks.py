@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from paredown.compressors import trace_anatomy
 from paredown.search import Task
-from paredown.search.space import build_space, left_alone, products_remark
+from paredown.search.space import build_space, describe_left_alone, describe_products
 from paredown.testing import AWKWARD
 
 
@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
 
 def test_parameters_that_no_layer_holds() -> None:
     model = Recurrent().eval()
-    (line,) = left_alone(model, trace_anatomy(model, torch.ones(2, 3, 4)))
+    (line,) = describe_left_alone(model, trace_anatomy(model, torch.ones(2, 3, 4)))
     assert line == (  # 20 / 240
         "8% of the parameters stay as they are, for they are in no layer that can be compressed: Recurrent"
     )
@@ -36,13 +36,13 @@ def test_layers_that_were_not_called() -> None:
     model, inputs = AWKWARD["never_runs"]()
     anatomy = trace_anatomy(model, inputs)
     assert anatomy.unused
-    lines = left_alone(model, anatomy)
+    lines = describe_left_alone(model, anatomy)
     assert [line for line in lines if "never run" in line and line.endswith(", ".join(anatomy.unused))]
 
 
 def test_norms_are_not_worth_a_word() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 64))
-    assert left_alone(model, trace_anatomy(model, torch.ones(2, 64))) == []
+    assert describe_left_alone(model, trace_anatomy(model, torch.ones(2, 64))) == []
 
 
 class Attention(nn.Module):
@@ -63,7 +63,7 @@ def test_where_products_of_attention_are_rounded_is_said_where_that_was_asked_fo
     for scope in ("layer", "product"):
         space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": [scope]}
         task = Task.from_dict({"data": {"factory": "tiny.py:data"}, "space": space})
-        lines[scope] = products_remark(anatomy, build_space(task, anatomy))
+        lines[scope] = describe_products(anatomy, build_space(task, anatomy))
     assert lines["layer"] == []
     (line,) = lines["product"]
     assert line.startswith("activation_scope 'product' is for 3 layers, which feed the attention in 0; the others have")

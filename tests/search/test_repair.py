@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paredown.compressors import layer_bytes, load_model, model_digest, reconstruct
 from paredown.errors import TaskError
 from paredown.search import Candidate, Task, apply_config, open_run, search
-from paredown.search.artifacts import Workshop
+from paredown.search.artifacts import Exporter
 from paredown.search.evaluation import Worker
 from paredown.search.problem import prepare
 
@@ -84,49 +84,51 @@ def task(
 )
 def test_a_trial_sees_what_is_exported(repair: dict[str, object], tmp_path: Path) -> None:
     plain, mended = (prepare(task(**keys), store=tmp_path / "store") for keys in ({}, repair))
-    space, inputs = mended.space, mended.bench.split.inputs
+    space, inputs = mended.space, mended.context.split.inputs
     candidate = Candidate(levels=tuple(len(group.levels) - 1 for group in space.groups))
     assignment = space.assignment(candidate)
-    shop, before = Workshop(mended), model_digest(mended.bench.model)
-    path = shop.export(assignment, "paredown", tmp_path / "out")
-    assert model_digest(mended.bench.model) == before
+    exporter, before = Exporter(mended), model_digest(mended.context.model)
+    path = exporter.export(assignment, "paredown", tmp_path / "out")
+    assert model_digest(mended.context.model) == before
     loaded = factory().eval()
     load_model(path, loaded)
-    with torch.no_grad(), shop.worker.applied(candidate.levels):
-        assert torch.equal(mended.bench.model(inputs), loaded(inputs))
-    with torch.no_grad(), shop.as_compressed(assignment) as (left, *_):
-        assert torch.allclose(shop.expected(left), loaded(mended.report.inputs), atol=1e-5)
-    apart = [float(Worker(p.bench).scores(candidate.levels, 100).divergence.mean()) for p in (plain, mended)]  # type: ignore[union-attr]
+    with torch.no_grad(), exporter.worker.applied(candidate.levels):
+        assert torch.equal(mended.context.model(inputs), loaded(inputs))
+    with torch.no_grad(), exporter.as_compressed(assignment) as (left, *_):
+        assert torch.allclose(exporter.expected(left), loaded(mended.report.inputs), atol=1e-5)
+    apart = [float(Worker(p.context).scores(candidate.levels, 100).divergence.mean()) for p in (plain, mended)]  # type: ignore[union-attr]
     assert apart[1] < apart[0] if "bias" in repair else apart[1] != apart[0]
-    sizes = [Workshop(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, mended)]
+    sizes = [Exporter(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, mended)]
     assert sizes[0] == sizes[1] == path.stat().st_size
-    assert layer_bytes(mended.anatomy["conv"], assignment["conv"], shop.worker.variant("conv", assignment["conv"])) > 0
+    assert (
+        layer_bytes(mended.anatomy["conv"], assignment["conv"], exporter.worker.variant("conv", assignment["conv"])) > 0
+    )
 
 
 def test_finalists_alone_are_repaired_where_that_is_asked_for(tmp_path: Path) -> None:
-    prepared = prepare(task(batch_norm="finalists"), store=tmp_path / "store")
-    worker, x = Worker(prepared.bench), prepared.bench.split.inputs
-    levels = tuple(len(group.levels) - 1 for group in prepared.space.groups)
-    assignment = prepared.space.assignment(Candidate(levels=levels))
-    mean = prepared.bench.model.norm.running_mean
+    problem = prepare(task(batch_norm="finalists"), store=tmp_path / "store")
+    worker, x = Worker(problem.context), problem.context.split.inputs
+    levels = tuple(len(group.levels) - 1 for group in problem.space.groups)
+    assignment = problem.space.assignment(Candidate(levels=levels))
+    mean = problem.context.model.norm.running_mean
     assert isinstance(mean, Tensor)
     before = mean.clone()
     with torch.no_grad(), worker.applied(levels):
         assert torch.equal(mean, before)
-        prepared.bench.model(x)
+        problem.context.model(x)
     with worker.repaired(assignment):
         assert not torch.equal(mean, before)
     assert torch.equal(mean, before)
 
 
 def test_a_job_that_was_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    prepared = prepare(task(bias=True, batch_norm="trials"), store=tmp_path / "store")
-    worker, before = Worker(prepared.bench), model_digest(prepared.bench.model)
-    interrupted = worker.applied(tuple(len(group.levels) - 1 for group in prepared.space.groups))
+    problem = prepare(task(bias=True, batch_norm="trials"), store=tmp_path / "store")
+    worker, before = Worker(problem.context), model_digest(problem.context.model)
+    interrupted = worker.applied(tuple(len(group.levels) - 1 for group in problem.space.groups))
     interrupted.__enter__()
-    assert model_digest(prepared.bench.model) != before
+    assert model_digest(problem.context.model) != before
     worker.reset()
-    assert model_digest(prepared.bench.model) == before
+    assert model_digest(problem.context.model) == before
 
 
 def test_a_search_ends_in_verified_points_and_says_what_it_could_not_correct(tmp_path: Path) -> None:
@@ -141,14 +143,14 @@ def test_a_model_that_was_prepared_is_still_the_task_s_own(scaling: str, tmp_pat
     """Its channels are scaled, its outputs and the artifact's model are not other ones."""
     plain, ready = (prepare(task(scaling=how), store=tmp_path / "store") for how in ("off", scaling))
     assert ready.model_digest == plain.model_digest == model_digest(factory())
-    assert model_digest(ready.bench.model) != plain.model_digest
-    outputs = plain.bench.reference.outputs
-    assert torch.allclose(ready.bench.reference.outputs, outputs, rtol=1e-4, atol=1e-5)
+    assert model_digest(ready.context.model) != plain.model_digest
+    outputs = plain.context.reference.outputs
+    assert torch.allclose(ready.context.reference.outputs, outputs, rtol=1e-4, atol=1e-5)
     assignment = ready.space.assignment(Candidate(levels=(0,) * len(ready.space)))
-    path, loaded = Workshop(ready).export(assignment, "paredown", tmp_path / "out"), factory().eval()
+    path, loaded = Exporter(ready).export(assignment, "paredown", tmp_path / "out"), factory().eval()
     load_model(path, loaded)
-    with torch.no_grad(), Worker(ready.bench).applied((0,) * len(ready.space)):
-        assert torch.equal(ready.bench.model(ready.bench.split.inputs), loaded(ready.bench.split.inputs))
+    with torch.no_grad(), Worker(ready.context).applied((0,) * len(ready.space)):
+        assert torch.equal(ready.context.model(ready.context.split.inputs), loaded(ready.context.split.inputs))
 
 
 @pytest.fixture
@@ -161,21 +163,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_are_reconstructed_in_what_is_exported_alone(tmp_path: Path) -> None:
     """Trials see the codes that the store has; an export has others, the same each time, and says what came of it."""
     asked = task(space=ROUNDED, model=sharp, calibration=150, block_reconstruction=True)
-    prepared = prepare(asked, store=tmp_path / "store")
-    assignment = prepared.space.assignment(Candidate(levels=(0,) * len(prepared.space)))
-    shop, before = Workshop(prepared), model_digest(prepared.bench.model)
-    path = shop.export(assignment, "paredown", tmp_path / "out")
-    assert model_digest(prepared.bench.model) == before
-    assert any("blocks are nearer to the original on samples held out" in line for line in shop.remarks(assignment))
+    problem = prepare(asked, store=tmp_path / "store")
+    assignment = problem.space.assignment(Candidate(levels=(0,) * len(problem.space)))
+    exporter, before = Exporter(problem), model_digest(problem.context.model)
+    path = exporter.export(assignment, "paredown", tmp_path / "out")
+    assert model_digest(problem.context.model) == before
+    assert any("blocks are nearer to the original on samples held out" in line for line in exporter.remarks(assignment))
     assert len(list((tmp_path / "store" / "blocks").iterdir())) == 1
-    loaded, inputs = sharp().eval(), prepared.report.inputs
+    loaded, inputs = sharp().eval(), problem.report.inputs
     load_model(path, loaded)
-    with torch.no_grad(), shop.as_compressed(assignment) as (left, *_):
+    with torch.no_grad(), exporter.as_compressed(assignment) as (left, *_):
         assert torch.equal(left(inputs), loaded(inputs))
-    with torch.no_grad(), shop.worker.applied((0,) * len(prepared.space)) as left:
+    with torch.no_grad(), exporter.worker.applied((0,) * len(problem.space)) as left:
         assert not torch.equal(left(inputs), loaded(inputs))
-    assert shop.stored_bytes(assignment, tmp_path / "size") == path.stat().st_size
-    fresh = Workshop(prepare(asked, store=tmp_path / "other"))
+    assert exporter.stored_bytes(assignment, tmp_path / "size") == path.stat().st_size
+    fresh = Exporter(prepare(asked, store=tmp_path / "other"))
     again = fresh.export(assignment, "paredown", tmp_path / "again")
     assert again.read_bytes() == path.read_bytes()
 

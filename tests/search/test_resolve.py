@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     out = tmp_path_factory.mktemp("resolve") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda sitting: None)  # the most of the time
+        patch.setattr("paredown.search._search.verify_points", lambda session: None)  # the most of the time
         search(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
     return out
 
@@ -208,7 +208,7 @@ def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(run:
     with pytest.raises(InputError, match=r"did not keep the model's anatomy.*`paredown resume .*` adds it"):
         resolve(old, limits="bytes<=40%", profile="x86-64-openvino")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+        patch.setattr("paredown.search._search.verify_points", lambda session: None)
         resume(old.path, workers=0)
     assert resolve(old.path, limits="bytes<=40%", profile="x86-64-openvino").points
 

@@ -64,7 +64,7 @@ def test_what_no_one_can_tell_from_the_original_need_not_be_dearer() -> None:
         _trial(11, "mixed", 0.901, 70, 2e-5),
         _trial(12, "mixed", 0.9, 55, 9e-5),
     ]
-    guide = (Objective(name="divergence", good_enough=1e-4), Objective(name="bytes"))
+    guide = (Objective(name="divergence", indifference_threshold=1e-4), Objective(name="bytes"))
     assert [t.number for t in select([ORIGINAL, *alike], OBJECTIVES, GUIDE, {}).mixed] == [12, 11]
     assert [t.number for t in select([ORIGINAL, *alike], OBJECTIVES, guide, {}).mixed] == [12]
 

@@ -27,10 +27,10 @@ from paredown.search import (
     search,
     verify_artifact,
 )
-from paredown.search.artifacts import Workshop
+from paredown.search.artifacts import Exporter
 from paredown.search.evaluation import Worker, exact_totals, static_costs
 from paredown.search.phases import baselines_of
-from paredown.search.problem import Prepared, prepare
+from paredown.search.problem import Problem, prepare
 from paredown.search.report import uniform_label
 from paredown.search.space import assignment_of, config_of, plans, threshold_settings, uniform_settings, weights_of
 from paredown.search.values import is_structural, structure_of
@@ -152,20 +152,20 @@ def test_experts_that_one_sample_does_not_ask_are_layers_all_the_same(
     task: Callable[..., Task], tmp_path: Path
 ) -> None:
     space = {"experts": [1.0, 0.5], "weight_bits": [4, 32]}
-    prepared = prepare(task(**space), store=tmp_path / "store", model=dispatched())
-    assert prepared.anatomy.unused == ()
-    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
-    candidate = smallest(prepared)
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    problem = prepare(task(**space), store=tmp_path / "store", model=dispatched())
+    assert problem.anatomy.unused == ()
+    exporter, inputs = Exporter(problem), problem.context.split.take(20).inputs
+    candidate = smallest(problem)
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=dispatched).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
-    totals = exact_totals(prepared, shop.worker, candidate)
+    totals = exact_totals(problem, exporter.worker, candidate)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
     assert totals["bytes"] == written
     gate = 3 * 16  # of its six outputs three are left; the MACs of the experts stay
-    assert totals["macs"] == pytest.approx(prepared.anatomy.macs - gate, abs=12)
+    assert totals["macs"] == pytest.approx(problem.anatomy.macs - gate, abs=12)
 
 
 def listed() -> nn.Module:
@@ -210,17 +210,17 @@ ALL = {"channels": [1.0, 0.75, 0.5], "neurons": [1.0, 0.5], "blocks": True}
 
 
 @pytest.fixture
-def prepared(task: Callable[..., Task], tmp_path: Path) -> Prepared:
+def problem(task: Callable[..., Task], tmp_path: Path) -> Problem:
     return prepare(task(**ALL), store=tmp_path / "store", model=model())
 
 
-def smallest(prepared: Prepared, *, but: str = "") -> Candidate:
+def smallest(problem: Problem, *, but: str = "") -> Candidate:
     """Every group at its last level, but one."""
-    return Candidate(levels=tuple(0 if group.name == but else len(group.levels) - 1 for group in prepared.space.groups))
+    return Candidate(levels=tuple(0 if group.name == but else len(group.levels) - 1 for group in problem.space.groups))
 
 
-def test_sets_and_blocks_are_groups_of_the_space(prepared: Prepared) -> None:
-    groups = {group.name: [level.label() for level in group.levels] for group in prepared.space.groups}
+def test_sets_and_blocks_are_groups_of_the_space(problem: Problem) -> None:
+    groups = {group.name: [level.label() for level in group.levels] for group in problem.space.groups}
     assert groups == {
         "channels:stem": ["fp32", "k75", "k50"],
         "channels:blocks.0.a": ["fp32", "k75", "k50"],
@@ -229,58 +229,58 @@ def test_sets_and_blocks_are_groups_of_the_space(prepared: Prepared) -> None:
         "block:blocks.0": ["fp32", "k0"],
         **{fqn: ["fp32", "w4"] for fqn in ("stem", "blocks.0.a", "blocks.0.b", "conv", "inner", "head")},
     }
-    assert [label for label, _ in uniform_settings(prepared.space)] == ["k75", "k50", "w4"]
+    assert [label for label, _ in uniform_settings(problem.space)] == ["k75", "k50", "w4"]
 
 
-def test_one_threshold_for_all_sets_is_a_baseline_too(prepared: Prepared) -> None:
-    structured = prepared.bench.structured
+def test_one_threshold_for_all_sets_is_a_baseline_too(problem: Problem) -> None:
+    structured = problem.context.structured
     assert structured is not None
-    found = threshold_settings(prepared.space, structured)
-    uniform = [candidate for _, candidate in uniform_settings(prepared.space)]
+    found = threshold_settings(problem.space, structured)
+    uniform = [candidate for _, candidate in uniform_settings(problem.space)]
     assert {c for _, c in found} - set(uniform), "it keeps another share of each set"
     assert len({label for label, _ in found}) == len(found), "two settings never have one name"
     for _, candidate in found:
-        assignment = prepared.space.assignment(candidate)
+        assignment = problem.space.assignment(candidate)
         assert all(is_structural(name) for name, spec in assignment.items() if not spec.is_neutral)
-    label = uniform_label(config_of(prepared.space.assignment(uniform[1])))
+    label = uniform_label(config_of(problem.space.assignment(uniform[1])))
     assert label == "k50"
     named, uneven = next((label, candidate) for label, candidate in found if candidate not in uniform)
     assert named in ("threshold k75", "threshold k50")
-    said = uniform_label(config_of(prepared.space.assignment(uneven)))
+    said = uniform_label(config_of(problem.space.assignment(uneven)))
     counts = [int(part.partition("×")[2]) for part in said.split()]
     assert len(counts) > 1, said
     assert sum(counts) == 4, said
-    assert baselines_of(prepared)[uneven] == named
+    assert baselines_of(problem)[uneven] == named
 
 
-def test_it_goes_to_another_process(prepared: Prepared) -> None:
-    again = pickle.loads(pickle.dumps(prepared.bench.structured))
-    assert again == prepared.bench.structured
+def test_it_goes_to_another_process(problem: Problem) -> None:
+    again = pickle.loads(pickle.dumps(problem.context.structured))
+    assert again == problem.context.structured
 
 
 @pytest.mark.parametrize("but", ["", "block:blocks.0", "channels:stem"])
 def test_a_trial_says_what_the_exported_model_says_and_costs_what_it_weighs(
-    prepared: Prepared, tmp_path: Path, but: str
+    problem: Problem, tmp_path: Path, but: str
 ) -> None:
-    candidate = smallest(prepared, but=but)
-    shop = Workshop(prepared)
-    inputs = prepared.bench.split.take(20).inputs
-    before = {name: value.clone() for name, value in prepared.bench.model.state_dict().items()}
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    candidate = smallest(problem, but=but)
+    exporter = Exporter(problem)
+    inputs = problem.context.split.take(20).inputs
+    before = {name: value.clone() for name, value in problem.context.model.state_dict().items()}
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    assert all(torch.equal(v, before[name]) for name, v in prepared.bench.model.state_dict().items())
-    assignment = prepared.space.assignment(candidate)
-    path = shop.export(assignment, "paredown", tmp_path / "out")
+    assert all(torch.equal(v, before[name]) for name, v in problem.context.model.state_dict().items())
+    assignment = problem.space.assignment(candidate)
+    path = exporter.export(assignment, "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
-    totals = exact_totals(prepared, shop.worker, candidate)
+    totals = exact_totals(problem, exporter.worker, candidate)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-    assert totals["bytes"] == written == shop.stored_bytes(assignment, tmp_path / "again")
-    assert totals["macs"] < 0.5 * prepared.anatomy.macs
+    assert totals["bytes"] == written == exporter.stored_bytes(assignment, tmp_path / "again")
+    assert totals["macs"] < 0.5 * problem.anatomy.macs
 
 
-def test_a_structure_file_that_is_damaged_or_of_another_model_is_refused(prepared: Prepared, tmp_path: Path) -> None:
-    path = Workshop(prepared).export(prepared.space.assignment(smallest(prepared)), "paredown", tmp_path / "out")
+def test_a_structure_file_that_is_damaged_or_of_another_model_is_refused(problem: Problem, tmp_path: Path) -> None:
+    path = Exporter(problem).export(problem.space.assignment(smallest(problem)), "paredown", tmp_path / "out")
     structure = path.with_name(STRUCTURE_FILE)
     for text, kind, said in (
         ("{", IntegrityError, "is not JSON"),
@@ -292,51 +292,51 @@ def test_a_structure_file_that_is_damaged_or_of_another_model_is_refused(prepare
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "pt2"])
-def test_other_formats_hold_the_smaller_model(prepared: Prepared, tmp_path: Path, format: str) -> None:
+def test_other_formats_hold_the_smaller_model(problem: Problem, tmp_path: Path, format: str) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}[format])
-    candidate = smallest(prepared)
-    shop = Workshop(prepared)
-    inputs = prepared.bench.split.take(20).inputs
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    candidate = smallest(problem)
+    exporter = Exporter(problem)
+    inputs = problem.context.split.take(20).inputs
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    path = shop.export(prepared.space.assignment(candidate), format, tmp_path / "out")
+    path = exporter.export(problem.space.assignment(candidate), format, tmp_path / "out")
     runtime = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}[format]
     got = get_runtime(runtime).load(path, threads=1).run(inputs)
     torch.testing.assert_close(want, torch.as_tensor(got), atol=1e-3, rtol=1e-3)
 
 
 def test_the_tables_costs_are_right_at_both_ends_and_never_negative(task: Callable[..., Task], tmp_path: Path) -> None:
-    prepared = prepare(task(**ALL | {"weight_bits": [32]}), store=tmp_path / "store", model=model())
-    worker = Worker(prepared.bench)
-    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
-    costs, fixed = static_costs(prepared, stored)
-    low = exact_totals(prepared, worker, smallest(prepared))
+    problem = prepare(task(**ALL | {"weight_bits": [32]}), store=tmp_path / "store", model=model())
+    worker = Worker(problem.context)
+    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    costs, fixed = static_costs(problem, stored)
+    low = exact_totals(problem, worker, smallest(problem))
     for name in ("macs", "bops", "latency_ms"):
         assert all(value >= 0 for row in costs[name] for value in row)
         assert fixed[name] + sum(row[-1] for row in costs[name]) == pytest.approx(low[name])
-    assert fixed["macs"] + sum(row[0] for row in costs["macs"]) == pytest.approx(prepared.anatomy.macs)
+    assert fixed["macs"] + sum(row[0] for row in costs["macs"]) == pytest.approx(problem.anatomy.macs)
 
 
-def test_a_reset_takes_a_half_applied_mask_off(prepared: Prepared) -> None:
-    worker = Worker(prepared.bench)
-    before = {name: (value.data_ptr(), value.clone()) for name, value in prepared.bench.model.state_dict().items()}
-    block = worker.applied(smallest(prepared).levels)
+def test_a_reset_takes_a_half_applied_mask_off(problem: Problem) -> None:
+    worker = Worker(problem.context)
+    before = {name: (value.data_ptr(), value.clone()) for name, value in problem.context.model.state_dict().items()}
+    block = worker.applied(smallest(problem).levels)
     block.__enter__()
     worker.reset()
-    for name, value in prepared.bench.model.state_dict().items():
+    for name, value in problem.context.model.state_dict().items():
         assert (value.data_ptr(), True) == (before[name][0], torch.equal(value, before[name][1]))
-    assert not any(m._forward_hooks or "forward" in vars(m) for m in prepared.bench.model.modules())
+    assert not any(m._forward_hooks or "forward" in vars(m) for m in problem.context.model.modules())
 
 
-def test_a_config_names_what_is_removed(prepared: Prepared) -> None:
-    assignment = prepared.space.assignment(smallest(prepared))
+def test_a_config_names_what_is_removed(problem: Problem) -> None:
+    assignment = problem.space.assignment(smallest(problem))
     config = json.loads(json.dumps(config_of(assignment)))
     assert config["layers"]["channels:conv"] == {"keep": 0.5}
-    again = assignment_of(config, prepared.anatomy)
+    again = assignment_of(config, problem.anatomy)
     assert {name: spec for name, spec in again.items() if is_structural(name)} == {
         name: spec for name, spec in assignment.items() if is_structural(name)
     }
-    structured = prepared.bench.structured
+    structured = problem.context.structured
     assert structured is not None
     structured.check(again)
     for broken, said in (
@@ -346,7 +346,7 @@ def test_a_config_names_what_is_removed(prepared: Prepared) -> None:
         with pytest.raises(ConfigError, match=said):
             structured.check(broken)
     with pytest.raises(ConfigError, match="not ranked by 'taylor'"):
-        structured.removal(prepared.bench.model, {"channels:conv": LayerSpec(keep=0.5, keep_method="taylor")})
+        structured.removal(problem.context.model, {"channels:conv": LayerSpec(keep=0.5, keep_method="taylor")})
 
 
 def test_shares_by_glob_scores_alignment_and_leave(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -354,11 +354,11 @@ def test_shares_by_glob_scores_alignment_and_leave(task: Callable[..., Task], tm
         channels=[1.0, 0.5], keep_method=["l2", "hessian"], round_to=4, leave=["blocks.0.b"],
         overrides={"conv": {"channels": [1.0, 0.7]}},
     )  # fmt: skip
-    prepared = prepare(made, store=tmp_path / "store", model=model())
-    groups = {group.name: [level.label() for level in group.levels] for group in prepared.space.groups}
+    problem = prepare(made, store=tmp_path / "store", model=model())
+    groups = {group.name: [level.label() for level in group.levels] for group in problem.space.groups}
     assert groups["channels:conv"] == ["fp32", "k70:l2", "k70:hessian"]
     assert "channels:blocks.0.a" not in groups, "its channels go through a layer that is to be left alone"
-    structured = prepared.bench.structured
+    structured = problem.context.structured
     assert structured is not None
     assert "leave names a layer" in structured.left["channels:blocks.0.a"]
     conv = next(s for s in structured.sets if s.name == "channels:conv")
@@ -394,7 +394,7 @@ def test_channels_are_rounded_where_the_profile_asks_for_it(
     asked: dict[str, Any] = {} if round_to is None else {"round_to": round_to}
     made = task(channels=[1.0, 0.55], keep_method=["l2"], **asked).with_overrides([f'hardware.profile="{profile}"'])
     torch.manual_seed(2)
-    structured = prepare(made, store=tmp_path / "store", model=Separable().eval()).bench.structured
+    structured = prepare(made, store=tmp_path / "store", model=Separable().eval()).context.structured
     assert structured is not None
     half = LayerSpec(keep=0.55, keep_method="l2")
     found = {s.name.removeprefix("channels:"): len(structured.kept(s, half)) for s in structured.sets}
@@ -425,10 +425,10 @@ def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with
 
 
 def test_where_a_score_says_nothing_another_ranks(task: Callable[..., Task], tmp_path: Path) -> None:
-    prepared = prepare(task(neurons=[1.0, 0.5], keep_method=["batch_norm"]), store=tmp_path / "store", model=model())
-    structured = prepared.bench.structured
+    problem = prepare(task(neurons=[1.0, 0.5], keep_method=["batch_norm"]), store=tmp_path / "store", model=model())
+    structured = problem.context.structured
     assert structured is not None
-    (group,) = [group for group in prepared.space.groups if is_structural(group.name)]
+    (group,) = [group for group in problem.space.groups if is_structural(group.name)]
     assert [level.label() for level in group.levels] == ["fp32", "k50:l2"]
     assert "it is ranked by l2" in structured.left["neurons:inner by batch_norm"]
 
@@ -466,20 +466,20 @@ def test_methods_that_look_at_inputs_or_gradients_know_what_is_left(
     task: Callable[..., Task], tmp_path: Path, space: dict[str, Any]
 ) -> None:
     """In a trial and in the artifact, the same weights to the bit."""
-    prepared = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
-    candidate, shop = smallest(prepared, but="block:blocks.0"), Workshop(prepared)
-    assignment = prepared.space.assignment(candidate)
-    inputs = prepared.bench.split.take(20).inputs
-    cut = shop.worker.cutter.cut(assignment)
+    problem = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
+    candidate, exporter = smallest(problem, but="block:blocks.0"), Exporter(problem)
+    assignment = problem.space.assignment(candidate)
+    inputs = problem.context.split.take(20).inputs
+    cut = exporter.worker.pruned_models.cut(assignment)
     assert {fqn for fqn, spec in cut.assignment.items() if spec.changes_weight}
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
         trial = {
             fqn: weight_at(resident, fqn)[grid(cut.removal.tensors.get(f"{fqn}.weight", {}), weight_at(resident, fqn))]
             for fqn in cut.variants
         }
-    path = shop.export(assignment, "paredown", tmp_path / "out")
-    small = shop.worker.cutter.model(cut.removal)
+    path = exporter.export(assignment, "paredown", tmp_path / "out")
+    small = exporter.worker.pruned_models.model(cut.removal)
     load_model(path, small)
     for fqn, weight in trial.items():
         assert torch.equal(weight_at(small, fqn), weight), fqn
@@ -496,16 +496,16 @@ def test_looking_at_the_inputs_helps_what_is_left_too(task: Callable[..., Task],
     """The broken double would hand gptq the moments of other columns: it would then lose to plain rounding."""
     apart = {}
     for method in ("affine", "gptq"):
-        prepared = prepare(
+        problem = prepare(
             task(**ALL | {"weight_bits": [3], "weight_method": [method]}).with_overrides(['repair.batch_norm="off"']),
             store=tmp_path / method, model=model(),
         )  # fmt: skip
-        worker, inputs = Worker(prepared.bench), prepared.bench.split.inputs
-        space = prepared.space
-        cut = {name: spec for name, spec in space.assignment(smallest(prepared)).items() if is_structural(name)}
-        with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+        worker, inputs = Worker(problem.context), problem.context.split.inputs
+        space = problem.space
+        cut = {name: spec for name, spec in space.assignment(smallest(problem)).items() if is_structural(name)}
+        with worker.pruned_models.applied(cut, norms=False) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        with worker.applied(smallest(prepared).levels) as resident, torch.no_grad():
+        with worker.applied(smallest(problem).levels) as resident, torch.no_grad():
             apart[method] = float((forward(resident, inputs) - want).square().mean())
     assert apart["gptq"] < 0.8 * apart["affine"]
 
@@ -516,22 +516,22 @@ def test_scaled_channels_go_with_it(task: Callable[..., Task], tmp_path: Path, h
     keys = ['repair.batch_norm="off"']
     plain = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
     scaled = task(**ALL).with_overrides([*keys, f'prepare.scaling="{how}"'])
-    prepared = prepare(scaled, store=tmp_path / "store", model=model())
-    changed = [k for k, v in prepared.bench.model.state_dict().items() if not torch.equal(v, model().state_dict()[k])]
+    problem = prepare(scaled, store=tmp_path / "store", model=model())
+    changed = [k for k, v in problem.context.model.state_dict().items() if not torch.equal(v, model().state_dict()[k])]
     assert changed
-    assert prepared.bench.structured == plain.bench.structured
-    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    assert problem.context.structured == plain.context.structured
+    exporter, inputs = Exporter(problem), problem.context.split.take(20).inputs
     for but in ("", "block:blocks.0"):
-        assignment = prepared.space.assignment(smallest(prepared, but=but))
+        assignment = problem.space.assignment(smallest(problem, but=but))
         cut = {name: spec for name, spec in assignment.items() if is_structural(name)}
         answers = []
-        for worker in (shop.worker, Worker(plain.bench)):
-            with worker.cutter.applied(cut, norms=False) as resident, torch.no_grad():
+        for worker in (exporter.worker, Worker(plain.context)):
+            with worker.pruned_models.applied(cut, norms=False) as resident, torch.no_grad():
                 answers.append(forward(resident, inputs))
         torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=1e-4)
-        with shop.worker.applied(smallest(prepared, but=but).levels) as resident, torch.no_grad():
+        with exporter.worker.applied(smallest(problem, but=but).levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        path = shop.export(assignment, "paredown", tmp_path / "out")
+        path = exporter.export(assignment, "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
 
@@ -568,21 +568,21 @@ def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_
     half = [1.0, 0.5]
     removed = {"heads": half, "neurons": half, "width": half, "units": half, "keep_method": ["taylor"]}
     made = task(**removed, weight_bits=[4, 32], weight_method=[method])
-    prepared = prepare(made, store=tmp_path / "store", model=attending())
-    kinds = {group.name.partition(":")[0] for group in prepared.space.groups if is_structural(group.name)}
+    problem = prepare(made, store=tmp_path / "store", model=attending())
+    kinds = {group.name.partition(":")[0] for group in problem.space.groups if is_structural(group.name)}
     assert kinds == {"heads", "neurons", "hidden", "units"}
-    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
-    for but in ("", *(group.name for group in prepared.space.groups if is_structural(group.name))):
-        candidate = smallest(prepared, but=but)
-        inside = {fqn: spec for fqn, spec in prepared.space.assignment(candidate).items() if fqn.startswith("cell.")}
+    exporter, inputs = Exporter(problem), problem.context.split.take(20).inputs
+    for but in ("", *(group.name for group in problem.space.groups if is_structural(group.name))):
+        candidate = smallest(problem, but=but)
+        inside = {fqn: spec for fqn, spec in problem.space.assignment(candidate).items() if fqn.startswith("cell.")}
         assert {spec.weight_method for spec in inside.values()} == {method}
-        with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+        path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=attending).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
 
 
 def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -594,7 +594,7 @@ def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path
     ):
         prepare(made, store=tmp_path / "store", model=attending())
     made = task(neurons=[1.0, 0.5], channels=[1.0, 0.75], weight_bits=[32], round_to=8)
-    structured = prepare(made, store=tmp_path / "store", model=model()).bench.structured
+    structured = prepare(made, store=tmp_path / "store", model=model()).context.structured
     assert structured is not None
     assert structured.left["channels:stem"].startswith("of its 8 units all stay at 0.75 in multiples of 8")
     assert [coupled.name for coupled in structured.sets] == ["channels:conv", "neurons:inner"]
@@ -613,33 +613,33 @@ def test_experts_in_a_list_are_masked_in_a_trial_and_removed_in_the_export(
 ) -> None:
     """With bits, neurons inside of the experts, biases and batch norms that follow; the layers keep their names."""
     space = {"experts": [1.0, 0.67, 0.34], "neurons": [1.0, 0.5], "weight_bits": [4, 32], "weight_method": ["gptq"]}
-    prepared = prepare(task(**space).with_overrides(keys), store=tmp_path / "store", model=listed())
-    (group,) = [group for group in prepared.space.groups if group.name.startswith("experts:")]
+    problem = prepare(task(**space).with_overrides(keys), store=tmp_path / "store", model=listed())
+    (group,) = [group for group in problem.space.groups if group.name.startswith("experts:")]
     assert [level.label() for level in group.levels] == ["fp32", "k67:frequency", "k34:frequency"]
-    worker, shop, inputs = Worker(prepared.bench), Workshop(prepared), prepared.bench.split.take(20).inputs
-    stored = {(f, s): worker.build(f, [s])[0][0] for g in prepared.space.groups for f in g.layers
+    worker, exporter, inputs = Worker(problem.context), Exporter(problem), problem.context.split.take(20).inputs
+    stored = {(f, s): worker.build(f, [s])[0][0] for g in problem.space.groups for f in g.layers
               if not is_structural(f) for s in {*g.levels, LayerSpec()}}  # fmt: skip
-    stored |= {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
-    costs, _ = static_costs(prepared, stored)
-    assert costs["bytes"][prepared.space.groups.index(group)][0] > 0
+    stored |= {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    costs, _ = static_costs(problem, stored)
+    assert costs["bytes"][problem.space.groups.index(group)][0] > 0
     for level, others in ((1, 0), (2, 1)):
-        levels = tuple(level if g is group else others * (len(g.levels) - 1) for g in prepared.space.groups)
+        levels = tuple(level if g is group else others * (len(g.levels) - 1) for g in problem.space.groups)
         candidate = Candidate(levels=levels)
-        with shop.worker.applied(levels) as resident, torch.no_grad():
+        with exporter.worker.applied(levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        assignment = prepared.space.assignment(candidate)
-        cut = shop.worker.cutter.cut(assignment)
+        assignment = problem.space.assignment(candidate)
+        cut = exporter.worker.pruned_models.cut(assignment)
         names = {fqn.split(".")[1] for fqn in cut.anatomy.fqns if fqn.startswith("experts.")}
         assert len(names) == (4, 2)[level - 1]
-        small = shop.worker.cutter.model(cut.removal)
+        small = exporter.worker.pruned_models.model(cut.removal)
         assert {name.split(".")[1] for name in small.state_dict() if name.startswith("experts.")} == names
-        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        path = exporter.export(assignment, "paredown", tmp_path / f"out{level}")
         got = get_runtime("torch").load(path, threads=1, model_factory=listed).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
         for format in ("pt2", "onnx"):
-            assert shop.export(assignment, format, tmp_path / f"{format}{level}").stat().st_size > 0
+            assert exporter.export(assignment, format, tmp_path / f"{format}{level}").stat().st_size > 0
 
 
 @pytest.mark.parametrize("keys", REPAIRS)
@@ -647,43 +647,43 @@ def test_experts_in_a_list_are_masked_in_a_trial_and_removed_in_the_export(
 def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
     task: Callable[..., Task], tmp_path: Path, keys: list[str], but: str
 ) -> None:
-    prepared = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
+    problem = prepare(task(**ALL).with_overrides(keys), store=tmp_path / "store", model=model())
     off = task(**ALL).with_overrides(['repair.batch_norm="off"'])
     plain = prepare(off, store=tmp_path / "store", model=model())
-    candidate, inputs = smallest(prepared, but=but), prepared.bench.split.take(20).inputs
-    shop = Workshop(prepared)
-    before = {name: value.clone() for name, value in prepared.bench.model.state_dict().items()}
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    candidate, inputs = smallest(problem, but=but), problem.context.split.take(20).inputs
+    exporter = Exporter(problem)
+    before = {name: value.clone() for name, value in problem.context.model.state_dict().items()}
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    with Worker(plain.bench).applied(candidate.levels) as resident, torch.no_grad():
+    with Worker(plain.context).applied(candidate.levels) as resident, torch.no_grad():
         assert not torch.allclose(want, forward(resident, inputs), atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(v, before[name]) for name, v in prepared.bench.model.state_dict().items())
-    assignment = prepared.space.assignment(candidate)
-    path = shop.export(assignment, "paredown", tmp_path / "out")
+    assert all(torch.equal(v, before[name]) for name, v in problem.context.model.state_dict().items())
+    assignment = problem.space.assignment(candidate)
+    path = exporter.export(assignment, "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
-    again = shop.export(assignment, "paredown", tmp_path / "again")
+    again = exporter.export(assignment, "paredown", tmp_path / "again")
     assert path.read_bytes() == again.read_bytes(), "what was repaired once is not repaired twice"
-    sizes = [Workshop(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, prepared)]
-    assert sizes[0] == sizes[1] == exact_totals(prepared, shop.worker, candidate)["bytes"]
+    sizes = [Exporter(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, problem)]
+    assert sizes[0] == sizes[1] == exact_totals(problem, exporter.worker, candidate)["bytes"]
 
 
 def test_batch_norms_of_finalists_alone_follow_what_was_removed(task: Callable[..., Task], tmp_path: Path) -> None:
     """The removed model's batch norms then have the statistics of what they see."""
     keys = ['repair.batch_norm="finalists"', "repair.samples=40"]
     made = task(channels=[1.0, 0.5], weight_bits=[32]).with_overrides(keys)
-    prepared = prepare(made, store=tmp_path / "store", model=model())
-    shop, candidate = Workshop(prepared), smallest(prepared)
-    assignment = prepared.space.assignment(candidate)
-    norm = prepared.bench.model.get_submodule("bn")
+    problem = prepare(made, store=tmp_path / "store", model=model())
+    exporter, candidate = Exporter(problem), smallest(problem)
+    assignment = problem.space.assignment(candidate)
+    norm = problem.context.model.get_submodule("bn")
     assert isinstance(norm.running_mean, Tensor)
     before = norm.running_mean.clone()
-    with shop.worker.applied(candidate.levels):
+    with exporter.worker.applied(candidate.levels):
         kept = norm.running_mean != 0
         assert torch.equal(norm.running_mean[kept], before[kept]), "a trial's batch norms stay"
-    with shop.repaired(assignment) as (small, _, _, _):
+    with exporter.repaired(assignment) as (small, _, _, _):
         moved = small.get_submodule("blocks.0.bn").running_mean.clone()
-    whole = prepared.bench.model.get_submodule("blocks.0.bn").running_mean
+    whole = problem.context.model.get_submodule("blocks.0.bn").running_mean
     assert moved.shape[0] < whole.shape[0]
     assert not any(torch.isclose(value, whole, atol=1e-6).any() for value in moved)
 
@@ -701,7 +701,7 @@ def test_an_argument_that_the_task_does_not_give_is_named(task: Callable[..., Ta
 def test_batch_norms_follow_by_themselves_where_something_is_removed(task: Callable[..., Task], tmp_path: Path) -> None:
     def asked(*keys: str, **space: Any) -> str | None:
         made = task(**space).with_overrides(list(keys))
-        return prepare(made, store=tmp_path / "store", model=model()).bench.repair.batch_norm
+        return prepare(made, store=tmp_path / "store", model=model()).context.repair.batch_norm
 
     assert asked(channels=[1.0, 0.5], weight_bits=[32]) == "trials"
     assert asked('repair.batch_norm="off"', channels=[1.0, 0.5], weight_bits=[32]) == "off"
@@ -710,11 +710,11 @@ def test_batch_norms_follow_by_themselves_where_something_is_removed(task: Calla
 
 def test_plans_of_the_layers_leave_sets_and_blocks_whole(task: Callable[..., Task], tmp_path: Path) -> None:
     made = task(**ALL | {"weight_bits": [32], "sparsity": [0.0, 0.3, 0.6]})
-    prepared = prepare(made, store=tmp_path / "store", model=model())
-    found = plans(prepared.space, weights_of(prepared.bench.model))
+    problem = prepare(made, store=tmp_path / "store", model=model())
+    found = plans(problem.space, weights_of(problem.context.model))
     assert [label for label, _ in found] == ["global s30", "global s60"]
     for _, candidate in found:
-        assignment = prepared.space.assignment(candidate)
+        assignment = problem.space.assignment(candidate)
         assert not structure_of(assignment)
         assert any(spec.sparsity > 0.0 for spec in assignment.values())
 
@@ -723,18 +723,18 @@ def test_tensors_that_are_shared_are_rounded_where_something_was_removed_too(
     task: Callable[..., Task], tmp_path: Path
 ) -> None:
     space = {"weight_bits": [8], "activation_bits": [8], "activation_scope": ["tensor"]}
-    prepared = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
-    shop, inputs = Workshop(prepared), prepared.bench.split.take(20).inputs
+    problem = prepare(task(**ALL | space), store=tmp_path / "store", model=model())
+    exporter, inputs = Exporter(problem), problem.context.split.take(20).inputs
     for but in ("", "block:blocks.0"):
-        candidate = smallest(prepared, but=but)
-        assignment = prepared.space.assignment(candidate)
-        with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+        candidate = smallest(problem, but=but)
+        assignment = problem.space.assignment(candidate)
+        with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        path = shop.export(assignment, "paredown", tmp_path / "out")
+        path = exporter.export(assignment, "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
         scopes = {spec.activation_scope for spec in assignment.values() if spec.changes_activation}
         assert "tensor" in scopes
 
@@ -745,10 +745,10 @@ def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_pat
         prepare(measured, store=tmp_path / "store", model=model())
 
 
-def test_what_is_left_may_be_too_small_for_its_treatment(prepared: Prepared) -> None:
+def test_what_is_left_may_be_too_small_for_its_treatment(problem: Problem) -> None:
     """Then as much of it as fits: the row for the group, dense where the pattern does not fit, whole where the rank
     saves nothing."""
-    worker = Worker(prepared.bench)
+    worker = Worker(problem.context)
     for asked, got in (
         (LayerSpec(weight_bits=4, group_size=16), LayerSpec(weight_bits=4)),
         (LayerSpec(weight_bits=4, group_size=8), LayerSpec(weight_bits=4, group_size=8)),
@@ -757,31 +757,31 @@ def test_what_is_left_may_be_too_small_for_its_treatment(prepared: Prepared) -> 
         (LayerSpec(rank=0.9), LayerSpec()),
         (LayerSpec(weight_bits=4, group_size=16, sparsity=0.5), LayerSpec(weight_bits=4, sparsity=0.5)),
     ):
-        cut = worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
+        cut = worker.pruned_models.cut({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
         assert cut.assignment["head"] == got
         assert ("head" in cut.variants) == got.changes_weight
     never = LayerSpec(weight_bits=2, weight_format="adaptive", weight_method="log_of_nobody")
     with pytest.raises(SpecError, match="log_of_nobody"):
-        worker.cutter.cut({"neurons:inner": LayerSpec(keep=0.5), "head": never})
+        worker.pruned_models.cut({"neurons:inner": LayerSpec(keep=0.5), "head": never})
 
 
 def test_a_trial_of_the_joint_space_does_not_fail_for_want_of_room(task: Callable[..., Task], tmp_path: Path) -> None:
     joint = {"weight_bits": [32, 4], "group_size": [16], "sparsity": [0.0, 0.5], "sparsity_pattern": ["2:4"]}
-    prepared = prepare(task(**ALL | joint), store=tmp_path / "store", model=model())
-    candidate, shop = smallest(prepared), Workshop(prepared)
-    inputs = prepared.bench.split.take(20).inputs
-    with shop.worker.applied(candidate.levels) as resident, torch.no_grad():
+    problem = prepare(task(**ALL | joint), store=tmp_path / "store", model=model())
+    candidate, exporter = smallest(problem), Exporter(problem)
+    inputs = problem.context.split.take(20).inputs
+    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    path = shop.export(prepared.space.assignment(candidate), "paredown", tmp_path / "out")
+    path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-    assert exact_totals(prepared, shop.worker, candidate)["bytes"] == written
+    assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
 
 
-def test_another_device_is_refused(prepared: Prepared) -> None:
+def test_another_device_is_refused(problem: Problem) -> None:
     with pytest.raises(InputError, match="search with that profile"):
-        prepared.devices[0].rows(prepared.anatomy, prepared.space)
+        problem.devices[0].rows(problem.anatomy, problem.space)
 
 
 def test_from_a_search_to_an_artifact_that_is_measured_again(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -811,27 +811,27 @@ def test_experts_are_a_group_masked_in_a_trial_and_removed_in_the_export(
     task: Callable[..., Task], tmp_path: Path
 ) -> None:
     made = task(experts=[1.0, 0.67, 0.34], weight_bits=[32])
-    prepared = prepare(made, store=tmp_path / "store", model=mixture())
-    (group,) = [group for group in prepared.space.groups if is_structural(group.name)]
+    problem = prepare(made, store=tmp_path / "store", model=mixture())
+    (group,) = [group for group in problem.space.groups if is_structural(group.name)]
     assert (group.name, [level.label() for level in group.levels]) == (
         "experts:experts", ["fp32", "k67:frequency", "k34:frequency"],
     )  # fmt: skip
-    worker, shop = Worker(prepared.bench), Workshop(prepared)
-    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in prepared.anatomy.fqns}
-    costs, _ = static_costs(prepared, stored)
-    row = costs["bytes"][prepared.space.groups.index(group)]
+    worker, exporter = Worker(problem.context), Exporter(problem)
+    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    costs, _ = static_costs(problem, stored)
+    row = costs["bytes"][problem.space.groups.index(group)]
     assert row[0] - row[1] == pytest.approx(4 * 2 * (16 + 2 * 16 * 12))
     for level in (1, 2):
-        levels = tuple(level if g is group else 0 for g in prepared.space.groups)
-        inputs = prepared.bench.split.take(20).inputs
-        with shop.worker.applied(levels) as resident, torch.no_grad():
+        levels = tuple(level if g is group else 0 for g in problem.space.groups)
+        inputs = problem.context.split.take(20).inputs
+        with exporter.worker.applied(levels) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        assignment = prepared.space.assignment(Candidate(levels=levels))
-        path = shop.export(assignment, "paredown", tmp_path / f"out{level}")
+        assignment = problem.space.assignment(Candidate(levels=levels))
+        path = exporter.export(assignment, "paredown", tmp_path / f"out{level}")
         got = get_runtime("torch").load(path, threads=1, model_factory=mixture).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(prepared, shop.worker, Candidate(levels=levels))["bytes"] == written
+        assert exact_totals(problem, exporter.worker, Candidate(levels=levels))["bytes"] == written
     with pytest.raises(TaskError, match=r"units of experts:experts leaves 1; at least 2 must stay"):
         prepare(task(experts=[1.0, 0.1]), store=tmp_path / "store", model=mixture())
     with pytest.raises(TaskError, match=r"space\.experts: this model has no experts that can be removed"):

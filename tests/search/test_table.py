@@ -14,14 +14,14 @@ import pytest
 from paredown.digits import TASK_PATH
 from paredown.search import SensitivityTable, Task
 from paredown.search.evaluation import Rows, Worker
-from paredown.search.phases import Sitting, _table, measure_table, unsure
+from paredown.search.phases import SearchSession, _table, measure_table, unsure
 from paredown.search.problem import prepare
-from paredown.search.run import State, assemble, read, shifts_of
-from paredown.search.space import narrow
+from paredown.search.run import State, assemble, perturbations_of, read
+from paredown.search.space import reduce_space
 from paredown.search.values import Row, Superposition, base_levels
 
 MakeTask = Callable[..., Task]
-OpenSitting = Callable[..., AbstractContextManager[Sitting]]
+OpenSitting = Callable[..., AbstractContextManager[SearchSession]]
 
 
 def _records(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -30,11 +30,11 @@ def _records(path: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def worker(tiny_task: MakeTask, tmp_path: Path) -> Worker:
-    return Worker(prepare(tiny_task("data.batch_size=12"), store=tmp_path / "store").bench)
+    return Worker(prepare(tiny_task("data.batch_size=12"), store=tmp_path / "store").context)
 
 
 def test_rows_are_the_same_with_and_without_reuse(worker: Worker) -> None:
-    space = worker.bench.space
+    space = worker.context.space
     whole, one_by_one = Rows(worker, max_bytes=0), Rows(worker, max_bytes=3000)
     for g, group in enumerate(space.groups):
         levels = range(1, len(group.levels))
@@ -43,7 +43,7 @@ def test_rows_are_the_same_with_and_without_reuse(worker: Worker) -> None:
         for level, row, other, third in zip(levels, kept, plain, one_by_one.measure(g, levels, 32), strict=True):
             candidate = [*base_levels(space)]
             candidate[g] = level
-            divergence = Worker(worker.bench).scores(candidate, 32).divergence
+            divergence = Worker(worker.context).scores(candidate, 32).divergence
             assert divergence is not None
             assert row["value"] == other["value"] == float(divergence.mean())
             assert row["stderr"] == pytest.approx(float(divergence.std()) / math.sqrt(32))
@@ -73,8 +73,8 @@ def test_a_model_that_cannot_be_replayed_is_measured_in_full(worker: Worker, mon
 
 
 def test_a_level_that_fails_leaves_the_others(tiny_task: MakeTask, tmp_path: Path) -> None:
-    bench = prepare(tiny_task(trouble="raise"), store=tmp_path / "store").bench
-    rows = Worker(bench).rows(1, range(1, len(bench.space.groups[1].levels)), 32)
+    context = prepare(tiny_task(trouble="raise"), store=tmp_path / "store").context
+    rows = Worker(context).rows(1, range(1, len(context.space.groups[1].levels)), 32)
     failed = [row for row in rows if row["reason"]]
     assert 0 < len(failed) < len(rows)
     for row in rows:
@@ -84,10 +84,10 @@ def test_a_level_that_fails_leaves_the_others(tiny_task: MakeTask, tmp_path: Pat
 
 def test_the_first_guess_ranks_the_rows_of_a_trained_net(tmp_path: Path) -> None:
     task = Task.load(TASK_PATH).with_overrides(["mlflow.enabled=false"])
-    worker = Worker(prepare(task, store=tmp_path / "store").bench)
+    worker = Worker(prepare(task, store=tmp_path / "store").context)
     guess = worker.estimate(64, 0)["values"]
     pairs: list[tuple[float, float]] = []
-    for g, group in enumerate(worker.bench.space.groups):
+    for g, group in enumerate(worker.context.space.groups):
         levels = [i for i, spec in enumerate(group.levels) if not spec.is_neutral]
         measured = worker.rows(g, levels, 64)
         pairs += [(guess[g][i], row["value"]) for i, row in zip(levels, measured, strict=True)]
@@ -101,18 +101,18 @@ def nothing_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_skipped")
-def test_a_whole_table(open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
-    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
-        table = measure_table(sitting)
+def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
+    with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
+        table = measure_table(session)
         assert table is not None
         n_rows = sum(len(row) - 1 for row in table.divergence)
-        assert len(sitting.state.rows) == n_rows
+        assert len(session.state.rows) == n_rows
         assert all(row[0] == 0.0 for row in table.divergence)
         assert {n for row in table.n for n in row[1:]} <= {32, 128}
         assert all(error > 0 for row in table.stderr for error in row[1:])
-        assert sitting.state.dropped is not None
-        assert sitting.state.notes == []
-        again = measure_table(sitting)
+        assert session.state.dropped is not None
+        assert session.state.notes == []
+        again = measure_table(session)
         assert again == table
     rows = _records(tmp_path, "row")
     assert len(rows) == n_rows + sum(record["n"] == 128 for record in rows)
@@ -126,56 +126,56 @@ def test_a_whole_table(open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path:
 
 @pytest.mark.usefixtures("nothing_skipped")
 def test_a_table_that_the_time_did_not_suffice_for(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tiny_task("budget.time=1h")
-    with open_sitting(task, tmp_path) as sitting, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sitting, "out_of_time", property(lambda self: len(self.state.rows) >= 4))
-        table = measure_table(sitting)
+    with open_session(task, tmp_path) as session, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SearchSession, "out_of_time", property(lambda self: len(self.state.rows) >= 4))
+        table = measure_table(session)
         assert table is not None
         n_rows = sum(len(row) - 1 for row in table.divergence)
-        measured = len(sitting.state.rows)
+        measured = len(session.state.rows)
         assert 4 <= measured < n_rows
         assert sum(n > 0 for row in table.n for n in row) == measured
         assert all(0 < value < math.inf for row in table.divergence for value in row[1:])
-        assert [f"{n_rows - measured} of its {n_rows} rows are estimates" in note for note in sitting.state.notes] == [
+        assert [f"{n_rows - measured} of its {n_rows} rows are estimates" in note for note in session.state.notes] == [
             True
         ]
-        assert sitting.state.dropped is None
+        assert session.state.dropped is None
         patch.undo()
-        whole = measure_table(sitting)
+        whole = measure_table(session)
         assert whole is not None
-        assert len(sitting.state.rows) == n_rows
-        assert sitting.state.dropped is not None
+        assert len(session.state.rows) == n_rows
+        assert session.state.dropped is not None
     keys = [(record["group"], record["level"], record["n"]) for record in _records(tmp_path, "row")]
     assert len(keys) == len(set(keys))
 
 
 def test_no_gradients_and_no_time_is_no_table(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_sitting(tiny_task(), tmp_path) as sitting:
+    with open_session(tiny_task(), tmp_path) as session:
 
         def refuse(self: Worker, n_samples: int, seed: int) -> None:
             raise RuntimeError("derivative not implemented")
 
         monkeypatch.setattr(Worker, "estimate", refuse)
-        monkeypatch.setattr(Sitting, "out_of_time", property(lambda self: len(self.state.rows) >= 2))
-        assert measure_table(sitting) is None
-        assert ["derivative not implemented" in note for note in sitting.state.notes] == [True]
+        monkeypatch.setattr(SearchSession, "out_of_time", property(lambda self: len(self.state.rows) >= 2))
+        assert measure_table(session) is None
+        assert ["derivative not implemented" in note for note in session.state.notes] == [True]
         monkeypatch.undo()
-        table = measure_table(sitting)  # the refusal is remembered: no second attempt
+        table = measure_table(session)  # the refusal is remembered: no second attempt
         assert table is not None
         assert all(n > 0 for row in table.n for n in row[1:])
     assert len(_records(tmp_path, "estimate")) == 1
 
 
 def test_a_job_that_hangs_costs_only_its_own_row(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     task = tiny_task("budget.trial_timeout_s=0.3", "space.activation_bits=[32]", trouble="hang")
-    with open_sitting(task, tmp_path) as sitting:
-        table = measure_table(sitting)
+    with open_session(task, tmp_path) as session:
+        table = measure_table(session)
     assert table is not None
     reasons = {(r["group"], r["level"]): r["reason"] for r in _records(tmp_path, "row") if r["reason"]}
     assert list(reasons) == [(1, len(table.divergence[1]) - 1)]
@@ -184,35 +184,35 @@ def test_a_job_that_hangs_costs_only_its_own_row(
 
 
 def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     task = tiny_task(
         "space.sparsity=[0.0, 0.9]", "space.weight_bits=[4, 8, 32]", 'objectives.names=["accuracy", "macs"]'
     )
-    with open_sitting(task, tmp_path) as sitting:
-        table = measure_table(sitting)
+    with open_session(task, tmp_path) as session:
+        table = measure_table(session)
         assert table is not None
-        assert sitting.state.dropped is not None
-        measured, space = set(sitting.state.rows), sitting.prepared.space
+        assert session.state.dropped is not None
+        measured, space = set(session.state.rows), session.problem.space
         wanted = {
             (g, i) for g, group in enumerate(space.groups) for i, s in enumerate(group.levels) if not s.is_neutral
         }
         skipped = wanted - measured
         assert skipped
-        assert skipped <= set(sitting.state.dropped)
+        assert skipped <= set(session.state.dropped)
         for g, level in skipped:  # no macs are saved: what was not measured is foreseen, and finite
             assert 0 < table.divergence[g][level] < math.inf
             assert table.n[g][level] == 0
-        assert measure_table(sitting) == table
-    assert sitting.state.notes == []
+        assert measure_table(session) == table
+    assert session.state.notes == []
 
 
-def test_a_large_table_looks_at_fewer_samples(open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
-    with open_sitting(tiny_task("budget.trials=1"), tmp_path) as sitting:
-        table = measure_table(sitting)  # 15 % of one trial on 160 samples is less than 9 rows of 8
+def test_a_large_table_looks_at_fewer_samples(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
+    with open_session(tiny_task("budget.trials=1"), tmp_path) as session:
+        table = measure_table(session)  # 15 % of one trial on 160 samples is less than 9 rows of 8
         assert table is not None
         assert table.n_samples == _table.LEAST_SAMPLES
-        assert {row.n for row in sitting.state.row_facts.values()} <= {8, 32}
+        assert {row.n for row in session.state.row_facts.values()} <= {8, 32}
 
 
 def test_missing_rows_are_guessed_with_what_the_guess_was_off_by() -> None:
@@ -256,39 +256,39 @@ def test_the_row_of_the_most_samples_stays_and_old_ledgers_are_read() -> None:
 
 
 def test_the_table_says_where_each_level_pushes_the_outputs(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
-    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
-        table = measure_table(sitting)
+    with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
+        table = measure_table(session)
         assert table is not None
         assert table.shifts is not None
-        assert sitting.state.frame is not None
-        assert sitting.state.frame["n"] == 32
-        worker, superposed = Worker(sitting.prepared.bench), Superposition(table.shifts, table.divergence)
-        for g, level in sitting.state.rows:  # the others are guesses
-            levels = list(base_levels(sitting.prepared.space))
+        assert session.state.frame is not None
+        assert session.state.frame["n"] == 32
+        worker, superposed = Worker(session.problem.context), Superposition(table.shifts, table.divergence)
+        for g, level in session.state.rows:  # the others are guesses
+            levels = list(base_levels(session.problem.space))
             levels[g] = level
             of_frame = worker.rows(g, [level], 32)[0]["value"]  # the table's may be of 128 samples
             assert superposed(np.array([levels]), shares=False)[0][0] == pytest.approx(of_frame, rel=0.02, abs=1e-5)
-        inner = narrow(sitting.prepared.space, table, [(0, 1), (2, 3)]).table.shifts
+        inner = reduce_space(session.problem.space, table, [(0, 1), (2, 3)]).table.shifts
         assert inner is not None
         assert np.array_equal(inner.rows[0], np.delete(table.shifts.rows[0], 1, axis=0), equal_nan=True)
-    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:  # another day, from the ledger
-        again = measure_table(sitting)
+    with open_session(tiny_task("budget.trials=100"), tmp_path) as session:  # another day, from the ledger
+        again = measure_table(session)
         assert again is not None
         assert again.shifts is not None
         assert all(
             np.array_equal(a, b, equal_nan=True) for a, b in zip(again.shifts.rows, table.shifts.rows, strict=True)
         )
-        sitting.state.frame = None  # a ledger that is older
-        assert shifts_of(sitting.state, sitting.prepared.space) is None
+        session.state.frame = None  # a ledger that is older
+        assert perturbations_of(session.state, session.problem.space) is None
 
 
 def test_the_base_is_measured_once_where_no_group_is_left_alone(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
-    with open_sitting(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as sitting:
-        table = measure_table(sitting)
+    with open_session(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as session:
+        table = measure_table(session)
         assert table is not None
         assert table.shifts is not None
         assert len({row[0] for row in table.divergence}) == 1
@@ -300,12 +300,12 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(
 
 
 def test_a_skipped_level_that_the_sweep_wants_after_all_is_measured(
-    open_sitting: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guess is scaled to what was measured since, and may then lie on the sweep."""
-    with open_sitting(tiny_task("budget.trials=100"), tmp_path) as sitting:
+    with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
         monkeypatch.setattr(_table, "unsure", lambda table, costs: [(0, 1)])
-        monkeypatch.setattr(_table, "_unpromising", lambda sitting, guess, factor: {(0, 1)})
+        monkeypatch.setattr(_table, "_unpromising", lambda session, guess, factor: {(0, 1)})
         monkeypatch.setattr(_table, "REFINE_SHARE", 10.0)
-        assert measure_table(sitting) is not None
-        assert sitting.state.row_facts[0, 1].n == 128
+        assert measure_table(session) is not None
+        assert session.state.row_facts[0, 1].n == 128

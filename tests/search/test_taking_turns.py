@@ -12,7 +12,7 @@ import pytest
 from paredown.errors import InputError
 from paredown.hardware_profiles import load_profile
 from paredown.search import Candidate, Completed, Infeasible, Task, Trial, open_run, search
-from paredown.search.searchers import TakingTurns, guides_of, limits_of
+from paredown.search.searchers import RoundRobinSearcher, guides_of, limits_of
 from paredown.search.values import Objective
 
 TINY = Path(__file__).parent / "tiny"
@@ -44,7 +44,7 @@ class Numbered:
 
 def test_each_is_asked_in_turn_and_told_of_everything() -> None:
     one, two, three = Numbered(1), Numbered(2, left=1), Numbered(3)
-    turns = TakingTurns([one, two, three])
+    turns = RoundRobinSearcher([one, two, three])
     assert [c.levels for c in turns.ask(5)] == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1)]  # the second has nothing left
     trial = Completed(number=0, candidate=Candidate(levels=(0,)), kind="mixed", metrics={})
     turns.tell([trial])
@@ -52,13 +52,13 @@ def test_each_is_asked_in_turn_and_told_of_everything() -> None:
     assert turns.report() == {
         "divergence": {"n": 1}, "latency_ms@1": {"n": 1}, "latency_ms@2": {"n": 2}, "latency_ms@3": {"n": 3}
     }  # fmt: skip
-    again = TakingTurns([Numbered(1), Numbered(2, left=1), Numbered(3)])
+    again = RoundRobinSearcher([Numbered(1), Numbered(2, left=1), Numbered(3)])
     again.load_state_dict(json.loads(json.dumps(turns.state_dict())))
     assert again.ask(3) == turns.ask(3)
-    assert TakingTurns([Numbered(1), Numbered(2)], turn=7).ask(1)[0].levels == (2, 0)
-    assert TakingTurns([Numbered(1, left=0), Numbered(2, left=2)]).ask(3) == Numbered(2).ask(2)
+    assert RoundRobinSearcher([Numbered(1), Numbered(2)], turn=7).ask(1)[0].levels == (2, 0)
+    assert RoundRobinSearcher([Numbered(1, left=0), Numbered(2, left=2)]).ask(3) == Numbered(2).ask(2)
     with pytest.raises(InputError, match="nobody to take turns"):
-        TakingTurns([])
+        RoundRobinSearcher([])
 
 
 def test_objectives_and_limits_are_those_of_each_device() -> None:
@@ -98,7 +98,7 @@ def _device(folder: Path, name: str, *, int8: float, fp32: float) -> str:
 
 def test_a_device_that_wants_something_else_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One runs INT8 fast and the other only FP32, where a low rank is the only gain."""
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda sitting: None)
+    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     integers = _device(tmp_path, "integers", int8=4.0, fp32=1.0)
     floats = _device(tmp_path, "floats", int8=0.25, fp32=1.0)
     asked = _task(

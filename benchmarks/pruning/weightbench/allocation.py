@@ -49,10 +49,10 @@ def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None],
         _task(bench.subject.name, space), work / f"{bench.subject.name}-{space}", work / "store"
     ) as at:
         _explore(at, evaluations)
-        prepared = at.sitting.prepared
-        labels = {c: label for label, c in uniform_settings(prepared.space)}
-        labels |= {c: label for label, c in plans(prepared.space, weights_of(prepared.bench.model))}
-        trials = [t for t in at.sitting.state.trials if isinstance(t, Completed) and t.kind != "original"]
+        problem = at.session.problem
+        labels = {c: label for label, c in uniform_settings(problem.space)}
+        labels |= {c: label for label, c in plans(problem.space, weights_of(problem.context.model))}
+        trials = [t for t in at.session.state.trials if isinstance(t, Completed) and t.kind != "original"]
         found = []
         for trial in (t for t in trials if t.kind == "uniform"):
             bytes_of = trial.metrics["bytes"].value
@@ -60,7 +60,7 @@ def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None],
             if not rivals:
                 continue
             best = min(rivals, key=lambda t: t.metrics["divergence"].value)
-            found.append(_compared(bench, prepared.space, labels[trial.candidate], trial, best))
+            found.append(_compared(bench, problem.space, labels[trial.candidate], trial, best))
             say(f"{bench.subject.name:12} {space:10} {found[-1]}")
     return {"evaluations": evaluations, "baselines": found}
 

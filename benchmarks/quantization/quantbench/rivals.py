@@ -48,7 +48,7 @@ def onnxruntime_static(subject: Subject) -> Tensor | str:
             return next(self._batches, None)
 
     with tempfile.TemporaryDirectory(prefix="quantbench-") as folder:
-        prepared, quantized = str(Path(folder) / "prepared.onnx"), str(Path(folder) / "int8.onnx")
+        problem, quantized = str(Path(folder) / "prepared.onnx"), str(Path(folder) / "int8.onnx")
         try:
             path = export_model(
                 "onnx",
@@ -60,10 +60,10 @@ def onnxruntime_static(subject: Subject) -> Tensor | str:
                 Path(folder) / "fp32",
                 runtime="onnxruntime",
             )
-            quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
-            name = InferenceSession(prepared).get_inputs()[0].name
+            quant_pre_process(str(path), problem, skip_symbolic_shape=True)
+            name = InferenceSession(problem).get_inputs()[0].name
             quantize_static(
-                prepared, quantized, Reader(name), quant_format=QuantFormat.QDQ, per_channel=True,
+                problem, quantized, Reader(name), quant_format=QuantFormat.QDQ, per_channel=True,
                 weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
                 reduce_range=not has_vnni(),
             )  # fmt: skip

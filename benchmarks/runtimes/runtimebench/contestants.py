@@ -51,13 +51,13 @@ class Contestant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Problem:
     subject: Subject
     anatomy: Anatomy
     calibration: Calibration
 
     @classmethod
-    def of(cls, subject: Subject) -> Prepared:
+    def of(cls, subject: Subject) -> Problem:
         anatomy = trace_anatomy(subject.model, subject.report.take(1).inputs)
         inputs = subject.calibration[:N_CALIBRATION]
         return cls(
@@ -87,24 +87,24 @@ FORMATS: dict[str, LayerSpec | None] = {
 }
 
 
-def ours(prepared: Prepared, folder: Path, n_compared: int, left_out: Sequence[str] = ()) -> Iterator[Contestant]:
+def ours(problem: Problem, folder: Path, n_compared: int, left_out: Sequence[str] = ()) -> Iterator[Contestant]:
     """Each format in each runtime that has kernels, and the original in PyTorch, eager and compiled."""
     pairs = [("torch", "fp32"), ("torch-compile", "fp32"), *product(COMPILED, FORMATS)]
     for runtime, format in pairs:
         if f"{runtime} {format}" not in left_out:
-            yield _ours(prepared, runtime, format, folder, n_compared)
+            yield _ours(problem, runtime, format, folder, n_compared)
 
 
-def _ours(prepared: Prepared, runtime: str, format: str, folder: Path, n_compared: int) -> Contestant:
+def _ours(problem: Problem, runtime: str, format: str, folder: Path, n_compared: int) -> Contestant:
     found = Contestant(name=f"{runtime} {format}", runtime=runtime, format=format)
-    spec, subject = FORMATS[format], prepared.subject
+    spec, subject = FORMATS[format], problem.subject
     if spec is None:
         found.reason = "this version has no such pattern"
         return found
     if (line := get_runtime(runtime).available()) is not None:
         found.reason = line
         return found
-    assignment = {layer.fqn: _for_layer(layer, spec, runtime) for layer in prepared.anatomy.layers}
+    assignment = {layer.fqn: _for_layer(layer, spec, runtime) for layer in problem.anatomy.layers}
     if spec.activation_scope == "product" and not any(
         each.activation_scope == "product" for each in assignment.values()
     ):
@@ -114,13 +114,13 @@ def _ours(prepared: Prepared, runtime: str, format: str, folder: Path, n_compare
         found.reason = "the format fits no layer"
         return found
     variants = {
-        fqn: compress(module_at(subject.model, fqn).weight.detach(), each, prepared.anatomy[fqn])
+        fqn: compress(module_at(subject.model, fqn).weight.detach(), each, problem.anatomy[fqn])
         for fqn, each in assignment.items()
     }
     start = time.perf_counter()
     try:
         path = get_runtime(runtime).export(
-            subject.model, assignment, variants, prepared.calibration, subject.calibration[:2], folder / found.name
+            subject.model, assignment, variants, problem.calibration, subject.calibration[:2], folder / found.name
         )
         found.export_s = time.perf_counter() - start
         found.session = get_runtime(runtime).load(path, threads=1, model_factory=lambda: subject.model)
@@ -128,7 +128,7 @@ def _ours(prepared: Prepared, runtime: str, format: str, folder: Path, n_compare
         found.reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         return found
     found.file_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
-    resident = CompressedModel(subject.model, prepared.anatomy, prepared.calibration)
+    resident = CompressedModel(subject.model, problem.anatomy, problem.calibration)
     with resident.apply(assignment, variants), torch.no_grad():
         found.expected = forward(subject.model, subject.report.take(n_compared).inputs).clone()
     return found
@@ -151,7 +151,7 @@ def _for_layer(layer: LayerInfo, spec: LayerSpec, runtime: str) -> LayerSpec:
     return next(each for each in ways if applicable(each, layer) is None)
 
 
-def peers(prepared: Prepared, folder: Path, fp32_onnx: Path) -> Iterator[Contestant]:
+def peers(problem: Problem, folder: Path, fp32_onnx: Path) -> Iterator[Contestant]:
     """ONNX Runtime's static quantizer and NNCF, both by their defaults, on our FP32 graph and the same samples."""
     for name, runtime, make in (
         ("ORT quantize_static", "onnxruntime", _ort_static),
@@ -161,7 +161,7 @@ def peers(prepared: Prepared, folder: Path, fp32_onnx: Path) -> Iterator[Contest
         found = Contestant(name=name, runtime=runtime, format="int8 (theirs)")
         start = time.perf_counter()
         try:
-            path = make(prepared, fp32_onnx, folder / name.replace(" ", "-"))
+            path = make(problem, fp32_onnx, folder / name.replace(" ", "-"))
             found.export_s = time.perf_counter() - start
             found.session = get_runtime(runtime).load(path, threads=1)
             found.file_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
@@ -170,13 +170,13 @@ def peers(prepared: Prepared, folder: Path, fp32_onnx: Path) -> Iterator[Contest
         yield found
 
 
-def _ort_static(prepared: Prepared, fp32: Path, folder: Path, **options: Any) -> Path:
+def _ort_static(problem: Problem, fp32: Path, folder: Path, **options: Any) -> Path:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     name = onnx.load(fp32).graph.input[0].name
-    samples = iter([{name: x[None].numpy()} for x in prepared.subject.calibration[:N_CALIBRATION]])
+    samples = iter([{name: x[None].numpy()} for x in problem.subject.calibration[:N_CALIBRATION]])
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> Mapping[str, Any] | None:
@@ -190,18 +190,18 @@ def _ort_static(prepared: Prepared, fp32: Path, folder: Path, **options: Any) ->
     return path
 
 
-def _ort_static_per_channel(prepared: Prepared, fp32: Path, folder: Path) -> Path:
-    return _ort_static(prepared, fp32, folder, per_channel=True)
+def _ort_static_per_channel(problem: Problem, fp32: Path, folder: Path) -> Path:
+    return _ort_static(problem, fp32, folder, per_channel=True)
 
 
-def _nncf(prepared: Prepared, fp32: Path, folder: Path) -> Path:
+def _nncf(problem: Problem, fp32: Path, folder: Path) -> Path:
     if importlib.util.find_spec("nncf") is None:
         raise RuntimeError("NNCF is not there; pip install --no-deps --target DIR nncf tabulate pydot, and PYTHONPATH")
     from paredown.evaluators.runtimes._openvino import _core, _openvino
 
     openvino, nncf = _openvino(), importlib.import_module("nncf")
     nncf.set_log_level(40)
-    samples = [x[None].numpy() for x in prepared.subject.calibration[:N_CALIBRATION]]
+    samples = [x[None].numpy() for x in problem.subject.calibration[:N_CALIBRATION]]
     quantized = nncf.quantize(_core().read_model(fp32), nncf.Dataset(samples), subset_size=N_CALIBRATION)
     folder.mkdir(parents=True)
     path = folder / "model.xml"

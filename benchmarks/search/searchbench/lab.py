@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
 from paredown.search.evaluation import Worker
-from paredown.search.problem import Bench
+from paredown.search.problem import EvaluationContext
 from paredown.search.values import reason, trial_to_record
 from paredown.testing import SyntheticProblem
 
@@ -117,21 +117,21 @@ class RealLab(Lab):
 
     def __init__(self, workbench: Workbench, budget: float) -> None:
         super().__init__(budget)
-        self.sitting = workbench.sitting
-        facts = self.sitting.state.facts
+        self.session = workbench.session
+        facts = self.session.state.facts
         self.costs = _padded(facts["costs"]["bytes"])
         self.errors = _padded(facts["weight_error"])
         self.fixed = float(facts["fixed"]["bytes"])
         self.n_samples = workbench.full
-        self._bench = self.sitting.prepared.bench
+        self._bench = self.session.problem.context
         self._workers = {0: Worker(self._bench)}
         self._recalled = _recalled(workbench.ledger.records)
-        self._numbers = 1 + max((trial.number for trial in self.sitting.state.trials), default=-1)
+        self._numbers = 1 + max((trial.number for trial in self.session.state.trials), default=-1)
         self._notes = [r for r in workbench.ledger.records if r["type"] == "gradients"]
-        for trial in self.sitting.state.trials:  # the baselines are known to all, and were paid for
+        for trial in self.session.state.trials:  # the baselines are known to all, and were paid for
             if trial.kind == "uniform" and isinstance(trial, Completed):
                 self._known[trial.candidate.levels, self.n_samples, 0] = trial.metrics["divergence"].value
-        self.spent = workbench.full * sum(t.kind == "uniform" for t in self.sitting.state.trials)
+        self.spent = workbench.full * sum(t.kind == "uniform" for t in self.session.state.trials)
 
     def _whole(self, levels: Levels) -> float:
         if (key := (levels, self.n_samples, 0)) in self._recalled:
@@ -144,8 +144,8 @@ class RealLab(Lab):
             self._note({"type": "partial", "levels": levels, "n": self.n_samples, "draw": 0, "value": None,
                         "reason": reason(exception), "passes": self.n_samples})  # fmt: skip
             return float("inf")
-        metrics = {**metrics, **self.sitting.static(candidate)}
-        self.sitting.recorder.trial(
+        metrics = {**metrics, **self.session.static(candidate)}
+        self.session.recorder.trial(
             Completed(number=number, candidate=candidate, kind="mixed", metrics=metrics, samples=self.n_samples)
         )
         return metrics["divergence"].value
@@ -166,7 +166,7 @@ class RealLab(Lab):
         if record["type"] == "gradients" and self._notes:
             self._notes.pop()  # an earlier sitting has written it down
             return
-        self.sitting.recorder.append(record)
+        self.session.recorder.append(record)
 
     def _worker(self, draw: int) -> Worker:
         if draw not in self._workers:
@@ -225,7 +225,7 @@ def _recalled(records: list[dict[str, Any]]) -> dict[tuple[Levels, int, int], fl
     return found
 
 
-def _shuffled(bench: Bench, draw: int) -> Bench:
+def _shuffled(bench: EvaluationContext, draw: int) -> EvaluationContext:
     """The same bench with its samples in another order."""
     order = torch.from_numpy(np.random.default_rng(draw).permutation(len(bench.split)))
     outputs = bench.reference.outputs[order]

@@ -50,7 +50,7 @@ def _child(mode: str, folder: Path) -> None:
     from paredown.evaluators import ReferenceOutputs, Split, get_metric
     from paredown.search import Group, SearchSpace
     from paredown.search.evaluation import Worker
-    from paredown.search.problem import Bench
+    from paredown.search.problem import EvaluationContext
     from paredown.search.task import Plugins, RepairSection
 
     torch.set_num_threads(1)
@@ -61,7 +61,7 @@ def _child(mode: str, folder: Path) -> None:
     levels = tuple(LayerSpec(weight_bits=bits) for bits in (8, 4, 3))
     anatomy = trace_anatomy(model, split.take(1).inputs)
     space = SearchSpace(groups=tuple(Group(name=f, layers=(f,), levels=levels) for f in anatomy.fqns))
-    bench = Bench(
+    bench = EvaluationContext(
         model=model, anatomy=anatomy, calibration=Calibration(ranges={}), space=space, split=split,
         reference=ReferenceOutputs.compute(model, split), metric=get_metric("accuracy"), divergence="kl",
         store=folder, batch_size=N_SAMPLES, plugins=Plugins(references=(), base_dir=folder),

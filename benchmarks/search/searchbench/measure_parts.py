@@ -15,7 +15,7 @@ from paredown.search import Candidate
 from paredown.search.evaluation import Worker
 from paredown.search.phases import one_blas_thread
 from paredown.search.searchers import make_searcher
-from paredown.search.values import OutputShifts
+from paredown.search.values import OutputPerturbations
 from paredown.testing import SyntheticProblem
 
 from . import workbench
@@ -71,7 +71,7 @@ def _asked(*, shifts: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shifts(problem: SyntheticProblem) -> OutputShifts:
+def _shifts(problem: SyntheticProblem) -> OutputPerturbations:
     """Random pushes on the log-probabilities of ten classes, as long as the table's divergences say to second order
     (½ Σ p (Δ - mean Δ)², with p the original's): what they cost depends on their number alone."""
     rng = np.random.default_rng(1)
@@ -84,7 +84,7 @@ def _shifts(problem: SyntheticProblem) -> OutputShifts:
         lengths = 0.5 * (p * pushes**2).sum(axis=2).mean(axis=1)
         pushes *= np.sqrt(np.asarray(divergences) / lengths)[:, None, None]
         rows.append(pushes.reshape(len(divergences), -1).astype(np.float32))
-    return OutputShifts(
+    return OutputPerturbations(
         kind="kl", reference=reference.astype(np.float32), base=np.zeros(N_SITES * N_CLASSES, dtype=np.float32),
         rows=tuple(rows),
     )  # fmt: skip
@@ -96,20 +96,20 @@ def trial(work: Path, *, samples: int = 512) -> dict[str, Any]:
     assert isinstance(spec, Problem)
     task = spec.task("random", {}, 0, samples)
     with workbench.opened(task, work / "trial-benchmark", work / "store") as bench:
-        prepared = bench.sitting.prepared
-        worker = Worker(prepared.bench)
-        rng, n_levels = np.random.default_rng(0), prepared.space.n_levels
+        problem = bench.session.problem
+        worker = Worker(problem.context)
+        rng, n_levels = np.random.default_rng(0), problem.space.n_levels
         wall, cpu = [], []
         for pair in range(N_PAIRS + 1):
             levels = tuple(int(rng.integers(n)) for n in n_levels)
-            worker.variants(prepared.space.assignment(Candidate(levels=levels)))  # from the disk, once
+            worker.variants(problem.space.assignment(Candidate(levels=levels)))  # from the disk, once
             sides = {}
             for side in ("trial", "forward") if pair % 2 else ("forward", "trial"):
                 sides[side] = _trial(worker, levels) if side == "trial" else _forward_only(worker, levels)
             if pair:  # the first warms up
                 wall.append(sides["trial"][0] / sides["forward"][0])
                 cpu.append(sides["trial"][1] / sides["forward"][1])
-        where = f"ResNet-20, {bench.full} images in batches of {prepared.bench.batch_size}, one thread"
+        where = f"ResNet-20, {bench.full} images in batches of {problem.context.batch_size}, one thread"
     found = summary(wall)
     return {
         "trial_over_forward": {**found, "cpu_time": summary(cpu), "where": where, "threads": torch.get_num_threads()}
@@ -123,7 +123,7 @@ def _trial(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
 
 def _forward_only(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
     """Wall clock and CPU time of the model alone: compressed, in inference mode, batches already cut."""
-    bench = worker.bench
+    bench = worker.context
     assignment = bench.space.assignment(Candidate(levels=levels))
     batches = [inputs for inputs, _ in bench.split.batches(bench.batch_size)]
     with worker._resident.apply(assignment, worker.variants(assignment)), torch.inference_mode():

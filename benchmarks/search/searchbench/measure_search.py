@@ -16,8 +16,9 @@ import numpy as np
 from paredown.search import Progress, open_run, search
 from paredown.search import _search as driver
 from paredown.search.evaluation import Job, Outcome
-from paredown.search.phases import Sitting, build_store
-from paredown.search.problem import Prepared, prepare
+from paredown.search.phases import SearchSession, build_store
+from paredown.search.problem import Problem as SearchProblem
+from paredown.search.problem import prepare
 from paredown.search.run import Recorder, Stopwatch, create_run
 from paredown.search.workers import Pool, RayPool
 
@@ -86,8 +87,8 @@ class _Interleaved:
     """The search's own pool; after every so many trials it comes to rest, and the workers do a block of full
     evaluations, which is timed. That a worker waits for the other before a block counts against the search."""
 
-    def __init__(self, pool: Pool, prepared: Prepared, blocks: list[float], *, every: int, block: int) -> None:
-        self._pool, self._prepared, self._blocks = pool, prepared, blocks
+    def __init__(self, pool: Pool, problem: SearchProblem, blocks: list[float], *, every: int, block: int) -> None:
+        self._pool, self._prepared, self._blocks = pool, problem, blocks
         self._every, self._block = every, block
         self._rng = np.random.default_rng(0)
         self._n_trials, self._ready = 0, list[Outcome]()
@@ -142,12 +143,12 @@ def _interleaved(blocks: list[float], *, every: int, block: int) -> Iterator[Non
     original = driver._pool
 
     @contextmanager
-    def pool(prepared: Prepared, recorder: Recorder, workers: int, address: str | None) -> Iterator[Pool]:
-        with original(prepared, recorder, workers, address) as inner:
+    def pool(problem: SearchProblem, recorder: Recorder, workers: int, address: str | None) -> Iterator[Pool]:
+        with original(problem, recorder, workers, address) as inner:
             with recorder.watch.charge("start workers"):
                 while inner.idle < workers:
                     inner.wait(timeout_s=1.0)
-            yield _Interleaved(inner, prepared, blocks, every=every, block=block)
+            yield _Interleaved(inner, problem, blocks, every=every, block=block)
 
     driver._pool = pool
     try:
@@ -160,7 +161,7 @@ def _interleaved(blocks: list[float], *, every: int, block: int) -> Iterator[Non
 def _unverified() -> Iterator[None]:
     """Exports and their clocks take minutes, and say nothing of the search."""
     original = driver.verify_points
-    driver.verify_points = lambda sitting: None
+    driver.verify_points = lambda session: None
     try:
         yield
     finally:
@@ -220,18 +221,18 @@ def store(work: Path) -> dict[str, Any]:
         before = _files(folder / "store")
         run, ledger = create_run(folder / name, task)
         with ledger:
-            prepared = prepare(task, store=folder / "store")
-            with _workers(prepared) as pool:
+            problem = prepare(task, store=folder / "store")
+            with _workers(problem) as pool:
                 while not pool.idle:
                     pool.wait(timeout_s=1.0)
-                sitting = Sitting(
-                    run=run, recorder=Recorder(run, ledger, None), prepared=prepared, pool=pool,
+                session = SearchSession(
+                    run=run, recorder=Recorder(run, ledger, None), problem=problem, pool=pool,
                     stopping=threading.Event(),
                 )  # fmt: skip
                 began = time.perf_counter()
-                build_store(sitting)
+                build_store(session)
                 rows.append({"seconds": time.perf_counter() - began, "built": len(_files(folder / "store") - before)})
-    n_levels = [len(group.levels) for group in prepared.space.groups]
+    n_levels = [len(group.levels) for group in problem.space.groups]
     where = f"ResNet-20, {len(n_levels)} layers, {sum(n_levels)} variants, bits {widths} × {_axes(JOINT)}"
     return {
         "store_s": {"figure": rows[0]["seconds"], "where": where, "built": rows[0]["built"]},
@@ -248,8 +249,8 @@ def _files(folder: Path) -> set[Path]:
 
 
 @contextmanager
-def _workers(prepared: Prepared) -> Iterator[Pool]:
-    pool = RayPool(prepared.bench, workers=WORKERS, threads=1, address=None, modules=prepared.modules)
+def _workers(problem: SearchProblem) -> Iterator[Pool]:
+    pool = RayPool(problem.context, workers=WORKERS, threads=1, address=None, modules=problem.modules)
     try:
         yield pool
     finally:

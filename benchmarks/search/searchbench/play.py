@@ -87,15 +87,15 @@ def _real(spec: Problem, searcher: str, seed: int, evaluations: float, work: Pat
 
 
 def _explore(bench: workbench.Workbench, evaluations: float) -> None:
-    sitting = bench.sitting
+    session = bench.session
 
     def stop_when_spent() -> None:
         if bench.meter.read() >= evaluations * bench.full:
-            sitting.stopping.set()
+            session.stopping.set()
 
-    table = measure_table(sitting, evaluations)
+    table = measure_table(session, evaluations)
     stop_when_spent()
-    explore(sitting, table, stop_when_spent)
+    explore(session, table, stop_when_spent)
 
 
 def _synthetic(spec: SyntheticSpec, searcher: str, seed: int, evaluations: float) -> Trace:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paredown.search import Task
-from paredown.search.phases import Sitting, build_store, evaluate_baselines
+from paredown.search.phases import SearchSession, build_store, evaluate_baselines
 from paredown.search.problem import prepare
 from paredown.search.run import Ledger, Recorder, create_run
 from paredown.search.workers import InProcess
@@ -25,22 +25,22 @@ class Workbench:
     ledger   every record, those of an earlier sitting included
     """
 
-    sitting: Sitting
+    session: SearchSession
     ledger: Ledger
     meter: Meter
 
     @property
     def full(self) -> int:
         """Samples of a full evaluation."""
-        return len(self.sitting.prepared.bench.split)
+        return len(self.session.problem.context.split)
 
     @property
     def table_samples(self) -> int:
-        return self.sitting.task.search.table_samples
+        return self.session.task.search.table_samples
 
     def box(self, floor: float, ceiling: float) -> Box:
         """From the cheapest to the dearest candidate of the space."""
-        rows, fixed = self.sitting.costs["bytes"], self.sitting.fixed["bytes"]
+        rows, fixed = self.session.costs["bytes"], self.session.fixed["bytes"]
         return Box(
             floor=floor, ceiling=ceiling, cheapest=fixed + sum(map(min, rows)), dearest=fixed + sum(map(max, rows))
         )
@@ -53,16 +53,16 @@ def opened(task: Task, folder: Path, store: Path) -> Iterator[Workbench]:
     with ledger:
         recorder = Recorder(run, ledger, None)
         with recorder.watch.charge("load"):
-            prepared = prepare(task, store=store)
-        recorder.objectives = prepared.objectives
-        pool = InProcess(prepared.bench)
+            problem = prepare(task, store=store)
+        recorder.objectives = problem.objectives
+        pool = InProcess(problem.context)
         try:
-            sitting = Sitting(run=run, recorder=recorder, prepared=prepared, pool=pool, stopping=threading.Event())
-            build_store(sitting)
-            evaluate_baselines(sitting)
-            full = len(prepared.bench.split)
+            session = SearchSession(run=run, recorder=recorder, problem=problem, pool=pool, stopping=threading.Event())
+            build_store(session)
+            evaluate_baselines(session)
+            full = len(problem.context.split)
             meter = Meter(ledger.records, full=full, table_samples=task.search.table_samples)
-            yield Workbench(sitting=sitting, ledger=ledger, meter=meter)
+            yield Workbench(session=session, ledger=ledger, meter=meter)
             recorder.times()
         finally:
             pool.close()

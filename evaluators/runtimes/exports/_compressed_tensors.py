@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....compressors.anatomy import SEALED
+from ....compressors.anatomy import FUSED_KINDS
 from ....compressors.values import weight_name
 from ....errors import ConfigError
 from .._base import ExportError
@@ -132,7 +132,7 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
     from ....compressors import module_at
     from ....compressors.anatomy import holder_of, kind_at
 
-    if kind_at(model, fqn) in SEALED:
+    if kind_at(model, fqn) in FUSED_KINDS:
         return f"it quantizes nn.Linear, and this is a weight inside {type(holder_of(model, fqn)[0]).__name__}"
     module = module_at(model, fqn)
     if not isinstance(module, nn.Linear):

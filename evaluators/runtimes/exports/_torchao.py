@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....compressors.anatomy import SEALED
+from ....compressors.anatomy import FUSED_KINDS
 from .._base import ExportError
 from ._format import Notes
 
@@ -87,7 +87,7 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec) -> str | None:
     from ....compressors import module_at
     from ....compressors.anatomy import holder_of, kind_at
 
-    if kind_at(model, fqn) in SEALED:
+    if kind_at(model, fqn) in FUSED_KINDS:
         return f"its configs are for nn.Linear, and this is a weight inside {type(holder_of(model, fqn)[0]).__name__}"
     module = module_at(model, fqn)
     if not isinstance(module, nn.Linear):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..compressors import LayerSpec
 from ..evaluators import Measurement
-from ..search import Candidate, Completed, Dominated, Failed, Group, Infeasible, SearchContext, SearchSpace, Trial
+from ..search import Candidate, Completed, EarlyStopped, Failed, Group, Infeasible, SearchContext, SearchSpace, Trial
 from ..search.values import Objective, SensitivityTable, hypervolume
 
 BITS: tuple[int, ...] = (32, 8, 7, 6, 5, 4, 3, 2)
@@ -105,14 +105,16 @@ class SyntheticProblem:
     def trial(self, number: int, candidate: Candidate) -> Completed:
         return Completed(number=number, candidate=candidate, kind="mixed", metrics=self.metrics(candidate))
 
-    def dominated(self, number: int, candidate: Candidate, *, beaten_by: int = 0, optimism: float = 1.0) -> Dominated:
+    def dominated(
+        self, number: int, candidate: Candidate, *, beaten_by: int = 0, optimism: float = 1.0
+    ) -> EarlyStopped:
         """As if a race had dropped it after an eighth of its samples; `optimism` divides the estimated divergence."""
         metrics = self.metrics(candidate)
         true = metrics["divergence"].value
         metrics["divergence"] = Measurement(
             value=true / optimism, low=0.5 * true / optimism, high=2.0 * true / optimism, split="search", n=64
         )
-        return Dominated(
+        return EarlyStopped(
             number=number, candidate=candidate, kind="mixed", reason="it was raced out, as told", metrics=metrics,
             beaten_by=beaten_by, samples=64,
         )  # fmt: skip

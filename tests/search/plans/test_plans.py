@@ -19,7 +19,7 @@ from paredown.search.artifacts import read_artifact
 from paredown.search.plans import (
     MEAN_BITS,
     STRATEGIES,
-    Ground,
+    StrategyContext,
     mean_bits,
     performance_levels,
     sensitivity_levels,
@@ -43,7 +43,7 @@ def task(**tables: Any) -> Task:
     return Task.from_dict(data | tables, base_dir=TINY)
 
 
-def ground(limits: Mapping[str, Any], *, bits: float | None = None, seed: int = 0) -> Ground:
+def ground(limits: Mapping[str, Any], *, bits: float | None = None, seed: int = 0) -> StrategyContext:
     """Four layers of 10, 20, 30 and 40 weights at three widths, with made-up sensitivities, times and operations."""
     rng = np.random.default_rng(seed)
     sizes = (10, 20, 30, 40)
@@ -58,7 +58,7 @@ def ground(limits: Mapping[str, Any], *, bits: float | None = None, seed: int = 
         "latency_ms": rows(lambda size, width: size * (1.0 if width == 8 else 0.5)),
     }
     table = SensitivityTable(divergence=divergence, costs=costs, fixed=dict.fromkeys(costs, 1.0), n_samples=1)
-    return Ground(
+    return StrategyContext(
         space=space, anatomy=_Anatomy(sizes), limits=limits, bits=bits, costs=costs,  # type: ignore[arg-type]
         fixed=dict.fromkeys(costs, 1.0), weight_error=rows(lambda size, width: 2.0**-width), measure=lambda: table,
     )  # fmt: skip
@@ -74,7 +74,7 @@ class _Anatomy:
         return type("Layer", (), {"n_weights": self.sizes[int(fqn[1:])]})
 
 
-def every(made: Ground) -> list[tuple[tuple[int, ...], dict[str, float]]]:
+def every(made: StrategyContext) -> list[tuple[tuple[int, ...], dict[str, float]]]:
     found = []
     for levels in itertools.product(range(3), repeat=4):
         candidate = Candidate(levels=levels)

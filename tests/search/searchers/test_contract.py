@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paredown.search import Candidate, Completed, Dominated, SearchContext, Searcher, Trial
+from paredown.search import Candidate, Completed, EarlyStopped, SearchContext, Searcher, Trial
 from paredown.search.searchers import make_searcher
 from paredown.testing import _searchers as contract
 from paredown.testing._searchers import ContractViolation, check_searcher
@@ -216,7 +216,7 @@ class EstimateRanksFirst(FailureRanksFirst):
     """Takes what was raced out for an excellent result, and searches around it."""
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        super().tell([t for t in trials if isinstance(t, Completed | Dominated)])
+        super().tell([t for t in trials if isinstance(t, Completed | EarlyStopped)])
 
 
 class NeedsEstimates(Double):
@@ -224,7 +224,7 @@ class NeedsEstimates(Double):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
-            if isinstance(trial, Dominated):
+            if isinstance(trial, EarlyStopped):
                 _ = trial.metrics["divergence"].value
         super().tell(trials)
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from paredown.search.searchers._prediction_discount import MOST, PRIOR, WINDOW, Credit
+from paredown.search.searchers._prediction_discount import MOST, PRIOR, WINDOW, PredictionDiscount
 
 SPAN = np.array([10.0, 100.0])
 HERE, THERE = np.array([1.0, 10.0]), np.array([9.0, 90.0])
 
 
-def factors(credit: Credit) -> list[float]:
+def factors(credit: PredictionDiscount) -> list[float]:
     return [float(value) for value in credit.factor(np.stack([HERE, THERE]), SPAN)]
 
 
 def test_nothing_told_is_full_credit() -> None:
-    assert factors(Credit()) == [1.0, 1.0]
+    assert factors(PredictionDiscount()) == [1.0, 1.0]
 
 
 def test_a_broken_promise_counts_in_its_neighbourhood_alone() -> None:
-    credit = Credit()
+    credit = PredictionDiscount()
     for _ in range(8):
         credit.add(HERE, 0.5, 0.0)
     near, far = factors(credit)
@@ -28,7 +28,7 @@ def test_a_broken_promise_counts_in_its_neighbourhood_alone() -> None:
 
 
 def test_a_promise_that_is_kept_or_outdone() -> None:
-    credit = Credit()
+    credit = PredictionDiscount()
     credit.add(HERE, 0.5, 0.5)
     assert factors(credit) == [1.0, 1.0]
     for _ in range(1000):
@@ -38,7 +38,7 @@ def test_a_promise_that_is_kept_or_outdone() -> None:
 
 
 def test_no_promise_and_no_place_count_nothing() -> None:
-    credit = Credit()
+    credit = PredictionDiscount()
     credit.add(HERE, 0.0, 0.0)
     credit.add(HERE, -1.0, 0.0)
     credit.add(np.array([np.nan, 1.0]), 1.0, 0.0)

@@ -15,12 +15,12 @@ from paredown.search.searchers import (
     EvolutionSearcher,
     Steps,
     Surrogate,
-    gain,
     hypervolume_gain,
+    hypervolume_improvement,
     improvement,
+    local_search,
     make_searcher,
     offspring,
-    refined,
     violation_of,
 )
 from paredown.search.values import SensitivityTable, hypervolume, non_dominated
@@ -355,8 +355,8 @@ def test_what_a_point_adds_is_the_difference_of_hypervolumes() -> None:
 def test_a_lead_within_the_noise_is_none() -> None:
     front = np.array([[0.0, 1.0], [1.0, 0.0]])
     points = np.array([[-0.04, 1.0], [-0.2, 1.0], [0.5, 0.5]])
-    assert (gain(points, front, np.zeros(2)) > 0).tolist() == [True, True, True]
-    assert (gain(points, front, np.array([0.05, 0.0])) > 0).tolist() == [False, True, True]
+    assert (hypervolume_improvement(points, front, np.zeros(2)) > 0).tolist() == [True, True, True]
+    assert (hypervolume_improvement(points, front, np.array([0.05, 0.0])) > 0).tolist() == [False, True, True]
 
 
 def test_estimates_are_learnt_from_but_are_no_results() -> None:
@@ -427,7 +427,7 @@ def test_foreseen_fronts_are_fronts() -> None:
     steps = [Steps(np.array(problem.space.n_levels), table, cost)]
     start = np.random.default_rng(0).integers(0, 7, (60, 22)).astype(np.int16)
     corner = predict(start).max(axis=0)
-    found = refined(start, predict, steps, lambda rows: rows, np.random.default_rng(1))
+    found = local_search(start, predict, steps, lambda rows: rows, np.random.default_rng(1))
     assert len(found) <= KEPT
     assert non_dominated(predict(found)).all()
     assert len(np.unique(predict(found), axis=0)) == len(found)

@@ -9,7 +9,15 @@ import pytest
 from scipy.stats import spearmanr
 
 from paredown.search import Candidate
-from paredown.search.searchers import ENOUGH, WINDOW, Forecasts, Reporting, Surrogate, make_searcher, rank_correlation
+from paredown.search.searchers import (
+    ENOUGH,
+    WINDOW,
+    PredictionLog,
+    Reporting,
+    Surrogate,
+    make_searcher,
+    rank_correlation,
+)
 from paredown.search.values import Objective
 from paredown.testing._problems import SyntheticProblem
 
@@ -29,7 +37,7 @@ def fitted() -> Surrogate:
 )
 def test_trust_by_hand(error: float, trust: float) -> None:
     """Results of ±1 spread by 1; forecasts that are always off by `error`."""
-    forecasts = Forecasts([Objective(name="accuracy", maximise=True)])
+    forecasts = PredictionLog([Objective(name="accuracy", maximise=True)])
     surrogate = fitted()
     for i in range(ENOUGH):
         assert forecasts.trust(surrogate, 0) is None
@@ -43,7 +51,7 @@ def test_trust_by_hand(error: float, trust: float) -> None:
 
 
 def test_only_the_latest_count() -> None:
-    forecasts = Forecasts([Objective(name="accuracy", maximise=True)])
+    forecasts = PredictionLog([Objective(name="accuracy", maximise=True)])
     for i in range(WINDOW + 20):
         wrong = 100.0 if i < 20 else 0.0
         forecasts.add(np.array([i + wrong]), np.array([float(i)]))

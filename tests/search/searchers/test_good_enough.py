@@ -17,9 +17,9 @@ ENOUGH = 0.2
 """About a third of the synthetic problem's range of log divergence lies below."""
 
 
-def context_of(problem: SyntheticProblem, good_enough: float, seed: int = 0) -> SearchContext:
+def context_of(problem: SyntheticProblem, indifference_threshold: float, seed: int = 0) -> SearchContext:
     quality, *costs = problem.objectives
-    first = dataclasses.replace(quality, good_enough=good_enough)
+    first = dataclasses.replace(quality, indifference_threshold=indifference_threshold)
     return dataclasses.replace(problem.context(seed), objectives=(first, *costs))
 
 
@@ -34,7 +34,7 @@ def divergences(problem: SyntheticProblem, context: SearchContext, n: int) -> li
 
 
 def test_a_value_is_judged_and_measured() -> None:
-    objective = Objective(name="divergence", good_enough=1e-4)
+    objective = Objective(name="divergence", indifference_threshold=1e-4)
     assert [objective.key(v) for v in (0.0, 1e-5, 1e-4, 0.5)] == [1e-4, 1e-4, 1e-4, 0.5]
     assert objective.signed(1e-5) == 1e-5
     assert Objective(name="loss").key(-3.0) == -3.0

@@ -8,13 +8,13 @@ import pytest
 from paredown.compressors import LayerSpec
 from paredown.search import Group, SearchContext, SearchSpace
 from paredown.search.searchers import Surrogate
-from paredown.search.values import Objective, OutputShifts, SensitivityTable, Superposition
+from paredown.search.values import Objective, OutputPerturbations, SensitivityTable, Superposition
 from paredown.search.values import _output_perturbations as module
 
 
-def _mse(rows: list[list[list[float]]], base: list[float] | None = None) -> OutputShifts:
+def _mse(rows: list[list[list[float]]], base: list[float] | None = None) -> OutputPerturbations:
     size = len(rows[0][0])
-    return OutputShifts(
+    return OutputPerturbations(
         kind="mse",
         reference=np.zeros((size, 1), dtype=np.float32),
         base=np.array(base or [0.0] * size, dtype=np.float32),
@@ -46,7 +46,7 @@ def test_kl_is_exact_for_one_change_and_for_many_classes() -> None:
     log_q = moved - np.log(np.exp(moved).sum(axis=1, keepdims=True))
     expected = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
     rows = np.stack([np.zeros(35), (log_q - log_p).reshape(-1)]).astype(np.float32)
-    shifts = OutputShifts(
+    shifts = OutputPerturbations(
         kind="kl", reference=log_p.astype(np.float32), base=np.zeros(35, dtype=np.float32), rows=(rows,)
     )
     found, shares = Superposition(shifts, ((0.0, expected),))(np.array([[0], [1]]), shares=True)

@@ -28,7 +28,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     }
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 10)).eval()
-    task = Task.from_dict(data, base_dir=Path(__file__).parent / "tiny")
+    task = Task.from_dict(data, base_dir=Path(__file__).parents[1] / "tiny")
     return search(task, model=model, out=tmp_path_factory.mktemp("given") / "run", workers=0), task, model
 
 

@@ -15,7 +15,7 @@ from paredown.search import Candidate, Completed, Infeasible, Task, Trial, open_
 from paredown.search.searchers import RoundRobinSearcher, guides_of, limits_of
 from paredown.search.values import Objective
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 
 
 class Numbered:

@@ -36,7 +36,7 @@ def test_what_is_chosen_is_what_is_exported(tmp_path: Path) -> None:
         "mlflow": {"enabled": False},
     }
     torch.manual_seed(3)
-    task = Task.from_dict(data, base_dir=Path(__file__).parent / "tiny")
+    task = Task.from_dict(data, base_dir=Path(__file__).parents[1] / "tiny")
     front = search(task, model=Attentive().eval(), out=tmp_path / "run", workers=0)
     assert all(point.verified for point in front.points), [point.note for point in front.points]
     layers = [point.config["layers"] for point in front.points if point.config["layers"]]

@@ -15,7 +15,7 @@ from paredown.errors import TaskError
 from paredown.search import Candidate, Task, search
 from paredown.search.space import build_space, estimate_bytes, global_shares, plans, uniform_settings
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 32), macs=512)
 CONV = LayerInfo(fqn="conv", kind="conv2d", weight_shape=(8, 8, 3, 3), macs=576)
 FIRST = LayerInfo(fqn="first", kind="conv2d", weight_shape=(8, 3, 3, 3), macs=216)

@@ -21,7 +21,7 @@ from paredown.search.devices import Device, describe_latency_mismatch, describe_
 from paredown.search.task import environment
 from paredown.search.values import static_measurements
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 SERVER, PHONE, CHIP = "x86-64-onnxruntime", "arm-cortex-a76-phone", "arm-cortex-m7-cmsis-nn"
 
 

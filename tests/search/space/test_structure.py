@@ -35,7 +35,7 @@ from paredown.search.report import uniform_label
 from paredown.search.space import assignment_of, config_of, plans, threshold_settings, uniform_settings, weights_of
 from paredown.search.values import is_structural, structure_of
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 
 
 class Convolutions(nn.Module):

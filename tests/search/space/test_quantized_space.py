@@ -17,7 +17,7 @@ from paredown.search.artifacts import read_artifact
 from paredown.search.space import build_space, estimate_bytes
 from paredown.search.task import load_task_data, load_task_model
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 WIDE = LayerInfo(fqn="wide", kind="linear", weight_shape=(16, 200), macs=3200)
 SHORT = LayerInfo(fqn="short", kind="conv2d", weight_shape=(8, 3, 3, 3), macs=216)
 

@@ -330,7 +330,7 @@ def test_a_network_of_four_bits_is_an_eighth_and_a_little(tmp_path):
     assert codes + scales + biases < n_bytes < codes + scales + biases + 1000
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def test_a_file_of_schema_1_is_read():

@@ -14,7 +14,7 @@ from paredown.search import Completed, Run, Task, apply_config, open_run, resolv
 from paredown.search.run import Ledger, read
 from paredown.search.space import assignment_of
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ class TestFactory:
             capture_output=True,
             text=True,
             cwd=tmp_path.parent,
-            env={"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1", "PATH": ""},
+            env={"PYTHONPATH": str(Path(__file__).parents[3] / "src"), "OMP_NUM_THREADS": "1", "PATH": ""},
             check=True,
         )
         model = load_task_model(task)

@@ -27,7 +27,7 @@ from paredown.search.problem import prepare
 from paredown.search.space import assignment_of
 from paredown.search.task import load_task_data
 
-TINY = Path(__file__).parent / "tiny" / "tiny.py"
+TINY = Path(__file__).parents[1] / "tiny" / "tiny.py"
 LAYERS = {
     "first": {"weight_bits": 4, "activation_bits": 8},
     "second": {"weight_bits": 3, "sparsity": 0.8},

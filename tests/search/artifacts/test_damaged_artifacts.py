@@ -21,7 +21,7 @@ from paredown.search import _verify_artifact as _check_artifact
 from paredown.search.space import assignment_of
 from paredown.search.task import load_task_data, load_task_model
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 WEIRD: tuple[Any, ...] = (
     None, True, -1, 0, 3.5, 1e308, float("nan"), 10**30, "", "x", "\0", "../x", [], ["a"], [1, 2], {}, {"a": 1},
 )  # fmt: skip

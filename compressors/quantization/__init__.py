@@ -1,4 +1,9 @@
-"""Fewer bits, for weights and for activations. `README.md` here lists formats and methods."""
+"""Quantization of weights and activations: formats of codes, methods that choose them, ranges.
+
+It knows `registry` and `values`. `README.md` here lists formats and methods. Begin with `_grid.py` (the meaning of a
+code) and `_problem.py` (the input and output of a method). A new method is one file here, registered at its end; a new
+fixed table belongs in `_tables.py`.
+"""
 
 from ._activation import (
     ActivationQuantizer,

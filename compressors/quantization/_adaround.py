@@ -26,7 +26,7 @@ from ._problem import Coded, WeightProblem, coded, nearest
 
 _ITERATIONS = 600
 _WARM = 0.2
-"""Share of the iterations without a push."""
+"""Share of the iterations without the term that pushes soft variables to 0 or 1."""
 _RATE = 0.1
 _PUSH = 10.0
 _SOFTEST, _HARDEST = 20.0, 2.0
@@ -46,7 +46,7 @@ def adaround(problem: WeightProblem) -> Coded:
 
 
 def neighbours(rounder: Rounder, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower, upper) codewords around each weight, the same outermost one twice for a weight beyond it."""
+    """(lower, upper) codewords around each weight; for a weight beyond the table, the outermost one twice."""
     scaled = matrix / rounder.scale
     if rounder.grid.has_table:
         table = rounder.table

@@ -24,11 +24,11 @@ _BLOCK = 64
 _SWEEPS = 3
 _ROUNDS = 2
 _DAMPING = 1e-3
-"""Of the mean square of the inputs: directions that the calibration data hardly has are not free."""
+"""Damping relative to the mean square of the inputs: directions that calibration data hardly contain are not free."""
 
 
 def descent(problem: WeightProblem) -> Coded:
-    """Like `gptq`, and never worse in damped output error."""
+    """Variant of `gptq` that is never worse in damped output error."""
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
@@ -60,7 +60,7 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
     rounder = problem.rounder(params)
 
     def first(x: Tensor) -> Tensor:
-        """(R, C) to columns first, (n, g, rows)."""
+        """Reorder (R, C) to columns first: (n, g, rows)."""
         return x.expand(problem.shape).reshape(groups, -1, n).permute(2, 0, 1).contiguous()
 
     out, scale = first(values), first(rounder.scale)
@@ -94,7 +94,8 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
 
 
 def _rescaled(problem: WeightProblem, params: Params, values: Tensor, hessian: Tensor) -> tuple[Params, Tensor]:
-    """Each row's one scale fitted to the outputs, its codes kept; rows that share or have several are left alone."""
+    """Fit each row's one scale to the outputs with fixed codes. Rows that share a scale or have several are left alone.
+    """
     if params.scale.shape != (problem.shape[0], 1):
         return params, values
     levels = (values / params.scale).reshape(len(hessian), -1, problem.shape[1])

@@ -1,4 +1,5 @@
-"""GPTQ: column after column, what rounding has broken is mended by the columns that are still free.
+"""GPTQ: weights are rounded column by column, and each column's error is compensated in the columns that are still
+free.
 
 What it does   minimises the error of the layer's *output* on calibration data instead of that of its weights
 Paper          Frantar et al. 2023, "GPTQ", alg. 1; with dropped weights: Frantar and Alistarh 2023, "SparseGPT"
@@ -27,13 +28,13 @@ _DAMPING = 0.01
 
 
 def gptq(problem: WeightProblem) -> Coded:
-    """`problem.moments` None (an embedding) is the identity: nothing to compensate, so this is rounding."""
+    """Quantize by GPTQ. `problem.moments` None (an embedding) means the identity: then this is plain rounding."""
     params = fit(problem.grid, problem.target, problem.importance)
     return coded(problem, params, compensated(problem, params))
 
 
 def compensated(problem: WeightProblem, params: Params) -> Tensor:
-    """(R, C) codewords under `params`, chosen column by column."""
+    """Codewords (R, C) under `params`, chosen column by column."""
     rounder = problem.rounder(params)
     if problem.moments is None or (problem.importance is None and _is_diagonal(problem.moments)):
         return rounder.values(problem.target)
@@ -43,7 +44,7 @@ def compensated(problem: WeightProblem, params: Params) -> Tensor:
     factor = _inverse_factor(_permuted(problem.moments, order))
 
     def ordered(values: Tensor) -> Tensor:
-        """(R, C) to columns first, (n, g, rows), in the order of the pass; copies."""
+        """Reorder (R, C) to columns first, (n, g, rows), in the order of the pass. The results are copies."""
         spread = values.expand(problem.shape).reshape(groups, -1, n)
         return spread.gather(2, order[:, None].expand_as(spread)).permute(2, 0, 1).contiguous()
 

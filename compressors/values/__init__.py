@@ -1,4 +1,4 @@
-"""Plain values of compression: what is done to a layer, patterns of zeros, names of parameters, kinds of layers.
+"""Plain values of compression: treatments of a layer, patterns of zeros, parameter names, kinds of layers.
 
 They import no torch, and this room knows no other. Begin with `_spec.py` (`LayerSpec`). A new choice for a layer is a
 field there.

@@ -1,4 +1,4 @@
-"""What a model consists of: its layers, who reads which tensor, fused weights, equalizable pairs.
+"""Structure of a model: its layers, the consumers of each tensor, fused weights, equalizable pairs.
 
 It knows `values` and the activation quantizers of `quantization`. Begin with `_anatomy.py` (`Anatomy`, a plain value)
 and `_trace.py` (`trace_anatomy`, which makes one). Another kind of layer belongs in `_layers.py`.

@@ -1,4 +1,4 @@
-"""A model's layers: kinds, shapes, costs, and which of them must decide together."""
+"""Layers of a model: kinds, shapes, costs, and groups of layers that must get the same treatment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = (
     "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
 )  # fmt: skip
 FUSED_KINDS = ("lstm", "gru", "attention")
-"""Kinds whose product is computed inside a larger operator: no module is called with its input alone."""
+"""Kinds of layers whose product is computed inside a larger operator: no module is called with their input alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +58,22 @@ class LayerInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
-        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key."""
         return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
 
     @property
     def is_transposed(self) -> bool:
-        """A transposed convolution: the rows of its weight meet different inputs, and no method can look at these."""
+        """Tell whether it is a transposed convolution. The rows of its weight meet different inputs, which no method
+        supports.
+        """
         return self.kind.startswith("conv_transpose")
 
     @property
     def is_fused(self) -> bool:
-        """A weight inside an LSTM, a GRU or an `nn.MultiheadAttention`: weights only, by methods that need no data."""
+        """Tell whether it is a weight inside an LSTM, a GRU or an `nn.MultiheadAttention`.
+
+        Only its weight can be compressed, by methods that need no data.
+        """
         return self.kind in FUSED_KINDS
 
     @property
@@ -77,7 +82,7 @@ class LayerInfo:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(out, in * kernel): the weight as the matrix that low rank works on."""
+        """Shape (out, in * kernel) of the weight as a matrix, which low rank works on."""
         return self.weight_shape[0], prod(self.weight_shape[1:])
 
 
@@ -111,12 +116,12 @@ class Anatomy:
         return sum(layer.macs for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, so that costs can be worked out again where the model is not."""
+        """JSON-ready form, so that costs can be computed again without the model."""
         return dict(_listed(asdict(self))) | {"layers": [layer.to_dict() for layer in self.layers]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Anatomy:
-        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key."""
         known = _known(cls, data, ("layers",))
         return cls(**_tupled(known | {"layers": [LayerInfo.from_dict(layer) for layer in known["layers"]]}))
 
@@ -132,7 +137,7 @@ def _known(cls: type[LayerInfo | Anatomy], data: Mapping[str, Any], needed: tupl
 
 
 def _listed(value: Any) -> Any:
-    """JSON has lists only."""
+    """Lists in place of tuples, as JSON has no tuples."""
     if isinstance(value, dict):
         return {key: _listed(part) for key, part in value.items()}
     return [_listed(part) for part in value] if isinstance(value, list | tuple) else value

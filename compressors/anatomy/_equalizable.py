@@ -1,4 +1,4 @@
-"""Where a channel's scale can be moved from one weight to the next without changing what the model computes.
+"""Pairs of weights between which a channel's scale can move without a change of the model's function.
 
 What is divided by s where a tensor is made (rows of a convolution's or a linear layer's weight and its bias, or the
 gain and bias of a norm) is multiplied back where it is used (columns of the next weights), if everything between them
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """A weight whose columns see the channels: `repeat` columns each, one after the other (after flattening an image).
-    A depthwise convolution's weight has its channels as rows."""
+    """Weight whose columns read the channels: `repeat` adjacent columns for each channel (after flattening an image).
+
+    The weight of a depthwise convolution has its channels as rows.
+    """
 
     name: str
     repeat: int = 1
@@ -36,9 +38,11 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualizablePair:
-    """made      names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
-    is_norm   whether they are a norm's, which nothing quantizes
-    uses      every weight that the channels go to
+    """Parameters that make channels, and the weights that use them.
+
+    made      names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
+    is_norm   whether these are a norm's parameters, which are never quantized
+    uses      every weight that reads the channels
     """
 
     made: tuple[str, ...]
@@ -48,9 +52,10 @@ class EqualizablePair:
 
 
 def find_equalizable_pairs(model: nn.Module, inputs: object) -> tuple[EqualizablePair, ...]:
-    """All that there are, in the order of the graph. None where the model cannot be traced (it branches on data, say).
+    """Find all equalizable pairs, in the order of the graph.
 
-    A parameter that is used twice, or shared, is in no link.
+    Returns None where the model cannot be traced (it branches on data, say). A parameter that is used twice, or shared,
+    is in no pair.
     """
     graph, names = _graph_of(model, inputs)
     if graph is None:
@@ -61,7 +66,8 @@ def find_equalizable_pairs(model: nn.Module, inputs: object) -> tuple[Equalizabl
 
 @torch.no_grad()
 def rescale(model: nn.Module, link: EqualizablePair, scale: Tensor) -> None:
-    """Divide by `scale` (channels,), positive, where the channels are made; multiply where they are used. In place."""
+    """Divide by `scale` (channels,), positive, where the channels are made, and multiply where they are used. In place.
+    """
     own = dict(model.named_parameters(remove_duplicate=False))
     for name in link.made:
         parameter = own[name]
@@ -102,7 +108,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """Along which axis of a tensor the channels lie, and how many entries each has there."""
+    """Axis of a tensor along which the channels lie, and the number of adjacent entries for each channel."""
 
     axis: int
     repeat: int = 1
@@ -112,7 +118,7 @@ _KEEP = {
     "relu", "relu_", "leaky_relu", "dropout", "dropout_", "clone", "contiguous", "alias", "max_pool2d", "max_pool1d",
     "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "detach", "detach_", "to", "_to_copy",
 }  # fmt: skip
-"""Operations of one tensor that keep a positive factor of each channel, and the place of the axis."""
+"""Operations of one tensor that keep a channel's positive factor and the axis's place."""
 
 
 class _Finder:
@@ -123,7 +129,7 @@ class _Finder:
         self._shared = {key for key in keys if keys.count(key) > 1}
 
     def link_from(self, node: Node) -> EqualizablePair | None:
-        """Of the tensor that this node makes."""
+        """Pair whose channels this node's output holds; None if there is none."""
         made = self._made(node)
         if made is None:
             return None
@@ -134,7 +140,7 @@ class _Finder:
         return EqualizablePair(made=names, is_norm=is_norm, uses=tuple(uses), channels=channels)
 
     def _made(self, node: Node) -> tuple[tuple[str, ...], int, int, bool] | None:
-        """(parameters, axis, channels, whether a norm)."""
+        """(parameters, axis, channels, whether a norm) that make the node's output."""
         op = _op(node)
         if op in ("conv1d", "conv2d", "linear"):
             found, axis = self._parameters(node, 1, 2), (_rank(node) - 1 if op == "linear" else 1)
@@ -155,7 +161,9 @@ class _Finder:
         return found, axis, self._model[found[0]].shape[0], op not in ("conv1d", "conv2d", "linear")
 
     def _parameters(self, node: Node, weight: int, bias: int) -> tuple[str, ...] | None:
-        """Names of both (or of the weight, where there is no bias); None unless each is a parameter used here alone."""
+        """Names of weight and bias (or of the weight alone); None unless each is a parameter that only this operation
+        uses.
+        """
         given = [node.args[i] for i in (weight, bias) if len(node.args) > i and node.args[i] is not None]
         if len(node.args) <= weight or node.args[weight] is None:
             return None
@@ -174,7 +182,7 @@ class _Finder:
         return name is not None and tuple(self._model[name].shape) == (size,)
 
     def _uses(self, node: Node, at: _At) -> list[Use] | None:
-        """None where some user of the tensor would see that it was scaled."""
+        """Weights that read the channels; None where a consumer of the tensor would see that it was scaled."""
         found: list[Use] = []
         for user in node.users:
             use = self._use(user, node, at)
@@ -205,7 +213,7 @@ class _Finder:
 
 
 def _passed(user: Node, node: Node, at: _At) -> _At | None:
-    """Where the channels are in the output of an operation that keeps their factors; None if it does not."""
+    """Place of the channels in the output of an operation that keeps their factors; None if it does not keep them."""
     op = _op(user)
     if op in _KEEP and user.args and user.args[0] is node:
         return at
@@ -234,7 +242,7 @@ def _passed(user: Node, node: Node, at: _At) -> _At | None:
 
 
 def _op(node: Node) -> str:
-    """The name of an ATen operation ("conv2d"); "" for whatever is none."""
+    """Name of an ATen operation ("conv2d"); "" for any other node."""
     if node.op != "call_function" or node.target is operator.getitem:
         return ""
     packet = getattr(node.target, "overloadpacket", None)

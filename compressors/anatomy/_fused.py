@@ -1,4 +1,4 @@
-"""What runs inside an LSTM, a GRU or an `nn.MultiheadAttention`: each weight's product, seen from outside."""
+"""Products inside an LSTM, a GRU or an `nn.MultiheadAttention`, computed weight by weight from the outside."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ._fused_inputs import attended, hidden_inputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """Of one weight in one call. The shapes are without the batch axis, those of a linear layer with this weight.
+    """Product of one weight in one call. The shapes have no batch axis and are those of a linear layer with this
+    weight.
 
-    macs  of the whole batch
+    macs  for the whole batch
     """
 
     macs: int
@@ -29,7 +30,7 @@ class Product:
 def products(
     module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Product]]:
-    """What each of the layers inside `module` does in a call with these arguments; nothing if they are no tensors."""
+    """Product of each of the layers inside `module` in a call with these arguments; empty if they are not tensors."""
     if isinstance(module, nn.RNNBase):
         x = args[0] if args else kwargs.get("input")
         x = x.data if isinstance(x, PackedSequence) else x
@@ -54,10 +55,10 @@ def products(
 def met(
     module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
-    """What each of the layers, all with `sees_inputs`, is multiplied with in a call with these arguments: (…, columns).
+    """Inputs (…, columns) of each of the layers in a call with these arguments; all of the layers have `sees_inputs`.
 
-    Of one projection for queries, keys and values the three in turn; of a sequence that is padded, what the module is
-    given. What arises inside is worked out once more (`_hidden`).
+    One projection for queries, keys and values gets the three in turn. A padded sequence gives what the module is
+    given. Inputs that arise inside the operator are computed again (`_fused_inputs.py`).
     """
     if isinstance(module, nn.RNNBase):
         yield from _met_by_gates(module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs)
@@ -78,7 +79,7 @@ def met(
 def _met_by_gates(
     module: nn.RNNBase, layers: Mapping[str, LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
-    """layers: by the name of their parameter."""
+    """Inputs of a recurrent layer's weights; `layers` by the name of their parameter."""
     x = args[0] if args else kwargs.get("input")
     if not isinstance(x, Tensor | PackedSequence):
         return
@@ -93,7 +94,7 @@ def _met_by_gates(
 
 
 def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:
-    """each: weights that one position of one input meets."""
+    """Product of one weight; `each`: number of weights that one position of one input meets."""
     shape = tuple(inputs[0].shape[:-1])
     positions = shape[:1] if len(shape) > 1 and not batch_first else shape[1:]
     rows, columns = layer.weight_shape

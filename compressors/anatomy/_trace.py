@@ -1,4 +1,4 @@
-"""One forward pass, watched: which layers ran, how often, and what they cost."""
+"""Trace of one forward pass: layers that ran, number of calls, and costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._layers import compressible, runs_in, same_tensor
 
 @dataclass(slots=True)
 class _Seen:
-    """What the hook of one layer saw."""
+    """Observations of one layer's hook."""
 
     n_calls: int = 0
     n_inputs: int = 0
@@ -62,7 +62,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
 
 
 def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -> dict[str, _Seen]:
-    """fqn -> what was seen, in the order of the first calls."""
+    """fqn -> observations, in the order of the first calls."""
     seen: dict[str, _Seen] = {}
 
     def watch(fqn: str) -> Any:
@@ -138,7 +138,7 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
 
 
 def _groups(layers: tuple[LayerInfo, ...]) -> tuple[tuple[str, ...], ...]:
-    """Layers that ran and hold the same tensor decide together; the others each by themselves."""
+    """Groups of layers that decide together: layers that ran and hold the same tensor; every other layer is alone."""
     groups: list[tuple[str, ...]] = []
     placed: set[str] = set()
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What calibration data say of the layers: ranges, moments and gradients.
+"""Statistics of the layers on calibration data: ranges, moments and gradients.
 
 It knows `anatomy` and `quantization`. Begin with `_calibration.py` (`calibrate`). Another statistic is one file here.
 """

@@ -1,4 +1,4 @@
-"""What enters each layer, from one pass over real data: ranges for its activations and, where asked, its moments."""
+"""Calibration of a model in one pass over real data: ranges of activations and, on request, moments of the inputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEFAULT = LayerSpec().activation_method
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationRange:
-    """Where a layer's input is clipped: low <= 0 <= high. `n` is the number of values that were seen."""
+    """Clipping range of a layer's input: low <= 0 <= high. `n` is the number of values that were seen."""
 
     low: float
     high: float
@@ -49,7 +49,7 @@ class ActivationRange:
             raise ConfigError(f"an activation range must be finite and hold zero, got [{self.low}, {self.high}]")
 
     def qparams(self, bits: int, *, symmetric: bool = False) -> tuple[float, int]:
-        """(scale, zero_point) of the unsigned grid; the scale is exactly a float32. Empty range: scale 1."""
+        """(scale, zero_point) of the unsigned grid; the scale is exactly a float32. An empty range gives scale 1."""
         return (symmetric_qparams if symmetric else affine_qparams)(self.low, self.high, bits)
 
 
@@ -80,7 +80,7 @@ class Calibration:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def qparams(self, fqn: str, spec: LayerSpec) -> tuple[float, int]:
-        """(scale, zero_point) for the layer's input under `spec`. Raises `ConfigError` if it was not calibrated."""
+        """(scale, zero_point) of the layer's input under `spec`. Raises `ConfigError` if it was not calibrated."""
         method = spec.activation_method
         key = _key(method, spec.activation_bits)
         ranges = self.ranges if key == _DEFAULT else self.others.get(key, {})
@@ -104,7 +104,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
-        """Raises `ConfigError` for an unknown key or schema version."""
+        """Inverse of `to_dict`. Raises `ConfigError` for an unknown key or schema version."""
         if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places", "products"}):
             raise ConfigError(
                 f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others, places, "
@@ -124,7 +124,7 @@ class Calibration:
 
 
 def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> tuple[float, int]:
-    """`calibration.qparams`, or a `ConfigError` that says that there is no calibration."""
+    """Return `calibration.qparams(...)`; raise a `ConfigError` where there is no calibration."""
     if calibration is None:
         raise ConfigError(
             f"{fqn} is to have {spec.activation_bits}-bit activations, which needs a calibration; none was given"
@@ -133,18 +133,18 @@ def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpe
 
 
 def output_key(fqn: str) -> str:
-    """Under what the range of a layer's output stands in a calibration."""
+    """Key of the range of a layer's output in a calibration."""
     return f"{fqn}:output"
 
 
 def scores_key(fqn: str) -> str:
-    """Under what the range of the scores stands that the layer's output, values of attention, is multiplied by."""
+    """Key of the range of the attention scores that multiply the layer's output (attention's values)."""
     return f"{fqn}:scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding:
-    """Where a layer's activations are rounded, and to what.
+    """Places where a layer's activations are rounded, and their grids.
 
     input_at    fqn of the module before which the layer's input is rounded: the layer, or one around it
     input       (scale, zero_point); None: a range for each token, found when it runs
@@ -164,7 +164,9 @@ class Rounding:
 
 
 def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> Rounding:
-    """Of a layer with `changes_activation`. Raises `ConfigError` where what it needs was not calibrated."""
+    """Rounding of a layer with `changes_activation`. Raises `ConfigError` where a range that it needs was not
+    calibrated.
+    """
     if not spec.needs_range:
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
     params = activation_qparams(calibration, fqn, spec)
@@ -186,8 +188,11 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
 
 
 def _rounding_of_product(calibration: Calibration, fqn: str, spec: LayerSpec, params: tuple[float, int]) -> Rounding:
-    """Integer products take factors without zero point, whatever the scheme of the layer's input; scores are none
-    below zero, and have none."""
+    """Rounding of the factors of an attention product.
+
+    Integer products take factors without zero point, whatever the scheme of the layer's input. Scores are never
+    negative and have no zero point either.
+    """
     if fqn not in calibration.products:
         raise ConfigError(
             f"{fqn} is to be {spec.label()}, whose activation_scope 'product' needs the range of what it gives to a "
@@ -206,9 +211,9 @@ def _rounding_of_product(calibration: Calibration, fqn: str, spec: LayerSpec, pa
 def install(
     model: nn.Module, roundings: Iterable[Rounding], *, straight_through: bool = False
 ) -> list[RemovableHandle]:
-    """Hooks on `model` that round so; the same rounding at the same place is done once.
+    """Install hooks on `model` that round so; equal rounding at the same place is done once.
 
-    straight_through  while gradients are taken, that of what is rounded passes as if it were not, inside its range
+    straight_through  while gradients are taken, the gradient passes inside the range as if nothing were rounded
     """
     handles: list[RemovableHandle] = []
     wrap: Any = StraightThrough if straight_through else lambda quantizer: quantizer
@@ -234,7 +239,8 @@ def install(
 def activation_quantizer(
     calibration: Calibration | None, fqn: str, spec: LayerSpec
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """What rounds the input of a layer with `changes_activation`, wherever. Raises as `activation_qparams`."""
+    """Quantizer hook for the input of a layer with `changes_activation`, at any place. Raises as `activation_qparams`.
+    """
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
     return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)
@@ -319,8 +325,10 @@ def _key(method: str, bits: int) -> str:
 
 
 class _Watcher:
-    """A forward pre-hook that remembers the extremes and an even sample of a layer's inputs; `positive`: of what a ReLU
-    lets pass of them."""
+    """Forward pre-hook that keeps the extremes and an even sample of a layer's inputs.
+
+    positive  take only the values that a ReLU lets pass
+    """
 
     def __init__(self, fqn: str, *, positive: bool = False) -> None:
         self.fqn, self.positive = fqn, positive
@@ -334,11 +342,11 @@ class _Watcher:
         self._see(args[0] if args else kwargs.get("input"))
 
     def see_output(self, module: nn.Module, args: object, output: object) -> None:
-        """The same as a forward hook."""
+        """Forward hook that sees outputs in the same way."""
         self._see(output)
 
     def see_scores(self, scores: Tensor) -> Tensor:
-        """The same for attention's scores."""
+        """Observe attention's scores in the same way."""
         self._see(scores)
         return scores
 

@@ -1,4 +1,4 @@
-"""The survivors of any mask, moved to where the layer's output suffers least.
+"""Refit of a mask's survivors to the least error of the layer's output.
 
 What it does   minimises trace((V - W) H (V - W)') over V that are zero where the mask is, row by row, by conjugate
                gradients
@@ -25,9 +25,7 @@ _ENOUGH = 1e-5
 
 
 def refitted(problem: SparsityProblem, mask: Tensor) -> Tensor:
-    """(R, C) float32: the best survivors on `mask`, in the damped metric of the inputs; without moments the old
-    ones.
-    """
+    """Best survivors (R, C) float32 on `mask`, in the damped metric of the inputs; without moments the old values."""
     start = torch.where(mask, problem.matrix, 0.0)
     if problem.moments is None:
         return start

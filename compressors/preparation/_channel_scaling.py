@@ -1,14 +1,16 @@
-"""The same function in other numbers: channels rescaled between layers, so that what quantization shares a scale over
-is more alike. Before anything is compressed; the outputs change by float32's rounding alone.
+"""Channel scaling between layers: the same function with other numbers, so that weights that share a scale are more
+alike.
 
-equalize   rows of a layer and columns of the next get the same range, s = sqrt(r1 / r2), in turn until they have
-           (Nagel et al. 2019, "Data-Free Quantization", 4.1)
-awq        channels with large inputs get larger weights, s = (rms of the input)^alpha, alpha the best of a grid for
-           the error of the next layers' outputs at `bits` (Lin et al. 2024, "AWQ", eq. 4 and 5)
+It runs before anything is compressed; the outputs change by float32's rounding alone.
+
+equalize   rows of a layer and columns of the next get the same range, s = sqrt(r1 / r2), in turn until they have (Nagel
+           et al. 2019, "Data-Free Quantization", 4.1)
+awq        channels with large inputs get larger weights, s = (rms of the input)^alpha, alpha the best of a grid for the
+           error of the next layers' outputs at `bits` (Lin et al. 2024, "AWQ", eq. 4 and 5)
 We differ  equalize: norms between layers are left out (their gain is not quantized; "awq" is for them). awq: the
-           output's error comes from the inputs' second moments; alpha = 0, nothing, is in the grid; any chain of
+           output's error comes from the inputs' second moments; alpha = 0, no change, is in the grid; any chain of
            operations that keeps factors may stand between, and any number of layers behind
-Cost       a trace (seconds), and for awq 11 roundings of each layer behind a link
+Cost       a trace (seconds), and for awq 11 roundings of each layer behind a pair
 Did not help  equalize has nothing to do where norms stand between all layers, as in ResNets
 """
 
@@ -28,16 +30,19 @@ SCALINGS = ("equalize", "awq")
 _ROUNDS = 20
 _SMALL = 1e-8
 _LARGEST = 2.0**10
-"""No channel is scaled by more: beyond, float32 loses what is gained."""
+"""Largest factor for a channel: beyond it, float32 loses more than the scaling gains."""
 _ALPHAS = tuple(i / 10 for i in range(11))
 
 
 def scale_channels(
     model: nn.Module, inputs: object, how: str, *, anatomy: Anatomy, moments: Moments | None = None, bits: int = 4
 ) -> tuple[EqualizablePair, ...]:
-    """Rescales the model's parameters in place; gives the links at which something was changed.
+    """Rescale the model's parameters in place and return the equalizable pairs that changed.
 
-    inputs   for the trace; moments, of the layers' inputs, are needed by "awq"; bits, that the weights will have
+    inputs   for the trace
+    moments  of the layers' inputs; needed by "awq"
+    bits     planned width of the weights
+
     Raises `ConfigError` for an unknown name, or where moments are missing.
     """
     if how not in SCALINGS:
@@ -75,7 +80,7 @@ def _equalize(model: nn.Module, links: Sequence[EqualizablePair]) -> tuple[Equal
 
 
 def _column_ranges(weight: Tensor, use: Use) -> Tensor:
-    """(channels,) largest magnitude of what each channel is multiplied with."""
+    """Largest magnitude (channels,) of the weights that each channel is multiplied with."""
     if use.depthwise:
         return weight.flatten(1).abs().amax(dim=1)
     by_channel = weight.transpose(0, 1).reshape(weight.shape[1] // use.repeat, -1)
@@ -83,7 +88,7 @@ def _column_ranges(weight: Tensor, use: Use) -> Tensor:
 
 
 def _aware(model: nn.Module, link: EqualizablePair, anatomy: Anatomy, moments: Moments, bits: int) -> Tensor | None:
-    """None where no scale is better than none."""
+    """Scale of AWQ for a pair; None where no scale is better than none."""
     layers = []
     own = dict(model.named_parameters(remove_duplicate=False))
     for use in link.uses:
@@ -110,7 +115,7 @@ def _aware(model: nn.Module, link: EqualizablePair, anatomy: Anatomy, moments: M
 
 
 def _error(matrix: Tensor, second: Tensor, scale: Tensor, bits: int) -> float:
-    """Of the output, with the columns scaled, rounded to nearest over the whole range of each row, and scaled back."""
+    """Output error with the columns scaled, rounded to nearest over the full range of each row, and scaled back."""
     by_column = scale.repeat_interleave(matrix.shape[1] // len(scale))
     scaled = matrix * by_column
     low, high = code_range(bits)

@@ -1,4 +1,4 @@
-"""What costs no byte and makes a compressed model better: biases, batch norms, block reconstruction.
+"""Repairs of a compressed model without more bytes: corrected biases, recalibrated batch norms, block reconstruction.
 
 It knows `variants` and `structure`. Begin with `_repair.py`. Another repair is one file here.
 """

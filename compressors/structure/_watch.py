@@ -1,4 +1,4 @@
-"""A forward pass, watched for attention: which linear layers ran before and after which softmax."""
+"""Observation of attention in a forward pass: the linear layers that ran before and after each softmax."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..anatomy import Inputs, forward, preserved
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A linear layer that ran."""
+    """Linear layer that ran."""
 
     fqn: str
     n_in: int
@@ -24,9 +24,9 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Attended:
-    """An attention: query heads, width of a head where it is known, and the mean entropy of each head in nats.
+    """Attention that ran: query heads, width of a head where it is known, and the mean entropy of each head in nats.
 
-    entropy  (heads,); empty unless asked for
+    entropy  (heads,); empty unless requested
     """
 
     n_heads: int
@@ -56,7 +56,7 @@ class _Watcher(TorchFunctionMode):
 
 
 def watch(model: nn.Module, inputs: Inputs, *, entropy: bool = False) -> list[Event]:
-    """In the order in which they ran. What runs inside `nn.MultiheadAttention` is left out."""
+    """Layers and attentions in the order in which they ran. Operations inside `nn.MultiheadAttention` are left out."""
     events: list[Event] = []
     inside: list[str] = []
 
@@ -105,5 +105,5 @@ def _sdpa_entropy(args: Any, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """(N, heads, L, S), rows that sum to one -> (heads,) in nats."""
+    """Entropies (heads,) in nats of attention (N, heads, L, S), whose rows sum to one."""
     return -torch.xlogy(weights, weights).sum(dim=-1).mean(dim=(0, 2)).detach().double().cpu()

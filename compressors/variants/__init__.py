@@ -1,4 +1,4 @@
-"""The compressed forms of layers: made by methods, stored by content, applied to the resident model.
+"""Compressed forms of layers: made by methods, stored by content, applied to the resident model.
 
 It knows `calibration` and the methods. Begin with `_compress.py` (one layer), `_store.py` (all of them, on disk) and
 `_resident.py` (a model that takes any of them).

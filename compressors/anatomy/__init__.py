@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._anatomy import FUSED_KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._equalizable import EqualizablePair, Use, find_equalizable_pairs, rescale
-    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved
+    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved, temporary_hooks
     from ._fused import met
     from ._fused_inputs import attended, hidden_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
@@ -45,6 +45,7 @@ _HOMES = {
         "in_double",
         "module_at",
         "preserved",
+        "temporary_hooks",
     ),
     "._fused": ("met",),
     "._fused_inputs": (
@@ -92,6 +93,7 @@ __all__ = [
     "rescale",
     "runs_in",
     "same_tensor",
+    "temporary_hooks",
     "trace_anatomy",
     "weight_at",
 ]

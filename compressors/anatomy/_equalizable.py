@@ -66,8 +66,7 @@ def find_equalizable_pairs(model: nn.Module, inputs: object) -> tuple[Equalizabl
 
 @torch.no_grad()
 def rescale(model: nn.Module, link: EqualizablePair, scale: Tensor) -> None:
-    """Divide by `scale` (channels,), positive, where the channels are made, and multiply where they are used. In place.
-    """
+    """Divide by `scale` (channels,), positive, where the channels are made, and multiply where they are used. In place."""
     own = dict(model.named_parameters(remove_duplicate=False))
     for name in link.made:
         parameter = own[name]

@@ -8,12 +8,11 @@ from math import prod
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._consumers import Consumers, ConsumerWatch
-from ._forward import batch_size, check_runs, module_at
+from ._forward import batch_size, check_runs, module_at, temporary_hooks
 from ._fused import Product, products
 from ._layers import compressible, runs_in, same_tensor
 
@@ -80,29 +79,25 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
 
         return hook
 
-    def watch_sealed(layers: list[LayerInfo]) -> Any:
+    def watch_fused(layers: list[LayerInfo]) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             for layer, product in products(module, layers, args, kwargs):
                 _note(seen.setdefault(layer.fqn, _Seen()), product)
 
         return hook
 
-    sealed: dict[nn.Module, list[LayerInfo]] = {}
+    fused: dict[nn.Module, list[LayerInfo]] = {}
     for layer in candidates.values():
         if layer.is_fused:
-            sealed.setdefault(runs_in(model, layer), []).append(layer)
-    handles: list[RemovableHandle] = []
-    try:
-        for module, layers in sealed.items():
-            handles.append(module.register_forward_hook(watch_sealed(layers), with_kwargs=True))
+            fused.setdefault(runs_in(model, layer), []).append(layer)
+    with temporary_hooks() as hooks:
+        for module, layers in fused.items():
+            hooks.append(module.register_forward_hook(watch_fused(layers), with_kwargs=True))
         for layer in candidates.values():
             if not layer.is_fused:
                 hook = watch(layer.fqn)
-                handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
+                hooks.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
         check_runs(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen
 
 

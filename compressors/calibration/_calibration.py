@@ -239,8 +239,7 @@ def install(
 def activation_quantizer(
     calibration: Calibration | None, fqn: str, spec: LayerSpec
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """Quantizer hook for the input of a layer with `changes_activation`, at any place. Raises as `activation_qparams`.
-    """
+    """Quantizer hook for the input of a layer with `changes_activation`, at any place. Raises as `activation_qparams`."""
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
     return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)

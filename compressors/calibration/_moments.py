@@ -42,11 +42,6 @@ class LayerMoments:
     second: Tensor
     digest: str
 
-    @property
-    def n_dead(self) -> int:
-        """Inputs that were zero throughout: what multiplies them does not matter."""
-        return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
-
 
 class Moments(Statistics):
     """Mapping fqn -> `LayerMoments`. Layers that share a weight share their moments, summed over all their inputs.

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._inverse_hessian import DAMPING, damped, inverse_factor
     from ._registry import ACTIVATION, NEEDS, RANK, REGISTRIES, SPARSITY, WEIGHT, SparsityMethod
 
 _HOMES = {
+    "._inverse_hessian": (
+        "DAMPING",
+        "damped",
+        "inverse_factor",
+    ),
     "._registry": (
         "ACTIVATION",
         "NEEDS",
@@ -25,6 +31,17 @@ _HOMES = {
     ),
 }
 
-__all__ = ["ACTIVATION", "NEEDS", "RANK", "REGISTRIES", "SPARSITY", "WEIGHT", "SparsityMethod"]
+__all__ = [
+    "ACTIVATION",
+    "DAMPING",
+    "NEEDS",
+    "RANK",
+    "REGISTRIES",
+    "SPARSITY",
+    "WEIGHT",
+    "SparsityMethod",
+    "damped",
+    "inverse_factor",
+]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -26,10 +26,6 @@ class Pinning:
     nodes: tuple[int, ...] = ()
     memory_node: int | None = None
 
-    @property
-    def is_pinned(self) -> bool:
-        return bool(self.got) and set(self.got) == set(self.asked)
-
 
 @contextmanager
 def pinned(cores: int | Sequence[int] | None = None, *, system: Path = SYSTEM) -> Iterator[Pinning]:

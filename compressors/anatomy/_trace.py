@@ -42,8 +42,8 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"(transposed ones too), Embedding, LSTM, GRU and MultiheadAttention with a plain floating-point weight. "
             f"Check the model that the factory returns"
         )
-    readers = ConsumerWatch(model)
-    with readers.watching():
+    consumers = ConsumerWatch(model)
+    with consumers.watching():
         seen = _watch(model, inputs, candidates)
     if not seen:
         raise InputError(
@@ -51,7 +51,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"forward pass; it may run a traced or frozen copy of them"
         )
     n_samples = batch_size(inputs)
-    layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples, consumers.of(fqn)) for fqn in seen)
     return Anatomy(
         layers=layers,
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
@@ -108,11 +108,11 @@ def _note(record: _Seen, product: Product) -> None:
     record.macs += product.macs
 
 
-def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Consumers) -> LayerInfo:
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, consumers: Consumers) -> LayerInfo:
     seen = all_seen[static.fqn]
     if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
         linear = static.kind == "linear"
-        readers = Consumers(product=readers.product, product_in=readers.product_in) if linear else Consumers()
+        consumers = Consumers(product=consumers.product, product_in=consumers.product_in) if linear else Consumers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     macs = seen.macs if static.is_fused else n_numbers * per_number
@@ -124,11 +124,11 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
-        shared_input=readers.shared_input,
-        residual_output=readers.residual_output,
-        relu_before_mean=readers.relu_before_mean,
-        product=readers.product,
-        product_in=readers.product_in,
+        shared_input=consumers.shared_input,
+        residual_output=consumers.residual_output,
+        relu_before_mean=consumers.relu_before_mean,
+        product=consumers.product,
+        product_in=consumers.product_in,
     )
 
 

@@ -11,18 +11,9 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._container import header_bytes, read_container, verify_container, write_container
-    from ._digest import tensor_bytes, tensor_digest
+    from ._digest import model_digest, tensor_bytes, tensor_digest
     from ._entropy import MAX_SYMBOL_BITS, coded_bytes, decode, encode
-    from ._packing import (
-        Bytes,
-        Ints,
-        pack,
-        pack_ints,
-        packed_bytes,
-        to_unsigned,
-        unpack,
-        unpack_ints,
-    )
+    from ._packing import Bytes, Ints, pack, pack_ints, packed_bytes, to_unsigned, unpack, unpack_ints
 
 _HOMES = {
     "._container": (
@@ -32,6 +23,7 @@ _HOMES = {
         "write_container",
     ),
     "._digest": (
+        "model_digest",
         "tensor_bytes",
         "tensor_digest",
     ),
@@ -61,6 +53,7 @@ __all__ = [
     "decode",
     "encode",
     "header_bytes",
+    "model_digest",
     "pack",
     "pack_ints",
     "packed_bytes",

@@ -88,7 +88,7 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
 
 
 def _rescaled(problem: WeightProblem, params: Params, values: Tensor, hessian: Tensor) -> tuple[Params, Tensor]:
-    """Fit each row's one scale to the outputs with fixed codes. Rows that share a scale or have several are left alone."""
+    """Fit each row's one scale to the outputs, codes fixed. Rows that share a scale or have several are left alone."""
     if params.scale.shape != (problem.shape[0], 1):
         return params, values
     levels = (values / params.scale).reshape(len(hessian), -1, problem.shape[1])

@@ -12,7 +12,19 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._inverse_hessian import DAMPING, damped, inverse_factor
-    from ._registry import ACTIVATION, NEEDS, RANK, REGISTRIES, SPARSITY, WEIGHT, SparsityMethod
+    from ._registry import (
+        ACTIVATION,
+        NEEDS,
+        RANK,
+        REGISTRIES,
+        SPARSITY,
+        WEIGHT,
+        SparsityMethod,
+        register_activation_method,
+        register_rank_method,
+        register_sparsity_method,
+        register_weight_method,
+    )
 
 _HOMES = {
     "._inverse_hessian": (
@@ -28,6 +40,10 @@ _HOMES = {
         "SPARSITY",
         "SparsityMethod",
         "WEIGHT",
+        "register_activation_method",
+        "register_rank_method",
+        "register_sparsity_method",
+        "register_weight_method",
     ),
 }
 
@@ -42,6 +58,10 @@ __all__ = [
     "SparsityMethod",
     "damped",
     "inverse_factor",
+    "register_activation_method",
+    "register_rank_method",
+    "register_sparsity_method",
+    "register_weight_method",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -185,7 +185,7 @@ class LayerSpec:
 
     @property
     def is_dynamic_int8(self) -> bool:
-        """Tell whether integer kernels can run it without a calibrated range: each token's range is found at run time."""
+        """Tell whether integer kernels can run it with ranges found for each token at run time, without calibration."""
         return self.is_plain_int and self.activation_bits == 8 and self.activation_scheme == "dynamic"
 
     @property

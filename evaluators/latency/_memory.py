@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ParedownError
-from .._measurement import Measurement
+from ..values import Measurement
 
 if TYPE_CHECKING:
     from ...compressors import Inputs

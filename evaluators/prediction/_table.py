@@ -13,7 +13,7 @@ import numpy as np
 
 from ..._arrays import FloatArray
 from ...errors import InputError
-from .._measurement import Measurement
+from ..values import Measurement
 from ._features import Forms, LayerClass, Layout
 from ._fit import NAMES, Fitted, fit
 from ._forms import Form

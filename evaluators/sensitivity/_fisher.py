@@ -34,8 +34,8 @@ from ...compressors import (
 from ...compressors.anatomy import FUSED_KINDS, kind_at
 from ...compressors.calibration import differentiable
 from ...errors import InputError
-from .._split import Split
 from ..quality import MetricError
+from ..values import Split
 from ._calls import Forward, moved_to, wrapped
 
 Groups = Sequence[tuple[Sequence[str], Sequence[LayerSpec]]]

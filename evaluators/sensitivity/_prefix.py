@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from ...compressors import Anatomy
 from ...compressors.anatomy import runs_in
 from ...errors import ParedownError
-from .._run import run_split
-from .._split import Inputs, Split
+from ..values import Inputs, Split, run_split
 from ._calls import Call, Forward, Timeline, holds_below, is_changed, is_plain, rebuilt, tensors_of, weights_of, wrapped
 
 

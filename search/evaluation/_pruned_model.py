@@ -130,8 +130,8 @@ class PrunedModelBuilder:
         """Of the whole model's biases and batch norms; the model must be as it was."""
         values: Mapping[str, Tensor] = {}
         if self.worker.context.repair.bias:
-            values = self.worker.repairs.biases(cut.assignment, whole, cut.removal)
-        return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
+            values = self.worker.repairs.corrected_biases(cut.assignment, whole, cut.removal)
+        return self.worker.repairs.recalibrated_norms(cut.assignment, whole, values, cut.removal) if norms else values
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
         from ...compressors.structure import cut, gradients_left, moments_left

@@ -185,8 +185,8 @@ class Worker:
     ) -> Mapping[str, Tensor]:
         values: Mapping[str, Tensor] = {}
         if self.context.repair.bias:
-            values = self.repairs.biases(assignment, variants)
-        return self.repairs.norms(assignment, variants, values) if norms else values
+            values = self.repairs.corrected_biases(assignment, variants)
+        return self.repairs.recalibrated_norms(assignment, variants, values) if norms else values
 
     @property
     def pruned_models(self) -> PrunedModelBuilder:

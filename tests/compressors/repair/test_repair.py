@@ -54,7 +54,7 @@ def bench(model, batches, spec=THREE):
 
 
 def means(model, fqn, batches):
-    """Of the outputs of one module, channel by channel."""
+    """Means of the outputs of one module, channel by channel."""
     seen = []
     module = model.get_submodule(fqn)
     handle = module.register_forward_hook(lambda module, args, output: seen.append(output.transpose(0, 1).flatten(1)))

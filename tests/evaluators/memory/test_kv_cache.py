@@ -88,7 +88,7 @@ def test_fewer_bits_move_the_outputs_further_and_recent_tokens_not_at_all() -> N
 
 
 def test_keys_by_channel_bear_an_outlying_channel() -> None:
-    """What KIVI is about: one channel of the keys that is large for all tokens."""
+    """KIVI's motivation: one channel of the keys that is large for all tokens."""
     keys, values = torch.randn(1, 2, 64, 8), torch.randn(1, 2, 64, 8)
     keys[..., 3] += 40.0
     errors = {}

@@ -35,7 +35,7 @@ def test_openvino_keeps_the_contract(model: str) -> None:
 @pytest.mark.parametrize("model", ["transformer", "tied_weights", "shared_module", "grouped", "multihead", "encoder"])
 @pytest.mark.vnni
 def test_narrow_products_of_onnxruntime_keep_the_contract(model: str) -> None:
-    """By itself it takes them for wide layers only."""
+    """Narrow products of all layers keep the contract, though the default takes them for wide layers only."""
     check_runtime(OnnxRuntime(narrow_from=1), (model,))
 
 

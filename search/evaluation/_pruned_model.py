@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ...compressors.values import weight_name
 from ...errors import ParedownError
-from ..space import removed_anatomy
 from ..values import layers_of
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class PrunedModelBuilder:
         Raises `ConfigError` for a part that cannot be removed, `SpecError` for a spec that does not fit what remains,
         and `ParedownError` for an assignment or a task that removes nothing.
         """
+        from ..space import removed_anatomy
+
         context = self._context
         if context.structured is None:
             raise ParedownError(

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...compressors import LayerSpec
-from ..space import removed_anatomy
 from ..values import is_structural, layers_of, metric_on_device
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ def with_structure(
     costs, fixed  of the layers' groups, as `static_costs` gives them
     stored        (fqn, spec) -> that layer's share of the stored file, in bytes
     """
+    from ..space import removed_anatomy
+
     groups = problem.space.groups
     structural = [group for group in groups if is_structural(group.name)]
     least: dict[str, LayerSpec] = {}

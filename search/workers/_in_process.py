@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evaluation import AnyJob, AnyOutcome, Outcome, Worker, run_job
-from ..problem import EvaluationContext
+
+if TYPE_CHECKING:
+    from ..problem import EvaluationContext
 
 
 class Pool(Protocol):

@@ -11,13 +11,15 @@ import os
 import time
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ParedownError
 from ..evaluation import AnyJob, AnyOutcome, Outcome, Worker, run_job
-from ..problem import EvaluationContext
 from ._in_process import python_path, worker_facts
 from ._queues import WorkerQueue, WorkerQueues
+
+if TYPE_CHECKING:
+    from ..problem import EvaluationContext
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ from paredown.search.evaluation import (
     run_job,
 )
 from paredown.search.problem import EvaluationContext, prepare
-from paredown.search.workers import InProcess
+from paredown.search.workers import InProcess, python_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,3 +151,9 @@ def test_jobs_and_outcomes_can_be_pickled(worker: Worker) -> None:
             assert here.value.metrics == there.value.metrics
         elif not isinstance(job, EvaluateLowFidelity):
             assert here.value == there.value
+
+
+def test_jobs_can_be_imported_without_torch() -> None:
+    """So a process that only submits jobs starts fast."""
+    code = "import sys; sys.modules['torch'] = None; import paredown.search.workers, paredown.search.evaluation"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": python_path()})

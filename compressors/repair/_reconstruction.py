@@ -131,7 +131,7 @@ def reconstruct(
     if eligible:
         blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
-        left |= {fqn: "it does not run, or not as a module" for fqn in eligible if fqn not in in_blocks}
+        left |= {fqn: "it does not run as a module" for fqn in eligible if fqn not in in_blocks}
         for number, block in enumerate(blocks):
             new, ratio = work.learned(number, block, found)
             if ratio < 1.0:
@@ -171,11 +171,11 @@ def _reason_against(layer: LayerInfo, variant: Variant) -> str | None:
     if layer.is_fused:
         return "a weight inside a recurrent layer or an attention"
     if layer.tied_to:
-        return "a weight that another layer has too"
+        return "its weight is shared with another layer"
     if layer.n_calls != 1:
-        return "run more than once in a pass"
+        return "it runs more than once in a pass"
     if layer.kind == "embedding":
-        return "an embedding, whose rows are no sums that could make up for each other"
+        return "an embedding, whose rows are not summed, so errors cannot cancel"
     if variant.even_codes() is None:
         return "codes that are no integers on an even grid (int, int_asym)"
     return None

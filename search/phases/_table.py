@@ -138,7 +138,7 @@ def _assemble(session: SearchSession, wanted: Sequence[Key], guess: Guess | None
     table = assemble(
         wanted, session.state.row_facts, n_levels, guess, costs=session.costs, fixed=session.fixed, n_samples=n_samples
     )
-    return replace(table, shifts=perturbations_of(session.state, session.problem.space))
+    return replace(table, perturbations=perturbations_of(session.state, session.problem.space))
 
 
 def _wanted(session: SearchSession) -> list[Key]:

@@ -235,7 +235,7 @@ def test_rounding_of_whole_tensors_is_refused_by_name(tmp_path: Path) -> None:
             ExportError, match=rf"2 is w8 a8t: compressed-tensors rounds .* 'tensor' rounds {what} for all"
         ):
             export_model("compressed-tensors", model, {"2": spec}, variants, known, x, tmp_path / "a")
-    with pytest.raises(ConfigError, match="2 is to be w8 a8t, whose activation_scope 'tensor' needs to know who else"):
+    with pytest.raises(ConfigError, match="2 is to be w8 a8t, whose activation_scope 'tensor' needs to know the other"):
         export_model("compressed-tensors", model, {"2": spec}, variants, calibration, x, tmp_path / "b")
     alone = replace(calibration, places={"2": ("", "")})
     export_model("compressed-tensors", model, {"2": spec}, variants, alone, x, tmp_path / "c")

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
 from .anatomy._anatomy import KINDS, Anatomy, LayerInfo
-from .values._pattern import Pattern
-from .values._spec import (
+from .values._fields import (
     ACTIVATION_BITS,
     FLOAT_BITS,
     FORMAT_BITS,
     RANK_FORMS,
-    SPEC_VERSION,
     WEIGHT_BITS,
-    LayerSpec,
+    SpecField,
     formats,
+    register_field,
 )
+from .values._pattern import Pattern
+from .values._spec import SPEC_VERSION, LayerSpec
 
 if TYPE_CHECKING:
     from ._catalogue import is_method, methods
@@ -159,6 +160,7 @@ __all__ = [
     "Reconstruction",
     "Repairs",
     "Rounding",
+    "SpecField",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -184,6 +186,7 @@ __all__ = [
     "preserved",
     "reconstruct",
     "register_activation_method",
+    "register_field",
     "register_rank_method",
     "register_sparsity_method",
     "register_weight_method",

@@ -172,7 +172,7 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     params = activation_qparams(calibration, fqn, spec)
     if spec.activation_scope == "layer" or calibration is None:
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
-    if spec.activation_scope == "product":
+    if spec.rounds_products:
         return _rounding_of_product(calibration, fqn, spec, params)
     if fqn not in calibration.places:
         raise ConfigError(
@@ -239,8 +239,7 @@ def install(
 def activation_quantizer(
     calibration: Calibration | None, fqn: str, spec: LayerSpec
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """Quantizer hook for the input of a layer with `changes_activation`, at any place. Raises as `activation_qparams`.
-    """
+    """Quantizer hook for the input of a layer with `changes_activation`, anywhere. Raises as `activation_qparams`."""
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
     return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)

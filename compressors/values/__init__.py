@@ -9,38 +9,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..._lazy import lazy_exports
-from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
-from ._pattern import ANYWHERE, Pattern
-from ._spec import (
-    ACTIVATION_SCHEMES,
-    ACTIVATION_SCOPES,
+from ._fields import (
     FLOAT_BITS,
     FORMAT_BITS,
-    SCALE_BITS,
     WHOLE_TENSOR,
-    LayerSpec,
+    SpecField,
     formats,
+    register_field,
+    spec_field,
+    spec_fields,
 )
+from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
+from ._pattern import ANYWHERE, Pattern
+from ._spec import LayerSpec
 
 if TYPE_CHECKING:
     from ._layer_types import CONVOLUTIONS
 
 __all__ = [
-    "ACTIVATION_SCHEMES",
-    "ACTIVATION_SCOPES",
     "ANYWHERE",
     "CONVOLUTIONS",
     "FLOAT_BITS",
     "FORMAT_BITS",
     "GATES",
     "PROJECTIONS",
-    "SCALE_BITS",
     "WHOLE_TENSOR",
     "LayerSpec",
     "Pattern",
+    "SpecField",
     "formats",
     "is_inner",
+    "register_field",
     "sees_inputs",
+    "spec_field",
+    "spec_fields",
     "weight_name",
 ]
 

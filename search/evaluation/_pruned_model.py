@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from ...compressors.values import weight_name
+from ...compressors.values import LayerSpec, weight_name
 from ...errors import ParedownError
 from ..space import removed_anatomy
 from ..values import layers_of
@@ -16,7 +17,7 @@ from ..values import layers_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...compressors import Anatomy, LayerInfo, LayerSpec, Variant
+    from ...compressors import Anatomy, LayerInfo, Variant
     from ...compressors.structure import Removal
     from ._worker import Worker
 
@@ -36,17 +37,12 @@ def fitting(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
     """The treatment of a layer that is smaller than the space knows it, as `[space]` has it for small layers: where
     rows are no longer than the group, the group is the row; zeros whose pattern does not fit, and a rank that saves
     nothing, are left out. What fits in none of these ways comes back as it is: compressing says why it cannot be."""
-    from ...compressors import LayerSpec, applicable
+    from ...compressors import applicable
 
-    neutral = LayerSpec()
-    ways: tuple[dict[str, object], ...] = (
-        {"group_size": neutral.group_size},
-        {name: getattr(neutral, name) for name in ("sparsity", "pattern", "sparsity_method")},
-        {name: getattr(neutral, name) for name in ("rank", "rank_form", "rank_method")},
-    )
+    ways = ("group_size", "sparsity", "rank")
     for n in range(len(ways) + 1):  # as little as possible is given up
         for given_up in combinations(ways, n):
-            milder = replace(spec, **{name: value for way in given_up for name, value in way.items()})  # type: ignore[arg-type]
+            milder = reduce(LayerSpec.without, given_up, spec)
             if applicable(milder, layer) is None:
                 return milder
     return spec

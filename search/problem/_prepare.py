@@ -118,8 +118,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
         moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
-        tensors=any(spec.activation_scope == "tensor" for spec in wanted),
-        products=any(spec.activation_scope == "product" for spec in wanted),
+        tensors=any(spec.rounds_tensors for spec in wanted),
+        products=any(spec.rounds_products for spec in wanted),
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))

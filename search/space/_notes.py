@@ -64,10 +64,7 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
 def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
     """A line for where `activation_scope` "product" has any effect, if it was asked for: elsewhere it is "layer"."""
     having = [
-        fqn
-        for group in space.groups
-        for fqn in group.layers
-        if any(spec.activation_scope == "product" for spec in group.levels)
+        fqn for group in space.groups for fqn in group.layers if any(spec.rounds_products for spec in group.levels)
     ]
     if not having:
         return []

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .resolution._resolve import Resolution, resolve
     from .run._progress import Progress
     from .searchers import SearchContext, Searcher, register_searcher
+    from .task._axes import register_axis
+    from .task._axis import Axis
     from .task._task import Task, task_schema
     from .values import Objective, SensitivityTable
     from .values._space import Candidate, Group, SearchSpace
@@ -47,6 +49,7 @@ _HOMES = {
     ),
     "._verify_artifact": (
         "EMBEDDED",
+        "Axis",
         "verify_artifact",
     ),
     ".artifacts._diff": ("diff",),
@@ -61,6 +64,8 @@ _HOMES = {
     ),
     ".run._progress": ("Progress",),
     ".searchers": ("SearchContext", "Searcher", "register_searcher"),
+    ".task._axes": ("register_axis",),
+    ".task._axis": ("Axis",),
     ".task._task": (
         "Task",
         "task_schema",
@@ -82,6 +87,7 @@ _HOMES = {
 
 __all__ = [
     "EMBEDDED",
+    "Axis",
     "Candidate",
     "Completed",
     "EarlyStopped",
@@ -108,6 +114,7 @@ __all__ = [
     "load",
     "open_run",
     "plan",
+    "register_axis",
     "register_searcher",
     "resolve",
     "resume",

@@ -4,13 +4,17 @@
 It knows `values`. Begin with `_sections.py` (every key) and `_task.py`. A new key of a task belongs in `_sections.py`.
 """
 
+from ._axes import axes, axes_within, layer_axes, main_axes, register_axis, registered_axes
+from ._axis import Axis
 from ._default_profile import default_profile, saturates_here, settle_profile
 from ._field_types import parse_duration
 from ._load_model import load_task_metric, load_task_model, user_modules
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
-from ._sections import DataSection, RepairSection, Section, SpaceSection
+from ._section import Section
+from ._sections import DataSection, RepairSection
+from ._space_section import AxesSection, SpaceSection
 from ._splits import Splits, load_task_data, sizes
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
@@ -18,6 +22,8 @@ from ._task import Task, as_task
 __all__ = [
     "ISA",
     "TASK",
+    "AxesSection",
+    "Axis",
     "DataSection",
     "Plugins",
     "RepairSection",
@@ -26,13 +32,19 @@ __all__ = [
     "Splits",
     "Task",
     "as_task",
+    "axes",
+    "axes_within",
     "default_profile",
     "environment",
+    "layer_axes",
     "load_task_data",
     "load_task_metric",
     "load_task_model",
+    "main_axes",
     "nearest",
     "parse_duration",
+    "register_axis",
+    "registered_axes",
     "saturates_here",
     "settle_profile",
     "sizes",

@@ -10,16 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...errors import TaskError
 from ._user_code import is_file, load_file, load_module
 
-if TYPE_CHECKING:
-    from ._task import Task
-
 _digests: dict[Path, str] = {}
 """Plugin file -> sha256 of what this process has run of it."""
+
+
+class HasPlugins(Protocol):
+    """A task, as far as its plugins are concerned."""
+
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+
+    @property
+    def base_dir(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,7 @@ class Plugins:
     base_dir: Path
 
     @classmethod
-    def of(cls, task: Task) -> Plugins:
+    def of(cls, task: HasPlugins) -> Plugins:
         return cls(references=task.plugins, base_dir=task.base_dir)
 
     def load(self) -> None:

@@ -15,7 +15,9 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ...errors import TaskError
 from ._field_types import PluginNames
+from ._plugins import Plugins
 from ._rules import check_limit, check_names, check_throughput, per_sample
+from ._section import Section
 from ._sections import (
     CARBON,
     COSTS,
@@ -32,9 +34,8 @@ from ._sections import (
     QualitySection,
     RepairSection,
     SearchSection,
-    Section,
-    SpaceSection,
 )
+from ._space_section import SpaceSection, follow_axes
 from ._toml import explain, merge_overrides, read_toml
 from ._user_code import is_file_reference
 
@@ -121,12 +122,27 @@ class Task(Section):
     def _checked(cls, data: Mapping[str, Any], *, base_dir: Path, source: str, text: str) -> Task:
         if not isinstance(data, Mapping):
             raise TaskError(f"a task must be a mapping of sections, got {type(data).__name__}")
+        cls._follow_axes()
         try:
             task = cls.model_validate(dict(data))
         except ValidationError as error:
-            raise explain(error, schema=cls, source=source, text=text) from error
+            plugins = data.get("plugins")
+            if not _has_unknown_axis(error) or not isinstance(plugins, (list, tuple)) or not plugins:
+                raise explain(error, schema=cls, source=source, text=text) from error
+            Plugins(references=tuple(map(str, plugins)), base_dir=base_dir).load()  # an axis of theirs, perhaps
+            if not cls._follow_axes():
+                raise explain(error, schema=cls, source=source, text=text) from error
+            return cls._checked(data, base_dir=base_dir, source=source, text=text)
         task._base_dir = base_dir
         return task
+
+    @classmethod
+    def _follow_axes(cls) -> bool:
+        """Know the keys of [space] that plugins have registered or taken back; tell whether anything changed."""
+        changed = follow_axes()
+        if changed:
+            Task.model_rebuild(force=True)
+        return changed
 
     def with_overrides(self, overrides: Sequence[str]) -> Task:
         """A copy with `table.key=value` applied, in order (what the command line calls `-o`).
@@ -200,7 +216,12 @@ class Task(Section):
 
 def task_schema() -> dict[str, Any]:
     """JSON Schema of a task file: every key with its description and default."""
+    Task._follow_axes()
     return Task.model_json_schema()
+
+
+def _has_unknown_axis(error: ValidationError) -> bool:
+    return any(p["type"] == "extra_forbidden" and p["loc"][0] == "space" for p in error.errors(include_url=False))
 
 
 def _digest(value: object) -> str:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
+from paredown.hardware_profiles import HardwareProfile
 from paredown.search import (
     Candidate,
     Task,
@@ -416,7 +417,7 @@ def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with
         (8, "what can be removed keeps other numbers of units", "MACs when it was tried"),
         (16, "channels:point is no part of it any more, for of its 12 units all stay", "which this task does not know"),
     ):
-        monkeypatch.setattr("paredown.search.space._structure.alignment_of", lambda *_, n=multiple: n)
+        monkeypatch.setattr(HardwareProfile, "alignment_of", lambda *_, n=multiple, **_kind: n)
         with pytest.raises(TaskError, match=resumed):
             resume(run, model=subject, workers=0)
         with pytest.raises(ConfigError, match=exported):

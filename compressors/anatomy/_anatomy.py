@@ -14,27 +14,29 @@ KINDS = (
 )  # fmt: skip
 FUSED_KINDS = ("lstm", "gru", "attention")
 """Kinds of layers whose product is computed inside a larger operator: no module is called with their input alone."""
+_OLD_KEYS = {"sum_after": "residual_output", "relu_behind": "relu_before_mean"}
+"""Keys of a layer in runs that earlier versions stored -> their present names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerInfo:
     """One compressible layer.
 
-    fqn           full name of the module; for a module reached by several names, the first. Of a weight inside a
+    fqn           full name of the module; for a module reached by several names, the first. For a weight inside a
                   recurrent layer or an attention, the parameter's own name ("lstm.weight_hh_l0")
     kind          one of `KINDS`
     weight_shape  the weight's shape; axis 0 is the output channel (for an embedding the row, for a transposed
                   convolution the *input* channel, as PyTorch has it)
     groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
-    n_calls       how often the layer runs in one forward pass (a shared module runs several times)
+    n_calls       number of runs in one forward pass (a shared module runs several times)
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
-    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_fused` layer those of
-                  the product with this weight, all gates together
+    input_shape   shape at the first call, without the batch axis; likewise `output_shape`. For an `is_fused` layer the
+                  shape of the product with this weight, all gates together
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
-    shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
-                  `activation_scope` tensor
-    product, product_in  see there too: what its output is to a product of attention, for `activation_scope` product
+    shared_input, residual_output, relu_before_mean  see `_consumers.Consumers`: places where its input and output are
+                  rounded by `activation_scope` tensor
+    product, product_in  see there too: role of its output in a product of attention, for `activation_scope` product
     """
 
     fqn: str
@@ -59,7 +61,8 @@ class LayerInfo:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
         """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key."""
-        return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
+        renamed = {_OLD_KEYS.get(key, key): value for key, value in data.items()}
+        return cls(**_tupled(_known(cls, renamed, ("fqn", "kind", "weight_shape"))))
 
     @property
     def is_transposed(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 
@@ -77,6 +78,17 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for module, was_training in training:
             if module.training != was_training:
                 module.training = was_training
+
+
+@contextmanager
+def temporary_hooks() -> Iterator[list[RemovableHandle]]:
+    """Yield an empty list for handles of hooks; these hooks are removed after the block, also after an error."""
+    handles: list[RemovableHandle] = []
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def in_double(inputs: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ._anatomy import LayerInfo
-from ._fused_inputs import attended, hidden_inputs
+from ._fused_inputs import attention_projection_inputs, recurrent_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def products(
             yield layer, _product(layer, [x], layer.n_weights, batch_first)
 
 
-def met(
+def layer_inputs(
     module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
     """Inputs (…, columns) of each of the layers in a call with these arguments; all of the layers have `sees_inputs`.
@@ -61,13 +61,15 @@ def met(
     given. Inputs that arise inside the operator are computed again (`_fused_inputs.py`).
     """
     if isinstance(module, nn.RNNBase):
-        yield from _met_by_gates(module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs)
+        yield from _recurrent_layer_inputs(
+            module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs
+        )
         return
     given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
     for layer in layers:
         leaf = layer.fqn.rpartition(".")[2]
         if leaf == "out_proj":
-            yield layer, attended(module, args, kwargs)
+            yield layer, attention_projection_inputs(module, args, kwargs)
             continue
         names = {"q_proj_weight": ["query"], "k_proj_weight": ["key"], "v_proj_weight": ["value"]}
         for name in names.get(leaf, ["query", "key", "value"]):
@@ -76,7 +78,7 @@ def met(
                 yield layer, x
 
 
-def _met_by_gates(
+def _recurrent_layer_inputs(
     module: nn.RNNBase, layers: Mapping[str, LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
     """Inputs of a recurrent layer's weights; `layers` by the name of their parameter."""
@@ -88,9 +90,9 @@ def _met_by_gates(
     yield from ((layer, outside) for layer in first.values())
     if len(first) < len(layers):
         initial = args[1] if len(args) > 1 else kwargs.get("hx")
-        for name, met_there in hidden_inputs(module, x, initial):
+        for name, inner in recurrent_inputs(module, x, initial):
             if name in layers:
-                yield layers[name], met_there
+                yield layers[name], inner
 
 
 def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:

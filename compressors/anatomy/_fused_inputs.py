@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 
-def hidden_inputs(
+def recurrent_inputs(
     module: nn.RNNBase, x: Tensor | PackedSequence, initial: Tensor | tuple[Tensor, Tensor] | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (parameter's name, its inputs (rows, columns)) for every weight_hh, and for weight_ih from the second layer
@@ -36,13 +36,13 @@ def hidden_inputs(
         first = [state.narrow(0, n * len(_ways(module)), len(_ways(module))) for state in states]
         x, _ = alone(x, tuple(first) if len(first) == 2 else first[0])
         outputs, lengths = _padded(x, module.batch_first)
-        there = torch.arange(outputs.shape[1]) < lengths[:, None]
+        exists = torch.arange(outputs.shape[1]) < lengths[:, None]
         for d, (way, own) in enumerate(zip(_ways(module), outputs.chunk(len(_ways(module)), dim=-1), strict=True)):
             before = _before(own, first[0][d], lengths, is_reverse=bool(way))
-            yield f"weight_hh_l{n}{way}", before[there.to(before.device)]
+            yield f"weight_hh_l{n}{way}", before[exists.to(before.device)]
 
 
-def attended(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def attention_projection_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """Input (…, columns) of an attention's output projection in a call with these arguments."""
     projection = cast("nn.Linear", module.out_proj)
     weight, columns = projection.weight, projection.weight.shape[1]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError
-from ..anatomy import Anatomy, LayerInfo, met, module_at, runs_in
+from ..anatomy import Anatomy, LayerInfo, layer_inputs, module_at, runs_in
 from ..values import sees_inputs
 from ._statistics import Statistics
 
@@ -41,11 +41,6 @@ class LayerMoments:
 
     second: Tensor
     digest: str
-
-    @property
-    def n_dead(self) -> int:
-        """Inputs that were zero throughout: what multiplies them does not matter."""
-        return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
 
 
 class Moments(Statistics):
@@ -110,7 +105,7 @@ class MomentCollector:
 
     def _see_inside(self, layers: Sequence[LayerInfo]) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            for layer, x in met(module, layers, args, kwargs):
+            for layer, x in layer_inputs(module, layers, args, kwargs):
                 if x.is_floating_point() and x.numel() > 0:
                     self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
 

@@ -75,13 +75,3 @@ def to_unsigned(codes: Tensor, bits: int) -> Ints:
 
 def to_codes(unsigned: Ints, bits: int) -> Tensor:
     return torch.from_numpy((unsigned.astype(np.int16) - (1 << (bits - 1))).astype(np.int8))
-
-
-def pack_bits(flags: Tensor) -> Tensor:
-    """(ceil(n / 8),) uint8 of `flags` (n,) bool; the spare bits of the last byte are 0."""
-    return torch.from_numpy(np.packbits(flags.detach().cpu().numpy(), bitorder="little"))
-
-
-def unpack_bits(packed: Tensor, n: int) -> Tensor:
-    """The `n` flags, bool, that `pack_bits` was given."""
-    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n, bitorder="little").astype(bool))

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..registry import RANK
+from ..registry import DAMPING, RANK
 from ._forms import basis, part_shapes, reduced_moments, unfolded
 
 _ROUNDS = 2
-_DAMPING = 0.01
 
 
 def factorize(
@@ -49,7 +48,7 @@ def fitted(
     if second is None:
         weighed = through
     else:
-        damping = _DAMPING * float(second.diagonal().double().mean())
+        damping = DAMPING * float(second.diagonal().double().mean())
         weighed = through @ second.double() + damping * through
     gram = weighed @ through.T
     inverse: Tensor = torch.linalg.pinv(gram, hermitian=True)

@@ -130,8 +130,7 @@ def dynamic_quantize(x: Tensor, bits: int, by_sample: bool) -> Tensor:
 
 
 class DynamicQuantizer:
-    """Variant of `ActivationQuantizer` with a range for each token (in a convolution: each sample), found at run time.
-    """
+    """Variant of `ActivationQuantizer` whose range, of a token (in a convolution: a sample), is found at run time."""
 
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits

@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registry import WEIGHT
-from ._descent import damped
+from ..registry import WEIGHT, damped
+from ._descent import ROUNDING_DAMPING
 from ._fit import fit
 from ._gptq import compensated
 from ._grid import CONCRETE, Rounder
@@ -37,7 +37,7 @@ def adaround(problem: WeightProblem) -> Coded:
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
-    rounder, hessian = problem.rounder(params), damped(problem.moments)
+    rounder, hessian = problem.rounder(params), damped(problem.moments, ROUNDING_DAMPING)
     candidates = [_learned(problem, rounder, hessian), compensated(problem, params), rounder.values(problem.target)]
     errors = torch.stack([_row_errors(problem, hessian, values) for values in candidates])
     best = errors.argmin(dim=0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registry import WEIGHT
+from ..registry import WEIGHT, damped
 from ._fit import fit
 from ._gptq import compensated
 from ._grid import CONCRETE, Params
@@ -23,7 +23,7 @@ from ._problem import Coded, WeightProblem, coded, nearest
 _BLOCK = 64
 _SWEEPS = 3
 _ROUNDS = 2
-_DAMPING = 1e-3
+ROUNDING_DAMPING = 1e-3
 """Damping relative to the mean square of the inputs: directions that calibration data hardly contain are not free."""
 
 
@@ -32,7 +32,7 @@ def descent(problem: WeightProblem) -> Coded:
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
-    hessian = damped(problem.moments)
+    hessian = damped(problem.moments, ROUNDING_DAMPING)
     values = compensated(problem, params)
     plain = problem.rounder(params).values(problem.target)
     if _error(problem, hessian, plain) < _error(problem, hessian, values):
@@ -42,12 +42,6 @@ def descent(problem: WeightProblem) -> Coded:
         if i + 1 < _ROUNDS:
             params, values = _rescaled(problem, params, values, hessian)
     return coded(problem, params, values)
-
-
-def damped(moments: Tensor) -> Tensor:
-    mean = moments.diagonal(dim1=1, dim2=2).mean(dim=1)
-    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
-    return moments + torch.eye(moments.shape[1]) * (_DAMPING * mean)[:, None, None]
 
 
 def _error(problem: WeightProblem, hessian: Tensor, values: Tensor) -> float:
@@ -94,8 +88,7 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
 
 
 def _rescaled(problem: WeightProblem, params: Params, values: Tensor, hessian: Tensor) -> tuple[Params, Tensor]:
-    """Fit each row's one scale to the outputs with fixed codes. Rows that share a scale or have several are left alone.
-    """
+    """Fit each row's one scale to the outputs, codes fixed. Rows that share a scale or have several are left alone."""
     if params.scale.shape != (problem.shape[0], 1):
         return params, values
     levels = (values / params.scale).reshape(len(hessian), -1, problem.shape[1])

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from ..anatomy import forward, preserved
+from ..anatomy import forward, preserved, temporary_hooks
 
 MOST_LAYERS = 8
 """Largest number of layers in one block. Larger modules have too many weights for little calibration data."""
@@ -60,7 +59,6 @@ class _Runs:
         self.starts: dict[str, int] = {}
         self.whole: set[str] = set()
         calls: dict[str, int] = {}
-        handles: list[RemovableHandle] = []
 
         def enter(fqn: str) -> Any:
             def hook(module: nn.Module, args: object) -> None:
@@ -78,15 +76,11 @@ class _Runs:
 
             return hook
 
-        try:
+        with temporary_hooks() as hooks, preserved(model):
             for fqn, module in self.modules.items():
-                handles.append(module.register_forward_pre_hook(enter(fqn)))
-                handles.append(module.register_forward_hook(leave(fqn)))
-            with preserved(model):
-                forward(model, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+                hooks.append(module.register_forward_pre_hook(enter(fqn)))
+                hooks.append(module.register_forward_hook(leave(fqn)))
+            forward(model, inputs)
 
     def children(self, fqn: str) -> Iterator[str]:
         """Child modules; a list of modules, which is never called itself, is replaced by its members."""

@@ -20,8 +20,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-from ..quantization._gptq import _inverse_factor
-from ..registry import SPARSITY
+from ..registry import SPARSITY, inverse_factor
 from ._patterns import from_channels, to_channels
 from ._problem import SparsityProblem
 
@@ -32,7 +31,7 @@ def inverse_moments(problem: SparsityProblem) -> Tensor:
     """Inverse (groups, C, C), float64, of the damped moments."""
     if problem.moments is None:
         return torch.eye(problem.shape[1], dtype=torch.float64)[None]
-    factor = _inverse_factor(problem.moments).double()
+    factor = inverse_factor(problem.moments).double()
     return factor.transpose(1, 2) @ factor
 
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..registry import damped
 from ._problem import SparsityProblem
 
 _STEPS = 60
-_DAMPING = 0.01
 _ENOUGH = 1e-5
 
 
@@ -30,9 +30,7 @@ def refitted(problem: SparsityProblem, mask: Tensor) -> Tensor:
     if problem.moments is None:
         return start
     groups, columns = len(problem.moments), problem.shape[1]
-    mean = problem.moments.diagonal(dim1=1, dim2=2).mean(dim=1)
-    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
-    hessian = problem.moments + torch.eye(columns) * (_DAMPING * mean)[:, None, None]
+    hessian = damped(problem.moments)
     support = mask.reshape(groups, -1, columns)
     inverse = (1.0 / hessian.diagonal(dim1=1, dim2=2))[:, None]  # (g, 1, C): Jacobi's preconditioner
     x = start.reshape(support.shape).clone()

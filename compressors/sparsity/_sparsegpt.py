@@ -18,8 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..quantization._gptq import _inverse_factor
-from ..registry import SPARSITY
+from ..registry import SPARSITY, inverse_factor
 from ._patterns import drop_lowest, without_least
 from ._problem import SparsityProblem
 
@@ -33,7 +32,7 @@ def sparsegpt(problem: SparsityProblem) -> tuple[Tensor, Tensor]:
     rows, columns = problem.shape
     order = _order(problem)
     moments = problem.moments[:, order][:, :, order]
-    factor = _inverse_factor(moments)  # (g, C, C), upper
+    factor = inverse_factor(moments)  # (g, C, C), upper
     work = problem.matrix[:, order].reshape(len(moments), -1, columns).permute(2, 0, 1).contiguous()  # (C, g, rows)
     mask = torch.ones_like(work, dtype=torch.bool)
     pattern = problem.pattern

@@ -78,8 +78,7 @@ class StabilityRail:
     digests: Mapping[str, str]
 
     def scores(self, problem: SparsityProblem) -> Tensor:
-        """Scores, least for weights to drop first. Beyond the rail's share, and in unknown layers, magnitude decides.
-        """
+        """Scores, least for weights to drop first. Beyond the share, and in unknown layers, magnitude decides."""
         plain = ranks(problem.matrix.abs())
         fqn = self.digests.get(tensor_digest(problem.matrix))
         if fqn is None:

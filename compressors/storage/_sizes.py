@@ -27,8 +27,7 @@ def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> i
 
 
 def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
-    """Bytes that do not depend on the assignment: header, uncompressed parameters and buffers, layers that never run.
-    """
+    """Bytes of every assignment: header, uncompressed parameters and buffers, layers that never run."""
     layout = Layout.of(model)
     traced = set(anatomy.fqns)
     paid_for = {layout.layers[fqn] for fqn in traced}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier
@@ -100,20 +100,15 @@ class _Record:
 
 def _watch(model: nn.Module, inputs: Inputs) -> Mapping[str, _Record]:
     seen: dict[str, _Record] = {}
-    handles = []
-    for parent_fqn, parent in model.named_modules():
-        if not isinstance(parent, (nn.ModuleList, nn.Sequential)):
-            continue
-        for leaf, module in parent.named_children():
-            if any(True for _ in module.children()) and any(True for _ in module.parameters()):
-                fqn = f"{parent_fqn}.{leaf}" if parent_fqn else leaf
-                handles.append(module.register_forward_hook(_hook(fqn, seen), with_kwargs=True))
-    try:
-        with preserved(model):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        for parent_fqn, parent in model.named_modules():
+            if not isinstance(parent, (nn.ModuleList, nn.Sequential)):
+                continue
+            for leaf, module in parent.named_children():
+                if any(True for _ in module.children()) and any(True for _ in module.parameters()):
+                    fqn = f"{parent_fqn}.{leaf}" if parent_fqn else leaf
+                    hooks.append(module.register_forward_hook(_hook(fqn, seen), with_kwargs=True))
+        forward(model, inputs)
     return seen
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved
-from ..calibration import drawn_answers
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..calibration import differentiable, drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
 
@@ -59,16 +59,12 @@ def collect(
     tallies = {coupled.name: _Tally(model, coupled) for coupled in sets}
     watched = {fqn: tally for tally in tallies.values() for fqn in tally.readers}
     parameters = {id(p): p for tally in tallies.values() for p, _ in tally.parameters}
-    before = [(p, p.requires_grad) for p in parameters.values()]
     given = iter(targets) if targets is not None else None
     n = 0
-    handles = []
-    try:
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
+    with temporary_hooks() as hooks, differentiable(list(parameters.values())):
         for fqn in watched:
             readers = [tally for tally in tallies.values() if fqn in tally.readers]
-            handles.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
+            hooks.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
         for batch in batches:
             with preserved(model), torch.enable_grad():
                 outputs = forward(model, batch)
@@ -83,11 +79,6 @@ def collect(
             heads = [coupled for coupled in sets if coupled.kind == "heads"]
             if heads:
                 _entropies(model, batch, tallies, heads)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, wanted in before:
-            parameter.requires_grad_(wanted)
     if n == 0:
         raise SpecError("scores that look at data need at least one batch of it, got none")
     return {name: tally.evidence(n) for name, tally in tallies.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
 from ._experts import _COUNTS, _TOP_K, alike, chooses_by_scores
 from ._sets import Attribute, CoupledSet, Member
 from ._trial import Trier
@@ -110,14 +110,10 @@ def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequenc
 
         return hook
 
-    handles = [module_at(model, coupled.router).register_forward_hook(watch(coupled)) for coupled in sets]
-    try:
-        with preserved(model):
-            for inputs in batches:
-                forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks += [module_at(model, coupled.router).register_forward_hook(watch(coupled)) for coupled in sets]
+        for inputs in batches:
+            forward(model, inputs)
     return {name: count / count.sum().clamp(min=1.0) for name, count in counts.items()}
 
 

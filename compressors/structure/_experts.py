@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
 from ._removal import Removal
 from ._trial import Trier
 
@@ -117,14 +117,11 @@ def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts) -> ExpertE
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen.append((args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, layer.n)))
 
-    handle = module_at(model, layer.router).register_forward_hook(hook)
-    try:
-        with preserved(model):
-            forward(model, inputs)
-            tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
-            answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
-    finally:
-        handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.append(module_at(model, layer.router).register_forward_hook(hook))
+        forward(model, inputs)
+        tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
     asked = functional.one_hot(logits.topk(layer.top_k, dim=-1).indices, layer.n).sum(dim=1)
     unit = functional.normalize(answers, dim=-1)
     similarity = torch.einsum("itd,jtd->ij", unit, unit) / len(tokens)

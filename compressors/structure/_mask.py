@@ -1,5 +1,4 @@
-"""Temporary masks: the same model without some of its units, masked instead of removed, so a trial needs no new model.
-"""
+"""Temporary masks of units, as if they were removed, so that a trial needs no new model."""
 
 from __future__ import annotations
 

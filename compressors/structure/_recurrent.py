@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 from ._sets import CoupledSet, Member
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -120,18 +120,12 @@ def _probe(model: nn.Module, inputs: Inputs, source: nn.RNNBase, unit: int) -> d
 
         return hook
 
-    handles = [source.register_forward_hook(poison)]
-    handles += [
-        module.register_forward_hook(reading(fqn))
-        for fqn, module in model.named_modules()
-        if isinstance(module, _READERS) and module is not source
-    ]
-    try:
-        with preserved(model):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.append(source.register_forward_hook(poison))
+        for fqn, module in model.named_modules():
+            if isinstance(module, _READERS) and module is not source:
+                hooks.append(module.register_forward_hook(reading(fqn)))
+        forward(model, inputs)
     return found
 
 

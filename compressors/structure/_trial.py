@@ -37,8 +37,7 @@ class Trier:
             pass  # a model that makes float32 tensors of its own runs in float32 only, and is compared less sharply
 
     def refuse(self, sets: Iterable[CoupledSet], *, skipped: dict[str, int] | None = None) -> str | None:
-        """Reason why these sets cannot be cut together, as a clause; None if the removed model equals the masked one.
-        """
+        """Reason why these sets cannot be cut together, as a clause; None if removed and masked model agree."""
         sets = tuple(sets)
         try:
             removal = removal_of(self.model, sets, {s.name: _half(s) for s in sets}, skipped)

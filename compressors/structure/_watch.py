@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +70,15 @@ def watch(model: nn.Module, inputs: Inputs, *, entropy: bool = False) -> list[Ev
 
         return hook
 
-    handles = []
-    for fqn, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            handles.append(module.register_forward_pre_hook(lambda *_, fqn=fqn: inside.append(fqn)))
-            handles.append(module.register_forward_hook(lambda *_: (inside.pop(), None)[1]))
-        elif isinstance(module, nn.Linear):
-            handles.append(module.register_forward_hook(ran(fqn)))
-    try:
+    with temporary_hooks() as hooks:
+        for fqn, module in model.named_modules():
+            if isinstance(module, nn.MultiheadAttention):
+                hooks.append(module.register_forward_pre_hook(lambda *_, fqn=fqn: inside.append(fqn)))
+                hooks.append(module.register_forward_hook(lambda *_: (inside.pop(), None)[1]))
+            elif isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_hook(ran(fqn)))
         with preserved(model), _Watcher(note, entropy):
             forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     # softmax inside an attention function is seen twice by some versions: once as itself, once by its method
     return [event for i, event in enumerate(events) if i == 0 or not _same(event, events[i - 1])]
 

@@ -1,6 +1,16 @@
 """Encoding of one stored matrix: codes with their scales, or plain values.
 
 Either every entry is stored, or the entries of the smallest sparse format for its zeros.
+
+A matrix is stored as the tensors
+    format  (1,) uint8, only where the spec's format is "adaptive": the index of the chosen format
+    layout  uint8, only where a sparse format saves bytes: its header (see `compressors/sparse_formats`)
+    index   uint8, with `layout`: the packed streams with the positions of the values
+    codes   packed uint8, of every entry or of the layout's slots
+    scale   float32 or float16, one for each row, group, or the tensor
+    zero    packed uint8, with integer zero points: one of the codes' width for each scale
+    table   float32 or float16, 2^bits of them, of a palette
+or of `values` instead of codes and all after them, where the matrix stays in (or is cast to) floating point.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, InputError
-from ..anatomy import Anatomy, holder_of, kind_at, weight_at
+from ..anatomy import Anatomy, holder_of, kind_at, temporary_hooks, weight_at
 from ..calibration import Calibration, install, rounding_of
 from ..values import LayerSpec
 from ._variant import Variant
@@ -70,16 +69,14 @@ class CompressedModel:
             rounding_of(self.calibration, fqn, spec) for fqn, spec in assignment.items() if spec.changes_activation
         ]
         originals = [(parameter, parameter.data) for parameter, _ in swaps]
-        handles: list[RemovableHandle] = []
         self._applied = True
         try:
             for parameter, effective in swaps:
                 parameter.data = effective.to(device=parameter.device, dtype=parameter.dtype)
-            handles = install(self.model, roundings, straight_through=straight_through)
-            yield self.model
+            with temporary_hooks() as hooks:
+                hooks += install(self.model, roundings, straight_through=straight_through)
+                yield self.model
         finally:
-            for handle in handles:
-                handle.remove()
             for parameter, data in originals:
                 parameter.data = data
             self._applied = False

@@ -12,11 +12,11 @@ import numpy as np
 from ..._arrays import FloatArray
 from ...errors import InputError
 from ..allocation import Programme, Solution, pad, solve
-from ..values import Limits
+from ..values import Limits, of_first_device
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
-    from ..evaluation import Static
+    from ..evaluation import LevelCosts
     from ..phases import SearchSession
     from ..values import SearchSpace, SensitivityTable
 
@@ -38,7 +38,7 @@ class StrategyContext:
     anatomy: Anatomy
     limits: Limits
     bits: float | None
-    costs: Static
+    costs: LevelCosts
     fixed: Mapping[str, float]
     weight_error: tuple[tuple[float, ...], ...]
     measure: Callable[[], SensitivityTable]
@@ -57,7 +57,7 @@ class StrategyContext:
 
     def programme(self, minimise: str, *further: str) -> Programme:
         """All costs and the table, within the limits; `further` rows of `more` beside them."""
-        metrics = {name: pad(rows) for name, rows in self.costs.items() if "@" not in name}
+        metrics = {name: pad(rows) for name, rows in of_first_device(self.costs).items()}
         fixed = {name: value for name, value in self.fixed.items() if name in metrics}
         metrics |= {MEAN_BITS: mean_bits(self.space, self.anatomy), "divergence": pad(self.table.divergence)}
         for name in further:

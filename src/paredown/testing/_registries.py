@@ -1,4 +1,4 @@
-"""For tests of plugins: what is registered inside a block is forgotten at its end."""
+"""Isolation of the registries, for tests of plugins: a registration inside the block is forgotten at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def isolated_registries() -> Iterator[None]:
-    """Puts every registry back at the end: methods, axes, metrics, runtimes, searchers; imported files are forgotten too.
+    """Restore every registry at the end: methods, axes, metrics, runtimes, searchers. Imported files are forgotten too.
 
     Without it a plugin's names stay taken for the rest of the process, and a second test cannot register them.
     """
@@ -39,12 +39,5 @@ def _registries() -> list[dict[Any, Any]]:
     from ..search.task._plugins import _digests
 
     methods("weight")  # the built-in ones register themselves on the first look
-    return [
-        *(registry._entries for registry in REGISTRIES.values()),
-        _METRICS,
-        _RUNTIMES,
-        _SEARCHERS,
-        fields,
-        axes,
-        _digests,
-    ]
+    entries = (registry._entries for registry in REGISTRIES.values())
+    return [*entries, _METRICS, _RUNTIMES, _SEARCHERS, fields, axes, _digests]

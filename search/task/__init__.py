@@ -1,9 +1,15 @@
-"""What a person writes: the task, its sections, and the code, model and data that it names.
+"""The task that a person writes: its sections, and the code, model and data that it names.
 
-`Task` is read from TOML, checked and never changed. The room also loads what a task names, and describes this machine.
-It knows `values`. Begin with `_sections.py` (every key) and `_task.py`. A new key of a task belongs in `_sections.py`.
+`Task` is read from TOML, checked and never changed. This folder also loads the code, model and data of a task, and
+describes this machine. It imports `values` alone. Begin with `_sections.py` (every key) and `_task.py`. A new axis of
+[space] belongs in `_built_in_axes.py`, any other new key in `_sections.py`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
 from ._axes import axes, axes_within, layer_axes, main_axes, register_axis, registered_axes
 from ._axis import Axis
 from ._default_profile import default_profile, saturates_here, settle_profile
@@ -15,9 +21,11 @@ from ._rules import nearest
 from ._section import Section
 from ._sections import DataSection, RepairSection
 from ._space_section import AxesSection, SpaceSection
-from ._splits import Splits, load_task_data, sizes
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
+
+if TYPE_CHECKING:
+    from ._splits import Splits, load_task_data, sizes
 
 __all__ = [
     "ISA",
@@ -53,3 +61,5 @@ __all__ = [
     "user_modules",
     "version_of",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__, {"._splits": ("Splits", "load_task_data", "sizes")})

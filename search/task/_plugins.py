@@ -1,4 +1,4 @@
-"""What a task brings along: files and modules that register methods, metrics, runtimes or searchers on import.
+"""Plugins of a task: files and modules that register methods, axes, metrics, runtimes or searchers on import.
 
 A registry belongs to a process, so every process of a run imports the task's plugins before anything else: the
 driver, the workers, and the fresh process that loads artifacts.
@@ -16,7 +16,7 @@ from ...errors import TaskError
 from ._user_code import is_file, load_file, load_module
 
 _digests: dict[Path, str] = {}
-"""Plugin file -> sha256 of what this process has run of it."""
+"""Plugin file -> sha256 of the content that this process has run."""
 
 
 class HasPlugins(Protocol):

@@ -13,7 +13,7 @@ from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number
 from ._section import Section
 
 COSTS = ("bytes", "macs", "bops", "latency_ms")
-"""What can be an objective or a limit beside the task's metric and "divergence"; less is better."""
+"""Names of objectives and limits beside the task's metric and "divergence"; less is better."""
 
 CARBON = "co2_g_per_million"
 """Grams of CO2 for a million samples; takes `hardware.grid_g_per_kwh`."""

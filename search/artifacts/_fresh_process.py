@@ -1,8 +1,8 @@
-"""The fresh process: loads artifacts as a stranger would, runs them, and writes down outputs and milliseconds.
+"""The fresh process: it loads artifacts from their files alone, runs them, and writes outputs and milliseconds.
 
-`measure_fresh` writes a spec, starts `python -m paredown.search.artifacts._fresh_process SPEC.json` and reads what it
-found. The child judges nothing: the parent computes quality from the outputs that the child saw.
-If the child dies on an artifact, that artifact has failed, and a new child goes on with the rest.
+The parent (`measure_fresh`) writes a spec, starts `python -m paredown.search.artifacts._fresh_process SPEC.json`, and
+reads the results. The child judges nothing: the parent computes the quality from the outputs that the child wrote.
+If the child dies on an artifact, that artifact has failed, and a new child goes on with the others.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from ..task import Plugins
 
 REFERENCE = "original"
+"""Id of the artifact that the latencies of the others are compared with."""
 _PATIENCE_S = 3600.0
+"""Seconds that a child may run."""
 _SHOWN = 300
-"""Characters of a child's last line."""
+"""Characters of a child's last line that a reason quotes."""
 
 Watch = Callable[[int], None]
 """Called a few times a second with the number of artifacts that are done; may raise, which ends the child."""
@@ -37,16 +39,16 @@ Watch = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a fresh process saw of one artifact.
+    """Results of one artifact in a fresh process.
 
-    outputs       on the whole split
+    outputs       outputs on the whole split; None with a `reason`
     latency_ms    raw samples at batch 1; empty if it was not timed
-    reference_ms  the original in the same runtime, interleaved with the above
-    eager_ms      the original in PyTorch eager, interleaved too; only beside the original
-    energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
-    capacity      samples a second as `capacity` finds them, name -> a `Measurement`'s dict, where they were wanted
-    facts         process, threads, cores and their node, the machine's load; `aa_floor` beside the original
-    reason        why there is nothing, or None
+    reference_ms  raw samples of the original in the same runtime, interleaved with the above
+    eager_ms      raw samples of the original in PyTorch eager; only for the original
+    energy_mj     energy of one sample as a `Measurement`'s dict; None if it was not wanted or no counter can be read
+    capacity      results of the function `capacity`, name -> a `Measurement`'s dict; empty if it was not wanted
+    facts         process, threads, cores and their node, the machine's load; `aa_floor` for the original
+    reason        why the artifact could not be run, or None
     """
 
     outputs: torch.Tensor | None = None
@@ -75,13 +77,19 @@ def measure_fresh(
     capacity: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Loaded]:
-    """Load and run every artifact (id -> main file) in a process that has seen nothing of this one.
+    """Load and run every artifact (id -> main file) in a new process; gives id -> results.
 
-    The artifact called "original", if there is one, is the reference for the latencies.
-    `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
-    `plugins` are imported there before anything else.
-    `energy_batch` is the number of samples in a call whose energy is measured where there is a counter; 0: not wanted.
-    `capacity` has the arguments of the function of that name, where samples a second are wanted and latency is.
+    The artifact with the id "original", if there is one, is the reference for the latencies.
+
+    threads       cores that one run may use
+    folder        for the files that the two processes exchange
+    model_source  source of the model for a runtime that holds no graph: `{"task": …, "base_dir": …}`
+    plugins       imported there before anything else
+    latency       whether runs at batch 1 are timed
+    seconds       seconds of runs for each measurement
+    energy_batch  samples of a call whose energy is measured, where there is a counter; 0: not wanted
+    capacity      arguments of the function `capacity`; None: samples a second are not wanted. It needs `latency`
+    watch         see `Watch`
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
@@ -120,7 +128,7 @@ def _read_result(folder: Path, key: str) -> Loaded:
 
 
 def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | None:
-    """Gives None if it ended well, else why not. What `watch` raises ends the child and goes on up."""
+    """Run a child to its end; gives None if it ended well, else the reason. An exception of `watch` ends the child."""
     command = [sys.executable, "-m", "paredown.search.artifacts._fresh_process", str(folder / "spec.json")]
     environment = {**os.environ, "PYTHONPATH": python_path()}
     deadline = time.monotonic() + _PATIENCE_S
@@ -145,7 +153,7 @@ def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | 
 
 
 def _last_words(folder: Path) -> str:
-    """The last line of the log, for the folder is removed once its results are read."""
+    """The last line of the log. Reasons quote it, because the folder is removed once its results are read."""
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f": {last[:_SHOWN]}" if last else ""
@@ -184,7 +192,7 @@ def _read_inputs(folder: Path) -> Split:
 
 
 class _Child:
-    """The child's own state: the split, and the reference session that stays loaded."""
+    """State of the child: the split, and the session of the original, which stays loaded."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> None:
         import torch
@@ -203,14 +211,17 @@ class _Child:
         self.reference = self.load(Path(spec["artifacts"][REFERENCE])) if REFERENCE in spec["artifacts"] else None
 
     def model(self) -> Any:
+        """The original, built by the task's factory."""
         from ..task import Task, load_task_model
 
         return load_task_model(Task.from_dict(self.source["task"], base_dir=Path(self.source["base_dir"])))
 
     def load(self, path: Path) -> Any:
+        """A session of an artifact's main file."""
         return self.runtime.load(path, threads=self.spec["threads"], model_factory=self.model if self.source else None)
 
     def measure(self, key: str, path: Path) -> dict[str, Any]:
+        """Write the outputs of one artifact; gives the other results."""
         import torch
         from safetensors.torch import save_file
 
@@ -227,6 +238,7 @@ class _Child:
         return found
 
     def capacity(self, session: Any) -> dict[str, Any]:
+        """Samples a second, alone in the slot."""
         from ...evaluators import exclusive_slot
         from ._throughput import capacity
 
@@ -235,7 +247,7 @@ class _Child:
         return {name: measured.to_dict() for name, measured in found.items()}
 
     def energy(self, session: Any) -> dict[str, Any]:
-        """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""
+        """Energy of one sample by the processor's counter, alone in the slot. Empty where no counter can be read."""
         from ...evaluators import exclusive_slot, measure_energy
         from ...evaluators.energy import counters_here
 
@@ -248,13 +260,13 @@ class _Child:
         return {"energy_mj": measured.to_dict(samples=False)}
 
     def time(self, key: str, session: Any, path: Path) -> dict[str, Any]:
-        """Batch 1, pinned, nobody else in the slot, interleaved with the original."""
+        """Latencies at batch 1, pinned, alone in the slot, interleaved with the original."""
         import numpy as np
 
         from ...evaluators import aa_floor, exclusive_slot, interleaved
         from ...evaluators.latency import machine_facts
 
-        # the reference is timed against itself: what its speed-up is off 1 is noise, and seen as such
+        # the reference is timed against itself: a speed-up of it other than 1 is noise
         timers = {"latency_ms": lambda: session.run(self.one)}
         if (reference := self.reference) is not None:
             timers["reference_ms"] = lambda: reference.run(self.one)
@@ -266,11 +278,12 @@ class _Child:
             if key == REFERENCE:
                 again = self.load(path)
                 facts["aa_floor"] = aa_floor(timers["latency_ms"], lambda: again.run(self.one), rng=rng)
-                if self.source:  # apart from the others: PyTorch empties the caches that they would find full
+                if self.source:  # timed after the others, because PyTorch empties the caches that they use
                     samples |= interleaved({"eager_ms": self.eager()}, min_seconds=self.spec["seconds"] / 2, rng=rng)
         return {name: list(s.ms) for name, s in samples.items()} | {"facts": facts}
 
     def eager(self) -> Any:
+        """A function that runs the original in PyTorch eager on one sample."""
         import torch
 
         from ...compressors import forward
@@ -285,6 +298,7 @@ class _Child:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Entry of the child: `argv` is the path of the spec; gives the exit code."""
     from ...evaluators import pinned
     from ...evaluators.latency import last_cores
 
@@ -306,7 +320,7 @@ def _measure_all(spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> int
         trouble = reason(exception)
     for key in spec["todo"]:
         if os.getppid() != parent:
-            return 1  # the driver is gone; nobody reads what would come
+            return 1  # the parent is gone, and nobody reads the results
         try:
             found = child.measure(key, Path(spec["artifacts"][key])) if child else {"reason": trouble}
         except Exception as exception:  # this artifact cannot be run; the others may

@@ -1,4 +1,4 @@
-"""Which kernels a verified point's layers ran in, beside what its export asked for."""
+"""Kernels that a verified point's layers ran in, beside those that its export asked for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def kernels_of(run: StoredRun, number: int) -> tuple[dict[str, str], dict[str, str]]:
-    """(fqn -> kernel, fqn -> what is wrong) of a trial's artifact, loaded here once more; both empty where the trial
-    has none, or its runtime does not say what it runs.
+    """(fqn -> kernel, fqn -> difference from the export) of a trial's artifact, which is loaded here once more.
+
+    Both are empty where the trial has no artifact, or its runtime does not tell its kernels.
 
     Raises what the runtime raises for an artifact that it cannot load.
     """
@@ -33,7 +34,10 @@ def kernels_of(run: StoredRun, number: int) -> tuple[dict[str, str], dict[str, s
 
 
 def add_kernels(run: StoredRun, point: str, layers: list[dict[str, Any]]) -> dict[str, str]:
-    """Puts `ran` into the rows of `Run.explain`, where it is known; gives the layers that ran otherwise, and how."""
+    """Put `ran` into the rows of `Run.explain` where it is known.
+
+    Gives fqn -> difference for the layers that ran in another kernel than the export asked for.
+    """
     kernels, wrong = kernels_of(run, int(point.removeprefix("t")))
     for row in layers:
         if ran := list(dict.fromkeys(kernels[fqn] for fqn in row["layers"] if fqn in kernels)):

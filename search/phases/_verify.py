@@ -164,7 +164,7 @@ def _record_point(
 
 
 def _peak_memory(session: SearchSession, model: ExportedModel, measure_memory: MeasureMemory) -> dict[str, Measurement]:
-    """Peak memory where the task asks for memory. Where it cannot be measured, a note says so, and the point is kept."""
+    """Peak memory where the task asks for memory. A point is kept where it cannot be measured."""
     if not any(name in session.problem.devices[0].names for name in MEMORY):
         return {}
     try:

@@ -7,7 +7,6 @@ artifact) and `_manifest.py` (what an artifact says of itself). Another check of
 from ._explain_mismatch import describe_float64_difference, explain_mismatch
 from ._exporter import Exporter
 from ._formats import artifact_format, is_for_elsewhere, needs_factory, runtime_for
-from ._fresh_process import REFERENCE, Loaded, measure_fresh
 from ._judge import latency_metrics, measure_peak_memory
 from ._kernels import add_kernels
 from ._manifest import CONFIG, MANIFEST, Artifact, inside, read_artifact, write_manifest
@@ -21,6 +20,7 @@ from ._measure import (
     run_fresh,
     stored_length,
 )
+from ._measure_fresh import REFERENCE, Loaded, measure_fresh
 from ._parity import Parity, ParityResult
 from ._throughput import capacity
 from ._write import write_artifact

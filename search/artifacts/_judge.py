@@ -10,7 +10,7 @@ from ...evaluators import Measurement
 from ..problem import Problem, judge
 from ._explain_mismatch import describe_float64_difference, explain_mismatch
 from ._exporter import Exporter
-from ._fresh_process import Loaded
+from ._measure_fresh import Loaded
 from ._parity import Parity, ParityResult
 
 if TYPE_CHECKING:

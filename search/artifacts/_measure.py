@@ -16,9 +16,9 @@ from ...evaluators.runtimes import STRUCTURE_FILE
 from ..problem import Problem
 from ._exporter import Exporter
 from ._formats import is_for_elsewhere
-from ._fresh_process import REFERENCE, Loaded, Watch, measure_fresh
 from ._judge import check_parity, judge_outputs, latency_metrics
 from ._manifest import CONFIG, MANIFEST
+from ._measure_fresh import REFERENCE, Loaded, Watch, measure_fresh
 from ._parity import ParityResult
 
 if TYPE_CHECKING:

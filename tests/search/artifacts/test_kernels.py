@@ -14,7 +14,7 @@ from paredown.compressors import LayerSpec, trace_anatomy
 from paredown.evaluators import Split
 from paredown.evaluators.runtimes import _ran, where_rounded
 from paredown.search import Task, open_run
-from paredown.search.artifacts import add_kernels, doubt_of, explain_mismatch
+from paredown.search.artifacts import add_kernels, describe_float64_difference, explain_mismatch
 from paredown.search.task import _machine as _environment
 from paredown.testing import AWKWARD
 
@@ -58,11 +58,13 @@ def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch:
     assert where_rounded(["MatMulIntegerToFloat"]).startswith("sums are exact integers")
 
 
-def test_doubt_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_on_float64_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = AWKWARD["mlp"]()
     split, own = Split("report", inputs, None), model(inputs).detach()
-    assert "within 1.0e+00 of those with sums in double" in doubt_of(model, split, 2, torch.zeros_like(own))
-    near = doubt_of(model, split, 2, own)
+    assert "within 1.0e+00 of those with sums in double" in describe_float64_difference(
+        model, split, 2, torch.zeros_like(own)
+    )
+    near = describe_float64_difference(model, split, 2, own)
     assert near.endswith("the same answer on 100.00 %")
     assert model(inputs).dtype == torch.float32  # a copy was used
 
@@ -70,4 +72,4 @@ def test_doubt_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch)
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.linear(x, torch.ones(3, 8))
 
-    assert "does not run this model" in doubt_of(Stubborn(), split, 2, own)
+    assert "does not run this model" in describe_float64_difference(Stubborn(), split, 2, own)

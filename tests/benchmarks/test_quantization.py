@@ -32,7 +32,7 @@ def kept(data: dict[str, Any], model: str = "resnet20") -> dict[str, bool]:
 
 
 def test_every_setting_is_one_that_there_is() -> None:
-    from quantbench.measure import fitted
+    from quantbench.bench import fitted
     from quantbench.settings import settings
 
     found = {**settings(), **settings(64)}

@@ -23,7 +23,7 @@ from paredown.evaluators import Metric, ReferenceOutputs, bops, evaluate_split, 
 from paredown.search import Completed, Task, open_run
 from paredown.search._search import run_search
 
-from .measure import Assignment, Bench, Variants
+from .bench import Assignment, Bench, Variants
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 LEAST_SHARE = 0.92

@@ -278,7 +278,7 @@ def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None
                 factory="paredown.search.run._ledger:write_atomic",
                 args={"path": str(tmp_path / "ran"), "text": "of a stranger's choice"},
             ),
-            r"model\.factory = 'paredown\.search\._ledger:write_atomic'",
+            r"model\.factory = 'paredown\.search\.run\._ledger:write_atomic'",
         ),
         (
             lambda d: d["task"]["data"].update(factory="paredown.digits.data:np.save"),

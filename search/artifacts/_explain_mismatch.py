@@ -9,12 +9,10 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
 from ..space import SAFE, WIDE
-from ..task import saturates_here
 from ._parity import Parity
 
 if TYPE_CHECKING:
@@ -28,14 +26,23 @@ _SHOWN = 2
 
 
 def explain_mismatch(
-    main: Path, runtime: str, anatomy: Anatomy, assignment: Mapping[str, LayerSpec], split: Split, reference: str
+    kernels: Mapping[str, str],
+    anatomy: Anatomy,
+    assignment: Mapping[str, LayerSpec],
+    reference: str,
+    *,
+    saturates: bool = False,
 ) -> str:
     """Clauses on the integer layers' kernels and their rounding, on layers that ran in another kernel than the export
-    asked for, and `reference`, the text of `describe_float64_difference`."""
-    from ...evaluators.prediction import forms_of
-    from ...evaluators.runtimes import is_integer, kernels_by_layer, ran_otherwise, where_rounded
+    asked for, and on PyTorch's own rounding.
 
-    kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
+    kernels    fqn -> kernel, as `kernels_by_layer` finds them
+    reference  text of `describe_float64_difference`
+    saturates  whether integer kernels overflow with weights of 8 bits on this machine
+    """
+    from ...evaluators.prediction import forms_of
+    from ...evaluators.runtimes import is_integer, ran_otherwise, where_rounded
+
     integer = {fqn: kernel for fqn, kernel in kernels.items() if is_integer(kernel)}
     forms = {fqn: form.integer for fqn, form in forms_of(anatomy, assignment).items()}
     clauses = []
@@ -43,7 +50,7 @@ def explain_mismatch(
         clauses.append(f"ran in integers: {_counted(integer)}; {where_rounded(integer.values())}")
     if otherwise := ran_otherwise(kernels, forms):
         clauses.append("; ".join(f"{fqn} {change}" for fqn, change in list(otherwise.items())[:_SHOWN]))
-    if wide := [fqn for fqn in integer if assignment[fqn].weight_bits == WIDE] if saturates_here(runtime) else []:
+    if wide := [fqn for fqn in integer if assignment[fqn].weight_bits == WIDE] if saturates else []:
         names = f"{', '.join(wide[:_SHOWN])}{', …' if len(wide) > _SHOWN else ''}"
         clauses.append(
             f"this CPU has no VNNI, and its integer kernels overflow with weights of {WIDE} bits ({names}): with "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import ParedownError
 from ...evaluators import Measurement
 from ..problem import Problem, judge
+from ..task import saturates_here
 from ._explain_mismatch import describe_float64_difference, explain_mismatch
 from ._exporter import Exporter
 from ._measure_fresh import Loaded
@@ -96,6 +97,8 @@ def check_parity(
                    runtime "" names none.
     Raises `ParedownError` for outputs of another shape.
     """
+    from ...evaluators.runtimes import kernels_by_layer
+
     split, batch_size = exporter.problem.report, exporter.problem.context.batch_size
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
         expected = exporter.outputs_of(model)
@@ -105,8 +108,10 @@ def check_parity(
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)
         if integer and not is_within:
+            kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
             reference = describe_float64_difference(model, split, batch_size, expected)
-            text = f"{text}. Why: {explain_mismatch(main, runtime, anatomy, plain, split, reference)}"
+            why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
+            text = f"{text}. Why: {why}"
     return ParityResult(
         is_within=is_within, is_broken=not is_within and not integer, text=text, metrics=parity.metrics(split.name)
     )

@@ -1,7 +1,9 @@
 """paredown: automatic search for model compression.
 
-    front = paredown.search("task.toml")
-    front.pick("knee").export(format="onnx", out="small")
+    >>> import paredown
+    >>> front = paredown.search("task.toml", workers=0)  # 0: in this process; by default on all cores
+    >>> front.pick("knee").export(format="onnx", out="small")
+    PosixPath('small')
 
 Everything is imported when it is first used, so that `import paredown` costs milliseconds and needs no torch.
 """

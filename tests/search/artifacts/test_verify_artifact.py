@@ -94,7 +94,9 @@ def untrue(home: Path) -> Iterator[Callable[[str], Task]]:
 
     def make(expression: str) -> Task:
         (home / "untrue.py").write_text(_UNTRUE.replace("EXPRESSION", expression))
-        return task_in(home).with_overrides(['plugins=["untrue.py"]', "hardware.runtime=untrue"])
+        return task_in(home).with_overrides(
+            ['plugins=["untrue.py"]', "hardware.runtime=untrue", 'hardware.profile="x86-64-torch"']
+        )
 
     with isolated_registries():
         yield make

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors import LayerSpec, Variant
-    from ..evaluation import Worker
+    from ..evaluation import CandidateModel
     from ..problem import Problem
 
 _BATCH = 32
@@ -26,8 +26,8 @@ class BlockRepair:
     Raises `TaskError` where the calibration split has fewer than two samples.
     """
 
-    def __init__(self, problem: Problem, worker: Worker) -> None:
-        self.problem, self.worker = problem, worker
+    def __init__(self, problem: Problem, candidate_model: CandidateModel) -> None:
+        self.problem, self.candidate_model = problem, candidate_model
         self.notes: dict[tuple[tuple[str, LayerSpec], ...], list[str]] = {}
         if len(problem.splits.calibration) < 2:
             raise TaskError(
@@ -60,8 +60,8 @@ class BlockRepair:
         from ...compressors import reconstruct
         from ...compressors.repair import reconstructed, reconstruction_key
 
-        context, worker, seed = self.problem.context, self.worker, self.problem.task.search.seed
-        values = worker.repaired_values(assignment)
+        context, seed = self.problem.context, self.problem.task.search.seed
+        values = self.candidate_model.export_values(assignment)
         if not variants:
             return variants, values
         key = reconstruction_key(
@@ -71,8 +71,8 @@ class BlockRepair:
         found, kept, notes = reconstructed(
             context.store / "blocks", key, variants,
             lambda: reconstruct(
-                worker.resident, assignment, variants, self.batches, values=values, divergence=context.divergence,
-                seed=seed,
+                self.candidate_model.layers.resident, assignment, variants, self.batches, values=values,
+                divergence=context.divergence, seed=seed,
             ),
         )  # fmt: skip
         self.notes[_key(assignment)] = notes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import LayerSpec
 from ...evaluators.runtimes import STRUCTURE_FILE
-from ..evaluation import Worker, structure_bytes, structure_text
+from ..evaluation import CandidateModel, structure_bytes, structure_text
 from ..problem import Problem
 from ..values import layers_of, structure_of
 from ._block_repair import BlockRepair
@@ -33,8 +33,10 @@ class Exporter:
         from ...evaluators import ReferenceOutputs
 
         self.problem = problem
-        self.worker = Worker(problem.context)
-        self.blocks = BlockRepair(problem, self.worker) if problem.context.repair.block_reconstruction else None
+        self.candidate_model = CandidateModel(problem.context)
+        self.blocks = (
+            BlockRepair(problem, self.candidate_model) if problem.context.repair.block_reconstruction else None
+        )
         self.reference = ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
@@ -62,7 +64,7 @@ class Exporter:
                 if entropy:
                     save_model(main, model, plain, variants, context.calibration, entropy=True)
             if structure_of(assignment):
-                text = structure_text(self.worker.pruned_models.cut(assignment).removal)
+                text = structure_text(self.candidate_model.pruned_models.build(assignment).removal)
                 (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
             return main
         except BaseException:
@@ -79,7 +81,7 @@ class Exporter:
             with self.repaired(assignment) as (model, plain, variants, _):
                 save_model(path, model, plain, variants, self.problem.context.calibration)
             removed = structure_of(assignment)
-            extra = structure_bytes(self.worker.pruned_models.cut(assignment).removal) if removed else 0
+            extra = structure_bytes(self.candidate_model.pruned_models.build(assignment).removal) if removed else 0
             return path.stat().st_size + extra
         finally:
             path.unlink(missing_ok=True)
@@ -91,9 +93,9 @@ class Exporter:
         context = self.problem.context
         if not structure_of(assignment):
             plain = layers_of(assignment)
-            return context.model, plain, self.worker.variants(plain), context.anatomy
-        cut = self.worker.pruned_models.cut(assignment)
-        return self.worker.pruned_models.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
+            return context.model, plain, self.candidate_model.layers.variants(plain), context.anatomy
+        cut = self.candidate_model.pruned_models.build(assignment)
+        return self.candidate_model.pruned_models.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
 
     @contextmanager
     def repaired(
@@ -105,7 +107,7 @@ class Exporter:
         remaining = self.remaining_model(assignment)
         if structure_of(assignment):
             norms = self.problem.context.repair.batch_norm in ("finalists", "trials")
-            with self.worker.pruned_models.repaired(assignment, norms=norms):
+            with self.candidate_model.pruned_models.repaired(assignment, batch_norm=norms):
                 yield remaining
             return
         model, plain, variants, anatomy = remaining
@@ -114,7 +116,7 @@ class Exporter:
             with installed(model, values):
                 yield model, plain, variants, anatomy
             return
-        with self.worker.repaired(plain):
+        with self.candidate_model.repaired(plain):
             yield remaining
 
     def describe_repairs(self, assignment: Mapping[str, LayerSpec]) -> list[str]:

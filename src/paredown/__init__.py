@@ -1,11 +1,11 @@
-"""paredown: automatic search for model compression.
+"""Automatic search for compressed forms of a PyTorch model.
 
     >>> import paredown
     >>> front = paredown.search("task.toml", workers=0)  # 0: in this process; by default on all cores
-    >>> front.pick("knee").export(format="onnx", out="small")
+    >>> front.pick("knee").export(format="paredown", out="small")
     PosixPath('small')
 
-Everything is imported when it is first used, so that `import paredown` costs milliseconds and needs no torch.
+Every public name is imported when it is first used. So `import paredown` takes milliseconds and needs no torch.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _HOMES = {
     "load_model": ".compressors",
     "ParedownError": ".errors",
 }
-"""Where a public name lives, if not in `paredown.search`."""
+"""Public name -> its package, for names that are not in `paredown.search`."""
 
 
 def __getattr__(name: str) -> Any:

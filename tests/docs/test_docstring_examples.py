@@ -34,7 +34,7 @@ weight_bits = [4, 8, 32]
 activation_bits = [32]
 
 [hardware]
-runtime = "onnxruntime"
+runtime = "torch"
 latency_seconds = 0.02
 
 [budget]

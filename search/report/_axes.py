@@ -122,13 +122,13 @@ def uniform_label(config: Mapping[str, Any]) -> str:
         elif spec.changes_structure or not name.startswith("block:"):
             sets[spec.keep] += 1
             shares.setdefault(spec.keep, spec.label())
-    said = [label for label, _ in layers.most_common(1)]
+    labels = [label for label, _ in layers.most_common(1)]
     if any(share < 1.0 for share in sets):
         one = len(sets) == 1
         ordered = sorted(sets, key=lambda share: (share == 1.0, -share))
-        said = [label for label in said if label != LayerSpec().label()]
-        said += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
-    return " ".join(said)
+        labels = [label for label in labels if label != LayerSpec().label()]
+        labels += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
+    return " ".join(labels)
 
 
 def label_of(point: Point) -> str:

@@ -48,10 +48,10 @@ def search_unverified() -> Callable[..., Front]:
 
 @pytest.fixture
 def open_session() -> Callable[..., AbstractContextManager[SearchSession]]:
-    """`with open_sitting(task, path) as sitting`: a run in `path`, new or gone on with, up to its baselines.
+    """`with open_session(task, path) as session`: a run in `path`, new or resumed, up to its baselines.
 
-    pool        who works, made of the bench; by default this process
-    groundwork  whether the store is built and the baselines are seen
+    pool        makes the workers from the context; by default this process
+    groundwork  whether the store is built and the baselines are evaluated
     """
 
     @contextmanager

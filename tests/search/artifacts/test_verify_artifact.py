@@ -511,6 +511,15 @@ class TestParity:
         assert "Why: PyTorch's own outputs are within" in text  # this runtime names no kernels
 
 
+def test_the_bytes_of_a_model_without_some_neurons_include_its_structure_file(home: Path, tmp_path: Path) -> None:
+    task = task_in(home).with_overrides(["space.neurons=[1.0, 0.5]"])
+    out = apply_config({"schema_version": 2, "layers": {"neurons:first": {"keep": 0.5}}}, task, tmp_path / "out")
+    claimed = read_artifact(out).claims["bytes"].value
+    assert claimed == sum((out / name).stat().st_size for name in ("model.safetensors", "structure.json"))
+    checks = {check["name"]: check for check in verify_artifact(out, task=task)["checks"]}
+    assert checks["bytes"]["ok"]
+
+
 def test_file_bytes_counts_nested_folders_but_not_what_paredown_adds(tmp_path: Path) -> None:
     (tmp_path / "inner" / "empty").mkdir(parents=True)
     (tmp_path / "model.bin").write_bytes(bytes(100))

@@ -1,6 +1,6 @@
 """Copies of the ledger for other tools: the Optuna study and the MLflow runs.
 
-Each can be deleted and made again. Optuna's storage and MLflow are imported here alone. It knows `report` and `front`.
+Each copy can be deleted and made again. Optuna's storage and MLflow are imported here alone. It knows `report` and `front`.
 Begin with `_sync.py`. Another tracker is one file here.
 """
 

@@ -335,7 +335,7 @@ X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
 def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
     assert describe_profile_mismatch(load_profile("x86-64-avx2-openvino"), "openvino", X86) == []
     (line,) = describe_profile_mismatch(load_profile("x86-64-amx-openvino"), "openvino", X86)
-    assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU has not" in line
+    assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU does not have" in line
     (line,) = describe_profile_mismatch(load_profile(PHONE), "torch", X86)
     assert "is not here: its latency stays modelled" in line
     assert (

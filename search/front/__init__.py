@@ -1,4 +1,4 @@
-"""From the trials of a run to the points that a person reads: selection, picks, recommendations.
+"""Points of a run that a user reads, made from its trials: selection, picks, recommendations.
 
 It only reads the ledger. It knows `run`, `space` and `devices`. Begin with `_points.py`; `_front.py` has the values
 `Front` and `Point`. A new rule for recommendations belongs in `_points.py`.

@@ -23,7 +23,7 @@ Exporter: TypeAlias = Callable[..., Path]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One model of the front, or a baseline.
+    """A model of the front, or a baseline.
 
     id              "t" and the trial's number
     metrics         the figures to rely on: those of the report split (test) for a verified point, else those of the

@@ -1,4 +1,4 @@
-"""From the ledger's state to the front that a user reads: points, recommendations, picks."""
+"""Front of a run, made from the state of its ledger: points, recommendations, picks."""
 
 from __future__ import annotations
 

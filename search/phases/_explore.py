@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ...errors import SpecError
-from ..evaluation import Job
+from ..evaluation import AnyJob
 from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, guides_of, limits_of, make_searcher
 from ..space import reduce_space
 from ..values import (
@@ -94,7 +94,7 @@ class _Exploration:
         self._seeds_left = [candidate for candidate in seeds if candidate not in self.known]
         self.left = task.budget.trials - session.state.n_mixed
         self.numbers = _free_numbers({trial.number for trial in session.state.trials})
-        self.again: list[Job] = []
+        self.again: list[AnyJob] = []
         self.is_exhausted = False
         self._turn = 0
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...compressors import LayerSpec
 from ...errors import Interrupted
 from ...evaluators import Measurement, SequentialTest
-from ..evaluation import EvaluationResult, Incumbents, Job, Outcome, Static, Worker, exact_totals
+from ..evaluation import (
+    EvaluateCandidate,
+    EvaluateLowFidelity,
+    EvaluationResult,
+    Incumbents,
+    Job,
+    LayerVariants,
+    LevelCosts,
+    Outcome,
+    PrunedModelBuilder,
+    TrialJob,
+    exact_totals,
+)
 from ..problem import Problem
 from ..run import Recorder
 from ..values import (
@@ -37,6 +49,9 @@ if TYPE_CHECKING:
     from ..run import State, StoredRun
     from ..task import Task
 
+J = TypeVar("J", bound=Job[Any, Any])
+R = TypeVar("R")
+
 SCREENED_FROM = 1024
 """Search splits of so many samples and more are screened."""
 SCREENED_SHARE, LEAST_SCREENED = 1 / 16, 128
@@ -59,12 +74,12 @@ class SearchSession:
     problem: Problem
     pool: Pool
     stopping: threading.Event
-    costs: Static = field(default_factory=dict)
+    costs: LevelCosts = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     original_costs: Mapping[str, float] = field(default_factory=dict)
     latency: LatencyTable | None = None
     _rivals: Incumbents | None = None
-    _own: Worker | None = None
+    _pruned_models: PrunedModelBuilder | None = None
     _last: tuple[Candidate, dict[str, float]] | None = None
 
     @property
@@ -105,7 +120,7 @@ class SearchSession:
     def n_workers(self) -> int:
         return max(1, self.recorder.workers)
 
-    def run_jobs(self, jobs: Sequence[Job], *, within_budget: bool = False) -> Iterator[Outcome]:
+    def run_jobs(self, jobs: Sequence[Job[J, R]], *, within_budget: bool = False) -> Iterator[Outcome[J, R]]:
         """Every job's outcome, in any order; a job whose worker died gets another attempt.
 
         A signal stops it after what is running (`Interrupted`); with `within_budget`, the end of the time does so
@@ -136,7 +151,7 @@ class SearchSession:
             )  # fmt: skip
             for trial in self.state.trials:
                 if isinstance(trial, Completed) and trial.number in self.state.losses:
-                    self._rivals.keep(trial, unpack_losses(self.state.losses[trial.number]))
+                    self._rivals.add(trial, unpack_losses(self.state.losses[trial.number]))
         return self._rivals
 
     @property
@@ -150,59 +165,52 @@ class SearchSession:
             return asked if asked < total else 0
         return max(LEAST_SCREENED, round(SCREENED_SHARE * total)) if total >= SCREENED_FROM else 0
 
-    def screen_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> Job:
-        return Job(
-            method="screen", args=(candidate.levels, self.n_screened), token=(number, kind, candidate, None),
+    def screen_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> TrialJob:
+        return EvaluateLowFidelity(
+            number=number, kind=kind, candidate=candidate, n_samples=self.n_screened,
             timeout_s=self.task.budget.trial_timeout_s,
         )  # fmt: skip
 
-    def trial_job(self, number: int, kind: Kind, candidate: Candidate) -> Job:
+    def trial_job(self, number: int, kind: Kind, candidate: Candidate) -> TrialJob:
         """A baseline is seen to its end; what a searcher proposed has somebody to beat."""
         rivals = self.rivals
-        rival = rivals.rival_of(self.static(candidate)) if kind == "mixed" else None
-        return Job(
-            method="race",
-            args=(
-                candidate.levels,
-                rivals.quality,
-                rivals.test,
-                None if rival is None else rival.losses,
-                self.n_screened,
-            ),
-            token=(number, kind, candidate, None if rival is None else rival.number),
-            timeout_s=self.task.budget.trial_timeout_s,
-        )
+        return EvaluateCandidate(
+            number=number, kind=kind, candidate=candidate, quality=rivals.quality, test=rivals.test,
+            incumbent=rivals.to_beat(self.static(candidate)) if kind == "mixed" else None,
+            n_low_fidelity=self.n_screened, timeout_s=self.task.budget.trial_timeout_s,
+        )  # fmt: skip
 
-    def record_trial(self, outcome: Outcome) -> Trial:
+    def record_trial(self, outcome: Outcome[TrialJob, EvaluationResult]) -> Trial:
         """What a trial job's outcome amounts to, when it is in the ledger."""
         trial = self.trial_of(outcome)
-        if isinstance(trial, Completed) and self.rivals.keep(trial, outcome.value.losses):
-            self.recorder.trial(trial, losses=pack_losses(outcome.value.losses))
+        losses = outcome.result.losses if isinstance(trial, Completed) else None
+        if isinstance(trial, Completed) and losses is not None and self.rivals.add(trial, losses):
+            self.recorder.trial(trial, losses=pack_losses(losses))
         else:
             self.recorder.trial(trial)
         return trial
 
-    def trial_of(self, outcome: Outcome) -> Trial:
+    def trial_of(self, outcome: Outcome[TrialJob, EvaluationResult]) -> Trial:
         """What a trial job's outcome amounts to."""
-        number, kind, candidate, rival = outcome.job.token
+        number, kind, candidate = outcome.job.number, outcome.job.kind, outcome.job.candidate
         if outcome.error is not None:
             return Failed(
                 number=number, candidate=candidate, kind=kind, reason=outcome.error, seed=self.task.search.seed,
                 seconds=outcome.seconds, attempts=outcome.job.attempt,
             )  # fmt: skip
-        raced: EvaluationResult = outcome.value
-        metrics = {**raced.metrics, **self.static(candidate)}
-        if outcome.job.method == "screen":
+        found = outcome.result
+        metrics = {**found.metrics, **self.static(candidate)}
+        if isinstance(outcome.job, EvaluateLowFidelity):
             return LowFidelity(
-                number=number, candidate=candidate, kind=kind, metrics=metrics, samples=raced.samples,
+                number=number, candidate=candidate, kind=kind, metrics=metrics, samples=found.samples,
                 seconds=outcome.seconds,
             )  # fmt: skip
-        if raced.dropped:
+        if (rival := found.beaten_by) is not None:
             total = len(self.problem.context.split)
             return EarlyStopped(
                 number=number, candidate=candidate, kind=kind, metrics=metrics, beaten_by=rival,
-                reason=f"t{rival} is no dearer, and after {raced.samples} of {total} samples surely no worse",
-                samples=raced.samples, seconds=outcome.seconds,
+                reason=f"t{rival} is no dearer, and after {found.samples} of {total} samples surely no worse",
+                samples=found.samples, seconds=outcome.seconds,
             )  # fmt: skip
         return Completed(
             number=number,
@@ -210,9 +218,9 @@ class SearchSession:
             kind=kind,
             metrics=metrics,
             seconds=outcome.seconds,
-            samples=raced.samples,
+            samples=found.samples,
             worker=outcome.worker,
-            screen=raced.screen,
+            screen=found.low_fidelity,
         )
 
     def static(self, candidate: Candidate) -> dict[str, Measurement]:
@@ -240,11 +248,11 @@ class SearchSession:
         return metrics
 
     def _exact(self, candidate: Candidate) -> dict[str, float]:
-        """By the driver's own worker: what is left of a layer is compressed to know its bytes."""
-        if self._own is None:
-            self._own = Worker(self.problem.context)
+        """In this process: what is left of a layer is compressed to know its bytes."""
+        if self._pruned_models is None:
+            self._pruned_models = PrunedModelBuilder(LayerVariants(self.problem.context))
         if self._last is None or self._last[0] != candidate:
-            self._last = (candidate, exact_totals(self.problem, self._own, candidate))
+            self._last = (candidate, exact_totals(self.problem, self._pruned_models, candidate))
         return dict(self._last[1])
 
     def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
@@ -274,8 +282,8 @@ def _sequential_test(task: Task, problem: Problem) -> SequentialTest | None:
     )
 
 
-def next_attempt(outcome: Outcome) -> Job | None:
+def next_attempt(outcome: Outcome[J, R]) -> J | None:
     """The job once more, if its worker died (that may have been another's fault) and it has an attempt left."""
     if not outcome.fatal or outcome.job.attempt >= MAX_ATTEMPTS:
         return None
-    return replace(outcome.job, attempt=outcome.job.attempt + 1)
+    return outcome.job.next_attempt()

@@ -12,7 +12,7 @@ from typing import Any
 from ...compressors import SPEC_VERSION, LayerSpec
 from ...errors import IntegrityError, ParedownError, TaskError
 from ..devices import describe_profile_mismatch
-from ..evaluation import Job, original_costs, static_costs
+from ..evaluation import BuildVariants, TrialJob, original_costs, static_costs
 from ..problem import Problem, original_quality
 from ..space import (
     bounds,
@@ -61,17 +61,20 @@ def build_store(session: SearchSession) -> None:
     for group in without_structure(problem.space).groups:
         for fqn in group.layers:
             wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
-    chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
-    jobs = [Job(method="build", args=(f, s), token=(f, s), timeout_s=_BUILD_TIMEOUT_S) for f, s in chunks]
+    jobs = [
+        BuildVariants(fqn=fqn, specs=tuple(specs[i : i + _CHUNK]), timeout_s=_BUILD_TIMEOUT_S)
+        for fqn, specs in wanted.items()
+        for i in range(0, len(specs), _CHUNK)
+    ]
     sizes: dict[tuple[str, LayerSpec], int] = {}
     errors: dict[tuple[str, LayerSpec], float] = {}
     with session.recorder.watch.charge("store"):
         for n, outcome in enumerate(session.run_jobs(jobs), 1):
-            fqn, specs = outcome.job.token
+            fqn, specs = outcome.job.fqn, outcome.job.specs
             if outcome.error is not None:
                 raise _build_error(fqn, outcome.error)
-            for spec, (n_bytes, error) in zip(specs, outcome.value, strict=True):
-                sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
+            for spec, built in zip(specs, outcome.result, strict=True):
+                sizes[fqn, spec], errors[fqn, spec] = built.n_bytes, built.weight_error
             session.recorder.say("store", done=n, total=len(jobs))
     session.stop_if_asked()
     for device in problem.devices:
@@ -285,7 +288,7 @@ def evaluate_baselines(session: SearchSession) -> None:
     _evaluate(session, jobs, total=len(numbered))
 
 
-def _evaluate(session: SearchSession, jobs: Sequence[Job], *, total: int) -> None:
+def _evaluate(session: SearchSession, jobs: Sequence[TrialJob], *, total: int) -> None:
     with session.recorder.watch.charge("evaluation"):
         for n, outcome in enumerate(session.run_jobs(jobs), 1):
             session.record_trial(outcome)

@@ -7,12 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ..allocation import lower_hull, sweep
-from ..evaluation import Job, Outcome, output_frame
+from ..evaluation import EstimateSensitivity, MeasureRows, Outcome, output_frame
 from ..run import Guess, Key, assemble, frame_record, perturbations_of
 from ..searchers import uses_table
 from ..space import dominated_levels, relevant_costs, unpromising_levels
@@ -156,11 +156,11 @@ def _estimate(session: SearchSession) -> Guess | None:
     if session.state.estimate is None:
         task = session.task
         samples = min(ESTIMATE_SAMPLES, task.search.table_samples)
-        job = Job(method="estimate", args=(samples, task.search.seed), timeout_s=task.budget.trial_timeout_s)
+        job = EstimateSensitivity(n_samples=samples, seed=task.search.seed, timeout_s=task.budget.trial_timeout_s)
         for outcome in session.run_jobs([job], within_budget=True):
-            found = outcome.value or {"values": None, "passes": 0.0}
-            values = None if found["values"] is None else [[_finite(v) for v in row] for row in found["values"]]
-            record = {"values": values, "reason": outcome.error, "passes": found["passes"]}
+            found = outcome.value
+            values = None if found is None else [[_finite(v) for v in row] for row in found.values]
+            record = {"values": values, "reason": outcome.error, "passes": 0.0 if found is None else found.passes}
             session.recorder.append({"type": "estimate", **record})
     return _known_guess(session)
 
@@ -216,29 +216,30 @@ def _hull(session: SearchSession, guessed: Sequence[float | None], g: int) -> se
 
 def _measure(session: SearchSession, work: Work, n_samples: int, total: int) -> None:
     """A group's levels are one job. Where that fails as a whole (it hung, or its worker died), each is tried alone."""
-    again: list[Job] = []
+    again: list[MeasureRows] = []
     for outcome in session.run_jobs([_job(session, g, levels, n_samples) for g, levels in work], within_budget=True):
-        g, levels = outcome.job.token
-        if outcome.error is not None and len(levels) > 1:
-            again += [_job(session, g, [level], n_samples) for level in levels]
+        job = outcome.job
+        if outcome.error is not None and len(job.levels) > 1:
+            again += [_job(session, job.group, [level], n_samples) for level in job.levels]
             continue
         _record(session, outcome, total)
     for outcome in session.run_jobs(again, within_budget=True):
         _record(session, outcome, total)
 
 
-def _job(session: SearchSession, g: int, levels: Sequence[int], n_samples: int) -> Job:
+def _job(session: SearchSession, g: int, levels: Sequence[int], n_samples: int) -> MeasureRows:
     limit = session.task.budget.trial_timeout_s * len(levels)
     framed = session.state.frame["n"] if session.state.frame else 0
     framed = framed if framed <= n_samples else 0
-    return Job(method="rows", args=(g, list(levels), n_samples, framed), token=(g, list(levels)), timeout_s=limit)
+    return MeasureRows(group=g, levels=tuple(levels), n_samples=n_samples, n_frame=framed, timeout_s=limit)
 
 
-def _record(session: SearchSession, outcome: Outcome, total: int) -> None:
-    g, levels = outcome.job.token
-    failed: dict[str, Any] = {"value": None, "reason": outcome.error, "n": 0, "stderr": None, "passes": 0.0}
-    for level, row in zip(levels, outcome.value or [failed] * len(levels), strict=True):
-        session.recorder.append({"type": "row", "group": g, "level": level, **row})
+def _record(session: SearchSession, outcome: Outcome[MeasureRows, tuple[Row, ...]], total: int) -> None:
+    g, levels = outcome.job.group, outcome.job.levels
+    rows = outcome.value or (Row(value=None, reason=outcome.error),) * len(levels)
+    for level, row in zip(levels, rows, strict=True):
+        fields = {name: value for name, value in asdict(row).items() if name != "shift" or value is not None}
+        session.recorder.append({"type": "row", "group": g, "level": level, **fields})
     session.recorder.say("table", done=len(session.state.rows), total=total)
 
 

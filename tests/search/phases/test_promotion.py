@@ -133,14 +133,13 @@ def test_both_survive_the_ledger(trial: Trial) -> None:
 
 def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
     worker = Worker(prepare(tiny_task(), store=tmp_path / "store").context)
-    levels = [1] * len(worker.context.space)
-    screened = worker.screen(levels, 40)
+    candidate = Candidate(levels=(1,) * len(worker.context.space))
+    screened = worker.evaluate_low_fidelity(candidate, 40)
     assert screened.samples == 40
-    assert screened.metrics == worker.trial(levels, 40)
-    whole = worker.race(levels, "divergence", None, None, 40)
-    assert whole.metrics == pytest.approx(worker.race(levels, "divergence", None, None).metrics)
-    assert whole.screen["accuracy"] == screened.metrics["accuracy"]
-    assert whole.screen["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
+    whole = worker.evaluate(candidate, quality="divergence", n_low_fidelity=40)
+    assert whole.metrics == pytest.approx(worker.evaluate(candidate, quality="divergence").metrics)
+    assert whole.low_fidelity["accuracy"] == screened.metrics["accuracy"]
+    assert whole.low_fidelity["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
 @pytest.mark.usefixtures("unverified")
@@ -203,12 +202,12 @@ def test_time_is_kept_for_those_that_are_due(
     clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
     monkeypatch.setattr(_progress, "time", clock)
     monkeypatch.setattr(_bench, "time", clock)
-    for name, seconds in (("screen", 1.0), ("race", 4.0)):
+    for name, seconds in (("evaluate_low_fidelity", 1.0), ("evaluate", 4.0)):
         whole = getattr(Worker, name)
 
-        def timed(self: Worker, *args: Any, whole: Any = whole, seconds: float = seconds) -> Any:
+        def timed(self: Worker, *args: Any, whole: Any = whole, seconds: float = seconds, **named: Any) -> Any:
             now[0] += seconds
-            return whole(self, *args)
+            return whole(self, *args, **named)
 
         monkeypatch.setattr(Worker, name, timed)
     task = tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=100s")

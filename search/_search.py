@@ -31,7 +31,7 @@ from .phases import (
 )
 from .plans import planned_seeds
 from .problem import FILE as CHOICE
-from .problem import Problem, prepare, said, settle_runtime
+from .problem import Problem, describe_runtime_choice, prepare, settle_runtime
 from .run import (
     Listener,
     Recorder,
@@ -106,7 +106,7 @@ def run_search(
     with ledger:
         if choice is not None:
             write_atomic(run.path / CHOICE, json.dumps(choice, indent=2) + "\n")
-            Recorder(run, ledger, progress).note(said(choice))
+            Recorder(run, ledger, progress).note(describe_runtime_choice(choice))
         return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address, verify)
 
 

@@ -197,7 +197,7 @@ def _compare(session: SearchSession) -> None:
 
     state = session.state
     pairs = [
-        (trial, chosen.rivals.get(trial.number)) for chosen in selections_of(session.run) for trial in chosen.mixed
+        (trial, chosen.baselines.get(trial.number)) for chosen in selections_of(session.run) for trial in chosen.mixed
     ]
     for trial, rival in pairs:
         mine = state.verified.get(trial.number)

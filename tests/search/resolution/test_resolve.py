@@ -80,7 +80,7 @@ def test_one_limit(run: Run, folder: Path) -> None:
     assert best.id in {f"t{t.number}" for t in within}
     assert found.trust["divergence"].n == len(done(run))
     assert found.trust["divergence"].rank > 0.8
-    # what was evaluated is not far better than what is foreseen to be the best
+    # what was evaluated is not far better than the predicted best
     low = point.metrics["divergence"].low
     assert low is not None
     assert low < 1.5 * best.metrics["divergence"].value
@@ -125,7 +125,7 @@ def test_a_candidate_that_was_evaluated_is_known_again(run: Run) -> None:
 def test_limits_out_of_reach_are_named(run: Run) -> None:
     with pytest.raises(LimitsNotMet, match=r"bytes <= 10 is out of reach: the least that this space allows is \d+"):
         resolve(run, limits="bytes<=10")
-    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: foreseen is 0\.\d+ at best$"):
+    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: the prediction is 0\.\d+ at best$"):
         resolve(run, limits="accuracy>=0.999")
     tight = f"divergence<=1e-6,bytes<={bytes_of(run, 0.1)}"
     with pytest.raises(LimitsNotMet, match=r"divergence <= 1e-06 is out of reach: .* at best within the other limits"):
@@ -228,10 +228,10 @@ def test_a_run_without_a_table_is_refused_in_words(run: Run, tmp_path: Path) -> 
         resolve(bare, limits="bytes<=40%")
 
 
-def test_a_quality_that_cannot_be_foreseen_is_refused_in_words(run: Run, tmp_path: Path) -> None:
+def test_a_quality_that_cannot_be_predicted_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     short = copy_without(run, tmp_path / "run")
     short.state.trials = short.state.trials[:6]
-    with pytest.raises(InputError, match="accuracy cannot be foreseen from 5 trials; limit the divergence instead"):
+    with pytest.raises(InputError, match="accuracy cannot be predicted from 5 trials; limit the divergence instead"):
         resolve(short, limits="accuracy>=0.5")
     found = resolve(short, sweep="bytes", points=9)
     assert found.trust == {}

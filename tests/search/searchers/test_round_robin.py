@@ -57,7 +57,7 @@ def test_each_is_asked_in_turn_and_told_of_everything() -> None:
     assert again.ask(3) == turns.ask(3)
     assert RoundRobinSearcher([Numbered(1), Numbered(2)], turn=7).ask(1)[0].levels == (2, 0)
     assert RoundRobinSearcher([Numbered(1, left=0), Numbered(2, left=2)]).ask(3) == Numbered(2).ask(2)
-    with pytest.raises(InputError, match="nobody to take turns"):
+    with pytest.raises(InputError, match="needs at least one searcher"):
         RoundRobinSearcher([])
 
 

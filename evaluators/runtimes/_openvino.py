@@ -97,7 +97,8 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
             if rounding.output is not None:
                 raise ExportError(
                     f"{fqn} is {spec.label()}, which rounds the output of {rounding.output_at} before a sum, and "
-                    "OpenVINO drops that rounding where it fuses the sum; take activation_scope 'layer', its default, which is "
+                    "OpenVINO drops that rounding where it fuses the sum; take activation_scope 'layer', its default, "
+                    "which is "
                     "as fast there"
                 )
 

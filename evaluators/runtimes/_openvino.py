@@ -98,8 +98,7 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
                 raise ExportError(
                     f"{fqn} is {spec.label()}, which rounds the output of {rounding.output_at} before a sum, and "
                     "OpenVINO drops that rounding where it fuses the sum; take activation_scope 'layer', its default, "
-                    "which is "
-                    "as fast there"
+                    "which is as fast there"
                 )
 
 

@@ -16,15 +16,14 @@ def kernels_of(run: StoredRun, number: int) -> tuple[dict[str, str], dict[str, s
 
     Raises what the runtime raises for an artifact that it cannot load.
     """
-    from ...compressors import Anatomy
     from ...evaluators.prediction import forms_of
     from ...evaluators.runtimes import kernels_by_layer, ran_otherwise
 
     folder = run.path / "verified" / f"t{number}"
-    if not (folder / MANIFEST).is_file() or "anatomy" not in run.state.facts:
+    anatomy = run.facts().anatomy
+    if not (folder / MANIFEST).is_file() or anatomy is None:
         return {}, {}
     artifact = read_artifact(folder)
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
     trial = run.trial(f"t{number}")
     assignment = {} if trial.kind == "original" else run.space.assignment(trial.candidate)
     kernels = kernels_by_layer(artifact.main_path, artifact.runtime, anatomy.fqns, threads=run.task.hardware.threads)

@@ -4,7 +4,7 @@ One record a line: length and CRC-32 of the payload in hexadecimal, then the pay
 `append` returns once the record is on the disk. A torn last line, which is what a kill leaves, is cut off when the
 file is opened; a damaged line anywhere else is refused by its number.
 
-The format has a version (`_schema.py`). The record "started", with which each session at a run begins, carries it, and so
+The format has a version (`_schema.py`). The record "started", at the beginning of each session, carries it, and so
 does "facts". A ledger of a newer format is refused; one that carries no version is of version 1 and is read.
 """
 

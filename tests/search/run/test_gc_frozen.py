@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from paredown.search.run import collector_off, gc_frozen, settle
+from paredown.search.run import collector_off, freeze_gc, gc_frozen
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_one_that_was_off_stays_off() -> None:
 def test_what_is_settled_is_the_collectors_again_afterwards() -> None:
     gc.unfreeze()
     with gc_frozen():
-        settle()
+        freeze_gc()
         assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
 
@@ -39,5 +39,5 @@ def test_what_is_settled_is_the_collectors_again_afterwards() -> None:
 def test_what_the_caller_froze_stays_frozen() -> None:
     gc.freeze()
     with gc_frozen():
-        settle()
+        freeze_gc()
     assert gc.get_freeze_count() > 0

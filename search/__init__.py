@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
+from .._module import make_callable
 
 if TYPE_CHECKING:
     from ._export import apply_config, export_point
@@ -117,3 +118,5 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+
+make_callable(__name__)  # `paredown.search` is this package and its function

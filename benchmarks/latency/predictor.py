@@ -31,7 +31,8 @@ from latencybench import models, rivals
 
 from paredown.compressors import LayerSpec, applicable, calibrate, model_digest
 from paredown.evaluators import exclusive_slot, pinned
-from paredown.evaluators.prediction import Bed, Form, LatencyTable, Template, draw, last_cores, measure_table, offers_of
+from paredown.evaluators.latency import last_cores
+from paredown.evaluators.prediction import Bed, Form, LatencyTable, Template, draw, measure_table, offers_of
 
 SPECS = (
     LayerSpec(),

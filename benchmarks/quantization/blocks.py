@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quantbench.bench import Bench
 from quantbench.machine import machine
-from quantbench.measure import Bench
 from quantbench.subjects import SUBJECTS
 from torch import Tensor
 

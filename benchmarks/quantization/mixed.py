@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quantbench.bench import Bench
 from quantbench.goals import mixed_goals
 from quantbench.machine import machine
-from quantbench.measure import Bench
 from quantbench.mixed import BUDGETS, mixed
 from quantbench.subjects import SUBJECTS
 

@@ -18,9 +18,10 @@ import sys
 from pathlib import Path
 
 import torch
+from quantbench.bench import Bench
 from quantbench.goals import goals
 from quantbench.machine import machine
-from quantbench.measure import Bench, measure, rivals
+from quantbench.measure import measure, rivals
 from quantbench.subjects import SUBJECTS
 
 SCHEMA_VERSION = 2

@@ -41,6 +41,7 @@ _HOMES = {
         "MAX_SYMBOL_BITS",
         "coded_bytes",
         "decode",
+        "decode",
         "encode",
     ),
     "._packing": (

@@ -11,7 +11,7 @@ from ._floor import aa_floor
 from ._interleaved import interleaved
 from ._machine import CacheFacts, caches, cpu_model, instruction_sets, machine_facts
 from ._machine_profile import machine_profile, nearest_profile
-from ._memory import peak_memory
+from ._memory import memory_bytes, peak_memory
 from ._micro import measure_machine, one_layer_ms
 from ._micro_graphs import FORMS, STANDARD, LayerShape, graph_of, reason_against
 from ._numa import numa_node, numa_nodes
@@ -48,6 +48,7 @@ __all__ = [
     "machine_facts",
     "machine_profile",
     "measure_machine",
+    "memory_bytes",
     "nearest_profile",
     "numa_node",
     "numa_nodes",

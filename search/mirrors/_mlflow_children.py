@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compressors import LayerSpec
 from ..space import config_of
-from ..values import Completed, EarlyStopped, Failed, LowFidelity, SearchSpace, Trial
+from ..values import STATUS, Completed, EarlyStopped, Failed, LowFidelity, SearchSpace, Trial
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement
@@ -98,7 +98,7 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
     return Child(
         id=f"t{trial.number}",
         kind=trial.kind,
-        label=type(trial).__name__.lower() if reason else "",
+        label=STATUS[type(trial)] if reason else "",
         config=config_of(specs),
         metrics={f"search/{name}": m.value for name, m in trial.metrics.items()}
         if isinstance(trial, Completed)

@@ -12,7 +12,7 @@ import numpy as np
 from ..._arrays import FloatArray
 from ...errors import InputError
 from ..allocation import Programme, Solution, pad, solve
-from ..values import Limits
+from ..values import Limits, of_first_device
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
@@ -64,7 +64,7 @@ class StrategyContext:
 
         Metrics on further devices are left out.
         """
-        metrics = {name: pad(rows) for name, rows in self.costs.items() if "@" not in name}
+        metrics = {name: pad(rows) for name, rows in of_first_device(self.costs).items()}
         fixed = {name: value for name, value in self.fixed.items() if name in metrics}
         metrics |= {MEAN_BITS: mean_bits(self.space, self.anatomy), "divergence": pad(self.table.divergence)}
         for name in further:

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The evaluation context: what a worker needs to evaluate any candidate of a problem."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationContext:
-    """Everything that evaluating a candidate needs; sent to each worker once.
+    """The model, data and calibration that an evaluation needs. Each worker gets it once.
 
-    reference   what the original says on the search split
+    reference   outputs of the original on the search split (validation)
     divergence  "kl" or "mse"
-    repair      what is made good after compression
-    repair_inputs  calibration batches for it; empty where nothing is
-    plugins     imported by whoever works at the bench, before anything else
-    structured  what can be removed whole; None where the task removes nothing
+    repair      the repairs that follow compression
+    repair_inputs  calibration batches for the repairs; empty if there are none
+    plugins     modules of the user, which a worker imports first
+    structured  coupled sets and blocks that can be removed; None if the task removes nothing
     """
 
     model: nn.Module
@@ -46,7 +46,7 @@ class EvaluationContext:
 
 
 def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
-    """Quality and divergence with their intervals. Raises `MetricError` for what is not finite."""
+    """Return quality and divergence with their intervals. Raises `MetricError` for a value that is not finite."""
     from ...evaluators import Measurement, MetricError, summarise
 
     metrics = {context.metric.name: summarise(scores.metric, context.metric, split)}

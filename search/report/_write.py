@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..run import write_atomic
-from ..values import MODELLED, Completed, Failed, SearchSpace, Trial
+from ..values import MODELLED, STATUS, Completed, Failed, SearchSpace, Trial
 from ._axes import COSTS
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], 
     columns += ["samples", "seconds", "reason", *(group.name for group in space.groups)]
     rows: list[list[str | float | int | None]] = []
     for trial in sorted(trials, key=lambda t: t.number):
-        row: list[str | float | int | None] = [f"t{trial.number}", trial.kind, type(trial).__name__.lower()]
+        row: list[str | float | int | None] = [f"t{trial.number}", trial.kind, STATUS[type(trial)]]
         metrics = {} if isinstance(trial, Failed) else trial.metrics
         for name in names:
             measured = metrics.get(name)

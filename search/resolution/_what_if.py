@@ -22,6 +22,7 @@ from ..values import (
     Objective,
     SearchSpace,
     SensitivityTable,
+    of_first_device,
     static_measurements,
     violation,
 )
@@ -73,7 +74,7 @@ class WhatIf:
         if first is None:
             raise InputError(f"{run.path} has not evaluated its original yet; run `paredown resume {run.path}`")
         original = {name: m.value for name, m in first.metrics.items()}
-        costs, fixed = _of_first(facts.costs), _of_first(facts.fixed)
+        costs, fixed = dict(of_first_device(facts.costs)), dict(of_first_device(facts.fixed))
         device = None
         if profile is not None:
             device = OnDevice.of(run, profile)
@@ -211,11 +212,6 @@ class WhatIf:
         if self.latency_source == "predicted":
             found["latency_ms"] = replace(found["latency_ms"], source="predicted")
         return found
-
-
-def _of_first(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the further devices of a task that names several: each of them has an outlook of its own."""
-    return {name: value for name, value in values.items() if "@" not in name}
 
 
 def _table(run: StoredRun, costs: Mapping[str, Any], fixed: Mapping[str, float]) -> tuple[SensitivityTable, int]:

@@ -6,14 +6,17 @@ exchange belongs here.
 """
 
 from ._limit_expressions import SAMPLES, parse_limits
-from ._limits import PICKS, Limits, misses, parse_bounds, violation
+from ._limits import PICKS, Bounds, Limits, misses, parse_bounds, violation
 from ._metric_names import (
+    COUNTED,
     MEMORY,
     MODELLED,
+    MetricName,
     base_name,
     metric_on_device,
     metrics_on_device,
     not_measured,
+    of_first_device,
     static_measurements,
 )
 from ._objective import Objective, vectors
@@ -26,6 +29,7 @@ from ._sensitivity_table import SensitivityTable
 from ._space import Candidate, Group, SearchSpace, space_from_dict, space_to_dict
 from ._structural_names import block_name, is_structural, layers_of, structure_of, without_structure
 from ._trial import (
+    STATUS,
     Completed,
     EarlyStopped,
     Failed,
@@ -38,10 +42,13 @@ from ._trial import (
 )
 
 __all__ = [
+    "COUNTED",
     "MEMORY",
     "MODELLED",
     "PICKS",
     "SAMPLES",
+    "STATUS",
+    "Bounds",
     "Candidate",
     "Completed",
     "EarlyStopped",
@@ -51,6 +58,7 @@ __all__ = [
     "Kind",
     "Limits",
     "LowFidelity",
+    "MetricName",
     "Objective",
     "OutputPerturbations",
     "Row",
@@ -72,6 +80,7 @@ __all__ = [
     "misses",
     "non_dominated",
     "not_measured",
+    "of_first_device",
     "pack_losses",
     "pack_values",
     "parse_bounds",

@@ -1,21 +1,29 @@
-"""Placeholder."""
+"""Limits of metrics: how they are read from an expression, and how far trials miss them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from ...errors import InputError
 from ...evaluators import Measurement
 
 PICKS = ("knee", "smallest", "fastest", "best")
+"""Names of the points of a front that a user may ask for."""
 
 
-Limits = Mapping[str, tuple[float | None, float | None]]
+Bounds: TypeAlias = tuple[float | None, float | None]
+"""Least and greatest value that is allowed; None: no bound on that side."""
+Limits: TypeAlias = Mapping[str, Bounds]
+"""Name of a metric -> its bounds."""
 
 
 def parse_bounds(expression: str) -> list[tuple[str, str, float]]:
-    """`"accuracy>=0.98,latency_ms<=0.5"` -> [("accuracy", ">=", 0.98), ("latency_ms", "<=", 0.5)]."""
+    """Read bounds: `"accuracy>=0.98,bytes<=5e4"` gives `[("accuracy", ">=", 0.98), ("bytes", "<=", 5e4)]`.
+
+    Raises `InputError` for a part that is no bound.
+    """
     bounds = []
     for part in expression.split(","):
         match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+.\deE_]+)\s*", part)
@@ -37,7 +45,7 @@ def _number(text: str) -> float | None:
 
 
 def violation(metrics: Mapping[str, Measurement], limits: Limits) -> float:
-    """By how much the limits are missed: the sum of relative misses; 0 when all are met. A missing metric is a miss."""
+    """Return the sum of the relative violations of the limits: 0 if all are met, infinity if a metric is missing."""
     total = 0.0
     for name, (low, high) in limits.items():
         if name not in metrics:
@@ -51,7 +59,7 @@ def violation(metrics: Mapping[str, Measurement], limits: Limits) -> float:
 
 
 def misses(metrics: Mapping[str, Measurement], limits: Limits) -> str:
-    """`"accuracy 0.9312 (needs at least 0.95)"`, for each limit that is missed; empty when all are met."""
+    """Describe each limit that is missed, as `"accuracy 0.9312 (needs at least 0.95)"`; empty if all are met."""
     parts = []
     for name, (low, high) in limits.items():
         if name not in metrics:

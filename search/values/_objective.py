@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Objectives of a search, and trials as vectors of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ._trial import Completed, LowFidelity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A metric to be minimised or maximised. Inside, everything is minimised: the sign is turned once, in `signed`.
+    """A metric to minimise or maximise. Inside the search everything is minimised: `signed` turns the sign once.
 
-    good_enough  where it is minimised, the value below which none is better than another: `key` gives this one for all
-                 of them, so that nothing is paid for what no one can tell apart
+    indifference_threshold  of a minimised metric: values below it count as equal. `key` returns the threshold for all
+                            of them, so the search pays nothing for differences that no one can see
     """
 
     name: str
@@ -25,16 +25,16 @@ class Objective:
     indifference_threshold: float = -math.inf
 
     def key(self, value: float) -> float:
-        """The value as it is judged."""
+        """Return the value as it is compared: minimised, and no less than the indifference threshold."""
         return max(self.signed(value), self.indifference_threshold)
 
     def signed(self, value: float) -> float:
-        """The value as it was measured, minimised."""
+        """Return the measured value, negated if the metric is maximised."""
         return -value if self.maximise else value
 
 
 def vectors(trials: Sequence[Completed | LowFidelity], objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """Shape (n_trials, n_objectives); minimised."""
+    """Return the objectives of the trials, minimised. Shape (n_trials, n_objectives)."""
     return np.array([[o.key(t.metrics[o.name].value) for o in objectives] for t in trials], dtype=np.float64).reshape(
         len(trials), len(objectives)
     )

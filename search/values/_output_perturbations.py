@@ -1,9 +1,9 @@
-"""What several changes do together, from what each does alone: their pushes on the outputs are added up.
+"""The joint effect of several changes, predicted from the effect of each alone: their output perturbations are added.
 
-What is done to a layer pushes the outputs somewhere; to first order the pushes of all layers add. Where two push the
-same way the divergence of both is more than the sum of theirs, where they push against each other it is less, and that
-is known for every pair without an evaluation: the table has measured each alone. (That the sensitivity of pairs matters
-is HAWQ-V3's and CoopQ's finding; they pay for it in Hessians and in evaluations.)
+A change of a layer perturbs the outputs. To first order the perturbations of all layers add up. Where two of them have
+the same direction, the divergence of both is more than the sum of theirs. Where they oppose each other, it is less.
+This is known for every pair without an evaluation, because the table has measured each change alone. HAWQ-V3 and CoopQ
+found that the sensitivity of pairs matters; they pay for it in Hessians and in evaluations.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from ..._arrays import FloatArray, SingleArray
 
 MOST_VALUES = 1 << 16
-"""Groups times values that one candidate may cost: in larger spaces fewer sites are looked at."""
+"""Limit of groups times values for one candidate. Larger spaces use fewer sites."""
 BLOCK = 1 << 19
-"""Values that are gathered together, so that they stay in the cache."""
+"""Number of values that are gathered at once, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputPerturbations:
-    """How each (group, level) alone shifts the outputs, at some sites (`evaluators.sensitivity.OutputFrame`).
+    """The shift of the outputs by each (group, level) alone, at some sites (`evaluators.sensitivity.OutputFrame`).
 
     kind       "kl" or "mse"
     reference  (sites, bins): the original's log-probabilities, or its outputs over their standard deviation
@@ -40,13 +40,13 @@ class OutputPerturbations:
 
 
 class Superposition:
-    """Adds up the shifts of a candidate's levels.
+    """The sum of the output shifts of a candidate's levels.
 
-    A level that was not measured, or failed, gets that of the level of its group whose divergence is nearest, made as
-    long as the table's divergence says; a group of which nothing was measured shifts nothing.
+    A level without a measurement gets the shift of the level of its group whose divergence is nearest, scaled to the
+    divergence in the table. A group without any measurement shifts nothing.
 
-    shifts      None of its groups may lack a row for a level
-    divergence  per group, per level: the table's
+    shifts      has a row for each level of each group
+    divergence  of the table, per group and level
     """
 
     def __init__(self, shifts: OutputPerturbations, divergence: tuple[tuple[float, ...], ...]) -> None:
@@ -66,16 +66,21 @@ class Superposition:
         self._pushes = self._whitened(self._rows)
 
     def __call__(self, levels: NDArray[np.integer], *, shares: bool) -> tuple[FloatArray, FloatArray]:
-        """Divergence of the candidates `levels` (n, groups) by superposition, (n,); and each group's share of it,
-        (n, groups): they add up to 1 less the base's, and one that pushes against the others is negative. No shares are
-        worked out, (n, 0), unless they are asked for."""
-        metric_on_device = self._offsets + levels
+        """Predict the divergence of candidates, and the share of each group in it.
+
+        levels  (n, groups)
+        shares  False: the second result has shape (n, 0)
+
+        Returns the divergence, (n,), and the shares, (n, groups). The shares of a candidate and the share of the base
+        add up to 1. The share of a group that opposes the others is negative.
+        """
+        places = self._offsets + levels
         found = np.empty(len(levels))
         parts = np.zeros((len(levels), levels.shape[1] if shares else 0))
         step = max(1, BLOCK // max(1, levels.shape[1] * self._rows.shape[1]))
         ones = np.ones((1, levels.shape[1]), dtype=np.float32)
         for start in range(0, len(levels), step):
-            rows = metric_on_device[start : start + step]
+            rows = places[start : start + step]
             total = (ones @ self._rows[rows])[:, 0] + self._base  # a product: ten times as fast as a sum
             found[start : start + step] = self._divergence(total)
             if shares:
@@ -85,12 +90,12 @@ class Superposition:
         return found, parts
 
     def _by_bin(self, rows: SingleArray) -> SingleArray:
-        """(n, sites * bins) as (n, bins * sites): sums over a few bins are slow where these lie side by side."""
+        """Turn (n, sites * bins) into (n, bins * sites): sums over a few adjacent bins are slow."""
         turned = rows.reshape(len(rows), self._sites, self._bins).transpose(0, 2, 1)
         return np.ascontiguousarray(turned, dtype=np.float32).reshape(len(rows), -1)
 
     def _divergence(self, total: SingleArray) -> FloatArray:
-        """Of the summed shifts (n, bins * sites)."""
+        """Return the divergence, (n,), of summed shifts of shape (n, bins * sites)."""
         shifts = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
             return np.asarray(np.square(shifts, dtype=np.float64).mean(axis=(1, 2)))
@@ -101,7 +106,7 @@ class Superposition:
         return np.asarray(np.maximum(apart.mean(axis=1), 0.0), dtype=np.float64)
 
     def _whitened(self, total: SingleArray) -> SingleArray:
-        """Such that half the squared length is the divergence, to second order."""
+        """Scale the shifts so that half their squared length is the divergence, to second order."""
         shifts = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
             return np.asarray(total)
@@ -110,6 +115,7 @@ class Superposition:
 
 
 def _filled(rows: SingleArray, divergence: FloatArray) -> SingleArray:
+    """Fill the rows that were not measured from the nearest row of the group, see `Superposition`."""
     known = np.asarray(np.isfinite(rows).all(axis=1))
     found = np.where(known[:, None], rows, np.float32(0.0))
     sources = np.flatnonzero(known & np.isfinite(divergence) & (divergence > 0))

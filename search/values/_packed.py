@@ -1,4 +1,4 @@
-"""Arrays as text, for a line of the ledger."""
+"""Arrays as text, for the lines of a ledger."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...errors import IntegrityError
 
 
 def pack_values(values: NDArray[np.float32]) -> str:
-    """Base64 of little-endian float16, 2.7 characters a value: eleven bits of each, and what is larger is 65,504."""
+    """Encode values as base64 of little-endian float16: 2.7 characters a value, eleven bits each, at most 65,504."""
     limit = float(np.finfo(np.float16).max)
     return base64.b64encode(np.clip(values, -limit, limit).astype("<f2").tobytes()).decode("ascii")
 
 
 def unpack_values(text: str) -> NDArray[np.float32]:
-    """The inverse of `pack_values`. Raises `IntegrityError`."""
+    """Return the values of `pack_values`. Raises `IntegrityError` for text that it did not write."""
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float32)
     except ValueError as error:
@@ -25,12 +25,12 @@ def unpack_values(text: str) -> NDArray[np.float32]:
 
 
 def pack_losses(losses: NDArray[np.float32]) -> str:
-    """Base64 of little-endian float32, 5.4 characters a sample."""
+    """Encode losses as base64 of little-endian float32: 5.4 characters a sample."""
     return base64.b64encode(np.ascontiguousarray(losses, dtype="<f4").tobytes()).decode("ascii")
 
 
 def unpack_losses(text: str) -> NDArray[np.float32]:
-    """The inverse of `pack_losses`. Raises `IntegrityError`."""
+    """Return the losses of `pack_losses`. Raises `IntegrityError` for text that it did not write."""
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
     except ValueError as error:

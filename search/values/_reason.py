@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The reason of a failure, in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...errors import ParedownError
 
 
 def reason(exception: BaseException) -> str:
-    """One line that says what went wrong, and where if it was not paredown that raised it."""
+    """Describe an exception in one line. Code that is not of paredown is named with its file and line."""
     text = " ".join(str(exception).split())
     if isinstance(exception, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         return f"out of memory: {text or type(exception).__name__}"

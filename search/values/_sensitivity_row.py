@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""One row of the sensitivity table, as a worker measured it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ._space import SearchSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What is known of one (group, level) alone.
+    """The measured effect of one (group, level) alone.
 
     value   mean divergence from the original's outputs; None if it failed, and then there is a reason
     n       samples that it was measured on; 0 if it failed, or if the ledger is an old one that does not say
     stderr  of the mean; None where it is not known
     passes  what it cost, in samples passed forward through the whole model
-    shift   of the outputs, packed (`_shifts`); None where it was not asked for
+    shift   of the outputs, packed by `pack_values`; None if it was not asked for
     """
 
     value: float | None
@@ -30,10 +30,11 @@ class Row:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Row:
+        """Return the row of a record of the ledger. Keys that it lacks have their defaults."""
         return cls(**{name: record[name] for name in cls.__slots__ if name in record})
 
 
 def base_levels(space: SearchSpace) -> tuple[int, ...]:
-    """What all other groups are at while one group is looked at: left alone, or their dearest level."""
+    """Return the level of every group while another group is measured: the neutral level, else the dearest."""
     neutral = LayerSpec()
     return tuple(group.levels.index(neutral) if neutral in group.levels else 0 for group in space.groups)

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The sensitivity table: the divergence and the costs of each level alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._space import Candidate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityTable:
-    """What each (group, level) alone does to the outputs, and what it costs.
+    """The divergence and the costs of each (group, level) alone.
 
     divergence  per group, per level: mean divergence from the original's outputs (0 for the neutral level)
     costs       metric name -> per group, per level: that group's share of the metric (bytes, macs, latency_ms, …)
@@ -19,7 +19,7 @@ class SensitivityTable:
     n_samples   of most rows
     stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
     n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
-    shifts      in which direction each (group, level) pushes the outputs; None where that is not known
+    shifts      of the outputs by each (group, level); None if they are not known
     """
 
     divergence: tuple[tuple[float, ...], ...]
@@ -31,9 +31,10 @@ class SensitivityTable:
     shifts: OutputPerturbations | None = field(default=None, compare=False, repr=False)
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
+        """Return a cost of the candidate: what is fixed, and the sum over its groups."""
         rows = self.costs[name]
         return self.fixed.get(name, 0.0) + sum(row[level] for row, level in zip(rows, candidate.levels, strict=True))
 
     def divergence_of(self, candidate: Candidate) -> float:
-        """The additive estimate: the sum of the single-layer divergences."""
+        """Return the additive estimate of the divergence: the sum over the groups."""
         return sum(row[level] for row, level in zip(self.divergence, candidate.levels, strict=True))

@@ -1,4 +1,4 @@
-"""What may be decided: groups of layers, each with an ordered list of levels."""
+"""The search space: groups of layers, each with an ordered list of levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Layers that decide together, and what they may become.
+    """Layers that share one decision, and the levels that they may have.
 
     levels  ordered from the dearest (level 0: left alone, where the space allows it) to the cheapest in stored bytes
     """
@@ -38,11 +38,11 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many candidates there are."""
+        """Number of candidates."""
         return prod(self.n_levels)
 
     def assignment(self, candidate: Candidate) -> dict[str, LayerSpec]:
-        """fqn -> spec for every layer of the space. Raises `ConfigError` if the candidate is not of this space."""
+        """Return fqn -> spec for every layer. Raises `ConfigError` if the candidate is not of this space."""
         self.check(candidate)
         return {
             fqn: group.levels[level]
@@ -51,6 +51,7 @@ class SearchSpace:
         }
 
     def check(self, candidate: Candidate) -> None:
+        """Raise `ConfigError` if the candidate is not of this space."""
         if len(candidate.levels) != len(self.groups):
             raise ConfigError(
                 f"a candidate of this space has {len(self.groups)} levels, one a group; got {len(candidate.levels)}"
@@ -60,7 +61,7 @@ class SearchSpace:
                 raise ConfigError(f"level of {group.name} must be in 0..{len(group.levels) - 1}, got {level}")
 
     def candidate_of(self, assignment: Mapping[str, LayerSpec]) -> Candidate | None:
-        """The candidate that gives every layer this spec; None if the space has no such level."""
+        """Return the candidate that gives every layer this spec, or None if the space has no such level."""
         levels = []
         for group in self.groups:
             specs = {assignment.get(fqn, LayerSpec()) for fqn in group.layers}
@@ -82,6 +83,7 @@ class Candidate:
 
 
 def space_to_dict(space: SearchSpace) -> list[dict[str, Any]]:
+    """Return the space as JSON builtins, one dict a group."""
     return [
         {"name": g.name, "layers": list(g.layers), "levels": [spec.to_dict() for spec in g.levels]}
         for g in space.groups
@@ -89,7 +91,10 @@ def space_to_dict(space: SearchSpace) -> list[dict[str, Any]]:
 
 
 def space_from_dict(data: Sequence[Mapping[str, Any]], version: int) -> SearchSpace:
-    """`version` is the `SPEC_VERSION` that it was written with."""
+    """Return the space of `space_to_dict`.
+
+    version  the `SPEC_VERSION` that it was written with
+    """
     return SearchSpace(
         groups=tuple(
             Group(

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Names of what can be removed whole: `channels:conv1`, `block:layers.2`. The name of a layer has no colon."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 
 
 def is_structural(name: str) -> bool:
-    """Whether a name of the space is of a set or a block; a layer's has no colon."""
+    """Say whether a name of the space belongs to a coupled set or a block, not to a layer."""
     return ":" in name
 
 
 def layers_of(assignment: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
+    """Return the part of an assignment that treats layers."""
     return {name: spec for name, spec in assignment.items() if not is_structural(name)}
 
 
 def structure_of(assignment: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
-    """Only what removes something."""
+    """Return the part of an assignment that removes something."""
     return {name: spec for name, spec in assignment.items() if is_structural(name) and spec.changes_structure}
 
 
 def block_name(block: Block) -> str:
+    """Return the name of a block in the space."""
     return f"block:{block.fqn}"
 
 
 def without_structure(space: SearchSpace) -> SearchSpace:
+    """Return the groups of layers alone."""
     return replace(space, groups=tuple(group for group in space.groups if not is_structural(group.name)))

@@ -1,4 +1,4 @@
-"""What became of a candidate: five types, so that a failure or an estimate can never be mistaken for a result."""
+"""The outcome of a candidate: five types, so that nobody mistakes a failure or an estimate for a result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Completed:
     number   0, 1, 2, …: the order in which trials were asked for
     kind     "original" and "uniform" are the baselines; "mixed" is what a searcher proposed
     seconds  wall clock of the evaluation on its worker
-    samples  sample passes that it took: samples that went through the whole model; 0 if an old ledger does not say
-    screen   the same metrics on the samples that every candidate is seen on first; empty where all see all at once
+    samples  samples that went through the whole model; 0 if an old ledger does not say
+    screen   the same metrics on the first samples, the low fidelity; empty where the search has only one fidelity
     """
 
     number: int
@@ -39,13 +39,13 @@ class Completed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopped:
-    """Raced out: after a part of the search split it was clear that trial `beaten_by` is no dearer and no worse.
+    """The race was lost: a part of the search split showed that trial `beaten_by` is no dearer and no worse.
 
-    It is never on the front, in a selection or in the hypervolume.
+    Such a trial is never on the front, in a selection or in the hypervolume.
 
     metrics    the costs, and estimates of the quality with their intervals
     beaten_by  number of the completed trial that it lost to
-    samples    sample passes until it was dropped
+    samples    samples that went through the model before the evaluation was stopped
     seconds    wall clock on its worker
     """
 
@@ -65,13 +65,13 @@ class EarlyStopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowFidelity:
-    """Seen on the first samples of the search split. Those of them that look as if they belong on the front are seen
-    on all of it, which is a trial of its own.
+    """The candidate was evaluated on the first samples of the search split alone.
 
-    It is never on the front, in a selection or in the hypervolume.
+    A promoted candidate is evaluated on the whole split, which is another trial. A low-fidelity trial is never on the
+    front, in a selection or in the hypervolume.
 
     metrics  the costs, and the quality on these samples
-    samples  sample passes that it took
+    samples  samples that went through the whole model
     seconds  wall clock on its worker
     """
 
@@ -93,7 +93,7 @@ class LowFidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasible:
-    """Known to break a limit before any forward pass (its bytes or MACs alone say so). `metrics` holds those."""
+    """The candidate breaks a limit before any forward pass: its bytes or MACs alone say so. `metrics` holds those."""
 
     number: int
     candidate: Candidate
@@ -104,7 +104,7 @@ class Infeasible:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Crashed, hung, ran out of memory or gave NaN. Keeps what is needed to run it again by itself."""
+    """The evaluation crashed, hung, ran out of memory or gave NaN. The trial can be run again by itself."""
 
     number: int
     candidate: Candidate
@@ -119,11 +119,21 @@ class Failed:
 Trial = Completed | EarlyStopped | LowFidelity | Infeasible | Failed
 
 
+STATUS: Mapping[type[Trial], str] = {
+    Completed: "completed",
+    EarlyStopped: "dominated",
+    LowFidelity: "screened",
+    Infeasible: "infeasible",
+    Failed: "failed",
+}
+"""Type of a trial -> the word that ledgers, tables and MLflow store for it."""
+
+
 def trial_to_record(trial: Trial) -> dict[str, Any]:
-    """The trial as a line of the ledger."""
+    """Return the trial as a record of the ledger."""
     record: dict[str, Any] = {
         "type": "trial",
-        "status": type(trial).__name__.lower(),
+        "status": STATUS[type(trial)],
         "number": trial.number,
         "kind": trial.kind,
         "levels": list(trial.candidate.levels),
@@ -150,17 +160,11 @@ def trial_to_record(trial: Trial) -> dict[str, Any]:
 
 
 def trial_from_record(record: Mapping[str, Any]) -> Trial:
-    """The inverse of `trial_to_record`."""
+    """Return the trial of a record; the inverse of `trial_to_record`."""
     not_its_own = ("type", "status", "levels", "losses", "spent_s")
     data = {key: value for key, value in record.items() if key not in not_its_own}
     data["candidate"] = Candidate(levels=tuple(record["levels"]))
     for key in {"metrics", "screen"} & set(record):
         data[key] = {name: Measurement.from_dict(m) for name, m in record[key].items()}
-    types: dict[str, Callable[..., Trial]] = {
-        "completed": Completed,
-        "dominated": EarlyStopped,
-        "screened": LowFidelity,
-        "infeasible": Infeasible,
-        "failed": Failed,
-    }
+    types: dict[str, Callable[..., Trial]] = {word: kind for kind, word in STATUS.items()}
     return types[record["status"]](**data)

@@ -32,7 +32,7 @@ def kept(data: dict[str, Any], model: str = "resnet20") -> dict[str, bool]:
 
 
 def test_every_setting_is_one_that_there_is() -> None:
-    from quantbench.measure import fitted
+    from quantbench.bench import fitted
     from quantbench.settings import settings
 
     found = {**settings(), **settings(64)}
@@ -110,18 +110,18 @@ def test_a_small_comparison(assets: Path, tmp_path: Path, monkeypatch: pytest.Mo
     from dataclasses import replace
 
     from quantbench import mixed as module
-    from quantbench.measure import EvaluationContext
+    from quantbench.bench import Bench
     from quantbench.subjects import SUBJECTS
 
     subject = SUBJECTS["dscnn"]()
     subject = replace(subject, search=subject.search.take(40), report=subject.report.take(60))
     monkeypatch.setattr(module, "WEIGHTS", {"affine": {}, "minmax": {"weight_method": "minmax"}})
-    found = module.mixed(EvaluationContext(subject), "W3", 6, tmp_path, lambda line: None)
+    found = module.mixed(Bench(subject), "W3", 6, tmp_path, lambda line: None)
     assert found["bytes"] <= found["uniform_bytes"]
     assert found["search_divergence"] <= found["uniform_search_divergence"]
     assert set(found["contenders"]) == {"affine", "minmax"}
     assert found["low"] <= found["gain"] <= found["high"]
-    again = module.mixed(EvaluationContext(subject), "W3", 6, tmp_path, lambda line: None)  # goes on from its folder
+    again = module.mixed(Bench(subject), "W3", 6, tmp_path, lambda line: None)  # goes on from its folder
     assert {**again} == {**found}
 
 

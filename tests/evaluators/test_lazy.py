@@ -30,7 +30,9 @@ def test_a_measurement_needs_no_torch(repository: Path) -> None:
 def test_every_public_name_is_there() -> None:
     for name in paredown.evaluators.__all__:
         assert getattr(paredown.evaluators, name) is not None
-    assert set(paredown.evaluators._HOME_OF) | {"Measurement", "Source"} == set(paredown.evaluators.__all__)
+    assert {name for names in paredown.evaluators._HOMES.values() for name in names} | {"Measurement", "Source"} == set(
+        paredown.evaluators.__all__
+    )
     assert dir(paredown.evaluators) == sorted(paredown.evaluators.__all__)
 
 

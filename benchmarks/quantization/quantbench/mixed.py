@@ -22,7 +22,7 @@ from paredown.compressors import FLOAT_BITS, FORMAT_BITS, LayerSpec
 from paredown.evaluators import Metric, ReferenceOutputs, bops, evaluate_split, paired_test
 from paredown.search import Completed, Task, open_run, search
 
-from .measure import Assignment, Bench, Variants
+from .bench import Assignment, Bench, Variants
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 LEAST_SHARE = 0.92

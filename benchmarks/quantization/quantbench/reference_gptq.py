@@ -17,7 +17,7 @@ from paredown.compressors import LayerSpec
 from .settings import ALWAYS
 
 if TYPE_CHECKING:
-    from .measure import Bench
+    from .bench import Bench
 
 DAMPING = 0.01
 

@@ -77,9 +77,10 @@ def plan(
     if as_json:
         console.show_json(found.to_dict())
     else:
+        from ..search.values import of_first_device
         from ._tables import facts_table
 
-        shown = {name: fmt.measurement(name, m) for name, m in found.metrics.items() if "@" not in name}
+        shown = {name: fmt.measurement(name, m) for name, m in of_first_device(found.metrics).items()}
         console.show(facts_table({"strategy": found.strategy, **shown}))
         console.show(_levels(found.config["layers"]))
     if out is not None:

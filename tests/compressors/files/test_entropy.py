@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.compressors import decode
-from paredown.compressors.files import coded_bytes, encode
+from paredown.compressors.files import coded_bytes, decode, encode
 
 
 def floor_bytes(values: np.ndarray) -> float:

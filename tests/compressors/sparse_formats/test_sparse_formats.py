@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from paredown.compressors import Pattern, decode
 from paredown.compressors.sparse_formats import (
     PRODUCTS,
     SPARSE_FORMATS,
     STRUCTURES,
     ByteSource,
+    Pattern,
     crossover,
+    decode,
     encode,
     encode_as,
     fastest,

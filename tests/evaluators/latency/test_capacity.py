@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from paredown.errors import InputError, ParedownError
-from paredown.evaluators import memory_bytes
-from paredown.evaluators.latency import LayerShape, graph_of, peak_memory, throughput
+from paredown.evaluators.latency import LayerShape, graph_of, memory_bytes, peak_memory, throughput
 
 
 class Clock:

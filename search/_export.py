@@ -126,12 +126,13 @@ def apply_config(
 
 def _check_units(problem: Problem, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
     """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
-    from .evaluation import Worker, macs_left
+    from .evaluation import LayerVariants, PrunedModelBuilder, macs_left
 
     if not structure_of(assignment):
         return
     (problem.context.structured or Structured()).check(assignment)
-    now, then = macs_left(problem, Worker(problem.context), assignment), trial.metrics["macs"].value
+    pruned_models = PrunedModelBuilder(LayerVariants(problem.context))
+    now, then = macs_left(problem, pruned_models, assignment), trial.metrics["macs"].value
     if not isclose(now, then, rel_tol=1e-6):
         raise ConfigError(
             f"t{trial.number} had {then:.0f} MACs when it was tried, and what it keeps would have {now:.0f} now: a "

@@ -22,7 +22,7 @@ from paredown.compressors import LayerSpec
 from paredown.evaluators import Scores, divergence_per_sample, evaluate_outputs, paired_test
 from paredown.search import Task
 from paredown.search.artifacts import Exporter
-from paredown.search.evaluation import Worker
+from paredown.search.evaluation import LayerVariants
 from paredown.search.plans import STRATEGIES
 from paredown.search.problem import Problem, judge, prepare
 from paredown.search.task import environment
@@ -69,7 +69,7 @@ class Bed:
     """Accuracy on the report split, beside the uniform plan's on the same images."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.worker, self.exporter = problem, Worker(problem.context), Exporter(problem)
+        self.problem, self.variants, self.exporter = problem, LayerVariants(problem.context), Exporter(problem)
         self.uniform: torch.Tensor | None = None
 
     def measure(self, assignment: Mapping[str, LayerSpec], metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Bed:
 
         bench, report, reference = self.problem.context, self.problem.report, self.exporter.reference
         resident = CompressedModel(bench.model, bench.anatomy, bench.calibration)
-        with resident.apply(assignment, self.worker.variants(assignment)), torch.inference_mode():
+        with resident.apply(assignment, self.variants.variants(assignment)), torch.inference_mode():
             outputs = torch.cat([bench.model(inputs) for inputs, _ in report.batches(bench.batch_size)])
         scores = evaluate_outputs(bench.metric, report, outputs, reference)
         apart = divergence_per_sample(outputs, reference.outputs, bench.divergence, variance=reference.variance)

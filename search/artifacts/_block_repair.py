@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors import LayerSpec, Variant
-    from ..evaluation import Worker
+    from ..evaluation import CandidateModel
     from ..problem import Problem
 
 _BATCH = 32
@@ -23,8 +23,8 @@ five samples."""
 class BlockRepair:
     """Raises `TaskError` where the calibration split is too small."""
 
-    def __init__(self, problem: Problem, worker: Worker) -> None:
-        self.problem, self.worker = problem, worker
+    def __init__(self, problem: Problem, candidate_model: CandidateModel) -> None:
+        self.problem, self.candidate_model = problem, candidate_model
         self.notes: dict[tuple[tuple[str, LayerSpec], ...], list[str]] = {}
         if len(problem.splits.calibration) < 2:
             raise TaskError(
@@ -57,8 +57,8 @@ class BlockRepair:
         from ...compressors import reconstruct
         from ...compressors.repair import reconstructed, reconstruction_key
 
-        context, worker, seed = self.problem.context, self.worker, self.problem.task.search.seed
-        values = worker.repaired_values(assignment)
+        context, seed = self.problem.context, self.problem.task.search.seed
+        values = self.candidate_model.export_values(assignment)
         if not variants:
             return variants, values
         key = reconstruction_key(
@@ -68,8 +68,8 @@ class BlockRepair:
         found, kept, notes = reconstructed(
             context.store / "blocks", key, variants,
             lambda: reconstruct(
-                worker.resident, assignment, variants, self.batches, values=values, divergence=context.divergence,
-                seed=seed,
+                self.candidate_model.layers.resident, assignment, variants, self.batches, values=values,
+                divergence=context.divergence, seed=seed,
             ),
         )  # fmt: skip
         self.notes[_key(assignment)] = notes

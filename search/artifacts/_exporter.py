@@ -13,7 +13,7 @@ from ...compressors import LayerSpec
 from ...errors import InputError, ParedownError
 from ...evaluators import Measurement
 from ...evaluators.runtimes import STRUCTURE_FILE
-from ..evaluation import Worker, structure_bytes, structure_text
+from ..evaluation import CandidateModel, structure_bytes, structure_text
 from ..problem import Problem, judge
 from ..space import config_of
 from ..task import Plugins
@@ -42,8 +42,10 @@ class Exporter:
         from ...evaluators import ReferenceOutputs
 
         self.problem = problem
-        self.worker = Worker(problem.context)
-        self.blocks = BlockRepair(problem, self.worker) if problem.context.repair.block_reconstruction else None
+        self.candidate_model = CandidateModel(problem.context)
+        self.blocks = (
+            BlockRepair(problem, self.candidate_model) if problem.context.repair.block_reconstruction else None
+        )
         self.reference = ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
@@ -71,7 +73,7 @@ class Exporter:
                 if entropy:
                     save_model(main, model, plain, variants, context.calibration, entropy=True)
             if structure_of(assignment):
-                text = structure_text(self.worker.pruned_models.cut(assignment).removal)
+                text = structure_text(self.candidate_model.pruned_models.build(assignment).removal)
                 (folder / STRUCTURE_FILE).write_text(text, encoding="utf-8")
             return main
         except BaseException:
@@ -87,7 +89,9 @@ class Exporter:
         try:
             with self.repaired(assignment) as (model, plain, variants, _):
                 save_model(path, model, plain, variants, self.problem.context.calibration)
-            said = structure_bytes(self.worker.pruned_models.cut(assignment).removal) if structure_of(assignment) else 0
+            said = 0
+            if structure_of(assignment):
+                said = structure_bytes(self.candidate_model.pruned_models.build(assignment).removal)
             return path.stat().st_size + said
         finally:
             path.unlink(missing_ok=True)
@@ -99,9 +103,9 @@ class Exporter:
         context = self.problem.context
         if not structure_of(assignment):
             plain = layers_of(assignment)
-            return context.model, plain, self.worker.variants(plain), context.anatomy
-        cut = self.worker.pruned_models.cut(assignment)
-        return self.worker.pruned_models.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
+            return context.model, plain, self.candidate_model.layers.variants(plain), context.anatomy
+        cut = self.candidate_model.pruned_models.build(assignment)
+        return self.candidate_model.pruned_models.model(cut.removal), cut.assignment, cut.variants, cut.anatomy
 
     @contextmanager
     def repaired(
@@ -113,7 +117,7 @@ class Exporter:
         left = self.left(assignment)
         if structure_of(assignment):
             norms = self.problem.context.repair.batch_norm in ("finalists", "trials")
-            with self.worker.pruned_models.repaired(assignment, norms=norms):
+            with self.candidate_model.pruned_models.repaired(assignment, batch_norm=norms):
                 yield left
             return
         model, plain, variants, anatomy = left
@@ -122,7 +126,7 @@ class Exporter:
             with installed(model, values):
                 yield model, plain, variants, anatomy
             return
-        with self.worker.repaired(plain):
+        with self.candidate_model.repaired(plain):
             yield left
 
     def remarks(self, assignment: Mapping[str, LayerSpec]) -> list[str]:

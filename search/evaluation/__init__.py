@@ -1,24 +1,55 @@
-"""What a worker does: it builds variants, applies a candidate to its resident model, and measures it.
+"""Evaluation of candidates: a worker applies a candidate to its resident model and measures it.
 
-Every job is a pure function of the candidate and the samples, so a worker may die at any moment. It knows `problem`
-and `space`. Begin with `_jobs.py` (the jobs) and `_worker.py` (who runs them). A new kind of job is one dataclass in
-`_jobs.py`.
+The order from bottom to top: variants of layers, pruned models, the candidate model, the worker, jobs. A job is a
+function of its fields and the data alone, so a worker may die at any moment. This folder knows `problem` and `space`.
+Begin with `_jobs.py`; a new kind of job is one dataclass there.
 """
 
-from ._incumbents import EvaluationResult, Incumbents
-from ._jobs import Job, Outcome, run_job
-from ._sensitivity_rows import Rows, output_frame
-from ._static_costs import Static, original_costs, static_costs
+from ._candidate_model import CandidateModel
+from ._incumbents import Incumbent, Incumbents
+from ._jobs import (
+    AnyJob,
+    AnyOutcome,
+    BuildVariants,
+    EstimateSensitivity,
+    EvaluateCandidate,
+    EvaluateLowFidelity,
+    Job,
+    MeasureRows,
+    Outcome,
+    TrialJob,
+    run_job,
+)
+from ._pruned_model import PrunedModel, PrunedModelBuilder
+from ._results import BuiltVariant, EvaluationResult, SensitivityEstimate
+from ._sensitivity_probe import SensitivityProbe, output_frame
+from ._static_costs import LevelCosts, original_costs, static_costs
 from ._structural_costs import exact_totals, macs_left, structure_bytes, structure_text
+from ._variants import LayerVariants
 from ._worker import Worker
 
 __all__ = [
+    "AnyJob",
+    "AnyOutcome",
+    "BuildVariants",
+    "BuiltVariant",
+    "CandidateModel",
+    "EstimateSensitivity",
+    "EvaluateCandidate",
+    "EvaluateLowFidelity",
     "EvaluationResult",
+    "Incumbent",
     "Incumbents",
     "Job",
+    "LayerVariants",
+    "LevelCosts",
+    "MeasureRows",
     "Outcome",
-    "Rows",
-    "Static",
+    "PrunedModel",
+    "PrunedModelBuilder",
+    "SensitivityEstimate",
+    "SensitivityProbe",
+    "TrialJob",
     "Worker",
     "exact_totals",
     "macs_left",

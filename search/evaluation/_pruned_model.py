@@ -1,4 +1,7 @@
-"""A worker's part where something of the model is removed: masked for a trial, really removed for an export."""
+"""Models without some of their parts: what remains of the layers, compressed, and the model that has only these.
+
+A trial masks the removed parts in the resident model (`_candidate_model.py`); an export really removes them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ...compressors.values import weight_name
 from ...errors import ParedownError
-from ..space import removed_anatomy
 from ..values import layers_of
 
 if TYPE_CHECKING:
@@ -18,13 +20,18 @@ if TYPE_CHECKING:
 
     from ...compressors import Anatomy, LayerInfo, LayerSpec, Variant
     from ...compressors.structure import Removal
-    from ._worker import Worker
+    from ._variants import LayerVariants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedModel:
-    """What is left: removal, the layers' anatomy, and what each of them becomes (see `fitting`), with its variants (of
-    their own, smaller shapes)."""
+    """What an assignment that removes something leaves.
+
+    removal     the modules, rows and columns that go
+    anatomy     of the layers that remain, with their smaller shapes
+    assignment  fqn -> spec of each of these (see `applicable_part`)
+    variants    fqn -> variant of each of these whose weight changes, of its smaller shape
+    """
 
     removal: Removal
     anatomy: Anatomy
@@ -32,135 +39,143 @@ class PrunedModel:
     variants: Mapping[str, Variant]
 
 
-def fitting(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
-    """The treatment of a layer that is smaller than the space knows it, as `[space]` has it for small layers: where
-    rows are no longer than the group, the group is the row; zeros whose pattern does not fit, and a rank that saves
-    nothing, are left out. What fits in none of these ways comes back as it is: compressing says why it cannot be."""
+def applicable_part(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
+    """Give as much of a spec as can be applied to a layer that has become smaller.
+
+    The rules are those of `[space]` for small layers. Where rows are no longer than the group, the group is the row.
+    Sparsity whose pattern does not fit, and a rank that saves nothing, are left out. A spec that cannot be applied in
+    any of these ways is returned as it is: compressing the layer then says why.
+    """
     from ...compressors import LayerSpec, applicable
 
     neutral = LayerSpec()
-    ways: tuple[dict[str, object], ...] = (
+    parts: tuple[dict[str, object], ...] = (
         {"group_size": neutral.group_size},
         {name: getattr(neutral, name) for name in ("sparsity", "pattern", "sparsity_method")},
         {name: getattr(neutral, name) for name in ("rank", "rank_form", "rank_method")},
     )
-    for n in range(len(ways) + 1):  # as little as possible is given up
-        for given_up in combinations(ways, n):
-            milder = replace(spec, **{name: value for way in given_up for name, value in way.items()})  # type: ignore[arg-type]
+    for n in range(len(parts) + 1):  # as little as possible is given up
+        for given_up in combinations(parts, n):
+            milder = replace(spec, **{name: value for part in given_up for name, value in part.items()})  # type: ignore[arg-type]
             if applicable(milder, layer) is None:
                 return milder
     return spec
 
 
 class PrunedModelBuilder:
-    """Compresses what is left of the layers. What was made for one candidate serves the next: a layer depends on its
-    spec and on which of its rows and columns stay, and on nothing else."""
+    """Compresses what remains of the layers.
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    A variant made for one candidate serves the next: it depends on the spec and on which rows and columns of the layer
+    stay, and on nothing else.
+    """
+
+    def __init__(self, layers: LayerVariants) -> None:
+        self._layers = layers
+        self._context = layers.context
         self._variants: dict[tuple[str, LayerSpec, tuple[object, ...]], Variant] = {}
-        self._models: tuple[Removal | None, nn.Module | None] = (None, None)
+        self._last_model: tuple[Removal | None, nn.Module | None] = (None, None)
 
-    def cut(self, assignment: Mapping[str, LayerSpec]) -> PrunedModel:
-        """Raises `ConfigError` for what cannot be removed, `SpecError` for what cannot be done to what is left."""
-        context = self.worker.context
+    def build(self, assignment: Mapping[str, LayerSpec]) -> PrunedModel:
+        """Compress what an assignment leaves.
+
+        Raises `ConfigError` for a part that cannot be removed, `SpecError` for a spec that does not fit what remains,
+        and `ParedownError` for an assignment or a task that removes nothing.
+        """
+        from ..space import removed_anatomy
+
+        context = self._context
         if context.structured is None:
-            raise ParedownError("this bench removes nothing, and was asked to")
+            raise ParedownError(
+                "expected a task with parts that can be removed, got one whose [space] has none of "
+                "channels, heads, neurons, experts and blocks; add one of them, or prune nothing"
+            )
         removal = context.structured.removal(context.model, assignment)
         if removal is None:
-            raise ParedownError("this assignment removes nothing, and was taken for one that does")
+            raise ParedownError(
+                "expected an assignment that removes something, got one that only compresses layers; apply it as it is"
+            )
         anatomy = removed_anatomy(context.anatomy, removal)
-        left = {fqn: fitting(spec, anatomy[fqn]) for fqn, spec in layers_of(assignment).items() if fqn in anatomy.fqns}
+        left = {
+            fqn: applicable_part(spec, anatomy[fqn])
+            for fqn, spec in layers_of(assignment).items()
+            if fqn in anatomy.fqns
+        }
         variants = {
             fqn: self._variant(fqn, spec, removal, anatomy) for fqn, spec in left.items() if spec.changes_weight
         }
         return PrunedModel(removal=removal, anatomy=anatomy, assignment=left, variants=variants)
 
     def model(self, removal: Removal) -> nn.Module:
-        """The model without what is removed; the last one is kept."""
+        """Give a copy of the original model without the removed parts. The last one is kept for the next call."""
         from ...compressors.structure import remove
 
-        known, model = self._models
+        known, model = self._last_model
         if model is None or known != removal:
-            model = remove(self.worker.context.model, removal)
-            self._models = (removal, model)
+            model = remove(self._context.model, removal)
+            self._last_model = (removal, model)
         return model
 
     @contextmanager
-    def applied(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[nn.Module]:
-        """Inside, the resident model answers as the removed one would, repaired as the task says; `norms`: its batch
-        norms too."""
-        from ...compressors import installed
-        from ...compressors.structure import masked
+    def repaired(self, assignment: Mapping[str, LayerSpec], *, batch_norm: bool) -> Iterator[PrunedModel]:
+        """Inside the block, `model` has the biases and batch norms that a trial has.
 
-        cut, worker = self.cut(assignment), self.worker
-        whole = self._wholes(cut)
-        values = self._values(cut, whole, norms=norms)
-        with (
-            worker._resident.apply(cut.assignment, whole) as model,
-            masked(model, cut.removal),
-            installed(model, values),
-        ):
-            yield model
-
-    @contextmanager
-    def repaired(self, assignment: Mapping[str, LayerSpec], *, norms: bool) -> Iterator[PrunedModel]:
-        """Inside, the biases and batch norms of the removed model (`model`) are those that a trial has."""
+        batch_norm  whether the statistics of batch norms are estimated anew
+        """
         from ...compressors import installed
         from ...compressors.repair import kept_positions
-        from ...compressors.structure import cut as cut_
-        from ...compressors.structure import gone_modules
+        from ...compressors.structure import cut, gone_modules
 
-        cut = self.cut(assignment)
-        gone = tuple(f"{fqn}." for fqn in gone_modules(self.worker.context.model, cut.removal))
-        found = self._values(cut, self._wholes(cut), norms=norms)
-        values = {name: value for name, value in found.items() if not name.startswith(gone)}
-        for name, axes in kept_positions(self.worker.context.model, cut.removal).items():
+        pruned = self.build(assignment)
+        gone = tuple(f"{fqn}." for fqn in gone_modules(self._context.model, pruned.removal))
+        whole = self.repair_values(pruned, self.whole_variants(pruned), batch_norm=batch_norm)
+        values = {name: value for name, value in whole.items() if not name.startswith(gone)}
+        for name, axes in kept_positions(self._context.model, pruned.removal).items():
             if name in values:
                 for axis, kept in axes.items():
-                    values[name] = cut_(values[name], axis, kept)
-        model = self.model(cut.removal)
-        with installed(model, values):
-            yield cut
+                    values[name] = cut(values[name], axis, kept)
+        with installed(self.model(pruned.removal), values):
+            yield pruned
 
-    def _wholes(self, cut: PrunedModel) -> dict[str, Variant]:
-        return {fqn: self._whole(fqn, variant, cut.removal) for fqn, variant in cut.variants.items()}
+    def whole_variants(self, pruned: PrunedModel) -> dict[str, Variant]:
+        """Give the variants in the shapes of the whole weights, zero where rows or columns are removed."""
+        return {fqn: self._whole(fqn, variant, pruned.removal) for fqn, variant in pruned.variants.items()}
 
-    def _values(self, cut: PrunedModel, whole: Mapping[str, Variant], *, norms: bool) -> Mapping[str, Tensor]:
-        """Of the whole model's biases and batch norms; the model must be as it was."""
-        values: Mapping[str, Tensor] = {}
-        if self.worker.context.repair.bias:
-            values = self.worker.repairs.biases(cut.assignment, whole, cut.removal)
-        return self.worker.repairs.norms(cut.assignment, whole, values, cut.removal) if norms else values
+    def repair_values(
+        self, pruned: PrunedModel, whole: Mapping[str, Variant], *, batch_norm: bool
+    ) -> Mapping[str, Tensor]:
+        """Compute the biases and batch norms of the whole model that repair a pruned one (`whole_variants`).
+
+        The resident model must hold its own values.
+        """
+        return self._layers.repair_values(pruned.assignment, whole, batch_norm=batch_norm, removal=pruned.removal)
 
     def _variant(self, fqn: str, spec: LayerSpec, removal: Removal, anatomy: Anatomy) -> Variant:
         from ...compressors.structure import cut, gradients_left, moments_left
 
         axes = removal.tensors.get(weight_name(fqn))
         if not axes:
-            return self.worker.variant(fqn, spec)
+            return self._layers.variant(fqn, spec)
         key = (fqn, spec.weight_only, tuple(sorted(axes.items())))
         if key not in self._variants:
-            weight: Tensor = self.worker._resident.weight(fqn)
+            weight = self._layers.resident.weight(fqn)
             for axis, kept in axes.items():
                 weight = cut(weight, axis, kept)
-            whole = self.worker.context.anatomy[fqn]
-            moments, gradients = self.worker.known(fqn, spec)
-            self._variants[key] = self.worker._store.get(
-                weight.detach(), spec.weight_only, anatomy[fqn],
+            whole = self._context.anatomy[fqn]
+            moments, gradients = self._layers.calibration_of(fqn, spec)
+            self._variants[key] = self._layers.smaller_variant(
+                weight.detach(), spec, anatomy[fqn],
                 moments=None if moments is None else moments_left(moments, whole, axes),
                 gradients=None if gradients is None else gradients_left(gradients, whole, axes),
             )  # fmt: skip
         return self._variants[key]
 
     def _whole(self, fqn: str, variant: Variant, removal: Removal) -> Variant:
-        """The variant in the whole weight's place, zero where nothing is left."""
         import torch
 
         axes = removal.tensors.get(weight_name(fqn))
         if not axes:
             return variant
-        shape = self.worker.context.anatomy[fqn].weight_shape
+        shape = self._context.anatomy[fqn].weight_shape
         whole = torch.zeros(shape, dtype=variant.effective.dtype)
         places = [torch.tensor(axes.get(axis, range(size))) for axis, size in enumerate(shape)]
         whole[torch.meshgrid(*places, indexing="ij")] = variant.effective

@@ -1,22 +1,27 @@
-"""One candidate's race, as a worker runs it: a pure function of the candidate, the looks and the rival's losses."""
+"""The evaluation of the model as it is now, stopped early once a sequential test rejects it.
+
+The result depends on the candidate, the looks of the test and the incumbent's losses, and on nothing else.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...evaluators import Measurement, MetricError, Scores, SequentialTest, evaluate_parts, losses_of, value_of_loss
 from ..problem import EvaluationContext, judge
-from ._incumbents import EvaluationResult, Losses
+from ._results import EvaluationResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..._arrays import FloatArray
+    from ._incumbents import Incumbent
 
-def screen(context: EvaluationContext, n: int) -> EvaluationResult:
-    """Evaluate the bench's model, as it is now, on the first n samples of the search split. Raises `MetricError`."""
+
+def evaluate_first_samples(context: EvaluationContext, n: int) -> EvaluationResult:
+    """Evaluate the model, as it is now, on the first n samples of the search split. Raises `MetricError`."""
     parts = evaluate_parts(
         context.model, context.split.take(n), context.metric, stops=(n,),
         reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
@@ -26,45 +31,49 @@ def screen(context: EvaluationContext, n: int) -> EvaluationResult:
 
 def evaluate_sequentially(
     context: EvaluationContext,
+    *,
     quality: str | None,
     test: SequentialTest | None,
-    rival: Losses | None,
-    screened: int = 0,
+    incumbent: Incumbent | None,
+    n_low_fidelity: int = 0,
 ) -> EvaluationResult:
-    """Evaluate the bench's model, as it is now, on the search split, in the parts between the looks of `test`.
+    """Evaluate the model, as it is now, on the search split, in the parts between the looks of `test`.
 
-    screened  metrics on the first so many samples are told apart, as `screen` gives them; 0: they are not
+    quality         "divergence" or the metric's name: its losses are compared and returned; None: neither
+    test            decides after each look whether to stop; None: the whole split is evaluated
+    incumbent       has losses of the whole split; None: there is nothing to beat
+    n_low_fidelity  metrics on the first so many samples are returned separately too; 0: they are not
 
-    The parts are the same with a rival and without, so that a trial's figures do not depend on whom it met.
-    Raises `MetricError`.
+    The parts are the same with an incumbent and without, so a trial's figures do not depend on it.
+    Raises `MetricError` for a metric that is not finite, or a quality that is not measured.
     """
     total = len(context.split)
     first: dict[str, Measurement] = {}
-    against = None if rival is None else rival.astype(np.float64)
+    against = None if incumbent is None else incumbent.losses.astype(np.float64)
     seen: list[Scores] = []
     parts = evaluate_parts(
-        context.model, context.split, context.metric, stops=_stops(test, total, screened),
+        context.model, context.split, context.metric, stops=_stops(test, total, n_low_fidelity),
         reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
     )  # fmt: skip
     for part in parts:
         seen.append(part)
         n = sum(len(one.metric) for one in seen)
-        if n == screened:
+        if n == n_low_fidelity:
             first = judge(context, _joined(seen))
-        if quality is None or test is None or against is None:
+        if quality is None or test is None or incumbent is None or against is None:
             continue
         if n not in test.looks:
             continue
         losses = _losses(context, quality, seen)
         if test.rejects(losses, against):
             metrics = judge(context, _joined(seen)) | {quality: _estimate(context, quality, test, losses, against)}
-            return EvaluationResult(metrics=metrics, samples=len(losses), dropped=True)
+            return EvaluationResult(metrics=metrics, samples=len(losses), beaten_by=incumbent.number)
     whole = None if quality is None else _losses(context, quality, seen).astype(np.float32)
-    return EvaluationResult(metrics=judge(context, _joined(seen)), samples=total, losses=whole, screen=first)
+    return EvaluationResult(metrics=judge(context, _joined(seen)), samples=total, losses=whole, low_fidelity=first)
 
 
-def _stops(test: SequentialTest | None, total: int, screened: int) -> tuple[int, ...]:
-    stops = {total, *(() if test is None else test.looks), *((screened,) if screened else ())}
+def _stops(test: SequentialTest | None, total: int, n_low_fidelity: int) -> tuple[int, ...]:
+    stops = {total, *(() if test is None else test.looks), *((n_low_fidelity,) if n_low_fidelity else ())}
     return tuple(sorted(stops))
 
 
@@ -79,13 +88,16 @@ def _joined(seen: Sequence[Scores]) -> Scores:
     )
 
 
-def _losses(context: EvaluationContext, quality: str, seen: Sequence[Scores]) -> NDArray[np.float64]:
-    """(n,) of the samples seen: the divergence, or the metric's scores with the sign turned where more is better."""
+def _losses(context: EvaluationContext, quality: str, seen: Sequence[Scores]) -> FloatArray:
+    """Give the loss of each sample seen, (n,): the divergence, or the score, negated if more of it is better."""
     scores = _joined(seen)
     if quality == context.metric.name:
         return losses_of(context.metric, scores.metric)
     if scores.divergence is None:
-        raise MetricError(f"the bench measures no {quality!r}, so nobody can race on it")
+        raise MetricError(
+            f"expected {context.metric.name!r} or a measured divergence to compare candidates by, got {quality!r}; "
+            "switch early stopping off with [search] race = false"
+        )
     return scores.divergence.numpy()
 
 
@@ -93,11 +105,11 @@ def _estimate(
     context: EvaluationContext,
     quality: str,
     test: SequentialTest,
-    mine: NDArray[np.float64],
-    rival: NDArray[np.float64],
+    mine: FloatArray,
+    against: FloatArray,
 ) -> Measurement:
-    """Of a candidate that was dropped, by its difference from the rival so far."""
-    value, low, high = test.estimate(mine, rival)
+    """Estimate the quality of a candidate that is stopped, from its difference to the incumbent so far."""
+    value, low, high = test.estimate(mine, against)
     if quality == context.metric.name:
         value, low, high = (value_of_loss(context.metric, loss) for loss in (value, low, high))
         unit = context.metric.unit

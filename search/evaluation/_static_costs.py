@@ -1,27 +1,31 @@
-"""Placeholder."""
+"""Costs of every level that are known without running the model: bytes, MACs, BOPs, and what a device model says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from ...compressors import Anatomy, LayerSpec
-from ..devices import Device
-from ..problem import Problem
 from ..values import metric_on_device, without_structure
-from ._structural_costs import with_structure
+from ._structural_costs import GroupCosts, with_structure
 
-Static = Mapping[str, tuple[tuple[float, ...], ...]]
+if TYPE_CHECKING:
+    from ...compressors import Anatomy, LayerSpec
+    from ..devices import Device
+    from ..problem import Problem
 
+LevelCosts: TypeAlias = Mapping[str, GroupCosts]
+"""Metric -> its value for each level of each group."""
 
 _COUNTED = ("bytes", "macs", "bops")
 
 
-def static_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[Static, dict[str, float]]:
-    """What each level costs without running anything: metric -> per group, per level; and what is paid whatever is
-    chosen. The costs on a device that is not the first bear its name.
+def static_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> tuple[LevelCosts, dict[str, float]]:
+    """Compute the cost of each level, and the cost that every candidate has, by metric.
 
     stored  (fqn, spec) -> that layer's share of the stored file, in bytes
+
+    Costs on a device that is not the first bear its name (`metric_on_device`).
     """
     from ...compressors import LayerSpec, fixed_bytes
 
@@ -44,7 +48,7 @@ def static_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) 
 
 
 def original_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
-    """The same of the model as it came."""
+    """Compute the costs of the original model, by metric. The argument is that of `static_costs`."""
     from ...compressors import LayerSpec, fixed_bytes
 
     anatomy = problem.anatomy

@@ -1,9 +1,9 @@
-"""What a candidate costs of which something is removed: exactly for a trial, about for the table.
+"""Costs of candidates that remove something: exact ones for a trial, approximate ones for the table.
 
-Removing rows of one layer and columns of another multiplies, so it is no sum over groups. A trial's costs are those of
-the model that is left. The searcher's table needs sums: a set's row is what it saves alone, with the layers at their
-smallest (so that no sum is below zero), shrunk by one factor so that all of the sets at their smallest save what they
-save together. Both ends are right, and between them the table saves too little.
+Removing rows of one layer and columns of another multiplies, so the cost is no sum over groups. A trial's costs are
+those of the model that remains. The searcher's table needs sums. There, a set's row is what it saves alone while the
+layers are at their smallest, so that no sum is below zero. One factor shrinks the rows, so that all sets at their
+smallest save what they save together. Both ends are exact; between them the table saves too little.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...compressors import LayerSpec
-from ..space import removed_anatomy
 from ..values import is_structural, layers_of, metric_on_device
 
 if TYPE_CHECKING:
@@ -23,45 +22,53 @@ if TYPE_CHECKING:
     from ...compressors.structure import Removal
     from ..problem import Problem
     from ..values import Candidate
-    from ._pruned_model import PrunedModel
-    from ._worker import Worker
+    from ._pruned_model import PrunedModel, PrunedModelBuilder
 
-Rows: TypeAlias = tuple[tuple[float, ...], ...]
+GroupCosts: TypeAlias = tuple[tuple[float, ...], ...]
+"""A metric's value for each level of each group."""
 
 
-def exact_totals(problem: Problem, worker: Worker, candidate: Candidate) -> dict[str, float]:
-    """Bytes as they will be stored, MACs, BOPs, and what is modelled on each device; no forward pass."""
-    cut = worker.pruned_models.cut(problem.space.assignment(candidate))
-    totals = _counted(problem, cut.anatomy, cut.assignment)
-    totals["bytes"] = float(structure_bytes(cut.removal) + _file_bytes(worker, cut))
+def exact_totals(problem: Problem, pruned_models: PrunedModelBuilder, candidate: Candidate) -> dict[str, float]:
+    """Compute the costs of a candidate that removes something, by metric, without a forward pass.
+
+    They are the bytes of the stored file, MACs, BOPs, and what each device's model says. Raises as
+    `PrunedModelBuilder.build` does.
+    """
+    pruned = pruned_models.build(problem.space.assignment(candidate))
+    totals = _counted(problem, pruned.anatomy, pruned.assignment)
+    totals["bytes"] = float(structure_bytes(pruned.removal) + _file_bytes(pruned_models.model(pruned.removal), pruned))
     return totals
 
 
-def macs_left(problem: Problem, worker: Worker, assignment: Mapping[str, LayerSpec]) -> float:
-    """Of what is left by an assignment that removes something, as its trial counts them."""
-    cut = worker.pruned_models.cut(assignment)
-    return _counted(problem, cut.anatomy, cut.assignment)["macs"]
+def macs_left(problem: Problem, pruned_models: PrunedModelBuilder, assignment: Mapping[str, LayerSpec]) -> float:
+    """Count the MACs that remain under an assignment that removes something, as its trial counts them."""
+    pruned = pruned_models.build(assignment)
+    return _counted(problem, pruned.anatomy, pruned.assignment)["macs"]
 
 
 def structure_text(removal: Removal) -> str:
-    """What an artifact of the format "paredown" says of its architecture."""
+    """Write the structure file of an artifact of the format "paredown": what is removed, as a line of JSON."""
     return json.dumps(removal.to_dict(), separators=(",", ":")) + "\n"
 
 
 def structure_bytes(removal: Removal) -> int:
+    """Give the length of the structure file in bytes."""
     return len(structure_text(removal).encode())
 
 
 def with_structure(
     problem: Problem,
-    costs: Mapping[str, Rows],
+    costs: Mapping[str, GroupCosts],
     fixed: Mapping[str, float],
     stored: Mapping[tuple[str, LayerSpec], int],
-) -> tuple[dict[str, Rows], dict[str, float]]:
-    """The rows of the layers' groups (`costs`), with those of sets and blocks in their places.
+) -> tuple[dict[str, GroupCosts], dict[str, float]]:
+    """Add the rows of sets and blocks to costs of the layers' groups.
 
-    stored  (fqn, spec) -> that layer's share of the stored file, in bytes
+    costs, fixed  of the layers' groups, as `static_costs` gives them
+    stored        (fqn, spec) -> that layer's share of the stored file, in bytes
     """
+    from ..space import removed_anatomy
+
     groups = problem.space.groups
     structural = [group for group in groups if is_structural(group.name)]
     least: dict[str, LayerSpec] = {}
@@ -105,7 +112,7 @@ def with_structure(
 
 
 def _bytes_beside(problem: Problem, removal: Removal) -> float:
-    """What is removed of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
+    """Count the removed bytes of tensors that are no layer's weight: biases, norms, experts that lie in one tensor."""
     from ...compressors import module_at, weight_at
     from ...compressors.structure import cut_tensors, gone_modules
 
@@ -138,11 +145,11 @@ def _counted(problem: Problem, anatomy: Anatomy, assignment: Mapping[str, LayerS
     return found
 
 
-def _file_bytes(worker: Worker, cut: PrunedModel) -> int:
-    """The length of the file that `save_model` would write of the removed model."""
+def _file_bytes(model: nn.Module, pruned: PrunedModel) -> int:
+    """Compute the length of the file that `save_model` would write of the pruned model."""
     from ...compressors import fixed_bytes, layer_bytes
 
-    total = fixed_bytes(worker.pruned_models.model(cut.removal), cut.anatomy)
-    for layer in cut.anatomy.layers:
-        total += layer_bytes(layer, cut.assignment.get(layer.fqn, LayerSpec()), cut.variants.get(layer.fqn))
+    total = fixed_bytes(model, pruned.anatomy)
+    for layer in pruned.anatomy.layers:
+        total += layer_bytes(layer, pruned.assignment.get(layer.fqn, LayerSpec()), pruned.variants.get(layer.fqn))
     return total

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...errors import InputError
-from ..evaluation import Job
+from ..evaluation import TrialJob
 from ..problem import Problem, original_quality
 from ..run import Recorder, State
 from ..space import bounds, plans, threshold_settings, uniform_settings, weights_of
@@ -102,7 +102,9 @@ def _promising(problem: Problem, state: State, candidates: Sequence[Candidate]) 
     return [trial.candidate for trial in chosen]
 
 
-def _evaluate(trials: TrialFactory, jobs: Sequence[Job], runner: JobRunner, recorder: Recorder, *, total: int) -> None:
+def _evaluate(
+    trials: TrialFactory, jobs: Sequence[TrialJob], runner: JobRunner, recorder: Recorder, *, total: int
+) -> None:
     with recorder.watch.charge("evaluation"):
         for n, outcome in enumerate(runner.run(jobs), 1):
             trials.record(outcome, recorder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...evaluators import Measurement
-from ..evaluation import Static, Worker, exact_totals
+from ..evaluation import LayerVariants, LevelCosts, PrunedModelBuilder, exact_totals
 from ..problem import Problem
 from ..values import (
     MODELLED,
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 class PrunedTotals:
     """Exact costs of candidates that remove something, from the model that is left.
 
-    This process's own worker compresses what is left of a layer, to know its bytes. It is made for the first such
-    candidate. The last candidate's costs are kept.
+    This process compresses what is left of a layer, to know its bytes. The last candidate's costs are kept.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._worker: Worker | None = None
+        self._pruned_models: PrunedModelBuilder | None = None
         self._last: tuple[Candidate, dict[str, float]] | None = None
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Return metric -> cost. Raises `SpecError` where too little is left of a layer for its spec."""
-        if self._worker is None:
-            self._worker = Worker(self._problem.context)
+        if self._pruned_models is None:
+            self._pruned_models = PrunedModelBuilder(LayerVariants(self._problem.context))
         if self._last is None or self._last[0] != candidate:
-            self._last = (candidate, exact_totals(self._problem, self._worker, candidate))
+            self._last = (candidate, exact_totals(self._problem, self._pruned_models, candidate))
         return dict(self._last[1])
 
 
@@ -59,7 +58,7 @@ class CostModel:
     """
 
     problem: Problem
-    rows: Static
+    rows: LevelCosts
     fixed: Mapping[str, float]
     original: Mapping[str, float]
     original_bytes: tuple[float, ...]

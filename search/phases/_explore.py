@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ...errors import SpecError
-from ..evaluation import Job
+from ..evaluation import AnyJob
 from ..run import Recorder
 from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, guides_of, limits_of, make_searcher
 from ..space import reduce_space
@@ -110,7 +110,7 @@ class _Exploration:
         self._seeds_left = [candidate for candidate in seeds if candidate not in self.known]
         self.left = problem.task.budget.trials - self.state.n_mixed
         self.numbers = free_numbers({trial.number for trial in self.state.trials})
-        self.again: list[Job] = []
+        self.again: list[AnyJob] = []
         self.is_exhausted = False
         self._promoted_at = 0
 

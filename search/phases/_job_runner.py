@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..evaluation import Job, Outcome
 from ..workers import Pool
 from ._clock import Clock
+
+J = TypeVar("J", bound=Job[Any, Any])
+R = TypeVar("R")
 
 MAX_ATTEMPTS = 2
 """Attempts at a job whose worker died. Ray's own retries are off."""
@@ -20,7 +24,7 @@ class JobRunner:
     pool: Pool
     clock: Clock
 
-    def run(self, jobs: Sequence[Job], *, within_budget: bool = False) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job[J, R]], *, within_budget: bool = False) -> Iterator[Outcome[J, R]]:
         """Yield every job's outcome, in any order. A job whose worker died gets another attempt.
 
         A stop that was asked for ends it after the running jobs, with `Interrupted`. With `within_budget` the end of
@@ -42,11 +46,11 @@ class JobRunner:
             self.clock.stop_if_asked()
 
 
-def next_attempt(outcome: Outcome) -> Job | None:
+def next_attempt(outcome: Outcome[J, R]) -> J | None:
     """Return the job for another attempt if its worker died and it has one left, else None.
 
     The worker's death may have been another job's fault.
     """
     if not outcome.fatal or outcome.job.attempt >= MAX_ATTEMPTS:
         return None
-    return replace(outcome.job, attempt=outcome.job.attempt + 1)
+    return outcome.job.next_attempt()

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ...compressors import LayerSpec
 from ...errors import IntegrityError, ParedownError, TaskError
 from ..devices import describe_profile_mismatch
-from ..evaluation import Job, original_costs, static_costs
+from ..evaluation import BuildVariants, original_costs, static_costs
 from ..problem import Problem
 from ..run import Recorder
 from ..space import check_reachable, describe_structure_left, without_correction
@@ -21,7 +21,7 @@ from ._latency_table import additive_latency, latency_table
 
 _BUILD_TIMEOUT_S = 1800.0
 _CHUNK = 8
-"""Variants of one layer that a worker builds in one go."""
+"""Number of variants of one layer that a worker builds in one job."""
 
 Sizes: TypeAlias = Mapping[tuple[str, LayerSpec], int]
 """(fqn, spec) -> bytes of the layer's weight in a stored file."""
@@ -70,17 +70,20 @@ def _build_variants(problem: Problem, runner: JobRunner, recorder: Recorder) -> 
     for group in without_structure(problem.space).groups:
         for fqn in group.layers:
             wanted[fqn] = list(dict.fromkeys([LayerSpec(), *group.levels]))
-    chunks = [(fqn, specs[i : i + _CHUNK]) for fqn, specs in wanted.items() for i in range(0, len(specs), _CHUNK)]
-    jobs = [Job(method="build", args=(f, s), token=(f, s), timeout_s=_BUILD_TIMEOUT_S) for f, s in chunks]
+    jobs = [
+        BuildVariants(fqn=fqn, specs=tuple(specs[i : i + _CHUNK]), timeout_s=_BUILD_TIMEOUT_S)
+        for fqn, specs in wanted.items()
+        for i in range(0, len(specs), _CHUNK)
+    ]
     sizes: dict[tuple[str, LayerSpec], int] = {}
     errors: dict[tuple[str, LayerSpec], float] = {}
     with recorder.watch.charge("store"):
         for n, outcome in enumerate(runner.run(jobs), 1):
-            fqn, specs = outcome.job.token
+            fqn, specs = outcome.job.fqn, outcome.job.specs
             if outcome.error is not None:
                 raise build_error(fqn, outcome.error)
-            for spec, (n_bytes, error) in zip(specs, outcome.value, strict=True):
-                sizes[fqn, spec], errors[fqn, spec] = n_bytes, error
+            for spec, built in zip(specs, outcome.result, strict=True):
+                sizes[fqn, spec], errors[fqn, spec] = built.n_bytes, built.weight_error
             recorder.say("store", done=n, total=len(jobs))
     return sizes, errors
 

@@ -9,12 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from ..allocation import lower_hull, sweep
-from ..evaluation import Job, Outcome, Static, output_frame
+from ..evaluation import EstimateSensitivity, LevelCosts, MeasureRows, Outcome, output_frame
 from ..problem import Problem
 from ..run import Guess, Key, Recorder, State, assemble, frame_record, perturbations_of
 from ..searchers import uses_table
@@ -38,7 +38,7 @@ class Unpromising(Protocol):
         self,
         space: SearchSpace,
         guess: Sequence[Sequence[float | None]],
-        costs: Static,
+        costs: LevelCosts,
         names: Sequence[str],
         *,
         factor: float,
@@ -261,11 +261,11 @@ def _estimate(inputs: TableInputs) -> Guess | None:
     if inputs.state.estimate is None:
         task = inputs.problem.task
         samples = min(inputs.policy.estimate_samples, task.search.table_samples)
-        job = Job(method="estimate", args=(samples, task.search.seed), timeout_s=task.budget.trial_timeout_s)
+        job = EstimateSensitivity(n_samples=samples, seed=task.search.seed, timeout_s=task.budget.trial_timeout_s)
         for outcome in inputs.runner.run([job], within_budget=True):
-            found = outcome.value or {"values": None, "passes": 0.0}
-            values = None if found["values"] is None else [[_finite(v) for v in row] for row in found["values"]]
-            record = {"values": values, "reason": outcome.error, "passes": found["passes"]}
+            found = outcome.value
+            values = None if found is None else [[_finite(v) for v in row] for row in found.values]
+            record = {"values": values, "reason": outcome.error, "passes": 0.0 if found is None else found.passes}
             inputs.recorder.append({"type": "estimate", **record})
     return _known_guess(inputs)
 
@@ -324,30 +324,31 @@ def _hull(inputs: TableInputs, guessed: Sequence[float | None], g: int) -> set[i
 
 def _measure(inputs: TableInputs, work: Work, n_samples: int, total: int) -> None:
     """Measure each group's levels in one job. If that job hung, or its worker died, each level is tried alone."""
-    again: list[Job] = []
+    again: list[MeasureRows] = []
     jobs = [_job(inputs, g, levels, n_samples) for g, levels in work]
     for outcome in inputs.runner.run(jobs, within_budget=True):
-        g, levels = outcome.job.token
-        if outcome.error is not None and len(levels) > 1:
-            again += [_job(inputs, g, [level], n_samples) for level in levels]
+        job = outcome.job
+        if outcome.error is not None and len(job.levels) > 1:
+            again += [_job(inputs, job.group, [level], n_samples) for level in job.levels]
             continue
         _record(inputs, outcome, total)
     for outcome in inputs.runner.run(again, within_budget=True):
         _record(inputs, outcome, total)
 
 
-def _job(inputs: TableInputs, g: int, levels: Sequence[int], n_samples: int) -> Job:
+def _job(inputs: TableInputs, g: int, levels: Sequence[int], n_samples: int) -> MeasureRows:
     limit = inputs.problem.task.budget.trial_timeout_s * len(levels)
     framed = inputs.state.frame["n"] if inputs.state.frame else 0
     framed = framed if framed <= n_samples else 0
-    return Job(method="rows", args=(g, list(levels), n_samples, framed), token=(g, list(levels)), timeout_s=limit)
+    return MeasureRows(group=g, levels=tuple(levels), n_samples=n_samples, n_frame=framed, timeout_s=limit)
 
 
-def _record(inputs: TableInputs, outcome: Outcome, total: int) -> None:
-    g, levels = outcome.job.token
-    failed: dict[str, Any] = {"value": None, "reason": outcome.error, "n": 0, "stderr": None, "passes": 0.0}
-    for level, row in zip(levels, outcome.value or [failed] * len(levels), strict=True):
-        inputs.recorder.append({"type": "row", "group": g, "level": level, **row})
+def _record(inputs: TableInputs, outcome: Outcome[MeasureRows, tuple[Row, ...]], total: int) -> None:
+    g, levels = outcome.job.group, outcome.job.levels
+    rows = outcome.value or (Row(value=None, reason=outcome.error),) * len(levels)
+    for level, row in zip(levels, rows, strict=True):
+        fields = {name: value for name, value in asdict(row).items() if name != "shift" or value is not None}
+        inputs.recorder.append({"type": "row", "group": g, "level": level, **fields})
     inputs.recorder.say("table", done=len(inputs.state.rows), total=total)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...evaluators import SequentialTest
-from ..evaluation import EvaluationResult, Incumbents, Job, Outcome
+from ..evaluation import EvaluateCandidate, EvaluateLowFidelity, EvaluationResult, Incumbents, Outcome, TrialJob
 from ..problem import Problem
 from ..run import Recorder, State
 from ..values import (
@@ -50,60 +50,53 @@ class TrialFactory:
         )  # fmt: skip
         for trial in state.trials:
             if isinstance(trial, Completed) and trial.number in state.losses:
-                self.incumbents.keep(trial, unpack_losses(state.losses[trial.number]))
+                self.incumbents.add(trial, unpack_losses(state.losses[trial.number]))
 
-    def screen_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> Job:
+    def screen_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> TrialJob:
         """Job that evaluates a candidate on the first samples of the search split."""
-        return Job(
-            method="screen", args=(candidate.levels, self.n_screened), token=(number, kind, candidate, None),
+        return EvaluateLowFidelity(
+            number=number, kind=kind, candidate=candidate, n_samples=self.n_screened,
             timeout_s=self.problem.task.budget.trial_timeout_s,
         )  # fmt: skip
 
-    def trial_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> Job:
+    def trial_job(self, number: int, candidate: Candidate, kind: Kind = "mixed") -> TrialJob:
         """Job that evaluates a candidate on the whole search split.
 
         A baseline is evaluated to its end. A proposed candidate may be stopped early by an incumbent.
         """
         incumbents = self.incumbents
-        rival = incumbents.rival_of(self.costs.metrics_of(candidate)) if kind == "mixed" else None
-        return Job(
-            method="race",
-            args=(
-                candidate.levels,
-                incumbents.quality,
-                incumbents.test,
-                None if rival is None else rival.losses,
-                self.n_screened,
-            ),
-            token=(number, kind, candidate, None if rival is None else rival.number),
-            timeout_s=self.problem.task.budget.trial_timeout_s,
-        )
+        return EvaluateCandidate(
+            number=number, kind=kind, candidate=candidate, quality=incumbents.quality, test=incumbents.test,
+            incumbent=incumbents.to_beat(self.costs.metrics_of(candidate)) if kind == "mixed" else None,
+            n_low_fidelity=self.n_screened, timeout_s=self.problem.task.budget.trial_timeout_s,
+        )  # fmt: skip
 
-    def record(self, outcome: Outcome, recorder: Recorder) -> Trial:
+    def record(self, outcome: Outcome[TrialJob, EvaluationResult], recorder: Recorder) -> Trial:
         """Make a trial of a job's outcome and record it, with its losses if it becomes an incumbent."""
         trial = self.trial_of(outcome)
         record = trial_to_record(trial)
-        if isinstance(trial, Completed) and self.incumbents.keep(trial, outcome.value.losses):
-            record |= {"losses": pack_losses(outcome.value.losses)}
+        losses = outcome.result.losses if isinstance(trial, Completed) else None
+        if isinstance(trial, Completed) and losses is not None and self.incumbents.add(trial, losses):
+            record |= {"losses": pack_losses(losses)}
         recorder.append(record)
         return trial
 
-    def trial_of(self, outcome: Outcome) -> Trial:
+    def trial_of(self, outcome: Outcome[TrialJob, EvaluationResult]) -> Trial:
         """Make a trial of the outcome of a `screen_job` or `trial_job`."""
-        number, kind, candidate, rival = outcome.job.token
+        number, kind, candidate = outcome.job.number, outcome.job.kind, outcome.job.candidate
         if outcome.error is not None:
             return Failed(
                 number=number, candidate=candidate, kind=kind, reason=outcome.error,
                 seed=self.problem.task.search.seed, seconds=outcome.seconds, attempts=outcome.job.attempt,
             )  # fmt: skip
-        result: EvaluationResult = outcome.value
+        result = outcome.result
         metrics = {**result.metrics, **self.costs.metrics_of(candidate)}
-        if outcome.job.method == "screen":
+        if isinstance(outcome.job, EvaluateLowFidelity):
             return LowFidelity(
                 number=number, candidate=candidate, kind=kind, metrics=metrics, samples=result.samples,
                 seconds=outcome.seconds,
             )  # fmt: skip
-        if result.dropped:
+        if (rival := result.beaten_by) is not None:
             total = len(self.problem.context.split)
             return EarlyStopped(
                 number=number, candidate=candidate, kind=kind, metrics=metrics, beaten_by=rival,
@@ -118,7 +111,7 @@ class TrialFactory:
             seconds=outcome.seconds,
             samples=result.samples,
             worker=outcome.worker,
-            screen=result.screen,
+            screen=result.low_fidelity,
         )
 
 

@@ -16,7 +16,7 @@ from ..values import Limits, of_first_device
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
-    from ..evaluation import Static
+    from ..evaluation import LevelCosts
     from ..phases import CostModel
     from ..values import SearchSpace, SensitivityTable
 
@@ -40,7 +40,7 @@ class StrategyContext:
     anatomy: Anatomy
     limits: Limits
     bits: float | None
-    costs: Static
+    costs: LevelCosts
     fixed: Mapping[str, float]
     weight_error: tuple[tuple[float, ...], ...]
     measure: Callable[[], SensitivityTable]

@@ -74,7 +74,7 @@ class WhatIf:
         if first is None:
             raise InputError(f"{run.path} has not evaluated its original yet; run `paredown resume {run.path}`")
         original = {name: m.value for name, m in first.metrics.items()}
-        costs, fixed = dict(of_first_device(facts.costs)), dict(of_first_device(facts.fixed))
+        costs, fixed = of_first_device(facts.costs), of_first_device(facts.fixed)
         device = None
         if profile is not None:
             device = OnDevice.of(run, profile)

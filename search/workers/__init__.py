@@ -1,7 +1,7 @@
-"""Who runs the jobs: this process, or processes on Ray.
+"""Pools of workers that run jobs: this process, or processes on Ray.
 
-Both look the same to the driver (`Pool`). Ray is imported in `_ray.py` and nowhere else. It knows `evaluation`.
-Begin with `_in_process.py`. Another kind of worker, such as a cluster's, is one file here and a line in
+All of them look the same to the driver (`Pool`). Ray is imported in `_ray.py` and nowhere else. This folder knows
+`evaluation`. Begin with `_in_process.py`; another kind of worker, such as a cluster's, is one file here and a line in
 `_open_pool.py`.
 """
 

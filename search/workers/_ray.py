@@ -1,7 +1,7 @@
-"""Workers on Ray: actors that each hold one resident model. The only file that imports Ray.
+"""Workers on Ray: actors that each hold one resident model. No other file imports Ray.
 
-Ray's own retries are off, because it retries a task that ran out of memory without end; attempts are counted by the
-driver. Ray's dashboard and its usage reports are off.
+Ray's own retries are off, because it repeats a task that ran out of memory without end. The driver counts attempts
+instead. Ray's dashboard and its usage reports are off.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ import os
 import time
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ParedownError
-from ..evaluation import Job, Outcome, Worker, run_job
-from ..problem import EvaluationContext
+from ..evaluation import AnyJob, AnyOutcome, Outcome, Worker, run_job
 from ._in_process import python_path, worker_facts
 from ._queues import WorkerQueue, WorkerQueues
+
+if TYPE_CHECKING:
+    from ..problem import EvaluationContext
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray prints a dead worker's post-mortem to stdout, which is for data only
 }
-
-
 _MAX_FAILED_STARTS = 3
+"""The run ends if so many workers in a row could not be started."""
 
 
 class _Actor:
-    """The process behind one slot. `threads` is set, and what torch then says is what is recorded."""
+    """The process of one worker. It sets the number of threads, and records the number that torch then reports."""
 
     def __init__(self, context: EvaluationContext, threads: int) -> None:
         import torch
@@ -42,16 +43,19 @@ class _Actor:
     def ready(self) -> bool:
         return True
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: AnyJob) -> AnyOutcome:
         return run_job(self._worker, job, self._facts)
 
 
 class RayPool:
-    """`workers` actors. A job that exceeds its limit takes its actor with it; a fresh one takes the slot, and what was
-    queued behind the job goes to another.
+    """Runs jobs on Ray actors.
 
-    address  of a running cluster ("auto", "ray://…", "host:port"); None starts Ray here, on loopback, for this run
-    modules  the user's modules: sent by value, so that a worker needs no copy of the user's files
+    An actor whose job exceeds its time limit is killed and replaced. The jobs queued behind that one go to others.
+
+    workers  number of actors
+    threads  of torch in each actor
+    address  of a running cluster ("auto", "ray://…", "host:port"); None starts Ray on this machine for this run
+    modules  the user's modules; they are sent by value, so that a worker needs no copy of the user's files
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class RayPool:
         for module in modules:
             pickle.register_pickle_by_value(module)
         try:
-            self._bench = ray.put(context)
+            self._context = ray.put(context)
         finally:
             for module in modules:
                 pickle.unregister_pickle_by_value(module)
@@ -89,34 +93,34 @@ class RayPool:
         self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._failed_starts = 0
         self._starting: dict[Any, Any] = {}
-        self._lanes = WorkerQueues(_send)
+        self._queues = WorkerQueues(_send)
         for _ in range(workers):
             self._start()
 
     def _start(self) -> None:
-        """A slot is free only once its process is up, so that no job's limit pays for that."""
-        actor = self._remote.remote(self._bench, self._threads)
+        """Start an actor. It gets jobs only once it is up, so that the start does not count against a time limit."""
+        actor = self._remote.remote(self._context, self._threads)
         self._starting[actor.ready.remote()] = actor
 
     @property
     def idle(self) -> int:
-        return self._lanes.idle
+        return self._queues.idle
 
     @property
     def busy(self) -> int:
-        """Jobs that run or are queued, and workers that are about to be able to."""
-        return self._lanes.n_jobs + len(self._starting)
+        """Number of jobs that run or are queued, and of workers that are still starting."""
+        return self._queues.n_jobs + len(self._starting)
 
-    def submit(self, job: Job) -> None:
-        self._lanes.submit(job)
+    def submit(self, job: AnyJob) -> None:
+        self._queues.submit(job)
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
-        """Blocks until a job ends, one exceeds its limit, a worker is up, or `timeout_s` passes.
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
+        """Wait until a job ends or exceeds its limit, a worker is up, or `timeout_s` passes.
 
         Raises `ParedownError` if workers cannot be started.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while waiting := [*(running := self._lanes.running()), *self._starting]:
+        while waiting := [*(running := self._queues.running()), *self._starting]:
             ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0.0)
             if not ready:
                 ready, _ = self._ray.wait(waiting, num_returns=1, timeout=self._patience(deadline))
@@ -142,45 +146,45 @@ class RayPool:
             self._start()
             return
         self._failed_starts = 0
-        self._lanes.add(actor)
+        self._queues.add(actor)
 
     def _patience(self, deadline: float | None) -> float:
-        """How long to sleep before looking again: until the first limit, or the caller's deadline."""
-        now, ends = time.monotonic(), [self._lanes.next_limit(), deadline]
+        """Give the seconds to wait until the first time limit or the caller's deadline, at most five."""
+        now, ends = time.monotonic(), [self._queues.next_limit(), deadline]
         return max(0.01, min([*(end - now for end in ends if end is not None), 5.0]))
 
-    def _collect(self, reference: Any, queue: WorkerQueue) -> Outcome:
+    def _collect(self, reference: Any, queue: WorkerQueue) -> AnyOutcome:
         try:
-            outcome: Outcome = self._ray.get(reference)
+            outcome: AnyOutcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as exception:
             job, seconds = self._replace(queue)
             return Outcome(job=job, error=_death(exception), fatal=True, seconds=seconds)
-        self._lanes.finish(queue, outcome.seconds)
+        self._queues.finish(queue, outcome.seconds)
         return outcome
 
-    def _expire(self) -> list[Outcome]:
-        outcomes = []
-        for queue in self._lanes.late():
+    def _expire(self) -> list[AnyOutcome]:
+        outcomes: list[AnyOutcome] = []
+        for queue in self._queues.late():
             job, seconds = self._replace(queue)
             why = f"still running after {job.timeout_s:g} s; [budget] trial_timeout_s sets the limit"
             outcomes.append(Outcome(job=job, error=why, seconds=seconds))
         return outcomes
 
-    def _replace(self, queue: WorkerQueue) -> tuple[Job, float]:
-        """A fresh worker for this one: the job that the old one ran, and for how long."""
+    def _replace(self, queue: WorkerQueue) -> tuple[AnyJob, float]:
+        """Kill a worker and start another. Give the job that it ran, and for how many seconds."""
         self._ray.kill(queue.worker)
         self._start()
-        return self._lanes.remove(queue)
+        return self._queues.remove(queue)
 
     def close(self) -> None:
-        for actor in [*self._lanes.workers, *self._starting.values()]:
+        for actor in [*self._queues.workers, *self._starting.values()]:
             self._ray.kill(actor)
-        self._lanes, self._starting = WorkerQueues(_send), {}
+        self._queues, self._starting = WorkerQueues(_send), {}
         if self._owns_cluster:
             self._ray.shutdown()
 
 
-def _send(actor: Any, job: Job) -> Any:
+def _send(actor: Any, job: AnyJob) -> Any:
     return actor.run.remote(job)
 
 

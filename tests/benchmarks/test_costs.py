@@ -13,7 +13,8 @@ import costs
 import pytest
 from searchbench import goals, measure_search
 
-from paredown.search.evaluation import Job, Outcome
+from paredown.search import Candidate
+from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate, Outcome
 from paredown.search.run import Stopwatch
 
 
@@ -21,8 +22,8 @@ class TwoLanes:
     """A pool that does two jobs at a time and forgets none."""
 
     def __init__(self) -> None:
-        self.jobs: deque[Job] = deque()
-        self.done: list[Job] = []
+        self.jobs: deque[AnyJob] = deque()
+        self.done: list[AnyJob] = []
 
     @property
     def idle(self) -> int:
@@ -32,11 +33,11 @@ class TwoLanes:
     def busy(self) -> int:
         return len(self.jobs)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: AnyJob) -> None:
         assert self.idle > 0
         self.jobs.append(job)
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
         job = self.jobs.popleft()
         self.done.append(job)
         return [Outcome(job=job)]
@@ -49,17 +50,20 @@ def test_full_evaluations_stand_among_the_trials_and_no_trial_is_lost() -> None:
     inner, blocks = TwoLanes(), list[float]()
     prepared: Any = SimpleNamespace(space=SimpleNamespace(n_levels=(3, 3)))
     pool = measure_search._Interleaved(inner, prepared, blocks, every=4, block=6)
-    waiting, came = [Job(method="race", args=(), token=number) for number in range(12)], []
+    candidate = Candidate(levels=(0, 0))
+    waiting = [EvaluateCandidate(number=number, kind="mixed", candidate=candidate) for number in range(12)]
+    came = list[int]()
     while waiting or pool.busy:
         while pool.idle and waiting:
             pool.submit(waiting.pop(0))
-        came += [outcome.job.token for outcome in pool.wait(1.0)]
+        came += [outcome.job.number for outcome in pool.wait(1.0)]
     assert came == list(range(12))
     assert len(blocks) == 3
-    order = ["trial" if job.token is not None else "full" for job in inner.done]
+    order = ["full" if job.number == measure_search.NO_TRIAL else "trial" for job in inner.done]
     assert order.count("full") == 18
     assert order[:6] == ["trial"] * 5 + ["full"]  # the fourth ends, the fifth was under way
-    assert {job.args[1:] for job in inner.done if job.token is None} == {("divergence", None, None)}
+    full = [job for job in inner.done if job.number == measure_search.NO_TRIAL]
+    assert {(job.quality, job.test, job.incumbent) for job in full} == {("divergence", None, None)}
 
 
 def test_what_was_measured_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

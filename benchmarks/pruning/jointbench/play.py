@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paredown.evaluators import ReferenceOutputs, Split, evaluate_split, paired_test
 from paredown.search import Completed, Task
-from paredown.search.evaluation import Worker
+from paredown.search.evaluation import CandidateModel
 from paredown.search.phases import SearchSession, explore, measure_table
 from paredown.search.values import hypervolume
 
@@ -51,7 +51,7 @@ class Searched:
     def __init__(self, session: SearchSession) -> None:
         problem = session.problem
         self.bench = problem.context
-        self.worker = Worker(problem.context)
+        self.candidate_model = CandidateModel(problem.context)
         self.report: Split = problem.report
         self.reference = ReferenceOutputs.compute(self.bench.model, self.report, self.bench.batch_size)
         self.original_bytes = next(
@@ -61,7 +61,7 @@ class Searched:
 
     def of_report(self, trial: Completed) -> tuple[Tensor, float]:
         """(samples,) scores of the metric, and the mean divergence from the original (nats)."""
-        with torch.no_grad(), self.worker.applied(trial.candidate.levels):
+        with torch.no_grad(), self.candidate_model.applied(trial.candidate):
             found = evaluate_split(
                 self.bench.model, self.report, self.bench.metric, reference=self.reference,
                 divergence=self.bench.divergence, batch_size=self.bench.batch_size,

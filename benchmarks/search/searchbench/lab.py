@@ -139,7 +139,7 @@ class RealLab(Lab):
         candidate, number = Candidate(levels=levels), self._numbers
         self._numbers += 1
         try:
-            metrics = self._worker(0).trial(levels, self.n_samples)
+            metrics = self._worker(0).evaluate_low_fidelity(candidate, self.n_samples).metrics
         except Exception as exception:  # a candidate may fail in any way; a rival must go on as the product does
             self._note({"type": "partial", "levels": levels, "n": self.n_samples, "draw": 0, "value": None,
                         "reason": reason(exception), "passes": self.n_samples})  # fmt: skip
@@ -154,10 +154,10 @@ class RealLab(Lab):
         if (key := (levels, n, draw)) in self._recalled:
             return self._recalled[key]
         try:
-            scores = self._worker(draw).scores(levels, n).divergence
+            found = self._worker(draw).evaluate_low_fidelity(Candidate(levels=levels), n)
+            value: float | None = found.metrics["divergence"].value
         except Exception:  # see above; the reason comes with the full evaluation, if it gets that far
-            scores = None
-        value = None if scores is None or not bool(torch.isfinite(scores).all()) else float(scores.mean())
+            value = None
         record = {"type": "partial", "levels": list(levels), "n": n, "draw": draw, "value": value, "passes": n}
         self._note(record)
         return float("inf") if value is None else value

@@ -48,7 +48,7 @@ def _child(mode: str, folder: Path) -> None:
 
     from paredown.compressors import Calibration, LayerSpec
     from paredown.evaluators import ReferenceOutputs, Split, get_metric
-    from paredown.search import Group, SearchSpace
+    from paredown.search import Candidate, Group, SearchSpace
     from paredown.search.evaluation import Worker
     from paredown.search.problem import EvaluationContext
     from paredown.search.task import Plugins, RepairSection
@@ -73,10 +73,10 @@ def _child(mode: str, folder: Path) -> None:
     worker = Worker(bench)
     if mode == "build":
         for fqn in anatomy.fqns:
-            worker.build(fqn, levels)
+            worker.build_variants(fqn, levels)
     else:
         for level in range(len(levels)):
-            worker.trial((level,) * DEPTH, N_SAMPLES)
+            worker.evaluate_low_fidelity(Candidate(levels=(level,) * DEPTH), N_SAMPLES)
     print(json.dumps({"loaded_ratio": loaded / size, **_report(start, size)}))
 
 

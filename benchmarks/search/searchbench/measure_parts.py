@@ -102,7 +102,8 @@ def trial(work: Path, *, samples: int = 512) -> dict[str, Any]:
         wall, cpu = [], []
         for pair in range(N_PAIRS + 1):
             levels = tuple(int(rng.integers(n)) for n in n_levels)
-            worker.variants(problem.space.assignment(Candidate(levels=levels)))  # from the disk, once
+            assignment = problem.space.assignment(Candidate(levels=levels))
+            worker.candidate_model.layers.variants(assignment)  # from the disk, once
             sides = {}
             for side in ("trial", "forward") if pair % 2 else ("forward", "trial"):
                 sides[side] = _trial(worker, levels) if side == "trial" else _forward_only(worker, levels)
@@ -118,7 +119,7 @@ def trial(work: Path, *, samples: int = 512) -> dict[str, Any]:
 
 def _trial(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
     """As the product evaluates a candidate that nobody beats on the way."""
-    return _timed(lambda: worker.race(levels, "divergence", None, None))
+    return _timed(lambda: worker.evaluate(Candidate(levels=levels), quality="divergence"))
 
 
 def _forward_only(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float]:
@@ -126,7 +127,8 @@ def _forward_only(worker: Worker, levels: tuple[int, ...]) -> tuple[float, float
     bench = worker.context
     assignment = bench.space.assignment(Candidate(levels=levels))
     batches = [inputs for inputs, _ in bench.split.batches(bench.batch_size)]
-    with worker._resident.apply(assignment, worker.variants(assignment)), torch.inference_mode():
+    layers = worker.candidate_model.layers
+    with layers.resident.apply(assignment, layers.variants(assignment)), torch.inference_mode():
 
         def forward() -> None:
             for inputs in batches:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from paredown.search import Progress, open_run, search
+from paredown.search import Candidate, Progress, open_run, search
 from paredown.search import _search as driver
-from paredown.search.evaluation import Job, Outcome
+from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate
 from paredown.search.phases import SearchSession, build_store
 from paredown.search.problem import Problem as SearchProblem
 from paredown.search.problem import prepare
@@ -29,6 +29,8 @@ N_TRIALS = 300
 WORKERS = 2
 N_BLOCKS, BLOCK = 12, 8
 """Full evaluations are timed in so many blocks, of so many on all workers at once, evenly among the trials."""
+NO_TRIAL = -1
+"""Number of a job that belongs to no trial of the search."""
 OWN_WORK = ("searcher", "ledger", "mirrors")
 BEFORE = ("load", "start workers", "start mirrors", "verification")
 """What is no part of the search: the model is read, processes start, MLflow is imported while they do, the original is
@@ -91,7 +93,7 @@ class _Interleaved:
         self._pool, self._prepared, self._blocks = pool, problem, blocks
         self._every, self._block = every, block
         self._rng = np.random.default_rng(0)
-        self._n_trials, self._ready = 0, list[Outcome]()
+        self._n_trials, self._ready = 0, list[AnyOutcome]()
 
     @property
     def idle(self) -> int:
@@ -101,17 +103,17 @@ class _Interleaved:
     def busy(self) -> int:
         return self._pool.busy + len(self._ready)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: AnyJob) -> None:
         self._pool.submit(job)
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
         ready, self._ready = self._ready, []
         outcomes = ready or self._pool.wait(timeout_s)
-        trials = sum(outcome.job.method == "race" for outcome in outcomes)
+        trials = sum(isinstance(outcome.job, EvaluateCandidate) for outcome in outcomes)
         if not ready and self._n_trials // self._every != (self._n_trials + trials) // self._every:
             while self._pool.busy:
                 self._ready += self._pool.wait(1.0)
-            self._n_trials += sum(outcome.job.method == "race" for outcome in self._ready)
+            self._n_trials += sum(isinstance(outcome.job, EvaluateCandidate) for outcome in self._ready)
             self._blocks.append(self._evaluate())
         self._n_trials += trials if not ready else 0
         return outcomes
@@ -120,7 +122,12 @@ class _Interleaved:
         """Wall clock of a block."""
         n_levels = self._prepared.space.n_levels
         jobs = [
-            Job(method="race", args=(tuple(int(self._rng.integers(n)) for n in n_levels), "divergence", None, None))
+            EvaluateCandidate(
+                number=NO_TRIAL,
+                kind="mixed",
+                quality="divergence",
+                candidate=Candidate(levels=tuple(int(self._rng.integers(n)) for n in n_levels)),
+            )
             for _ in range(self._block)
         ]
         began, n_done = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""Racing: who the rival is, what a worker gives for a race, and what becomes of it in a run."""
+"""Early stopping: which incumbent a candidate has to beat, what a worker returns, and what a run records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paredown._arrays import SingleArray
 from paredown.errors import IntegrityError
 from paredown.evaluators import Measurement, SequentialTest
 from paredown.search import Candidate, Completed, EarlyStopped, Objective, Task, open_run, search
-from paredown.search.evaluation import Incumbents, Worker
-from paredown.search.evaluation import _incumbents as race_module
+from paredown.search.evaluation import Incumbent, Incumbents, Worker
 from paredown.search.front import select
 from paredown.search.problem import prepare
 from paredown.search.run import read
@@ -34,7 +34,7 @@ def _done(number: int, divergence: float, n_bytes: float, **more: float) -> Comp
     )
 
 
-def _losses(mean: float) -> race_module.Losses:
+def _losses(mean: float) -> SingleArray:
     return np.full(4, mean, dtype=np.float32)
 
 
@@ -45,35 +45,35 @@ def _asked(n_bytes: float) -> dict[str, Measurement]:
 def test_the_rival_is_the_best_of_those_no_dearer() -> None:
     rivals = Incumbents(GUIDE, ["bytes", "macs"], {}, TEST)
     for number, (divergence, n_bytes) in enumerate([(3.0, 10.0), (2.0, 20.0), (1.0, 30.0)]):
-        assert rivals.keep(_done(number, divergence, n_bytes), _losses(divergence))
-    assert rivals.rival_of(_asked(9.0)) is None
-    found = [rivals.rival_of(_asked(n_bytes)) for n_bytes in (10.0, 25.0, 99.0)]
+        assert rivals.add(_done(number, divergence, n_bytes), _losses(divergence))
+    assert rivals.to_beat(_asked(9.0)) is None
+    found = [rivals.to_beat(_asked(n_bytes)) for n_bytes in (10.0, 25.0, 99.0)]
     assert [rival.number for rival in found if rival] == [0, 1, 2]
 
 
 def test_only_the_front_is_kept() -> None:
     rivals = Incumbents(GUIDE, ["bytes"], {}, TEST)
-    assert rivals.keep(_done(0, 2.0, 20.0), _losses(2.0))
-    assert not rivals.keep(_done(1, 2.5, 20.0), _losses(2.5))
-    assert rivals.keep(_done(2, 1.0, 20.0), _losses(1.0))  # trial 0 is off the front now
+    assert rivals.add(_done(0, 2.0, 20.0), _losses(2.0))
+    assert not rivals.add(_done(1, 2.5, 20.0), _losses(2.5))
+    assert rivals.add(_done(2, 1.0, 20.0), _losses(1.0))  # trial 0 is off the front now
     assert len(rivals) == 1
-    assert not rivals.keep(_done(3, 0.5, 20.0), None)  # its losses are not known
-    assert not rivals.keep(_done(4, 0.5, 20.0), np.zeros(3, dtype=np.float32))  # of another split
-    assert not rivals.keep(replace(_done(5, 0.0, 1.0), kind="original"), _losses(0.0))
+    assert not rivals.add(_done(3, 0.5, 20.0), None)  # its losses are not known
+    assert not rivals.add(_done(4, 0.5, 20.0), np.zeros(3, dtype=np.float32))  # of another split
+    assert not rivals.add(replace(_done(5, 0.0, 1.0), kind="original"), _losses(0.0))
 
 
 def test_only_what_is_allowed_is_a_rival() -> None:
     rivals = Incumbents(GUIDE, ["bytes"], {"accuracy": (0.9, None)}, TEST)
-    assert not rivals.keep(_done(0, 1.0, 10.0, accuracy=0.8), _losses(1.0))
-    assert rivals.keep(_done(1, 2.0, 10.0, accuracy=0.9), _losses(2.0))
+    assert not rivals.add(_done(0, 1.0, 10.0, accuracy=0.8), _losses(1.0))
+    assert rivals.add(_done(1, 2.0, 10.0, accuracy=0.9), _losses(2.0))
 
 
 def test_every_cost_counts() -> None:
     guide = (*GUIDE, Objective(name="macs"))
     rivals = Incumbents(guide, ["bytes", "macs"], {}, TEST)
-    rivals.keep(_done(0, 1.0, 10.0, macs=50.0), _losses(1.0))
-    assert rivals.rival_of(_asked(20.0) | {"macs": Measurement(value=40.0)}) is None
-    assert rivals.rival_of(_asked(20.0) | {"macs": Measurement(value=50.0)}) is not None
+    rivals.add(_done(0, 1.0, 10.0, macs=50.0), _losses(1.0))
+    assert rivals.to_beat(_asked(20.0) | {"macs": Measurement(value=40.0)}) is None
+    assert rivals.to_beat(_asked(20.0) | {"macs": Measurement(value=50.0)}) is not None
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,15 @@ def test_nobody_races_where_that_says_nothing(guide: tuple[Objective, ...]) -> N
     rivals = Incumbents(guide, ["bytes"], {}, TEST)
     assert rivals.quality is None
     assert rivals.test is None
-    assert not rivals.keep(_done(0, 1.0, 10.0, accuracy=1.0), _losses(1.0))
-    assert rivals.rival_of(_asked(10.0)) is None
+    assert not rivals.add(_done(0, 1.0, 10.0, accuracy=1.0), _losses(1.0))
+    assert rivals.to_beat(_asked(10.0)) is None
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race_module, "MEMORY", 2 * 16)
-    rivals = Incumbents(GUIDE, ["bytes"], {}, TEST)
-    kept = [rivals.keep(_done(i, 3.0 - i, 10.0 + i), _losses(1.0)) for i in range(3)]
+def test_memory_is_bounded() -> None:
+    rivals = Incumbents(GUIDE, ["bytes"], {}, TEST, max_bytes=2 * 16)
+    kept = [rivals.add(_done(i, 3.0 - i, 10.0 + i), _losses(1.0)) for i in range(3)]
     assert kept == [True, True, False]
-    assert rivals.keep(_done(3, 0.1, 10.0), _losses(0.1))  # it beats both: there is room
+    assert rivals.add(_done(3, 0.1, 10.0), _losses(0.1))  # it beats both: there is room
 
 
 def test_losses_survive_the_ledger() -> None:
@@ -134,20 +133,30 @@ def worker(tiny_task: MakeTask, tmp_path: Path) -> Worker:
     return Worker(prepare(tiny_task(), store=tmp_path / "store").context)
 
 
-def test_a_race_is_dropped_or_is_a_trial(worker: Worker) -> None:
+def _worst_and_best(worker: Worker) -> tuple[Candidate, Candidate]:
+    lowest = len(worker.context.space.groups[0].levels) - 1
+    return Candidate(levels=(lowest,) * 3), Candidate(levels=(1, 1, 1))
+
+
+def _incumbent(losses: SingleArray | None) -> Incumbent:
+    assert losses is not None
+    return Incumbent(number=7, costs=(), loss=float(losses.mean()), losses=losses)
+
+
+def test_a_race_is_stopped_early_or_is_a_trial(worker: Worker) -> None:
     test = SequentialTest(looks=(32, 64, 128), total=160)
-    worst, best = (len(worker.context.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
-    alone = worker.race(worst, "divergence", test, None)
-    assert (alone.samples, alone.dropped) == (160, False)
+    worst, best = _worst_and_best(worker)
+    alone = worker.evaluate(worst, quality="divergence", test=test)
+    assert (alone.samples, alone.beaten_by) == (160, None)
     assert alone.losses is not None
-    whole = worker.trial(worst, 160)
+    whole = worker.evaluate_low_fidelity(worst, 160).metrics
     assert alone.metrics["divergence"].value == pytest.approx(whole["divergence"].value)
     assert alone.metrics["accuracy"] == whole["accuracy"]
     assert float(alone.losses.mean()) == pytest.approx(whole["divergence"].value, rel=1e-6)
 
-    strong = worker.race(best, "divergence", test, None).losses
-    lost = worker.race(worst, "divergence", test, strong)
-    assert lost.dropped
+    strong = worker.evaluate(best, quality="divergence", test=test).losses
+    lost = worker.evaluate(worst, quality="divergence", test=test, incumbent=_incumbent(strong))
+    assert lost.beaten_by == 7
     assert lost.losses is None
     assert lost.samples in (32, 64, 128)
     estimate = lost.metrics["divergence"]
@@ -157,23 +166,23 @@ def test_a_race_is_dropped_or_is_a_trial(worker: Worker) -> None:
     assert estimate.low <= alone.metrics["divergence"].value <= estimate.high
     assert lost.metrics["accuracy"].n == lost.samples
 
-    won = worker.race(best, "divergence", test, alone.losses)
-    assert not won.dropped
+    won = worker.evaluate(best, quality="divergence", test=test, incumbent=_incumbent(alone.losses))
+    assert won.beaten_by is None
     assert won.losses is not None
     assert strong is not None
     assert (won.losses == strong).all()  # its figures do not depend on whom it met
-    again = worker.race(worst, "divergence", test, strong)
+    again = worker.evaluate(worst, quality="divergence", test=test, incumbent=_incumbent(strong))
     assert again.metrics == lost.metrics  # and a lost race is repeatable
 
 
 def test_a_race_on_the_metric(worker: Worker) -> None:
     test = SequentialTest(looks=(32, 64, 128), total=160, margin=0.0)
-    worst, best = (len(worker.context.space.groups[0].levels) - 1,) * 3, (1, 1, 1)
-    strong = worker.race(best, "accuracy", test, None)
+    worst, best = _worst_and_best(worker)
+    strong = worker.evaluate(best, quality="accuracy", test=test)
     assert strong.losses is not None
     assert -float(strong.losses.mean()) == pytest.approx(strong.metrics["accuracy"].value)
-    lost = worker.race(worst, "accuracy", test, strong.losses)
-    assert lost.dropped
+    lost = worker.evaluate(worst, quality="accuracy", test=test, incumbent=_incumbent(strong.losses))
+    assert lost.beaten_by == 7
     assert 0.0 <= lost.metrics["accuracy"].value < strong.metrics["accuracy"].value
     assert lost.metrics["accuracy"].low is not None
 

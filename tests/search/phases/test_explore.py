@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paredown.search import Candidate, Completed, EarlyStopped, SearchContext, Task, Trial, open_run
-from paredown.search.evaluation import Job, Outcome, Worker, run_job
+from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate, Outcome, Worker, run_job
 from paredown.search.problem import EvaluationContext
 from paredown.search.searchers import make_searcher
 
@@ -24,7 +24,7 @@ class Shuffled:
 
     def __init__(self, context: EvaluationContext, capacity: int) -> None:
         self._worker, self._capacity = Worker(context), capacity
-        self._jobs: list[Job] = []
+        self._jobs: list[AnyJob] = []
         self._random = random.Random(5)
         self.seen: list[int] = []
         self.die: set[int] = set()
@@ -37,16 +37,16 @@ class Shuffled:
     def busy(self) -> int:
         return len(self._jobs)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: AnyJob) -> None:
         assert self.idle > 0
         self._jobs.append(job)
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
         if not self._jobs:
             return []
         self.seen.append(len(self._jobs))
         job = self._jobs.pop(self._random.randrange(len(self._jobs)))
-        if job.method == "race" and job.token[0] in self.die and job.attempt == 1:
+        if isinstance(job, EvaluateCandidate) and job.number in self.die and job.attempt == 1:
             return [Outcome(job=job, error="the worker died", fatal=True)]
         return [run_job(self._worker, job, {})]
 

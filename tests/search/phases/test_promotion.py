@@ -12,7 +12,7 @@ import pytest
 
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, EarlyStopped, Failed, LowFidelity, Task, Trial, open_run, search
-from paredown.search.evaluation import Outcome, Worker
+from paredown.search.evaluation import AnyOutcome, EvaluateCandidate, EvaluateLowFidelity, Worker
 from paredown.search.phases import Promotion, as_screened, screening_samples
 from paredown.search.problem import EvaluationContext, prepare
 from paredown.search.values import Objective, trial_from_record, trial_to_record
@@ -129,14 +129,13 @@ def test_both_survive_the_ledger(trial: Trial) -> None:
 
 def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
     worker = Worker(prepare(tiny_task(), store=tmp_path / "store").context)
-    levels = [1] * len(worker.context.space)
-    screened = worker.screen(levels, 40)
+    candidate = Candidate(levels=(1,) * len(worker.context.space))
+    screened = worker.evaluate_low_fidelity(candidate, 40)
     assert screened.samples == 40
-    assert screened.metrics == worker.trial(levels, 40)
-    whole = worker.race(levels, "divergence", None, None, 40)
-    assert whole.metrics == pytest.approx(worker.race(levels, "divergence", None, None).metrics)
-    assert whole.screen["accuracy"] == screened.metrics["accuracy"]
-    assert whole.screen["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
+    whole = worker.evaluate(candidate, quality="divergence", n_low_fidelity=40)
+    assert whole.metrics == pytest.approx(worker.evaluate(candidate, quality="divergence").metrics)
+    assert whole.low_fidelity["accuracy"] == screened.metrics["accuracy"]
+    assert whole.low_fidelity["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
 @pytest.mark.usefixtures("unverified")
@@ -194,10 +193,10 @@ class Timed(InProcess):
         super().__init__(context)
         self.now = 0.0
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
         outcomes = []
         for outcome in super().wait(timeout_s):
-            seconds = {"screen": 1.0, "race": 4.0}.get(outcome.job.method, 0.0)
+            seconds = {EvaluateLowFidelity: 1.0, EvaluateCandidate: 4.0}.get(type(outcome.job), 0.0)
             self.now += seconds
             outcomes.append(replace(outcome, seconds=seconds))
         return outcomes

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from paredown.digits import TASK_PATH
-from paredown.search import SensitivityTable, Task
-from paredown.search.evaluation import Outcome, Rows, Worker
+from paredown.search import Candidate, SensitivityTable, Task
+from paredown.search.evaluation import AnyOutcome, EstimateSensitivity, SensitivityProbe, Worker
 from paredown.search.phases import Clock, TablePolicy, unsure_rows
 from paredown.search.problem import prepare
 from paredown.search.run import State, assemble, perturbations_of, read
@@ -37,63 +37,62 @@ def worker(tiny_task: MakeTask, tmp_path: Path) -> Worker:
 
 def test_rows_are_the_same_with_and_without_reuse(worker: Worker) -> None:
     space = worker.context.space
-    whole, one_by_one = Rows(worker, max_bytes=0), Rows(worker, max_bytes=3000)
+    whole, one_by_one = (SensitivityProbe(worker.candidate_model, max_bytes=n) for n in (0, 3000))
     for g, group in enumerate(space.groups):
         levels = range(1, len(group.levels))
-        kept = worker.rows(g, levels, 32)
+        kept = worker.measure_rows(g, levels, 32)
         plain = whole.measure(g, levels, 32)
         for level, row, other, third in zip(levels, kept, plain, one_by_one.measure(g, levels, 32), strict=True):
             candidate = [*base_levels(space)]
             candidate[g] = level
-            divergence = Worker(worker.context).scores(candidate, 32).divergence
-            assert divergence is not None
-            assert row["value"] == other["value"] == float(divergence.mean())
-            assert row["stderr"] == pytest.approx(float(divergence.std()) / math.sqrt(32))
-            assert third["value"] == pytest.approx(row["value"], rel=1e-4)  # in smaller batches
-            assert row["n"] == other["n"] == 32
-            assert row["reason"] is None
-        assert {row["passes"] for row in plain} == {32.0}
+            found = Worker(worker.context).evaluate_low_fidelity(Candidate(levels=tuple(candidate)), 32)
+            divergence = found.metrics["divergence"]
+            assert row.value == other.value == divergence.value
+            assert divergence.high is not None
+            assert row.stderr == pytest.approx((divergence.high - divergence.value) / 1.96)
+            assert third.value == pytest.approx(row.value, rel=1e-4)  # in smaller batches
+            assert row.n == other.n == 32
+            assert row.reason is None
+        assert {row.passes for row in plain} == {32.0}
         total = 16 * 24 + 24 * 24 + 24 * 10
         share = [total, 24 * 24 + 240, 240][g] / total
-        assert [row["passes"] for row in kept[1:]] == [pytest.approx(32 * share, abs=1e-2)] * (len(kept) - 1)
+        assert [row.passes for row in kept[1:]] == [pytest.approx(32 * share, abs=1e-2)] * (len(kept) - 1)
     assert whole.why_not is None
     assert one_by_one.why_not is None
-    assert worker._rows is not None
-    assert len(worker._rows._kept) == 3  # 32 samples in batches of 12
-    worker.scores(base_levels(space), 12)
-    assert worker._rows is None
+    assert worker.sensitivity_probe.n_kept == 3  # 32 samples in batches of 12
+    worker.evaluate_low_fidelity(Candidate(levels=base_levels(space)), 12)
+    assert worker.sensitivity_probe.n_kept == 0
 
 
-def test_a_model_that_cannot_be_replayed_is_measured_in_full(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [row["value"] for row in worker.rows(2, [1, 2], 32)]
-    rows = Rows(worker)
-    monkeypatch.setattr("paredown.search.evaluation._sensitivity_rows._is_same", lambda one, other: False)
-    found = rows.measure(2, [1, 2], 32)
-    assert "gave other outputs than the whole pass" in (rows.why_not or "")
-    assert [row["value"] for row in found] == expected
-    assert found[1]["passes"] == 32.0
+def test_a_model_that_cannot_be_replayed_is_measured_in_full(worker: Worker) -> None:
+    expected = [row.value for row in worker.measure_rows(2, [1, 2], 32)]
+    probe = SensitivityProbe(worker.candidate_model, is_same=lambda one, other: False)
+    found = probe.measure(2, [1, 2], 32)
+    assert "gave other outputs than the whole pass" in (probe.why_not or "")
+    assert [row.value for row in found] == expected
+    assert found[1].passes == 32.0
 
 
 def test_a_level_that_fails_leaves_the_others(tiny_task: MakeTask, tmp_path: Path) -> None:
     context = prepare(tiny_task(trouble="raise"), store=tmp_path / "store").context
-    rows = Worker(context).rows(1, range(1, len(context.space.groups[1].levels)), 32)
-    failed = [row for row in rows if row["reason"]]
+    rows = Worker(context).measure_rows(1, range(1, len(context.space.groups[1].levels)), 32)
+    failed = [row for row in rows if row.reason]
     assert 0 < len(failed) < len(rows)
     for row in rows:
-        assert (row["value"] is None) == (row["n"] == 0) == bool(row["reason"])
-    assert all("the kernel took fright" in row["reason"] for row in failed)
+        assert (row.value is None) == (row.n == 0) == bool(row.reason)
+    assert all("the kernel took fright" in (row.reason or "") for row in failed)
 
 
 def test_the_first_guess_ranks_the_rows_of_a_trained_net(tmp_path: Path) -> None:
     task = Task.load(TASK_PATH).with_overrides(["mlflow.enabled=false"])
     worker = Worker(prepare(task, store=tmp_path / "store").context)
-    guess = worker.estimate(64, 0)["values"]
-    pairs: list[tuple[float, float]] = []
+    guess = worker.estimate_sensitivity(64, 0).values
+    pairs: list[tuple[float | None, float | None]] = []
     for g, group in enumerate(worker.context.space.groups):
         levels = [i for i, spec in enumerate(group.levels) if not spec.is_neutral]
-        measured = worker.rows(g, levels, 64)
-        pairs += [(guess[g][i], row["value"]) for i, row in zip(levels, measured, strict=True)]
-    ranks = np.argsort(np.argsort(np.array(pairs), axis=0), axis=0)
+        measured = worker.measure_rows(g, levels, 64)
+        pairs += [(guess[g][i], row.value) for i, row in zip(levels, measured, strict=True)]
+    ranks = np.argsort(np.argsort(np.array(pairs, dtype=np.float64), axis=0), axis=0)
     assert np.corrcoef(ranks.T)[0, 1] > 0.9
 
 
@@ -165,10 +164,10 @@ def test_a_table_that_the_time_did_not_suffice_for(
 class Undifferentiable(InProcess):
     """Workers whose model has no gradients."""
 
-    def wait(self, timeout_s: float | None = None) -> list[Outcome]:
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
         return [
             replace(outcome, value=None, error="RuntimeError: derivative not implemented")
-            if outcome.job.method == "estimate"
+            if isinstance(outcome.job, EstimateSensitivity)
             else outcome
             for outcome in super().wait(timeout_s)
         ]
@@ -282,7 +281,7 @@ def test_the_table_says_where_each_level_pushes_the_outputs(
         for g, level in session.state.rows:  # the others are guesses
             levels = list(base_levels(session.problem.space))
             levels[g] = level
-            of_frame = worker.rows(g, [level], 32)[0]["value"]  # the table's may be of 128 samples
+            of_frame = worker.measure_rows(g, [level], 32)[0].value  # the table's may be of 128 samples
             assert superposed(np.array([levels]), shares=False)[0][0] == pytest.approx(of_frame, rel=0.02, abs=1e-5)
         inner = reduce_space(session.problem.space, table, [(0, 1), (2, 3)]).table.shifts
         assert inner is not None

@@ -14,7 +14,7 @@ from paredown.compressors import layer_bytes, load_model, model_digest, reconstr
 from paredown.errors import TaskError
 from paredown.search import Candidate, Task, apply_config, open_run, search
 from paredown.search.artifacts import Exporter
-from paredown.search.evaluation import Worker
+from paredown.search.evaluation import CandidateModel, Worker
 from paredown.search.problem import prepare
 
 
@@ -92,42 +92,43 @@ def test_a_trial_sees_what_is_exported(repair: dict[str, object], tmp_path: Path
     assert model_digest(mended.context.model) == before
     loaded = factory().eval()
     load_model(path, loaded)
-    with torch.no_grad(), exporter.worker.applied(candidate.levels):
+    with torch.no_grad(), exporter.candidate_model.applied(candidate):
         assert torch.equal(mended.context.model(inputs), loaded(inputs))
     with torch.no_grad(), exporter.as_compressed(assignment) as (left, *_):
         assert torch.allclose(exporter.expected(left), loaded(mended.report.inputs), atol=1e-5)
-    apart = [float(Worker(p.context).scores(candidate.levels, 100).divergence.mean()) for p in (plain, mended)]  # type: ignore[union-attr]
+    found = [Worker(p.context).evaluate_low_fidelity(candidate, 100).metrics for p in (plain, mended)]
+    apart = [metrics["divergence"].value for metrics in found]
     assert apart[1] < apart[0] if "bias" in repair else apart[1] != apart[0]
     sizes = [Exporter(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, mended)]
     assert sizes[0] == sizes[1] == path.stat().st_size
-    assert (
-        layer_bytes(mended.anatomy["conv"], assignment["conv"], exporter.worker.variant("conv", assignment["conv"])) > 0
-    )
+    variant = exporter.candidate_model.layers.variant("conv", assignment["conv"])
+    assert layer_bytes(mended.anatomy["conv"], assignment["conv"], variant) > 0
 
 
 def test_finalists_alone_are_repaired_where_that_is_asked_for(tmp_path: Path) -> None:
     problem = prepare(task(batch_norm="finalists"), store=tmp_path / "store")
-    worker, x = Worker(problem.context), problem.context.split.inputs
-    levels = tuple(len(group.levels) - 1 for group in problem.space.groups)
-    assignment = problem.space.assignment(Candidate(levels=levels))
+    candidate_model, x = CandidateModel(problem.context), problem.context.split.inputs
+    candidate = Candidate(levels=tuple(len(group.levels) - 1 for group in problem.space.groups))
+    assignment = problem.space.assignment(candidate)
     mean = problem.context.model.norm.running_mean
     assert isinstance(mean, Tensor)
     before = mean.clone()
-    with torch.no_grad(), worker.applied(levels):
+    with torch.no_grad(), candidate_model.applied(candidate):
         assert torch.equal(mean, before)
         problem.context.model(x)
-    with worker.repaired(assignment):
+    with candidate_model.repaired(assignment):
         assert not torch.equal(mean, before)
     assert torch.equal(mean, before)
 
 
 def test_a_job_that_was_interrupted_leaves_nothing(tmp_path: Path) -> None:
     problem = prepare(task(bias=True, batch_norm="trials"), store=tmp_path / "store")
-    worker, before = Worker(problem.context), model_digest(problem.context.model)
-    interrupted = worker.applied(tuple(len(group.levels) - 1 for group in problem.space.groups))
+    candidate_model, before = CandidateModel(problem.context), model_digest(problem.context.model)
+    levels = tuple(len(group.levels) - 1 for group in problem.space.groups)
+    interrupted = candidate_model.applied(Candidate(levels=levels))
     interrupted.__enter__()
     assert model_digest(problem.context.model) != before
-    worker.reset()
+    candidate_model.reset()
     assert model_digest(problem.context.model) == before
 
 
@@ -149,7 +150,7 @@ def test_a_model_that_was_prepared_is_still_the_task_s_own(scaling: str, tmp_pat
     assignment = ready.space.assignment(Candidate(levels=(0,) * len(ready.space)))
     path, loaded = Exporter(ready).export(assignment, "paredown", tmp_path / "out"), factory().eval()
     load_model(path, loaded)
-    with torch.no_grad(), Worker(ready.context).applied((0,) * len(ready.space)):
+    with torch.no_grad(), CandidateModel(ready.context).applied(Candidate(levels=(0,) * len(ready.space))):
         assert torch.equal(ready.context.model(ready.context.split.inputs), loaded(ready.context.split.inputs))
 
 
@@ -174,7 +175,7 @@ def test_blocks_are_reconstructed_in_what_is_exported_alone(tmp_path: Path) -> N
     load_model(path, loaded)
     with torch.no_grad(), exporter.as_compressed(assignment) as (left, *_):
         assert torch.equal(left(inputs), loaded(inputs))
-    with torch.no_grad(), exporter.worker.applied((0,) * len(problem.space)) as left:
+    with torch.no_grad(), exporter.candidate_model.applied(Candidate(levels=(0,) * len(problem.space))) as left:
         assert not torch.equal(left(inputs), loaded(inputs))
     assert exporter.stored_bytes(assignment, tmp_path / "size") == path.stat().st_size
     fresh = Exporter(prepare(asked, store=tmp_path / "other"))

@@ -28,7 +28,7 @@ from paredown.search import (
     verify_artifact,
 )
 from paredown.search.artifacts import Exporter
-from paredown.search.evaluation import Worker, exact_totals, static_costs
+from paredown.search.evaluation import CandidateModel, Worker, exact_totals, static_costs
 from paredown.search.phases import baselines_of
 from paredown.search.problem import Problem, prepare
 from paredown.search.report import uniform_label
@@ -156,12 +156,12 @@ def test_experts_that_one_sample_does_not_ask_are_layers_all_the_same(
     assert problem.anatomy.unused == ()
     exporter, inputs = Exporter(problem), problem.context.split.take(20).inputs
     candidate = smallest(problem)
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
     path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=dispatched).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
-    totals = exact_totals(problem, exporter.worker, candidate)
+    totals = exact_totals(problem, exporter.candidate_model.pruned_models, candidate)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
     assert totals["bytes"] == written
     gate = 3 * 16  # of its six outputs three are left; the MACs of the experts stay
@@ -266,14 +266,14 @@ def test_a_trial_says_what_the_exported_model_says_and_costs_what_it_weighs(
     exporter = Exporter(problem)
     inputs = problem.context.split.take(20).inputs
     before = {name: value.clone() for name, value in problem.context.model.state_dict().items()}
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
     assert all(torch.equal(v, before[name]) for name, v in problem.context.model.state_dict().items())
     assignment = problem.space.assignment(candidate)
     path = exporter.export(assignment, "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
-    totals = exact_totals(problem, exporter.worker, candidate)
+    totals = exact_totals(problem, exporter.candidate_model.pruned_models, candidate)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
     assert totals["bytes"] == written == exporter.stored_bytes(assignment, tmp_path / "again")
     assert totals["macs"] < 0.5 * problem.anatomy.macs
@@ -297,7 +297,7 @@ def test_other_formats_hold_the_smaller_model(problem: Problem, tmp_path: Path, 
     candidate = smallest(problem)
     exporter = Exporter(problem)
     inputs = problem.context.split.take(20).inputs
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
     path = exporter.export(problem.space.assignment(candidate), format, tmp_path / "out")
     runtime = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}[format]
@@ -308,9 +308,9 @@ def test_other_formats_hold_the_smaller_model(problem: Problem, tmp_path: Path, 
 def test_the_tables_costs_are_right_at_both_ends_and_never_negative(task: Callable[..., Task], tmp_path: Path) -> None:
     problem = prepare(task(**ALL | {"weight_bits": [32]}), store=tmp_path / "store", model=model())
     worker = Worker(problem.context)
-    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    stored = {(fqn, LayerSpec()): worker.build_variants(fqn, [LayerSpec()])[0].n_bytes for fqn in problem.anatomy.fqns}
     costs, fixed = static_costs(problem, stored)
-    low = exact_totals(problem, worker, smallest(problem))
+    low = exact_totals(problem, worker.candidate_model.pruned_models, smallest(problem))
     for name in ("macs", "bops", "latency_ms"):
         assert all(value >= 0 for row in costs[name] for value in row)
         assert fixed[name] + sum(row[-1] for row in costs[name]) == pytest.approx(low[name])
@@ -320,7 +320,7 @@ def test_the_tables_costs_are_right_at_both_ends_and_never_negative(task: Callab
 def test_a_reset_takes_a_half_applied_mask_off(problem: Problem) -> None:
     worker = Worker(problem.context)
     before = {name: (value.data_ptr(), value.clone()) for name, value in problem.context.model.state_dict().items()}
-    block = worker.applied(smallest(problem).levels)
+    block = worker.candidate_model.applied(smallest(problem))
     block.__enter__()
     worker.reset()
     for name, value in problem.context.model.state_dict().items():
@@ -470,16 +470,16 @@ def test_methods_that_look_at_inputs_or_gradients_know_what_is_left(
     candidate, exporter = smallest(problem, but="block:blocks.0"), Exporter(problem)
     assignment = problem.space.assignment(candidate)
     inputs = problem.context.split.take(20).inputs
-    cut = exporter.worker.pruned_models.cut(assignment)
+    cut = exporter.candidate_model.pruned_models.build(assignment)
     assert {fqn for fqn, spec in cut.assignment.items() if spec.changes_weight}
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
         trial = {
             fqn: weight_at(resident, fqn)[grid(cut.removal.tensors.get(f"{fqn}.weight", {}), weight_at(resident, fqn))]
             for fqn in cut.variants
         }
     path = exporter.export(assignment, "paredown", tmp_path / "out")
-    small = exporter.worker.pruned_models.model(cut.removal)
+    small = exporter.candidate_model.pruned_models.model(cut.removal)
     load_model(path, small)
     for fqn, weight in trial.items():
         assert torch.equal(weight_at(small, fqn), weight), fqn
@@ -500,12 +500,12 @@ def test_looking_at_the_inputs_helps_what_is_left_too(task: Callable[..., Task],
             task(**ALL | {"weight_bits": [3], "weight_method": [method]}).with_overrides(['repair.batch_norm="off"']),
             store=tmp_path / method, model=model(),
         )  # fmt: skip
-        worker, inputs = Worker(problem.context), problem.context.split.inputs
+        candidate_model, inputs = CandidateModel(problem.context), problem.context.split.inputs
         space = problem.space
         cut = {name: spec for name, spec in space.assignment(smallest(problem)).items() if is_structural(name)}
-        with worker.pruned_models.applied(cut, norms=False) as resident, torch.no_grad():
+        with candidate_model.apply(cut, batch_norm=False) as resident, torch.no_grad():
             want = forward(resident, inputs)
-        with worker.applied(smallest(problem).levels) as resident, torch.no_grad():
+        with candidate_model.applied(smallest(problem)) as resident, torch.no_grad():
             apart[method] = float((forward(resident, inputs) - want).square().mean())
     assert apart["gptq"] < 0.8 * apart["affine"]
 
@@ -525,11 +525,11 @@ def test_scaled_channels_go_with_it(task: Callable[..., Task], tmp_path: Path, h
         assignment = problem.space.assignment(smallest(problem, but=but))
         cut = {name: spec for name, spec in assignment.items() if is_structural(name)}
         answers = []
-        for worker in (exporter.worker, Worker(plain.context)):
-            with worker.pruned_models.applied(cut, norms=False) as resident, torch.no_grad():
+        for candidate_model in (exporter.candidate_model, CandidateModel(plain.context)):
+            with candidate_model.apply(cut, batch_norm=False) as resident, torch.no_grad():
                 answers.append(forward(resident, inputs))
         torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=1e-4)
-        with exporter.worker.applied(smallest(problem, but=but).levels) as resident, torch.no_grad():
+        with exporter.candidate_model.applied(smallest(problem, but=but)) as resident, torch.no_grad():
             want = forward(resident, inputs)
         path = exporter.export(assignment, "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
@@ -576,13 +576,13 @@ def test_heads_width_neurons_and_units_are_masked_in_a_trial_and_removed_in_the_
         candidate = smallest(problem, but=but)
         inside = {fqn: spec for fqn, spec in problem.space.assignment(candidate).items() if fqn.startswith("cell.")}
         assert {spec.weight_method for spec in inside.values()} == {method}
-        with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+        with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
             want = forward(resident, inputs)
         path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=attending).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.candidate_model.pruned_models, candidate)["bytes"] == written
 
 
 def test_what_the_alignment_forbids_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -617,27 +617,27 @@ def test_experts_in_a_list_are_masked_in_a_trial_and_removed_in_the_export(
     (group,) = [group for group in problem.space.groups if group.name.startswith("experts:")]
     assert [level.label() for level in group.levels] == ["fp32", "k67:frequency", "k34:frequency"]
     worker, exporter, inputs = Worker(problem.context), Exporter(problem), problem.context.split.take(20).inputs
-    stored = {(f, s): worker.build(f, [s])[0][0] for g in problem.space.groups for f in g.layers
+    stored = {(f, s): worker.build_variants(f, [s])[0].n_bytes for g in problem.space.groups for f in g.layers
               if not is_structural(f) for s in {*g.levels, LayerSpec()}}  # fmt: skip
-    stored |= {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    stored |= {(fqn, LayerSpec()): worker.build_variants(fqn, [LayerSpec()])[0].n_bytes for fqn in problem.anatomy.fqns}
     costs, _ = static_costs(problem, stored)
     assert costs["bytes"][problem.space.groups.index(group)][0] > 0
     for level, others in ((1, 0), (2, 1)):
         levels = tuple(level if g is group else others * (len(g.levels) - 1) for g in problem.space.groups)
         candidate = Candidate(levels=levels)
-        with exporter.worker.applied(levels) as resident, torch.no_grad():
+        with exporter.candidate_model.applied(Candidate(levels=levels)) as resident, torch.no_grad():
             want = forward(resident, inputs)
         assignment = problem.space.assignment(candidate)
-        cut = exporter.worker.pruned_models.cut(assignment)
+        cut = exporter.candidate_model.pruned_models.build(assignment)
         names = {fqn.split(".")[1] for fqn in cut.anatomy.fqns if fqn.startswith("experts.")}
         assert len(names) == (4, 2)[level - 1]
-        small = exporter.worker.pruned_models.model(cut.removal)
+        small = exporter.candidate_model.pruned_models.model(cut.removal)
         assert {name.split(".")[1] for name in small.state_dict() if name.startswith("experts.")} == names
         path = exporter.export(assignment, "paredown", tmp_path / f"out{level}")
         got = get_runtime("torch").load(path, threads=1, model_factory=listed).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.candidate_model.pruned_models, candidate)["bytes"] == written
         for format in ("pt2", "onnx"):
             assert exporter.export(assignment, format, tmp_path / f"{format}{level}").stat().st_size > 0
 
@@ -653,9 +653,9 @@ def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
     candidate, inputs = smallest(problem, but=but), problem.context.split.take(20).inputs
     exporter = Exporter(problem)
     before = {name: value.clone() for name, value in problem.context.model.state_dict().items()}
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
-    with Worker(plain.context).applied(candidate.levels) as resident, torch.no_grad():
+    with CandidateModel(plain.context).applied(candidate) as resident, torch.no_grad():
         assert not torch.allclose(want, forward(resident, inputs), atol=1e-5, rtol=1e-5)
     assert all(torch.equal(v, before[name]) for name, v in problem.context.model.state_dict().items())
     assignment = problem.space.assignment(candidate)
@@ -665,7 +665,7 @@ def test_what_is_left_is_repaired_alike_in_a_trial_and_in_the_export(
     again = exporter.export(assignment, "paredown", tmp_path / "again")
     assert path.read_bytes() == again.read_bytes(), "what was repaired once is not repaired twice"
     sizes = [Exporter(p).stored_bytes(assignment, tmp_path / "size") for p in (plain, problem)]
-    assert sizes[0] == sizes[1] == exact_totals(problem, exporter.worker, candidate)["bytes"]
+    assert sizes[0] == sizes[1] == exact_totals(problem, exporter.candidate_model.pruned_models, candidate)["bytes"]
 
 
 def test_batch_norms_of_finalists_alone_follow_what_was_removed(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -678,7 +678,7 @@ def test_batch_norms_of_finalists_alone_follow_what_was_removed(task: Callable[.
     norm = problem.context.model.get_submodule("bn")
     assert isinstance(norm.running_mean, Tensor)
     before = norm.running_mean.clone()
-    with exporter.worker.applied(candidate.levels):
+    with exporter.candidate_model.applied(candidate):
         kept = norm.running_mean != 0
         assert torch.equal(norm.running_mean[kept], before[kept]), "a trial's batch norms stay"
     with exporter.repaired(assignment) as (small, _, _, _):
@@ -728,13 +728,13 @@ def test_tensors_that_are_shared_are_rounded_where_something_was_removed_too(
     for but in ("", "block:blocks.0"):
         candidate = smallest(problem, but=but)
         assignment = problem.space.assignment(candidate)
-        with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+        with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
             want = forward(resident, inputs)
         path = exporter.export(assignment, "paredown", tmp_path / "out")
         got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
+        assert exact_totals(problem, exporter.candidate_model.pruned_models, candidate)["bytes"] == written
         scopes = {spec.activation_scope for spec in assignment.values() if spec.changes_activation}
         assert "tensor" in scopes
 
@@ -748,7 +748,7 @@ def test_measured_latencies_do_not_go_with_it(task: Callable[..., Task], tmp_pat
 def test_what_is_left_may_be_too_small_for_its_treatment(problem: Problem) -> None:
     """Then as much of it as fits: the row for the group, dense where the pattern does not fit, whole where the rank
     saves nothing."""
-    worker = Worker(problem.context)
+    pruned_models = CandidateModel(problem.context).pruned_models
     for asked, got in (
         (LayerSpec(weight_bits=4, group_size=16), LayerSpec(weight_bits=4)),
         (LayerSpec(weight_bits=4, group_size=8), LayerSpec(weight_bits=4, group_size=8)),
@@ -757,12 +757,12 @@ def test_what_is_left_may_be_too_small_for_its_treatment(problem: Problem) -> No
         (LayerSpec(rank=0.9), LayerSpec()),
         (LayerSpec(weight_bits=4, group_size=16, sparsity=0.5), LayerSpec(weight_bits=4, sparsity=0.5)),
     ):
-        cut = worker.pruned_models.cut({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
+        cut = pruned_models.build({"neurons:inner": LayerSpec(keep=0.5), "head": asked})
         assert cut.assignment["head"] == got
         assert ("head" in cut.variants) == got.changes_weight
     never = LayerSpec(weight_bits=2, weight_format="adaptive", weight_method="log_of_nobody")
     with pytest.raises(SpecError, match="log_of_nobody"):
-        worker.pruned_models.cut({"neurons:inner": LayerSpec(keep=0.5), "head": never})
+        pruned_models.build({"neurons:inner": LayerSpec(keep=0.5), "head": never})
 
 
 def test_a_trial_of_the_joint_space_does_not_fail_for_want_of_room(task: Callable[..., Task], tmp_path: Path) -> None:
@@ -770,13 +770,13 @@ def test_a_trial_of_the_joint_space_does_not_fail_for_want_of_room(task: Callabl
     problem = prepare(task(**ALL | joint), store=tmp_path / "store", model=model())
     candidate, exporter = smallest(problem), Exporter(problem)
     inputs = problem.context.split.take(20).inputs
-    with exporter.worker.applied(candidate.levels) as resident, torch.no_grad():
+    with exporter.candidate_model.applied(candidate) as resident, torch.no_grad():
         want = forward(resident, inputs)
     path = exporter.export(problem.space.assignment(candidate), "paredown", tmp_path / "out")
     got = get_runtime("torch").load(path, threads=1, model_factory=model).run(inputs)
     torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
     written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-    assert exact_totals(problem, exporter.worker, candidate)["bytes"] == written
+    assert exact_totals(problem, exporter.candidate_model.pruned_models, candidate)["bytes"] == written
 
 
 def test_another_device_is_refused(problem: Problem) -> None:
@@ -817,21 +817,23 @@ def test_experts_are_a_group_masked_in_a_trial_and_removed_in_the_export(
         "experts:experts", ["fp32", "k67:frequency", "k34:frequency"],
     )  # fmt: skip
     worker, exporter = Worker(problem.context), Exporter(problem)
-    stored = {(fqn, LayerSpec()): worker.build(fqn, [LayerSpec()])[0][0] for fqn in problem.anatomy.fqns}
+    stored = {(fqn, LayerSpec()): worker.build_variants(fqn, [LayerSpec()])[0].n_bytes for fqn in problem.anatomy.fqns}
     costs, _ = static_costs(problem, stored)
     row = costs["bytes"][problem.space.groups.index(group)]
     assert row[0] - row[1] == pytest.approx(4 * 2 * (16 + 2 * 16 * 12))
     for level in (1, 2):
         levels = tuple(level if g is group else 0 for g in problem.space.groups)
         inputs = problem.context.split.take(20).inputs
-        with exporter.worker.applied(levels) as resident, torch.no_grad():
+        with exporter.candidate_model.applied(Candidate(levels=levels)) as resident, torch.no_grad():
             want = forward(resident, inputs)
         assignment = problem.space.assignment(Candidate(levels=levels))
         path = exporter.export(assignment, "paredown", tmp_path / f"out{level}")
         got = get_runtime("torch").load(path, threads=1, model_factory=mixture).run(inputs)
         torch.testing.assert_close(want, got, atol=1e-5, rtol=1e-5)
         written = sum(file.stat().st_size for file in (path, path.with_name(STRUCTURE_FILE)))
-        assert exact_totals(problem, exporter.worker, Candidate(levels=levels))["bytes"] == written
+        assert (
+            exact_totals(problem, exporter.candidate_model.pruned_models, Candidate(levels=levels))["bytes"] == written
+        )
     with pytest.raises(TaskError, match=r"units of experts:experts leaves 1; at least 2 must stay"):
         prepare(task(experts=[1.0, 0.1]), store=tmp_path / "store", model=mixture())
     with pytest.raises(TaskError, match=r"space\.experts: this model has no experts that can be removed"):

@@ -1,8 +1,8 @@
-"""Who runs what: no worker waits while there is work, and a limit counts from when a job began."""
+"""Queues of workers: no worker waits while there is work, and a time limit counts from when a job began."""
 
 from __future__ import annotations
 
-from paredown.search.evaluation import Job
+from paredown.search.evaluation import AnyJob, EstimateSensitivity
 from paredown.search.workers import SHORT_S, WorkerQueues
 
 
@@ -14,12 +14,13 @@ class Clock:
         return self.now
 
 
-def _lanes(n: int, clock: Clock) -> tuple[WorkerQueues, list[tuple[str, int]]]:
+def _queues(n: int, clock: Clock) -> tuple[WorkerQueues, list[tuple[str, int]]]:
     sent: list[tuple[str, int]] = []
 
-    def send(worker: str, job: Job) -> tuple[str, int]:
-        sent.append((worker, job.token))
-        return worker, job.token
+    def send(worker: str, job: AnyJob) -> tuple[str, int]:
+        assert isinstance(job, EstimateSensitivity)
+        sent.append((worker, job.seed))
+        return worker, job.seed
 
     queues = WorkerQueues(send, clock=clock)
     for i in range(n):
@@ -27,13 +28,14 @@ def _lanes(n: int, clock: Clock) -> tuple[WorkerQueues, list[tuple[str, int]]]:
     return queues, sent
 
 
-def _job(number: int, timeout_s: float = 10.0) -> Job:
-    return Job(method="trial", args=(), token=number, timeout_s=timeout_s)
+def _job(number: int, timeout_s: float = 10.0) -> EstimateSensitivity:
+    """Any job will do; its seed says which one it is."""
+    return EstimateSensitivity(n_samples=1, seed=number, timeout_s=timeout_s)
 
 
 def test_one_job_each_until_they_are_known_to_be_short() -> None:
     clock = Clock()
-    queues, sent = _lanes(2, clock)
+    queues, sent = _queues(2, clock)
     assert queues.idle == 2
     queues.submit(_job(0))
     queues.submit(_job(1))
@@ -51,7 +53,7 @@ def test_one_job_each_until_they_are_known_to_be_short() -> None:
 
 
 def test_long_jobs_are_not_queued() -> None:
-    queues, _ = _lanes(1, Clock())
+    queues, _ = _queues(1, Clock())
     queues.submit(_job(0))
     queues.finish(next(iter(queues.running().values())), SHORT_S + 1.0)
     assert queues.idle == 1
@@ -59,7 +61,7 @@ def test_long_jobs_are_not_queued() -> None:
 
 def test_a_limit_counts_from_the_beginning_of_the_job() -> None:
     clock = Clock()
-    queues, _ = _lanes(1, clock)
+    queues, _ = _queues(1, clock)
     queues.submit(_job(0))
     queues.finish(queues.running()["w0", 0], 0.1)
     queues.submit(_job(1))
@@ -76,7 +78,7 @@ def test_a_limit_counts_from_the_beginning_of_the_job() -> None:
 
 def test_what_waits_behind_a_dead_worker_goes_to_another() -> None:
     clock = Clock()
-    queues, sent = _lanes(2, clock)
+    queues, sent = _queues(2, clock)
     for number in (0, 1):
         queues.submit(_job(number))
     queues.finish(queues.running()["w0", 0], 0.1)
@@ -84,7 +86,7 @@ def test_what_waits_behind_a_dead_worker_goes_to_another() -> None:
         queues.submit(_job(number))
     clock.now = 3.0
     job, seconds = queues.remove(queues.running()["w0", 2])
-    assert (job.token, seconds) == (2, 3.0)
+    assert (job, seconds) == (_job(2), 3.0)
     assert sent[-1] == ("w1", 4)  # full: job 3 waits for a worker
     assert queues.n_jobs == 3
     assert queues.idle == 0
@@ -93,9 +95,9 @@ def test_what_waits_behind_a_dead_worker_goes_to_another() -> None:
     assert queues.idle == 1
 
 
-def test_a_lane_without_a_limit_is_never_late() -> None:
+def test_a_queue_without_a_limit_is_never_late() -> None:
     clock = Clock()
-    queues, _ = _lanes(1, clock)
+    queues, _ = _queues(1, clock)
     queues.submit(_job(0, timeout_s=0.0))
     clock.now = 1e6
     assert queues.late() == []

@@ -1,18 +1,18 @@
-"""A worker's part in the sensitivity table: the rows of one group, with everything before the group answered from
-memory."""
+"""Rows of the sensitivity table: each level of one group alone, with everything before the group read from memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values import base_levels, is_structural, pack_values, without_structure
+from ..values import Candidate, Row, base_levels, is_structural, pack_values, without_structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
     from ...evaluators import Inputs
     from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
     from ..problem import EvaluationContext
-    from ._worker import Worker
+    from ._candidate_model import CandidateModel
 
 T = TypeVar("T")
 
 MAX_BYTES = 256 << 20
-"""Of recorded outputs that a worker keeps at a time."""
-TRACED = 2
-"""Samples on which it is tried out whether a model can be replayed."""
+"""Bytes of recorded outputs that a worker keeps at a time."""
+N_TRACED = 2
+"""Samples on which a replay of the model is compared with a whole pass, before it is relied on."""
 
 
 @dataclass(slots=True)
 class _Plan:
-    """How one group's rows are measured. Without a prefix every pass is a whole one."""
+    """How one group's rows are measured.
+
+    prefix      what is read from memory; None: every pass is a whole one
+    share       cost of a replay over that of a whole pass
+    batch_size  samples in one pass
+    together    whether one recording serves all groups
+    passes      cost of recording and checking, in samples passed through the whole model
+    """
 
     prefix: Prefix | None = None
     share: float = 1.0
@@ -41,32 +48,51 @@ class _Plan:
     passes: float = 0.0
 
 
-@dataclass(slots=True)
-class Rows:
-    """Measures rows, and keeps what it recorded from one group to the next, as long as it fits into `max_bytes`.
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two outputs are the same bit for bit; NaN equals NaN."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
-    why_not  why passes of this model are not replayed; None while they are
+
+@dataclass(slots=True)
+class SensitivityProbe:
+    """Measures rows of the sensitivity table, and keeps recorded outputs from one group to the next.
+
+    max_bytes  of recorded outputs, at most
+    is_same    compares a replay's outputs with those of a whole pass
+    why_not    why passes of this model are not replayed; None while they are
     """
 
-    worker: Worker
+    candidate_model: CandidateModel
     max_bytes: int = MAX_BYTES
+    is_same: Callable[[Tensor, Tensor], bool] = is_same
     why_not: str | None = None
     _timeline: Timeline | None = None
     _kept: dict[tuple[int, int], PrefixCache] = field(default_factory=dict)
     _kept_for: int = 0
     _frame: OutputFrame | None = None
 
-    def measure(self, group: int, levels: Sequence[int], n_samples: int, framed: int = 0) -> list[dict[str, Any]]:
-        """Mean divergence of each of these levels of one group on the first `n_samples` of the search split.
+    @property
+    def context(self) -> EvaluationContext:
+        """The model, its data and its space."""
+        return self.candidate_model.context
 
-        For each level: value (None if it failed), reason, n, stderr (of the mean), and passes: what it cost, in samples
-        passed through the whole model. The first one also bears what was recorded for all. With `framed` samples (no
-        more than `n_samples`) also shift: how it shifts the outputs in the frame of so many (`output_frame`), packed.
+    @property
+    def n_kept(self) -> int:
+        """Number of batches whose recorded outputs are kept for the next group."""
+        return len(self._kept)
+
+    def measure(self, group: int, levels: Sequence[int], n_samples: int, n_frame: int = 0) -> tuple[Row, ...]:
+        """Measure each of these levels of one group, with all other groups at their base level.
+
+        n_samples  the first samples of the search split, on which the divergence is measured
+        n_frame    samples whose output perturbations are kept too, packed (`output_frame`); at most `n_samples`
+
+        A level that fails has a row with a reason. The first row's cost includes the recording for all of them.
         """
-        context = self.worker.context
+        context = self.context
         split = context.split.take(n_samples)
         plan = self._plan(group, levels[0], len(split)) if levels else _Plan()
-        frame = self._framed(framed)
+        frame = self._output_frame(n_frame)
         found: list[list[Tensor]] = [[] for _ in levels]
         shifts: list[list[NDArray[np.float32]]] = [[] for _ in levels]
         reasons: list[str | None] = [None] * len(levels)
@@ -86,36 +112,36 @@ class Rows:
             at += len(original)
         if passes:
             passes[0] += plan.passes
-        return [_row(*row) for row in zip(found, shifts, reasons, passes, strict=True)]
+        return tuple(_row(*row) for row in zip(found, shifts, reasons, passes, strict=True))
 
-    def _framed(self, n: int) -> OutputFrame | None:
+    def _output_frame(self, n: int) -> OutputFrame | None:
         if n == 0:
             return None
         if self._frame is None or self._frame.n != n:
-            self._frame = output_frame(self.worker.context, n)
+            self._frame = output_frame(self.context, n)
         return self._frame
 
     def _apart(
         self, group: int, level: int, inputs: Inputs, original: Tensor, cache: PrefixCache | None
     ) -> tuple[Tensor, Tensor]:
-        """Each sample's divergence in one batch, and the outputs."""
+        """Compute each sample's divergence in one batch, and the outputs."""
         from ...evaluators import divergence_per_sample
 
-        context = self.worker.context
+        context = self.context
         outputs = self._run(group, level, inputs, cache)
         apart = divergence_per_sample(outputs, original, context.divergence, variance=context.reference.variance)
         return apart, outputs
 
     def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
-        """The outputs with the group at this level (None: as in the base) and all others at the base."""
+        """Compute the outputs with the group at this level (see `_applied`), replayed if there is a recording."""
         from ...evaluators import Split, run_split
         from ...evaluators.sensitivity import PrefixMismatchError
 
-        model, batch = self.worker.context.model, Split("table", inputs)
-        with self.worker.applied(self._levels(group, level), norms=False):
+        model, batch = self.context.model, Split("table", inputs)
+        with self._applied(group, level):
             if cache is not None and self.why_not is None:
                 try:
-                    with cache.before(self.worker.context.space.groups[group].layers):
+                    with cache.before(self.context.space.groups[group].layers):
                         outputs = run_split(model, batch, len(batch))
                 except PrefixMismatchError as error:
                     self._give_up(str(error))
@@ -123,11 +149,12 @@ class Rows:
                     return outputs
             return run_split(model, batch, len(batch))
 
-    def _levels(self, group: int, level: int | None) -> tuple[int, ...]:
-        levels = list(base_levels(self.worker.context.space))
+    def _applied(self, group: int, level: int | None) -> AbstractContextManager[object]:
+        """Apply this level of the group and the base level of all others; None: the base level of this one too."""
+        levels = list(base_levels(self.context.space))
         if level is not None:
             levels[group] = level
-        return tuple(levels)
+        return self.candidate_model.applied(Candidate(levels=tuple(levels)), batch_norm=False)
 
     def _give_up(self, why_not: str) -> None:
         self.why_not = why_not
@@ -135,15 +162,15 @@ class Rows:
 
     @property
     def _around(self) -> dict[str, str]:
-        return {fqn: module for fqn, (module, _) in self.worker.context.calibration.places.items() if module}
+        return {fqn: module for fqn, (module, _) in self.context.calibration.places.items() if module}
 
     def _plan(self, group: int, level: int, n: int) -> _Plan:
-        """Whether and how the group's passes are replayed: only after it was tried out with the group changed."""
+        """Decide how the group's passes are replayed. They are only if a replay with the group changed is right."""
         from ...evaluators.sensitivity import Prefix, kept_bytes, modules_around, recomputed_share
 
-        context = self.worker.context
+        context = self.context
         if self.why_not is None and self._timeline is None:
-            self._trace()
+            self._trace(group)
         timeline = self._timeline
         if self.why_not is not None or timeline is None:
             return _Plan()
@@ -166,28 +193,28 @@ class Rows:
         together = every * n <= self.max_bytes
         size = context.batch_size if together else min(context.batch_size, self.max_bytes // max(1, mine))
         plan = _Plan(prefix=prefix, share=share, batch_size=size, together=together)
-        plan.passes = TRACED * (2.0 + share)
+        plan.passes = N_TRACED * (2.0 + share)
         if not self._try(group, level):
             plan.prefix = None
         return plan
 
-    def _trace(self) -> None:
+    def _trace(self, group: int) -> None:
         from ...evaluators.sensitivity import Timeline
 
-        context = self.worker.context
-        with self.worker.applied(base_levels(context.space), norms=False):
-            timeline = Timeline.trace(context.model, context.split.take(TRACED).inputs)
+        context = self.context
+        with self._applied(group, None):
+            timeline = Timeline.trace(context.model, context.split.take(N_TRACED).inputs)
         self._timeline, self.why_not = timeline, timeline.why_not
 
     def _try(self, group: int, level: int) -> bool:
-        """Whether a replay with the group changed gives, bit for bit, what a whole pass gives. A level that fails
-        proves nothing."""
+        """Tell whether a replay with the group changed gives the outputs of a whole pass. A level that fails proves
+        nothing."""
         from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
 
-        context = self.worker.context
-        inputs, fqns = context.split.take(TRACED).inputs, context.space.groups[group].layers
+        context = self.context
+        inputs, fqns = context.split.take(N_TRACED).inputs, context.space.groups[group].layers
         try:
-            with self.worker.applied(base_levels(context.space), norms=False):
+            with self._applied(group, None):
                 cache = PrefixCache.record(
                     context.model, inputs, context.anatomy, timeline=self._timeline, groups=[fqns],
                     around=self._around,
@@ -198,17 +225,17 @@ class Rows:
         pair = [_attempt(partial(self._run, group, level, inputs, given))[0] for given in (None, cache)]
         if pair[0] is None or pair[1] is None:
             return False
-        if self.why_not is None and not _is_same(pair[0], pair[1]):
+        if self.why_not is None and not self.is_same(pair[0], pair[1]):
             self._give_up("a replay gave other outputs than the whole pass")
         return self.why_not is None
 
     def _recorded(self, plan: _Plan, group: int, inputs: Inputs, at: tuple[int, int]) -> PrefixCache | None:
-        """What the base gave on this batch: from an earlier group, or recorded now."""
+        """Give the base's outputs on this batch: kept from an earlier group, or recorded now."""
         from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
 
         if plan.prefix is None or self.why_not is not None:
             return None
-        context = self.worker.context
+        context = self.context
         if self._kept_for != at[1]:
             self._kept.clear()
             self._kept_for = at[1]
@@ -217,7 +244,7 @@ class Rows:
         decided = without_structure(context.space).groups if plan.together else [context.space.groups[group]]
         groups = [g.layers for g in decided]
         try:
-            with self.worker.applied(base_levels(context.space), norms=False):
+            with self._applied(group, None):
                 cache = PrefixCache.record(
                     context.model, inputs, context.anatomy, timeline=self._timeline, groups=groups,
                     around=self._around,
@@ -226,7 +253,7 @@ class Rows:
             self._give_up(str(error))
             return None
         plan.passes += len(cache.outputs) * (1.0 + plan.share)
-        if not _is_same(self._run(group, None, inputs, cache), cache.outputs):
+        if not self.is_same(self._run(group, None, inputs, cache), cache.outputs):
             self._give_up("a replay of the unchanged model gave other outputs than the recorded pass")
             return None
         if plan.together:
@@ -235,7 +262,7 @@ class Rows:
 
 
 def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
-    """The frame of the first n samples of the search split: the same in every process."""
+    """Make the frame of the original's first n outputs on the search split. It is the same in every process."""
     from ...evaluators.sensitivity import OutputFrame
 
     reference = context.reference
@@ -244,7 +271,7 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What it gives, or in a line what went wrong. A limit of time that runs out ends the whole job."""
+    """Give the result, or the failure's reason in a line. A time limit that runs out ends the whole job."""
     from ..values import reason
 
     try:
@@ -255,22 +282,17 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, reason(exception)
 
 
-def _row(
-    found: Sequence[Tensor], shifts: Sequence[NDArray[np.float32]], reason: str | None, passes: float
-) -> dict[str, Any]:
+def _row(found: Sequence[Tensor], shifts: Sequence[NDArray[np.float32]], reason: str | None, passes: float) -> Row:
     import torch
 
-    row: dict[str, Any] = {"value": None, "reason": reason, "n": 0, "stderr": None, "passes": round(passes, 3)}
+    passes = round(passes, 3)
     if reason is not None:
-        return row
+        return Row(value=None, reason=reason, passes=passes)
     apart = torch.cat(list(found))
     value, n = float(apart.mean()), len(apart)
     if not math.isfinite(value):
-        return row | {"reason": f"MetricError: the divergence from the original's outputs is {value}"}
+        why = f"MetricError: the divergence from the original's outputs is {value}"
+        return Row(value=None, reason=why, passes=passes)
     stderr = float(apart.std()) / math.sqrt(n) if n > 1 else None
-    shift = {"shift": pack_values(np.concatenate(shifts))} if shifts else {}
-    return row | {"value": value, "n": n, "stderr": stderr} | shift
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+    shift = pack_values(np.concatenate(shifts)) if shifts else None
+    return Row(value=value, n=n, stderr=stderr, passes=passes, shift=shift)

@@ -16,10 +16,10 @@ import numpy as np
 from paredown.search import Candidate, Progress, open_run, search
 from paredown.search import _search as driver
 from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate
-from paredown.search.phases import SearchSession, build_store
+from paredown.search.phases import Clock, JobRunner, build_store
 from paredown.search.problem import Problem as SearchProblem
 from paredown.search.problem import prepare
-from paredown.search.run import Recorder, Stopwatch, create_run
+from paredown.search.run import LedgerRecorder, Stopwatch, create_run
 from paredown.search.workers import Pool, RayPool
 
 from .intervals import summary
@@ -232,12 +232,12 @@ def store(work: Path) -> dict[str, Any]:
             with _workers(problem) as pool:
                 while not pool.idle:
                     pool.wait(timeout_s=1.0)
-                session = SearchSession(
-                    run=run, recorder=Recorder(run, ledger, None), problem=problem, pool=pool,
-                    stopping=threading.Event(),
+                recorder = LedgerRecorder(run.state, task.budget, ledger=ledger)
+                clock = Clock(
+                    budget=task.budget, state=run.state, watch=recorder.watch, stopping=threading.Event(), run=run.path
                 )  # fmt: skip
                 began = time.perf_counter()
-                build_store(session)
+                build_store(problem, JobRunner(pool=pool, clock=clock), recorder, folder=run.path)
                 rows.append({"seconds": time.perf_counter() - began, "built": len(_files(folder / "store") - before)})
     n_levels = [len(group.levels) for group in problem.space.groups]
     where = f"ResNet-20, {len(n_levels)} layers, {sum(n_levels)} variants, bits {widths} × {_axes(JOINT)}"

@@ -1,4 +1,6 @@
-"""What can be done to a layer, and how. Runs where only torch and numpy (and safetensors, for files) are installed.
+"""Treatments of a layer and the methods that apply them.
+
+It runs where only torch and numpy (and safetensors, for files) are installed.
 
 Importing this package imports no torch: `LayerSpec` and `Anatomy` are plain values, and everything that needs torch is
 loaded when it is first asked for.
@@ -9,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
-from .anatomy._anatomy import KINDS, Anatomy, LayerInfo
-from .values._pattern import Pattern
-from .values._spec import (
+from .anatomy import KINDS, Anatomy, LayerInfo
+from .values import (
     ACTIVATION_BITS,
     FLOAT_BITS,
     FORMAT_BITS,
@@ -19,95 +20,106 @@ from .values._spec import (
     SPEC_VERSION,
     WEIGHT_BITS,
     LayerSpec,
+    Pattern,
     formats,
 )
 
 if TYPE_CHECKING:
     from ._catalogue import is_method, methods
-    from .anatomy._equalizable import EqualizablePair, find_equalizable_pairs
-    from .anatomy._forward import Inputs, forward, module_at, preserved
-    from .anatomy._layers import weight_at
-    from .anatomy._trace import trace_anatomy
-    from .calibration._calibration import (
+    from .anatomy import (
+        EqualizablePair,
+        Inputs,
+        find_equalizable_pairs,
+        forward,
+        module_at,
+        preserved,
+        trace_anatomy,
+        weight_at,
+    )
+    from .calibration import (
         ActivationRange,
         Calibration,
+        Gradients,
+        LayerGradients,
+        LayerMoments,
+        Moments,
         Rounding,
         activation_quantizer,
         calibrate,
+        collect_gradients,
         rounding_of,
     )
-    from .calibration._gradients import Gradients, LayerGradients, collect_gradients
-    from .calibration._moments import LayerMoments, Moments
-    from .files._digest import model_digest, tensor_digest
-    from .preparation._channel_scaling import SCALINGS, scale_channels
+    from .files import model_digest, tensor_digest
+    from .preparation import SCALINGS, scale_channels
     from .quantization import ActivationQuantizer
-    from .registry._registry import (
+    from .registry import (
         register_activation_method,
         register_rank_method,
         register_sparsity_method,
         register_weight_method,
     )
-    from .repair._reconstruction import Reconstruction, reconstruct
-    from .repair._repair import Repairs, installed
+    from .repair import Reconstruction, Repairs, installed, reconstruct
     from .storage import describe_file, fixed_bytes, layer_bytes, load_model, save_model, stored_bytes
-    from .variants._compress import applicable, compress, decode, needs_gradients, needs_moments
-    from .variants._resident import CompressedModel
-    from .variants._store import VariantStore
-    from .variants._variant import EvenCodes, Variant
+    from .variants import (
+        CompressedModel,
+        EvenCodes,
+        Variant,
+        VariantStore,
+        applicable,
+        compress,
+        decode,
+        needs_gradients,
+        needs_moments,
+    )
 
 _HOMES = {
-    "._catalogue": ("is_method", "methods"),
-    ".anatomy._trace": ("trace_anatomy",),
-    ".anatomy._equalizable": (
-        "EqualizablePair",
-        "find_equalizable_pairs",
+    "._catalogue": (
+        "is_method",
+        "methods",
     ),
-    ".anatomy._forward": (
+    ".anatomy": (
+        "EqualizablePair",
         "Inputs",
+        "find_equalizable_pairs",
         "forward",
         "module_at",
         "preserved",
+        "trace_anatomy",
+        "weight_at",
     ),
-    ".anatomy._layers": ("weight_at",),
-    ".calibration._calibration": (
+    ".calibration": (
         "ActivationRange",
         "Calibration",
+        "Gradients",
+        "LayerGradients",
+        "LayerMoments",
+        "Moments",
         "Rounding",
         "activation_quantizer",
         "calibrate",
+        "collect_gradients",
         "rounding_of",
     ),
-    ".calibration._gradients": (
-        "Gradients",
-        "LayerGradients",
-        "collect_gradients",
-    ),
-    ".calibration._moments": (
-        "LayerMoments",
-        "Moments",
-    ),
-    ".files._digest": (
+    ".files": (
         "model_digest",
         "tensor_digest",
     ),
-    ".registry._registry": (
+    ".preparation": (
+        "SCALINGS",
+        "scale_channels",
+    ),
+    ".quantization": ("ActivationQuantizer",),
+    ".registry": (
         "register_activation_method",
         "register_rank_method",
         "register_sparsity_method",
         "register_weight_method",
     ),
-    ".preparation._channel_scaling": (
-        "SCALINGS",
-        "scale_channels",
-    ),
-    ".quantization": ("ActivationQuantizer",),
-    ".repair._reconstruction": (
+    ".repair": (
         "Reconstruction",
-        "reconstruct",
-    ),
-    ".repair._repair": (
         "Repairs",
         "installed",
+        "reconstruct",
     ),
     ".storage": (
         "describe_file",
@@ -117,18 +129,16 @@ _HOMES = {
         "save_model",
         "stored_bytes",
     ),
-    ".variants._compress": (
+    ".variants": (
+        "CompressedModel",
+        "EvenCodes",
+        "Variant",
+        "VariantStore",
         "applicable",
         "compress",
         "decode",
         "needs_gradients",
         "needs_moments",
-    ),
-    ".variants._resident": ("CompressedModel",),
-    ".variants._store": ("VariantStore",),
-    ".variants._variant": (
-        "EvenCodes",
-        "Variant",
     ),
 }
 

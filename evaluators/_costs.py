@@ -1,4 +1,4 @@
-"""What a compressed model costs on paper: multiply-accumulates and bit operations."""
+"""Static costs of a compressed model: multiply-accumulates and bit operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """An exact count for one sample. layers: the share of each layer by fqn, in the anatomy's order."""
+    """Exact count for one sample. layers: the share of each layer by fqn, in the anatomy's order."""
 
     unit: str
     layers: Mapping[str, int]
@@ -55,14 +55,12 @@ def bops(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None = None) ->
 
 
 def spec_macs(layer: LayerInfo, spec: LayerSpec) -> tuple[int, ...]:
-    """The MACs of each product that the layer is made of, in the order in which they run: one, or those of its
-    parts.
-    """
+    """MACs of each product that a layer consists of, in the order in which they run: one, or one for each part."""
     return factor_macs(layer, spec.rank, spec.rank_form)
 
 
 def factor_macs(layer: LayerInfo, rank: float, form: str = "channel") -> tuple[int, ...]:
-    """`spec_macs` of a rank (share of the full one) in a form; 1.0 is the whole weight."""
+    """MACs as `spec_macs` gives them, of a rank (share of the full one) in a form; 1.0 is the whole weight."""
     if rank >= 1.0 or layer.macs == 0 or form == "residual":
         return (layer.macs,)
     from ..compressors.lowrank import part_macs  # that package needs torch
@@ -71,7 +69,7 @@ def factor_macs(layer: LayerInfo, rank: float, form: str = "channel") -> tuple[i
 
 
 def specs_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None) -> dict[str, LayerSpec]:
-    """A spec for every layer: that of `assignment`, else the neutral one."""
+    """Spec for every layer: that of `assignment`, else the neutral one."""
     given = dict(assignment or {})
     known = set(anatomy.fqns) | set(anatomy.unused)
     if unknown := [fqn for fqn in given if fqn not in known]:

@@ -1,4 +1,4 @@
-"""A model's scores on a split, metric and divergence from one pass."""
+"""Scores of a model on a split, for the metric and the divergence, from one pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .quality import Metric, MetricError, divergence_per_sample
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """One score for each sample, (N,) float64; the divergence is None where none was asked for."""
+    """One score for each sample, (N,) float64; `divergence` is None where none was requested."""
 
     metric: Tensor
     divergence: Tensor | None = None
@@ -24,7 +24,7 @@ class Scores:
 def evaluate_outputs(
     metric: Metric, split: Split, outputs: Tensor, reference: ReferenceOutputs | None = None
 ) -> Tensor:
-    """The scores (N,) of outputs (N, …) that are at hand already. Raises `MetricError`."""
+    """Scores (N,) of given outputs (N, …). Raises `MetricError`."""
     original = None if reference is None else reference.outputs[: len(split)]
     return metric.scores(outputs, metric.targets_of(split), original)
 
@@ -59,8 +59,9 @@ def evaluate_parts(
     divergence: str | None = None,
     batch_size: int = 256,
 ) -> Iterator[Scores]:
-    """As `evaluate_split`, in parts: the samples up to the first of the rising `stops`, from there to the second, and
-    so on. Between two parts the model is as it was found, so a caller may have seen enough and stop.
+    """Evaluate like `evaluate_split`, in parts that end at each of the rising `stops`, and then at the last sample.
+
+    Between two parts the model is as it was found, so a caller may stop early.
     """
     if divergence is not None and reference is None:
         raise MetricError(f"divergence {divergence!r} compares with the original model; hand in its `reference`")

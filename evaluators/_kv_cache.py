@@ -1,4 +1,4 @@
-"""The keys and values that a decoder keeps, in 8 or 4 bits: what they take, and what that costs in quality.
+"""Cache of a decoder's keys and values in 8 or 4 bits: its bytes, and its effect on quality.
 
 What it does   past keys are rounded for each channel over `group` tokens, past values for each token over `group`
                channels, each with a minimum and a step in FP16; codes are packed. The latest `recent` tokens, and
@@ -87,7 +87,9 @@ class _Packed:
 
 
 class _Kept:
-    """Keys and values of one layer, (batch, heads, tokens, channels); what transformers' `Cache` asks of a layer."""
+    """Keys and values of one layer, (batch, heads, tokens, channels), with the interface of transformers' cache
+    layers.
+    """
 
     is_sliding = False
     is_croppable = False
@@ -101,7 +103,7 @@ class _Kept:
         self.values: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """What this chunk attends to: the past as it is stored, and itself as it came."""
+        """Add a chunk and return the keys and values for it: the past as it is stored, and the chunk unrounded."""
         past = [self._widened(pair) for pair in self.packed]
         if self.keys is not None and self.values is not None:
             past.append((self.keys, self.values))
@@ -149,7 +151,7 @@ class _Kept:
 
 
 class KvCache:
-    """A cache for a decoder of transformers, for one use. `n_bytes` is what it holds."""
+    """Cache for a decoder of transformers, for one use. `n_bytes` is its present size."""
 
     def __init__(self, spec: KvCacheSpec, n_layers: int) -> None:
         try:
@@ -164,7 +166,7 @@ class KvCache:
         self._cache: Any = Cache(layers=layers)
 
     def as_argument(self, model: nn.Module) -> dict[str, Any]:
-        """What `forward` takes it as: `cache` in transformers 5.24, `past_key_values` before."""
+        """Argument of `forward`: `cache` in transformers 5.24, `past_key_values` before."""
         names = inspect.signature(type(model).forward).parameters
         return {"cache" if "cache" in names else "past_key_values": self._cache}
 
@@ -205,7 +207,7 @@ class CachedForward:
 
 
 def with_kv_cache(model: nn.Module, spec: KvCacheSpec, *, chunk: int = 64) -> nn.Module:
-    """The same decoder of transformers, which from now on runs in chunks with such a cache.
+    """Make the decoder run in chunks with such a cache from now on, and return it.
 
     Raises `InputError` for a model that is none.
     """
@@ -215,8 +217,10 @@ def with_kv_cache(model: nn.Module, spec: KvCacheSpec, *, chunk: int = 64) -> nn
 
 
 def kv_cache_bytes(model: nn.Module, spec: KvCacheSpec, tokens: int, *, itemsize: int = 4) -> int:
-    """Bytes of the cache of one sequence of so many tokens, met in chunks of `spec.group` or one by one; `itemsize` of
-    the numbers that are not rounded: 4 in FP32, 2 in FP16."""
+    """Bytes of the cache of one sequence of `tokens` tokens, processed in chunks of `spec.group` or one by one.
+
+    itemsize  bytes of an unrounded number: 4 in FP32, 2 in FP16
+    """
     config: Any = _config(model)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

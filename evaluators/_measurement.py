@@ -1,4 +1,4 @@
-"""A number, and what is known about it."""
+"""Measured value with its interval, source and samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latency and throughput from a device's profile, where the device is not here. An estimate, and marked as one.
+"""Latency and throughput modelled from a device's profile, for a device that is not here. An estimate, marked as one.
 
 The roofline of Williams, Waterman and Patterson (2009), layer by layer: each takes the longer of its arithmetic and its
 traffic, and an overhead for each kernel. Where we differ: the arithmetic runs at the rate of the kernel that *really*
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRoofline:
-    """Where the time of one layer goes, for the whole batch.
+    """Time of one layer by the roofline, for the whole batch.
 
-    n_macs  multiply-accumulates that run, padding left out
-    bytes   level of memory -> what is moved from and to it
+    n_macs  multiply-accumulates that run, without padding
+    bytes   level of memory -> bytes moved from and to it
     """
 
     lowered: Lowered
@@ -49,12 +49,12 @@ class LayerRoofline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelledLatency:
-    """Of one batch.
+    """Modelled latency of one batch.
 
     layers       milliseconds of each layer by fqn
-    lowered      what each runs as
-    boundary_ms  changes of the number format between layers that follow each other; 0 if they were not asked for
-    profile      its name
+    lowered      form in which each layer runs
+    boundary_ms  conversions of the number format between consecutive layers; 0 if they were not requested
+    profile      name of the profile
     """
 
     profile: str
@@ -73,7 +73,7 @@ class ModelledLatency:
         return 1000.0 * self.batch / self.total_ms
 
     def measurement(self) -> Measurement:
-        """The sum in milliseconds, `source` "modelled"; it has no interval, for its error is not known."""
+        """Sum in milliseconds, with `source` "modelled". It has no interval, as its error is unknown."""
         return Measurement(value=self.total_ms, unit="ms", source="modelled")
 
 
@@ -115,8 +115,11 @@ def modelled_latency_ms(
 def roofline(
     anatomy: Anatomy, layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile, *, batch: int = 1, threads: int = 1
 ) -> LayerRoofline:
-    """One layer of the model. The anatomy says how large the whole model is: its weights pass through the caches once
-    for each inference, so they come from the level that holds *all* of them."""
+    """Roofline of one layer of the model.
+
+    The anatomy gives the size of the whole model: its weights pass through the caches once for each inference. So they
+    come from the level that holds *all* of them.
+    """
     lowered = lowered_as(layer, spec, profile)
     products = factor_macs(layer, spec.rank if lowered.low_rank else 1.0, spec.rank_form)
     kept = (1.0 - spec.sparsity) if lowered.sparse else 1.0
@@ -208,7 +211,7 @@ def _merged(parts: list[tuple[float, tuple[str, float]]]) -> list[tuple[str, flo
 
 
 def _boundaries_ms(lowered: list[Lowered], profile: HardwareProfile) -> float:
-    """The model takes and gives FP32, so that a chain of INT8 layers has two boundaries."""
+    """Time of format conversions. The model takes and returns FP32, so a chain of INT8 layers has two boundaries."""
     if profile.boundary_overhead_us is None or not lowered:
         return 0.0
     widths = [32, *(one.activation_bits for one in lowered), 32]

@@ -1,4 +1,4 @@
-"""Leave a model and the process as they were found."""
+"""Evaluation without side effects: the model and the process are left as they were found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .. import compressors
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` is in eval mode without gradients; at the end, also after an exception, all is as before.
+    """Put `model` in eval mode without gradients inside the block; restore everything at the end, also after an
+    exception.
 
     As `compressors.preserved` (each module's own train mode, the grad mode, torch's random states), and the global
     random states of numpy and Python as well.

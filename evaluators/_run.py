@@ -1,4 +1,4 @@
-"""Run a model over a split, and keep what comes out."""
+"""Forward passes of a model over a split."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from ._split import Inputs, Split
 
 
 def run_split(model: nn.Module, split: Split, batch_size: int = 256) -> Tensor:
-    """The outputs of `model` on all N samples: (N, …) on the CPU, half precision widened to float32.
+    """Outputs of `model` on all N samples: (N, …) on the CPU, half precision widened to float32.
 
-    The model runs in eval mode, without gradients, on the device of its own parameters; see `preserved` for what is put
-    back. Raises `InputError` where an output's axis 0 is not the sample.
+    The model runs in eval mode, without gradients, on the device of its own parameters; `preserved` lists the state
+    that is restored. Raises `InputError` where an output's axis 0 is not the sample.
     """
     return torch.cat(list(run_batches(model, split, batch_size)))
 
 
 def run_batches(model: nn.Module | Callable[[Inputs], Tensor], split: Split, batch_size: int = 256) -> Iterator[Tensor]:
-    """As `run_split`, one batch's outputs at a time, so that a language model's logits need not all be in memory.
+    """Run like `run_split`, and yield one batch's outputs at a time, so that a language model's logits need not all be
+    in memory.
 
     `model` is a module, or any callable from inputs to outputs (a runtime's `Session.run`). Between two batches the
     model is as it was found: a caller may stop early.
@@ -36,10 +37,10 @@ def run_batches(model: nn.Module | Callable[[Inputs], Tensor], split: Split, bat
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceOutputs:
-    """What the original model says on a split, computed once.
+    """Outputs of the original model on a split, computed once.
 
     outputs   (N, …) on the CPU
-    variance  of all outputs together: the scale of the relative squared error
+    variance  variance of all outputs together: the scale of the relative squared error
     """
 
     outputs: Tensor
@@ -51,14 +52,16 @@ class ReferenceOutputs:
 
     @classmethod
     def of(cls, outputs: Tensor) -> ReferenceOutputs:
-        """From outputs (N, …) that are at hand already."""
+        """Make reference outputs from given outputs (N, …)."""
         return cls(outputs, float(outputs.double().var(correction=0)))
 
     def __len__(self) -> int:
         return int(self.outputs.shape[0])
 
     def take(self, n: int) -> ReferenceOutputs:
-        """The first `n`; the variance stays that of all, so that scores of the same sample stay the same."""
+        """Take the first `n` samples; the variance stays that of all, so that scores of the same sample stay the
+        same.
+        """
         return ReferenceOutputs(self.outputs[:n], self.variance)
 
 

@@ -1,4 +1,4 @@
-"""Samples to calibrate, search or report on."""
+"""Samples for calibration, search (validation) or report (test)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
-"""What a model is called with: `model(x)`, `model(*xs)` or `model(**xs)`. Axis 0 of every tensor is the sample."""
+"""Arguments of a model: `model(x)`, `model(*xs)` or `model(**xs)`. Axis 0 of every tensor is the sample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class Split:
         return f"Split({self.name!r}, {shapes})"
 
     def take(self, n: int) -> Split:
-        """The first `n` samples, or all where there are fewer. A view: nothing is copied."""
+        """Take the first `n` samples, or all where there are fewer. A view: nothing is copied."""
         if n < 1:
             raise InputError(f"a split cannot be cut to {n} samples; take at least 1")
         if n >= len(self):
@@ -68,17 +68,17 @@ class Split:
         return self._map(lambda part: part[:n])
 
     def between(self, start: int, stop: int) -> Split:
-        """The samples from `start` up to, not including, `stop`, or the last. A view: nothing is copied."""
+        """Take the samples from `start` up to, not including, `stop`, or the last. A view: nothing is copied."""
         if not 0 <= start < min(stop, len(self)):
             raise InputError(f"a split of {len(self)} has no samples from {start} up to {stop}")
         return self._map(itemgetter(slice(start, stop)))
 
     def select(self, index: Tensor) -> Split:
-        """The samples at `index` (M,), in that order; a copy."""
+        """Take the samples at `index` (M,), in that order; a copy."""
         return self._map(lambda part: part[index])
 
     def batches(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
-        """(inputs, targets) in order, `batch_size` samples each, the last as long as it comes. Views."""
+        """Yield (inputs, targets) in order, `batch_size` samples each; the last batch may be smaller. Views."""
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1, got {batch_size}")
         for start in range(0, len(self), batch_size):
@@ -86,7 +86,7 @@ class Split:
             yield batch.inputs, batch.targets
 
     def sample_digests(self) -> list[bytes]:
-        """One hash for each sample's inputs (not its target): two splits overlap where these do."""
+        """Hashes of each sample's inputs (not its target): two splits overlap where these do."""
         hashes = [hashlib.blake2b(digest_size=16) for _ in range(len(self))]
         for label, part in self._parts(targets=False):
             head = f"{label} {part.dtype} {tuple(part.shape[1:])};".encode()
@@ -129,7 +129,7 @@ class Split:
 
 
 def _rows(part: Tensor) -> Iterator[memoryview]:
-    """The bytes of each sample, in any dtype (bfloat16, which numpy does not know, too)."""
+    """Bytes of each sample, in any dtype (also bfloat16, which numpy does not know)."""
     flat = part.detach().cpu().contiguous().reshape(part.shape[0], -1).view(torch.uint8).numpy()
     for row in flat:
         yield row.data

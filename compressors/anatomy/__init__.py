@@ -1,4 +1,4 @@
-"""What a model consists of: its layers, who reads which tensor, fused weights, equalizable pairs.
+"""Structure of a model: its layers, the consumers of each tensor, fused weights, equalizable pairs.
 
 It knows `values` and the activation quantizers of `quantization`. Begin with `_anatomy.py` (`Anatomy`, a plain value)
 and `_trace.py` (`trace_anatomy`, which makes one). Another kind of layer belongs in `_layers.py`.
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import FUSED_KINDS, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
-    from ._equalizable import EqualizablePair, Use, find_equalizable_pairs, rescale
-    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved
-    from ._fused import met
-    from ._fused_inputs import attended, hidden_inputs
+    from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
+    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved, temporary_hooks
+    from ._fused import layer_inputs
+    from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._trace import trace_anatomy
 
 _HOMES = {
     "._anatomy": (
         "Anatomy",
-        "LayerInfo",
         "FUSED_KINDS",
+        "KINDS",
+        "LayerInfo",
     ),
     "._attention": (
         "ScoresQuantizer",
@@ -33,10 +34,10 @@ _HOMES = {
         "plain_attention",
     ),
     "._equalizable": (
+        "ChannelConsumer",
         "EqualizablePair",
-        "Use",
         "find_equalizable_pairs",
-        "rescale",
+        "rescale_channels",
     ),
     "._forward": (
         "Inputs",
@@ -45,13 +46,13 @@ _HOMES = {
         "in_double",
         "module_at",
         "preserved",
+        "temporary_hooks",
     ),
-    "._fused": ("met",),
+    "._fused": ("layer_inputs",),
     "._fused_inputs": (
-        "attended",
-        "hidden_inputs",
+        "attention_projection_inputs",
+        "recurrent_inputs",
     ),
-    "._trace": ("trace_anatomy",),
     "._layers": (
         "compressible",
         "holder_of",
@@ -62,36 +63,39 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._trace": ("trace_anatomy",),
 }
 
 __all__ = [
     "FUSED_KINDS",
+    "KINDS",
     "Anatomy",
+    "ChannelConsumer",
     "EqualizablePair",
     "Inputs",
     "LayerInfo",
     "ScoresQuantizer",
-    "Use",
-    "attended",
+    "attention_projection_inputs",
     "check_runs",
     "compressible",
     "find_equalizable_pairs",
     "forward",
-    "hidden_inputs",
     "holder_of",
     "hook_scores",
     "in_double",
     "is_plain",
     "kind_at",
     "kind_of",
-    "met",
+    "layer_inputs",
     "module_at",
     "owner",
     "plain_attention",
     "preserved",
-    "rescale",
+    "recurrent_inputs",
+    "rescale_channels",
     "runs_in",
     "same_tensor",
+    "temporary_hooks",
     "trace_anatomy",
     "weight_at",
 ]

@@ -1,4 +1,4 @@
-"""A model's layers: kinds, shapes, costs, and which of them must decide together."""
+"""Layers of a model: kinds, shapes, costs, and groups of layers that must get the same treatment."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ KINDS = (
     "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "lstm", "gru", "attention",
 )  # fmt: skip
 FUSED_KINDS = ("lstm", "gru", "attention")
-"""Kinds whose product is computed inside a larger operator: no module is called with its input alone."""
+"""Kinds of layers whose product is computed inside a larger operator: no module is called with their input alone."""
+_OLD_KEYS = {"sum_after": "residual_output", "relu_behind": "relu_before_mean"}
+"""Keys of a layer in runs that earlier versions stored -> their present names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerInfo:
     """One compressible layer.
 
-    fqn           full name of the module; for a module reached by several names, the first. Of a weight inside a
+    fqn           full name of the module; for a module reached by several names, the first. For a weight inside a
                   recurrent layer or an attention, the parameter's own name ("lstm.weight_hh_l0")
     kind          one of `KINDS`
     weight_shape  the weight's shape; axis 0 is the output channel (for an embedding the row, for a transposed
                   convolution the *input* channel, as PyTorch has it)
     groups        of a convolution; 1 otherwise. Depthwise means `groups == weight_shape[0]`
-    n_calls       how often the layer runs in one forward pass (a shared module runs several times)
+    n_calls       number of runs in one forward pass (a shared module runs several times)
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
-    input_shape   of the first call, without the batch axis; likewise `output_shape`. Of a `is_fused` layer those of
-                  the product with this weight, all gates together
+    input_shape   shape at the first call, without the batch axis; likewise `output_shape`. For an `is_fused` layer the
+                  shape of the product with this weight, all gates together
     has_bias      whether it has a bias (kept in FP32)
     tied_to       fqns of the other layers that hold the very same weight tensor
-    shared_input, sum_after, relu_behind  see `_readers.Readers`: where its input and output are rounded by
-                  `activation_scope` tensor
-    product, product_in  see there too: what its output is to a product of attention, for `activation_scope` product
+    shared_input, residual_output, relu_before_mean  see `_consumers.Consumers`: places where its input and output are
+                  rounded by `activation_scope` tensor
+    product, product_in  see there too: role of its output in a product of attention, for `activation_scope` product
     """
 
     fqn: str
@@ -58,17 +60,23 @@ class LayerInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerInfo:
-        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
-        return cls(**_tupled(_known(cls, data, ("fqn", "kind", "weight_shape"))))
+        """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key."""
+        renamed = {_OLD_KEYS.get(key, key): value for key, value in data.items()}
+        return cls(**_tupled(_known(cls, renamed, ("fqn", "kind", "weight_shape"))))
 
     @property
     def is_transposed(self) -> bool:
-        """A transposed convolution: the rows of its weight meet different inputs, and no method can look at these."""
+        """Tell whether it is a transposed convolution. The rows of its weight meet different inputs, which no method
+        supports.
+        """
         return self.kind.startswith("conv_transpose")
 
     @property
     def is_fused(self) -> bool:
-        """A weight inside an LSTM, a GRU or an `nn.MultiheadAttention`: weights only, by methods that need no data."""
+        """Tell whether it is a weight inside an LSTM, a GRU or an `nn.MultiheadAttention`.
+
+        Only its weight can be compressed, by methods that need no data.
+        """
         return self.kind in FUSED_KINDS
 
     @property
@@ -77,7 +85,7 @@ class LayerInfo:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(out, in * kernel): the weight as the matrix that low rank works on."""
+        """Shape (out, in * kernel) of the weight as a matrix, which low rank works on."""
         return self.weight_shape[0], prod(self.weight_shape[1:])
 
 
@@ -111,12 +119,12 @@ class Anatomy:
         return sum(layer.macs for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, so that costs can be worked out again where the model is not."""
+        """JSON-ready form, so that costs can be computed again without the model."""
         return dict(_listed(asdict(self))) | {"layers": [layer.to_dict() for layer in self.layers]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Anatomy:
-        """The inverse of `to_dict`. Raises `InputError` for a key that is unknown or missing."""
+        """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key."""
         known = _known(cls, data, ("layers",))
         return cls(**_tupled(known | {"layers": [LayerInfo.from_dict(layer) for layer in known["layers"]]}))
 
@@ -132,7 +140,7 @@ def _known(cls: type[LayerInfo | Anatomy], data: Mapping[str, Any], needed: tupl
 
 
 def _listed(value: Any) -> Any:
-    """JSON has lists only."""
+    """Lists in place of tuples, as JSON has no tuples."""
     if isinstance(value, dict):
         return {key: _listed(part) for key, part in value.items()}
     return [_listed(part) for part in value] if isinstance(value, list | tuple) else value

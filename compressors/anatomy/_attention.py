@@ -1,8 +1,10 @@
-"""Attention's two products, q·kᵀ and scores·v, where their factors are rounded: PyTorch has both, and the softmax
-between them, in one operator, in which nothing can be rounded.
+"""Rounding of attention's two products, q·kᵀ and scores·v.
+
+PyTorch computes both, and the softmax between them, in one operator, in which nothing can be rounded. Here the operator
+is replaced by its parts.
 
 Paper      Vaswani et al. 2017, "Attention Is All You Need", 3.2.1
-We differ  the scores are softmax's own output, before they are multiplied; the softmax itself stays in FP32
+We differ  the scores are softmax's own output, before the product; the softmax itself stays in FP32
 """
 
 from __future__ import annotations
@@ -30,19 +32,19 @@ def is_plain(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> bool:  # fmt: skip
-    """Whether a call of PyTorch's attention is softmax(q·kᵀ·scale)·v and nothing else."""
+    """Tell whether a call of PyTorch's attention computes softmax(q·kᵀ·scale)·v and nothing else."""
     return attn_mask is None and not dropout_p and not is_causal and not enable_gqa
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, on_scores: OnScores) -> Tensor:
-    """softmax(q·kᵀ·scale)·v of (…, tokens, channels), with the scores as `on_scores` gives them back."""
+    """Compute softmax(q·kᵀ·scale)·v for (…, tokens, channels), with the scores replaced by `on_scores(scores)`."""
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = (torch.matmul(query, key.transpose(-1, -2)) * factor).softmax(dim=-1)
     return torch.matmul(on_scores(scores), value)
 
 
 class _Scores(TorchFunctionMode):
-    """Inside, the scores of attention go through `on_scores`."""
+    """Mode inside which the scores of attention pass through `on_scores`."""
 
     def __init__(self, on_scores: OnScores) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class _Scores(TorchFunctionMode):
 class ScoresQuantizer:
     """Rounds scores to the grid. A plain object, so that models can be deep-copied.
 
-    straight_through  where gradients are taken, that of the scores passes as if they were not rounded
+    straight_through  where gradients are taken, the scores' gradient passes as if they were not rounded
     """
 
     def __init__(self, scale: float, zero_point: int, bits: int = 8, *, straight_through: bool = False) -> None:
@@ -77,7 +79,7 @@ class ScoresQuantizer:
 
 
 class _Around:
-    """Two hooks: the mode holds from the module's call to its end, however it ends."""
+    """Pair of hooks that keep a mode active during the module's call, also where the call raises."""
 
     def __init__(self, on_scores: OnScores) -> None:
         self._on_scores = on_scores
@@ -94,7 +96,7 @@ class _Around:
 
 
 def hook_scores(module: nn.Module, on_scores: OnScores) -> list[RemovableHandle]:
-    """While the handles are there, the scores of the attention in this module's own forward go through `on_scores`."""
+    """Route the scores of attention in this module's own forward through `on_scores`, until the handles are removed."""
     around = _Around(on_scores)
     return [
         module.register_forward_pre_hook(around.enter),

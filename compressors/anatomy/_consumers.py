@@ -1,12 +1,13 @@
-"""Who else reads what a layer takes, and whether what it gives goes into a sum or a mean.
+"""Consumers of the tensors that layers read and make, found in one forward pass.
 
-An integer runtime rounds tensors, and everybody who reads one gets it rounded; a quantizer of ours stands before one
-layer. Around a residual sum the two differ: the layer before it needs its output rounded (or there is no integer kernel
-for it), and the path around the block reads what the block's first layer reads. So it is
-with a mean over the positions, which computes in floating point. Found in one pass by the identity of
-tensors, so a view, or a sum of a sum, is not seen: the layer is then left with its own quantizer, which is slower and
-no less right. A product of attention is integer where both of its factors are rounded, which are outputs of linear
-layers, or softmax's; views on the way there are followed.
+An integer runtime rounds tensors, so every consumer of a tensor gets it rounded. A quantizer of ours stands before one
+layer. Around a residual sum the two differ. The layer before the sum needs its output rounded, as there is no integer
+kernel for it otherwise; and the path around the block reads the same tensor as the block's first layer. The same holds
+for a mean over the positions, which computes in floating point.
+
+Tensors are told apart by their identity, so a view, or a sum of a sum, is not seen. Such a layer keeps its own
+quantizer, which is slower and equally correct. A product of attention is integer where both of its factors are rounded.
+These are outputs of linear layers, or softmax's; views between them are followed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._attention import ATTENTION, MATRIX_PRODUCTS, SOFTMAXES, is_plain
+from ._forward import temporary_hooks
 
 _SUMS = ("aten::add", "aten::add_")
 _RELUS = ("aten::relu", "aten::relu_")
@@ -31,26 +33,28 @@ _VIEWS = (
     "aten::split_with_sizes",
     _SLICE,
 )  # fmt: skip
-"""Operations after which the numbers are the same, or some of them."""
+"""Operations whose output holds the input's numbers, or some of them."""
 _OWN_MEMORY = ("aten::clone", "aten::_unsafe_view")
 _MEANS = ("aten::mean", "aten::avg_pool1d", "aten::avg_pool2d", "aten::_adaptive_avg_pool2d")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _FACTORS = ("query", "key", "value")
 _ROLES = ("factor", "factor", "value")
+_Key = tuple[int, int]
+"""Identity and version of a tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumers:
-    """Of one layer.
+    """Consumers of one layer's input and output.
 
-    shared_input  fqn of the outermost module around the layer that is given the very tensor that the layer takes, where
-                  something else reads that tensor too; "" where the layer alone does
-    sum_after     fqn of the module whose output (the layer's own, or that of the batch norm behind it) goes into a sum
-                  and nowhere else, or into a mean, there or behind a ReLU; "" where there is none
-    relu_behind   whether a ReLU is between that module and the mean: only what it lets pass needs codes
-    product       what the layer's output is to a product of attention, if it goes there and nowhere else: "factor", a
-                  query or a key; "value", what the scores are multiplied by; "" where it is neither
-    product_in    fqn of the module in whose forward the product is
+    shared_input      fqn of the outermost module around the layer that gets the layer's own input tensor, where another
+                      consumer reads that tensor too; "" where the layer alone does
+    residual_output   fqn of the module whose output (the layer's own, or that of the batch norm behind it) goes only
+                      into a sum, or only into means, directly or behind a ReLU; "" where there is none
+    relu_before_mean  whether a ReLU is between that module and the mean: only positive values need codes then
+    product           role of the layer's output in a product of attention, its only consumer: "factor", a query or a
+                      key; "value", the factor of the scores; "" where it has no such role
+    product_in        fqn of the module in whose forward the product is
     """
 
     shared_input: str = ""
@@ -61,8 +65,8 @@ class Consumers:
 
 
 @dataclass(slots=True, eq=False)
-class _Read:
-    """A tensor that a module was given or gave, and the operations that took it."""
+class _Tensor:
+    """Input or output of a module, and the operations that read it."""
 
     tensor: Tensor
     operations: list[_Operation] = field(default_factory=list)
@@ -70,181 +74,188 @@ class _Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Operation:
-    """is_sum: of two tensors of one shape. given: the key of what came out, of a ReLU and a view. product: what the
-    tensor is to a product of attention. others: keys of its other factors."""
+    """Operation that reads a tensor.
+
+    is_sum   whether it is a sum of two tensors of one shape
+    output   key of the output, for a ReLU and a view
+    product  role of the tensor in a product of attention
+    others   keys of the product's other factors
+    """
 
     name: str
     is_sum: bool = False
-    given: tuple[int, int] | None = None
+    output: _Key | None = None
     product: str = ""
     product_in: str = ""
-    others: tuple[tuple[int, int] | None, ...] = ()
+    others: tuple[_Key | None, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
     fqn: str
-    taken: tuple[int, int] | None
-    given: tuple[int, int] | None = None
+    input: _Key | None
+    output: _Key | None = None
 
 
 class ConsumerWatch:
-    """Watches one forward pass of `model`. Afterwards `of(fqn)` tells; names are those of `model.named_modules()`."""
+    """Watches one forward pass of `model`; afterwards `of(fqn)` gives the consumers of a layer.
+
+    Names are those of `model.named_modules()`.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._reads: dict[tuple[int, int], _Read] = {}
+        self._tensors: dict[_Key, _Tensor] = {}
         self._calls: list[_Call] = []
         self._open: list[_Call] = []
-        self._scores: list[tuple[str, ...]] = []  # of each softmax, the modules around it
-        self._softmaxes: dict[tuple[int, int], str] = {}  # what each gave -> the module that it was called in
-        self._views: dict[tuple[int, int], tuple[int, int]] = {}  # a view -> what it is of
+        self._scores: list[tuple[str, ...]] = []  # the modules around each softmax
+        self._softmaxes: dict[_Key, str] = {}  # its output -> the module that called it
+        self._views: dict[_Key, _Key] = {}  # a view -> its base
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keeps every tensor that passes between modules until the watch itself goes."""
-        handles = []
+        """Watch inside the block. Every tensor between modules is kept as long as the watch itself."""
         open_calls = self._open
 
         def enter(fqn: str) -> Any:
             def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-                call = _Call(fqn, self._seen(args[0] if args else None))
+                call = _Call(fqn, self._key(args[0] if args else None))
                 self._calls.append(call)
                 open_calls.append(call)
 
             return hook
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-            open_calls.pop().given = self._seen(output)
+            open_calls.pop().output = self._key(output)
 
-        try:
+        with temporary_hooks() as hooks:
             for fqn, module in self._model.named_modules():
-                handles += [module.register_forward_pre_hook(enter(fqn)), module.register_forward_hook(leave)]
-            with _Operations(self._reads, self._views) as operations, _Functions(self, operations):
+                hooks += [module.register_forward_pre_hook(enter(fqn)), module.register_forward_hook(leave)]
+            with _Operations(self._tensors, self._views) as operations, _Functions(self, operations):
                 yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def of(self, fqn: str) -> Consumers:
+        """Consumers of a layer; empty for a module that ran not once, but never or several times."""
         calls = [call for call in self._calls if call.fqn == fqn]
         if len(calls) != 1:  # a shared module reads several tensors
             return Consumers()
-        after, relu = self._sum_after(calls[0])
+        residual, relu = self._residual_output(calls[0])
         product, inside = self._product(calls[0])
         return Consumers(
-            shared_input=self._shared_input(calls[0]), residual_output=after, relu_before_mean=relu, product=product,
+            shared_input=self._shared_input(calls[0]), residual_output=residual, relu_before_mean=relu, product=product,
             product_in=inside,
         )  # fmt: skip
 
     def attends(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """A call of PyTorch's plain attention."""
+        """Note a call of PyTorch's plain attention."""
         inside = self._inside()
         keys = [self._known(x) for x in (query, key, value)]
         for i, known in enumerate(keys):
             if known is not None:
                 others = (keys[1 - i],) if i < 2 else ()
-                self._reads[known].operations.append(
+                self._tensors[known].operations.append(
                     _Operation(name="attention", product=_ROLES[i], product_in=inside, others=others)
                 )
 
     def multiplies(self, left: Tensor, right: Tensor) -> None:
-        """A product of two matrices, or of batches of them."""
+        """Note a product of two matrices, or of batches of them."""
         inside, keys = self._inside(), [self._known(left), self._known(right)]
         weighs = keys[0] is not None and self._root(keys[0]) in self._softmaxes
         for i, known in enumerate(keys):
             if known is not None:
                 role = ("scores", "value")[i] if weighs else "factor"
                 others = () if weighs else (keys[1 - i],)
-                self._reads[known].operations.append(
+                self._tensors[known].operations.append(
                     _Operation(name="product", product=role, product_in=inside, others=others)
                 )
 
     def normalises(self, output: Tensor | None) -> None:
-        """A softmax, or (None) one that is inside of PyTorch's attention."""
+        """Note the output of a softmax, or (None) one inside PyTorch's attention."""
         self._scores.append(tuple(call.fqn for call in self._open))
-        if output is not None and (key := self._seen(output)) is not None:
+        if output is not None and (key := self._key(output)) is not None:
             self._softmaxes[key] = self._inside()
 
     def _inside(self) -> str:
         return self._open[-1].fqn if self._open else ""
 
-    def _known(self, tensor: Tensor) -> tuple[int, int] | None:
+    def _known(self, tensor: Tensor) -> _Key | None:
         key = (id(tensor), tensor._version)
-        return key if key in self._reads else None
+        return key if key in self._tensors else None
 
-    def _root(self, key: tuple[int, int]) -> tuple[int, int]:
-        """What a view is of, through all views of views."""
+    def _root(self, key: _Key) -> _Key:
+        """Key of a view's base, through all views of views."""
         while key in self._views:
             key = self._views[key]
         return key
 
     def _product(self, call: _Call) -> tuple[str, str]:
-        """(product, product_in) of `Consumers`."""
-        if call.given is None:
+        """Fields (product, product_in) of `Consumers`."""
+        if call.output is None:
             return "", ""
-        ends = list(self._ends(call.given))
+        ends = list(self._ends(call.output))
         places = {op.product_in for op in ends}
         if not ends or len(places) != 1 or not all(op.product in ("factor", "value") for op in ends):
             return "", ""
         (inside,) = places
-        given = {other.given for other in self._calls if other.given is not None}
+        outputs = {other.output for other in self._calls if other.output is not None}
         for op in ends:
-            if not all(other is not None and self._root(other) in given for other in op.others):
-                return "", ""  # the other factor is not rounded as it leaves a layer
+            if not all(other is not None and self._root(other) in outputs for other in op.others):
+                return "", ""  # the other factor is not the output of a layer, where it would be rounded
         if all(op.product == "factor" for op in ends):
             return "factor", inside
         return ("value", inside) if self._has_one_softmax(inside) else ("", "")
 
-    def _ends(self, key: tuple[int, int]) -> Iterator[_Operation]:
-        """Whatever reads the tensor, or a view of it."""
-        for op in self._reads[key].operations:
-            if op.name in _VIEWS and op.given is not None:
-                yield from self._ends(op.given)
+    def _ends(self, key: _Key) -> Iterator[_Operation]:
+        """Operations that read the tensor, or a view of it."""
+        for op in self._tensors[key].operations:
+            if op.name in _VIEWS and op.output is not None:
+                yield from self._ends(op.output)
             else:
                 yield op
 
     def _has_one_softmax(self, fqn: str) -> bool:
-        """Whether the module's own forward has just one, with nothing behind it but products, and no module inside has
-        any: then what is rounded there is the scores."""
+        """Tell whether the module's own forward has one softmax, read by products alone, and no module inside has any.
+
+        Then its output is the scores.
+        """
         own = [stack for stack in self._scores if stack[-1:] == (fqn,)]
         inner = [stack for stack in self._scores if fqn in stack[:-1]]
         scores = [op for key, inside in self._softmaxes.items() if inside == fqn for op in self._ends(key)]
         return len(own) == 1 and not inner and self._runs_once(fqn) and all(op.product == "scores" for op in scores)
 
-    def _seen(self, value: object) -> tuple[int, int] | None:
-        """A key of the tensor as it is now: who writes into it makes it another."""
+    def _key(self, value: object) -> _Key | None:
+        """Key of the tensor at its present version: an operation that writes into it gives it another key."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return None
         key = (id(value), value._version)
-        self._reads.setdefault(key, _Read(value))
+        self._tensors.setdefault(key, _Tensor(value))
         return key
 
     def _shared_input(self, call: _Call) -> str:
-        if call.taken is None or len(self._reads[call.taken].operations) < 2:
+        if call.input is None or len(self._tensors[call.input].operations) < 2:
             return ""
-        around = (c for c in self._calls if c.taken == call.taken and c.fqn and call.fqn.startswith(f"{c.fqn}."))
+        around = (c for c in self._calls if c.input == call.input and c.fqn and call.fqn.startswith(f"{c.fqn}."))
         outermost = next(around, None)  # a module is entered before those inside
         return outermost.fqn if outermost is not None and self._runs_once(outermost.fqn) else ""
 
-    def _sum_after(self, call: _Call) -> tuple[str, bool]:
+    def _residual_output(self, call: _Call) -> tuple[str, bool]:
         last = call
-        norm = next((c for c in self._calls if c.taken == call.given and self._is_norm(c.fqn)), None)
-        if norm is not None and call.given is not None and len(self._reads[call.given].operations) == 1:
+        norm = next((c for c in self._calls if c.input == call.output and self._is_norm(c.fqn)), None)
+        if norm is not None and call.output is not None and len(self._tensors[call.output].operations) == 1:
             last = norm
-        if last.given is None or not self._runs_once(last.fqn):
+        if last.output is None or not self._runs_once(last.fqn):
             return "", False
-        operations = self._reads[last.given].operations
-        if (len(operations) == 1 and operations[0].is_sum) or self._goes_into_means(last.given):
+        operations = self._tensors[last.output].operations
+        if (len(operations) == 1 and operations[0].is_sum) or self._goes_into_means(last.output):
             return last.fqn, False
-        behind = operations[0].given if len(operations) == 1 and operations[0].name in _RELUS else None
+        behind = operations[0].output if len(operations) == 1 and operations[0].name in _RELUS else None
         return (last.fqn, True) if behind is not None and self._goes_into_means(behind) else ("", False)
 
-    def _goes_into_means(self, key: tuple[int, int]) -> bool:
-        """Whether all that reads it is a mean, or a slice of which that holds."""
-        operations = self._reads[key].operations
+    def _goes_into_means(self, key: _Key) -> bool:
+        """Tell whether the tensor is read by means alone, directly or through slices."""
+        operations = self._tensors[key].operations
         return bool(operations) and all(
-            op.name in _MEANS or (op.name == _SLICE and op.given is not None and self._goes_into_means(op.given))
+            op.name in _MEANS or (op.name == _SLICE and op.output is not None and self._goes_into_means(op.output))
             for op in operations
         )
 
@@ -256,16 +267,16 @@ class ConsumerWatch:
 
 
 class _Operations(TorchDispatchMode):
-    """Notes which operations take the tensors that are known."""
+    """Notes the operations that read known tensors."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Else torch's compiler is imported at the first operation: seconds, and packages that nobody needs here."""
+        """Keep torch from importing its compiler at the first operation, which takes seconds and unneeded packages."""
         return False
 
-    def __init__(self, reads: dict[tuple[int, int], _Read], views: dict[tuple[int, int], tuple[int, int]]) -> None:
+    def __init__(self, tensors: dict[_Key, _Tensor], views: dict[_Key, _Key]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._reads, self._views = reads, views
+        self._tensors, self._views = tensors, views
         self.paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -273,28 +284,28 @@ class _Operations(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         name, tensors = func._schema.name, list(_tensors(args))
         is_sum = name in _SUMS and len(tensors) == 2 and tensors[0].shape == tensors[1].shape
-        known = [self._reads.get((id(tensor), tensor._version)) for tensor in tensors]
+        known = [self._tensors.get((id(tensor), tensor._version)) for tensor in tensors]
         output = func(*args, **(kwargs or {}))
-        given: list[tuple[int, int] | None] = [None]
+        keys: list[_Key | None] = [None]
         if any(known) and (name in _RELUS or name in _VIEWS):
-            given = [self._given(name, tensors[0], each) for each in _tensors([output])]
+            keys = [self._output_key(name, tensors[0], each) for each in _tensors([output])]
         for read in known:
             if read is not None and name != "aten::detach":
-                read.operations += [_Operation(name=name, is_sum=is_sum, given=key) for key in given]
+                read.operations += [_Operation(name=name, is_sum=is_sum, output=key) for key in keys]
         return output
 
-    def _given(self, name: str, taken: Tensor, output: Tensor) -> tuple[int, int]:
-        """A view counts the versions of what it is a view of; what is written to is another from now on."""
+    def _output_key(self, name: str, source: Tensor, output: Tensor) -> _Key:
+        """Key of an output. A view shares its base's version counter; an operation in place raises the version."""
         shares = name in _VIEWS and name not in _OWN_MEMORY
-        key = (id(output), (taken if shares else output)._version + name.endswith("_"))
-        self._reads.setdefault(key, _Read(output))
+        key = (id(output), (source if shares else output)._version + name.endswith("_"))
+        self._tensors.setdefault(key, _Tensor(output))
         if name in _VIEWS:
-            self._views[key] = (id(taken), taken._version)
+            self._views[key] = (id(source), source._version)
         return key
 
 
 class _Functions(TorchFunctionMode):
-    """Notes attention and products as they are called, before PyTorch takes them apart."""
+    """Notes attention and products at their call, before PyTorch divides them into smaller operations."""
 
     def __init__(self, watch: ConsumerWatch, operations: _Operations) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a channel's scale can be moved from one weight to the next without changing what the model computes.
+"""Pairs of weights between which a channel's scale can move without a change of the model's function.
 
 What is divided by s where a tensor is made (rows of a convolution's or a linear layer's weight and its bias, or the
 gain and bias of a norm) is multiplied back where it is used (columns of the next weights), if everything between them
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """A weight whose columns see the channels: `repeat` columns each, one after the other (after flattening an image).
-    A depthwise convolution's weight has its channels as rows."""
+class ChannelConsumer:
+    """Weight whose columns read the channels: `repeat` adjacent columns for each channel (after flattening an image).
+
+    The weight of a depthwise convolution has its channels as rows.
+    """
 
     name: str
     repeat: int = 1
@@ -36,39 +38,42 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualizablePair:
-    """made      names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
-    is_norm   whether they are a norm's, which nothing quantizes
-    uses      every weight that the channels go to
+    """Parameters that make channels, and the weights that use them.
+
+    producers  names of the parameters whose rows are the channels; the first is the weight (or the norm's gain)
+    is_norm    whether these are a norm's parameters, which are never quantized
+    consumers  every weight that reads the channels
     """
 
-    made: tuple[str, ...]
+    producers: tuple[str, ...]
     is_norm: bool
-    uses: tuple[Use, ...]
+    consumers: tuple[ChannelConsumer, ...]
     channels: int
 
 
 def find_equalizable_pairs(model: nn.Module, inputs: object) -> tuple[EqualizablePair, ...]:
-    """All that there are, in the order of the graph. None where the model cannot be traced (it branches on data, say).
+    """Find all equalizable pairs, in the order of the graph.
 
-    A parameter that is used twice, or shared, is in no link.
+    Empty where the model cannot be traced (it branches on data, say). A parameter that is used twice, or shared,
+    is in no pair.
     """
     graph, names = _graph_of(model, inputs)
     if graph is None:
         return ()
     finder = _Finder(model, names)
-    return tuple(link for node in graph.nodes if (link := finder.link_from(node)) is not None)
+    return tuple(pair for node in graph.nodes if (pair := finder.pair_at(node)) is not None)
 
 
 @torch.no_grad()
-def rescale(model: nn.Module, link: EqualizablePair, scale: Tensor) -> None:
-    """Divide by `scale` (channels,), positive, where the channels are made; multiply where they are used. In place."""
+def rescale_channels(model: nn.Module, pair: EqualizablePair, scale: Tensor) -> None:
+    """Divide the producers by `scale` (channels,), positive, and multiply the consumers by it, in place."""
     own = dict(model.named_parameters(remove_duplicate=False))
-    for name in link.made:
+    for name in pair.producers:
         parameter = own[name]
         parameter.data = (parameter.double() / _rows(scale, parameter)).to(parameter.dtype)
-    for use in link.uses:
-        parameter = own[use.name]
-        factor = _rows(scale, parameter) if use.depthwise else _columns(scale, use, parameter)
+    for consumer in pair.consumers:
+        parameter = own[consumer.name]
+        factor = _rows(scale, parameter) if consumer.depthwise else _columns(scale, consumer, parameter)
         parameter.data = (parameter.double() * factor).to(parameter.dtype)
 
 
@@ -76,8 +81,8 @@ def _rows(scale: Tensor, parameter: Tensor) -> Tensor:
     return scale.double().reshape(-1, *[1] * (parameter.dim() - 1))
 
 
-def _columns(scale: Tensor, use: Use, parameter: Tensor) -> Tensor:
-    return scale.double().repeat_interleave(use.repeat).reshape(1, -1, *[1] * (parameter.dim() - 2))
+def _columns(scale: Tensor, consumer: ChannelConsumer, parameter: Tensor) -> Tensor:
+    return scale.double().repeat_interleave(consumer.repeat).reshape(1, -1, *[1] * (parameter.dim() - 2))
 
 
 def _graph_of(model: nn.Module, inputs: object) -> tuple[Graph | None, Mapping[str, str]]:
@@ -86,9 +91,7 @@ def _graph_of(model: nn.Module, inputs: object) -> tuple[Graph | None, Mapping[s
     try:
         with preserved(model), _quiet():
             program = torch.export.export(model, args, kwargs, strict=False)
-    except (
-        Exception
-    ):  # whatever stands in a model's forward may raise here; the model then has no links that we know of
+    except Exception:  # a forward may raise anything here; the model then has no pairs that we know of
         return None, {}
     return program.graph, program.graph_signature.inputs_to_parameters
 
@@ -96,13 +99,13 @@ def _graph_of(model: nn.Module, inputs: object) -> tuple[Graph | None, Mapping[s
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's own affairs
+        warnings.simplefilter("ignore")  # warnings about the exporter itself
         yield
 
 
 @dataclass(frozen=True, slots=True)
-class _At:
-    """Along which axis of a tensor the channels lie, and how many entries each has there."""
+class _ChannelAxis:
+    """Axis of a tensor along which the channels lie, and the number of adjacent entries for each channel."""
 
     axis: int
     repeat: int = 1
@@ -112,7 +115,7 @@ _KEEP = {
     "relu", "relu_", "leaky_relu", "dropout", "dropout_", "clone", "contiguous", "alias", "max_pool2d", "max_pool1d",
     "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "detach", "detach_", "to", "_to_copy",
 }  # fmt: skip
-"""Operations of one tensor that keep a positive factor of each channel, and the place of the axis."""
+"""Operations of one tensor that keep a channel's positive factor and the axis's place."""
 
 
 class _Finder:
@@ -122,19 +125,19 @@ class _Finder:
         keys = [same_tensor(parameter) for parameter in self._model.values()]
         self._shared = {key for key in keys if keys.count(key) > 1}
 
-    def link_from(self, node: Node) -> EqualizablePair | None:
-        """Of the tensor that this node makes."""
-        made = self._made(node)
-        if made is None:
+    def pair_at(self, node: Node) -> EqualizablePair | None:
+        """Pair whose channels this node's output holds; None if there is none."""
+        produced = self._producers(node)
+        if produced is None:
             return None
-        names, axis, channels, is_norm = made
-        uses = self._uses(node, _At(axis))
-        if not uses or len({use.name for use in uses} | set(names)) < len(uses) + len(names):
+        names, axis, channels, is_norm = produced
+        consumers = self._consumers(node, _ChannelAxis(axis))
+        if not consumers or len({consumer.name for consumer in consumers} | set(names)) < len(consumers) + len(names):
             return None
-        return EqualizablePair(made=names, is_norm=is_norm, uses=tuple(uses), channels=channels)
+        return EqualizablePair(producers=names, is_norm=is_norm, consumers=tuple(consumers), channels=channels)
 
-    def _made(self, node: Node) -> tuple[tuple[str, ...], int, int, bool] | None:
-        """(parameters, axis, channels, whether a norm)."""
+    def _producers(self, node: Node) -> tuple[tuple[str, ...], int, int, bool] | None:
+        """(parameters, axis, channels, whether a norm) that make the node's output."""
         op = _op(node)
         if op in ("conv1d", "conv2d", "linear"):
             found, axis = self._parameters(node, 1, 2), (_rank(node) - 1 if op == "linear" else 1)
@@ -155,7 +158,9 @@ class _Finder:
         return found, axis, self._model[found[0]].shape[0], op not in ("conv1d", "conv2d", "linear")
 
     def _parameters(self, node: Node, weight: int, bias: int) -> tuple[str, ...] | None:
-        """Names of both (or of the weight, where there is no bias); None unless each is a parameter used here alone."""
+        """Names of weight and bias (or of the weight alone); None unless each is a parameter that only this operation
+        uses.
+        """
         given = [node.args[i] for i in (weight, bias) if len(node.args) > i and node.args[i] is not None]
         if len(node.args) <= weight or node.args[weight] is None:
             return None
@@ -173,22 +178,22 @@ class _Finder:
         name = self._parameter(arg)
         return name is not None and tuple(self._model[name].shape) == (size,)
 
-    def _uses(self, node: Node, at: _At) -> list[Use] | None:
-        """None where some user of the tensor would see that it was scaled."""
-        found: list[Use] = []
+    def _consumers(self, node: Node, at: _ChannelAxis) -> list[ChannelConsumer] | None:
+        """Weights that read the channels; None where a consumer of the tensor would see that it was scaled."""
+        found: list[ChannelConsumer] = []
         for user in node.users:
-            use = self._use(user, node, at)
-            if use is not None:
-                found.append(use)
+            consumer = self._consumer(user, node, at)
+            if consumer is not None:
+                found.append(consumer)
                 continue
             after = _passed(user, node, at)
-            more = None if after is None else self._uses(user, after)
+            more = None if after is None else self._consumers(user, after)
             if more is None:
                 return None
             found.extend(more)
         return found
 
-    def _use(self, user: Node, node: Node, at: _At) -> Use | None:
+    def _consumer(self, user: Node, node: Node, at: _ChannelAxis) -> ChannelConsumer | None:
         op = _op(user)
         if op not in ("conv1d", "conv2d", "linear") or user.args[0] is not node or list(user.args).count(node) != 1:
             return None
@@ -199,13 +204,13 @@ class _Finder:
             return None
         groups = user.args[6] if op != "linear" and len(user.args) > 6 else 1
         if groups == 1:
-            return Use(name=name, repeat=at.repeat)
+            return ChannelConsumer(name=name, repeat=at.repeat)
         depthwise = at.repeat == 1 and groups == self._model[name].shape[0] == _size(node, 1)
-        return Use(name=name, depthwise=True) if depthwise else None
+        return ChannelConsumer(name=name, depthwise=True) if depthwise else None
 
 
-def _passed(user: Node, node: Node, at: _At) -> _At | None:
-    """Where the channels are in the output of an operation that keeps their factors; None if it does not."""
+def _passed(user: Node, node: Node, at: _ChannelAxis) -> _ChannelAxis | None:
+    """Place of the channels in the output of an operation that keeps their factors; None if it does not keep them."""
     op = _op(user)
     if op in _KEEP and user.args and user.args[0] is node:
         return at
@@ -228,13 +233,13 @@ def _passed(user: Node, node: Node, at: _At) -> _At | None:
     if op in ("flatten", "view", "reshape") and user.args[0] is node and at.axis == 1:
         before, after = _shape(node), _shape(user)
         if len(after) == 2 and after[0] == before[0]:
-            return _At(1, at.repeat * int(torch.tensor(before[2:]).prod()) if len(before) > 2 else at.repeat)
+            return _ChannelAxis(1, at.repeat * int(torch.tensor(before[2:]).prod()) if len(before) > 2 else at.repeat)
         return None
     return None
 
 
 def _op(node: Node) -> str:
-    """The name of an ATen operation ("conv2d"); "" for whatever is none."""
+    """Name of an ATen operation ("conv2d"); "" for any other node."""
     if node.op != "call_function" or node.target is operator.getitem:
         return ""
     packet = getattr(node.target, "overloadpacket", None)

@@ -1,4 +1,4 @@
-"""How a model is run and looked at, without leaving a trace on it."""
+"""Forward passes of a model that leave its state as it was."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a model is fed: `model(x)`, `model(*x)` or `model(**x)`."""
+"""Inputs of a model: `model(x)`, `model(*x)` or `model(**x)`."""
 
 
 def forward(model: nn.Module, inputs: object) -> Tensor:
@@ -54,7 +55,7 @@ def _output_tensor(output: object) -> Tensor:
 
 
 def module_at(model: nn.Module, fqn: str) -> nn.Module:
-    """The module of this full name; "" is the model itself. Raises `InputError` if there is none."""
+    """Return the module of this full name; "" is the model itself. Raises `InputError` if there is none."""
     try:
         return model.get_submodule(fqn)
     except AttributeError as error:
@@ -63,7 +64,7 @@ def module_at(model: nn.Module, fqn: str) -> nn.Module:
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; train mode, grad mode and random state are given back afterwards."""
+    """Set eval mode and no gradients inside the block; restore train mode, grad mode and random state afterwards."""
     training = [(module, module.training) for module in model.modules()]  # each batch of a trial comes through here
     devices: list[int] = []
     if torch.cuda.is_initialized():
@@ -79,8 +80,19 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = was_training
 
 
+@contextmanager
+def temporary_hooks() -> Iterator[list[RemovableHandle]]:
+    """Yield an empty list for handles of hooks; these hooks are removed after the block, also after an error."""
+    handles: list[RemovableHandle] = []
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def in_double(inputs: Any) -> Any:
-    """The same inputs with what is floating point in float64."""
+    """Same inputs with floating-point tensors in float64."""
     if isinstance(inputs, Tensor):
         return inputs.double() if inputs.is_floating_point() else inputs
     if isinstance(inputs, tuple):
@@ -89,7 +101,7 @@ def in_double(inputs: Any) -> Any:
 
 
 def batch_size(inputs: object) -> int:
-    """Length of the first axis of the first tensor in `inputs`; 1 if there is none."""
+    """Length of the first axis of the first tensor in `inputs`; 1 if there is no tensor."""
     values: list[Any]
     if isinstance(inputs, Mapping):
         values = list(inputs.values())
@@ -102,7 +114,7 @@ def batch_size(inputs: object) -> int:
 
 
 def check_runs(model: nn.Module, inputs: object) -> None:
-    """One pass in eval mode. Raises `InputError` where an argument of the forward is not given, or not known."""
+    """Run the model once in eval mode. Raises `InputError` where an argument of the forward is missing or unknown."""
     try:
         with preserved(model):
             forward(model, inputs)

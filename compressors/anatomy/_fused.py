@@ -1,4 +1,4 @@
-"""What runs inside an LSTM, a GRU or an `nn.MultiheadAttention`: each weight's product, seen from outside."""
+"""Products inside an LSTM, a GRU or an `nn.MultiheadAttention`, computed weight by weight from the outside."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ._anatomy import LayerInfo
-from ._fused_inputs import attended, hidden_inputs
+from ._fused_inputs import attention_projection_inputs, recurrent_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """Of one weight in one call. The shapes are without the batch axis, those of a linear layer with this weight.
+    """Product of one weight in one call. The shapes have no batch axis and are those of a linear layer with this
+    weight.
 
-    macs  of the whole batch
+    macs  for the whole batch
     """
 
     macs: int
@@ -29,7 +30,7 @@ class Product:
 def products(
     module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Product]]:
-    """What each of the layers inside `module` does in a call with these arguments; nothing if they are no tensors."""
+    """Product of each of the layers inside `module` in a call with these arguments; empty if they are not tensors."""
     if isinstance(module, nn.RNNBase):
         x = args[0] if args else kwargs.get("input")
         x = x.data if isinstance(x, PackedSequence) else x
@@ -51,22 +52,24 @@ def products(
             yield layer, _product(layer, [x], layer.n_weights, batch_first)
 
 
-def met(
+def layer_inputs(
     module: nn.Module, layers: Sequence[LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
-    """What each of the layers, all with `sees_inputs`, is multiplied with in a call with these arguments: (…, columns).
+    """Inputs (…, columns) of each of the layers in a call with these arguments; all of the layers have `sees_inputs`.
 
-    Of one projection for queries, keys and values the three in turn; of a sequence that is padded, what the module is
-    given. What arises inside is worked out once more (`_hidden`).
+    One projection for queries, keys and values gets the three in turn. A padded sequence gives what the module is
+    given. Inputs that arise inside the operator are computed again (`_fused_inputs.py`).
     """
     if isinstance(module, nn.RNNBase):
-        yield from _met_by_gates(module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs)
+        yield from _recurrent_layer_inputs(
+            module, {layer.fqn.rpartition(".")[2]: layer for layer in layers}, args, kwargs
+        )
         return
     given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
     for layer in layers:
         leaf = layer.fqn.rpartition(".")[2]
         if leaf == "out_proj":
-            yield layer, attended(module, args, kwargs)
+            yield layer, attention_projection_inputs(module, args, kwargs)
             continue
         names = {"q_proj_weight": ["query"], "k_proj_weight": ["key"], "v_proj_weight": ["value"]}
         for name in names.get(leaf, ["query", "key", "value"]):
@@ -75,10 +78,10 @@ def met(
                 yield layer, x
 
 
-def _met_by_gates(
+def _recurrent_layer_inputs(
     module: nn.RNNBase, layers: Mapping[str, LayerInfo], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[LayerInfo, Tensor]]:
-    """layers: by the name of their parameter."""
+    """Inputs of a recurrent layer's weights; `layers` by the name of their parameter."""
     x = args[0] if args else kwargs.get("input")
     if not isinstance(x, Tensor | PackedSequence):
         return
@@ -87,13 +90,13 @@ def _met_by_gates(
     yield from ((layer, outside) for layer in first.values())
     if len(first) < len(layers):
         initial = args[1] if len(args) > 1 else kwargs.get("hx")
-        for name, met_there in hidden_inputs(module, x, initial):
+        for name, inner in recurrent_inputs(module, x, initial):
             if name in layers:
-                yield layers[name], met_there
+                yield layers[name], inner
 
 
 def _product(layer: LayerInfo, inputs: Sequence[Tensor], each: int, batch_first: bool) -> Product:
-    """each: weights that one position of one input meets."""
+    """Product of one weight; `each`: number of weights that one position of one input meets."""
     shape = tuple(inputs[0].shape[:-1])
     positions = shape[:1] if len(shape) > 1 and not batch_first else shape[1:]
     rows, columns = layer.weight_shape

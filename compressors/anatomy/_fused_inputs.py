@@ -1,7 +1,7 @@
-"""What arises inside an LSTM, a GRU or an `nn.MultiheadAttention`: the inputs of those weights that no hook sees.
+"""Inputs of those weights in an LSTM, a GRU or an `nn.MultiheadAttention` that no hook sees.
 
-A recurrent layer is run once more, one of its layers at a time, which is the same arithmetic; an attention with an
-identity for its output projection, which gives back what that is multiplied with.
+A recurrent layer is run again, one of its layers at a time, which is the same arithmetic. An attention is run with an
+identity as its output projection; it then returns that projection's input.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 
-def hidden_inputs(
+def recurrent_inputs(
     module: nn.RNNBase, x: Tensor | PackedSequence, initial: Tensor | tuple[Tensor, Tensor] | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """(name of the parameter, what it is multiplied with, (rows, columns)): every weight_hh, and from the second layer
-    on weight_ih. Padding of a packed sequence is left out.
+    """Yield (parameter's name, its inputs (rows, columns)) for every weight_hh, and for weight_ih from the second layer
+    on.
 
-    x, initial  as the module is called with; no initial state is zeros
+    Padding of a packed sequence is left out.
+
+    x, initial  arguments of the module's call; without an initial state it is zero
     """
     states = _states(module, x, initial)
     if isinstance(x, Tensor) and x.dim() == 2:
@@ -34,14 +36,14 @@ def hidden_inputs(
         first = [state.narrow(0, n * len(_ways(module)), len(_ways(module))) for state in states]
         x, _ = alone(x, tuple(first) if len(first) == 2 else first[0])
         outputs, lengths = _padded(x, module.batch_first)
-        there = torch.arange(outputs.shape[1]) < lengths[:, None]
+        exists = torch.arange(outputs.shape[1]) < lengths[:, None]
         for d, (way, own) in enumerate(zip(_ways(module), outputs.chunk(len(_ways(module)), dim=-1), strict=True)):
             before = _before(own, first[0][d], lengths, is_reverse=bool(way))
-            yield f"weight_hh_l{n}{way}", before[there.to(before.device)]
+            yield f"weight_hh_l{n}{way}", before[exists.to(before.device)]
 
 
-def attended(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """What an attention's output projection is multiplied with in a call with these arguments: (…, columns)."""
+def attention_projection_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Input (…, columns) of an attention's output projection in a call with these arguments."""
     projection = cast("nn.Linear", module.out_proj)
     weight, columns = projection.weight, projection.weight.shape[1]
     identity = copy.copy(projection)
@@ -60,7 +62,7 @@ def attended(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 def _states(
     module: nn.RNNBase, x: Tensor | PackedSequence, initial: Tensor | tuple[Tensor, Tensor] | None
 ) -> list[Tensor]:
-    """The hidden state, and an LSTM's cell state, of all layers: each (layers * directions, batch, size)."""
+    """Hidden state, and an LSTM's cell state, of all layers: each (layers * directions, batch, size)."""
     hidden = getattr(module, "proj_size", 0) or module.hidden_size
     if initial is None:
         if isinstance(x, PackedSequence):
@@ -78,7 +80,7 @@ def _ways(module: nn.RNNBase) -> tuple[str, ...]:
 
 
 def _alone(module: nn.RNNBase, n: int) -> nn.RNNBase:
-    """Layer n of a recurrent layer, with the same weights: what is parametrized is no parameter, and taken as it is."""
+    """Copy of layer n of a recurrent layer, with the same weights. Parametrized weights are read as they are now."""
     weights = {
         f"{part}_l0{way}": weight
         for way in _ways(module)
@@ -97,7 +99,7 @@ def _alone(module: nn.RNNBase, n: int) -> nn.RNNBase:
 
 
 def _padded(x: Tensor | PackedSequence, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """(batch, steps, size), and how many steps of each sequence there are, on the CPU."""
+    """(batch, steps, size), and the number of steps of each sequence, on the CPU."""
     if isinstance(x, PackedSequence):
         return pad_packed_sequence(x, batch_first=True)
     x = x if batch_first else x.transpose(0, 1)
@@ -110,7 +112,7 @@ def _rows(x: Tensor | PackedSequence) -> Tensor:
 
 
 def _before(outputs: Tensor, initial: Tensor, lengths: Tensor, *, is_reverse: bool) -> Tensor:
-    """The state that each step begins with: (batch, steps, size)."""
+    """State before each step: (batch, steps, size)."""
     before = torch.empty_like(outputs)
     if not is_reverse:
         before[:, 0], before[:, 1:] = initial, outputs[:, :-1]

@@ -1,4 +1,4 @@
-"""Which modules of a model can be compressed, and which of them share a tensor."""
+"""Compressible modules of a model, and groups of them that share a tensor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RECURRENT: tuple[tuple[str, type[nn.Module]], ...] = (("lstm", nn.LSTM), ("gru"
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """One of `KINDS`, or None where we do not know how to compress the module.
+    """Kind of the module, one of `KINDS`; None where it cannot be compressed.
 
     None too for a weight that is not a plain floating-point parameter of the module (parametrized, weight-normed,
     lazy, already quantized), and for an embedding with `max_norm`, which rewrites its own weight in the forward pass.
@@ -47,12 +47,14 @@ def _is_plain(weight: nn.Parameter | None) -> bool:
 
 
 def is_attention(module: nn.Module) -> bool:
-    """An `nn.MultiheadAttention`, or what stands for one that has lost heads (`structure._narrow_attention`)."""
+    """Tell whether it is an `nn.MultiheadAttention` or its replacement with fewer heads
+    (`structure._narrow_attention`).
+    """
     return isinstance(module, nn.MultiheadAttention) or getattr(module, "is_multihead_attention", False) is True
 
 
 def inner_weights(module: nn.Module) -> dict[str, str]:
-    """Name of a parameter -> kind, of the weights that an LSTM, a GRU or an attention holds itself."""
+    """Parameter name -> kind, for the weights that an LSTM, a GRU or an attention holds itself."""
     kind = next((kind for kind, known in _RECURRENT if isinstance(module, known)), None)
     names = GATES
     if is_attention(module):
@@ -63,13 +65,13 @@ def inner_weights(module: nn.Module) -> dict[str, str]:
 
 
 def holder_of(model: nn.Module, fqn: str) -> tuple[nn.Module, str]:
-    """(module, name of its parameter) that hold a layer's weight. Raises `InputError` if there is no such module."""
+    """(module, parameter's name) that hold a layer's weight. Raises `InputError` if there is no such module."""
     name, _, leaf = weight_name(fqn).rpartition(".")
     return module_at(model, name), leaf
 
 
 def weight_at(model: nn.Module, fqn: str) -> nn.Parameter:
-    """A layer's weight. Raises `InputError` if the model has none of that name."""
+    """Weight of a layer. Raises `InputError` if the model has none of that name."""
     module, leaf = holder_of(model, fqn)
     weight = module._parameters.get(leaf)
     if weight is None:
@@ -78,13 +80,13 @@ def weight_at(model: nn.Module, fqn: str) -> nn.Parameter:
 
 
 def kind_at(model: nn.Module, fqn: str) -> str | None:
-    """`kind_of` the module, or the kind of the inner weight, of this name."""
+    """Kind of the module or inner weight of this name (see `kind_of`)."""
     module, leaf = holder_of(model, fqn)
     return inner_weights(module).get(leaf) if is_inner(fqn) else kind_of(module)
 
 
 def runs_in(model: nn.Module, layer: LayerInfo) -> nn.Module:
-    """The module that is called when the layer runs: the layer, or the recurrent layer or attention around it."""
+    """Name of the module called when the layer runs: the layer, or the recurrent layer or attention around it."""
     return module_at(model, layer.fqn.rpartition(".")[0] if layer.is_fused else layer.fqn)
 
 
@@ -103,14 +105,14 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
 
 
 def same_tensor(tensor: Tensor) -> tuple[object, ...]:
-    """A key that is equal for two tensors exactly if they are the same view of the same memory."""
+    """Key that is equal for two tensors exactly if they are the same view of the same memory."""
     if tensor.numel() == 0:
         return (id(tensor),)
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def compressible(model: nn.Module) -> dict[str, LayerInfo]:
-    """fqn -> what the module itself tells (no calls, no MACs), for every layer that could be compressed.
+    """fqn -> properties of the module itself (no calls, no MACs), for every compressible layer.
 
     In the order of `named_modules`; a module that is reached by several names stands under the first.
     """
@@ -141,5 +143,5 @@ def _has_bias(module: nn.Module) -> bool:
 
 
 def owner(layer: LayerInfo) -> str:
-    """Of the layers that hold one tensor, the one under whose name it is stored."""
+    """Layer under whose name a tensor is stored, among the layers that hold it."""
     return min(layer.fqn, *layer.tied_to) if layer.tied_to else layer.fqn

@@ -1,4 +1,4 @@
-"""One forward pass, watched: which layers ran, how often, and what they cost."""
+"""Trace of one forward pass: layers that ran, number of calls, and costs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from math import prod
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from ._anatomy import Anatomy, LayerInfo
 from ._consumers import Consumers, ConsumerWatch
-from ._forward import batch_size, check_runs, module_at
+from ._forward import batch_size, check_runs, module_at, temporary_hooks
 from ._fused import Product, products
 from ._layers import compressible, runs_in, same_tensor
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the hook of one layer saw."""
+    """Observations of one layer's hook."""
 
     n_calls: int = 0
     n_inputs: int = 0
@@ -43,8 +42,8 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"(transposed ones too), Embedding, LSTM, GRU and MultiheadAttention with a plain floating-point weight. "
             f"Check the model that the factory returns"
         )
-    readers = ConsumerWatch(model)
-    with readers.watching():
+    consumers = ConsumerWatch(model)
+    with consumers.watching():
         seen = _watch(model, inputs, candidates)
     if not seen:
         raise InputError(
@@ -52,7 +51,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"forward pass; it may run a traced or frozen copy of them"
         )
     n_samples = batch_size(inputs)
-    layers = tuple(_layer(candidates[fqn], seen, n_samples, readers.of(fqn)) for fqn in seen)
+    layers = tuple(_layer(candidates[fqn], seen, n_samples, consumers.of(fqn)) for fqn in seen)
     return Anatomy(
         layers=layers,
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
@@ -62,7 +61,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
 
 
 def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -> dict[str, _Seen]:
-    """fqn -> what was seen, in the order of the first calls."""
+    """fqn -> observations, in the order of the first calls."""
     seen: dict[str, _Seen] = {}
 
     def watch(fqn: str) -> Any:
@@ -80,29 +79,25 @@ def _watch(model: nn.Module, inputs: object, candidates: dict[str, LayerInfo]) -
 
         return hook
 
-    def watch_sealed(layers: list[LayerInfo]) -> Any:
+    def watch_fused(layers: list[LayerInfo]) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             for layer, product in products(module, layers, args, kwargs):
                 _note(seen.setdefault(layer.fqn, _Seen()), product)
 
         return hook
 
-    sealed: dict[nn.Module, list[LayerInfo]] = {}
+    fused: dict[nn.Module, list[LayerInfo]] = {}
     for layer in candidates.values():
         if layer.is_fused:
-            sealed.setdefault(runs_in(model, layer), []).append(layer)
-    handles: list[RemovableHandle] = []
-    try:
-        for module, layers in sealed.items():
-            handles.append(module.register_forward_hook(watch_sealed(layers), with_kwargs=True))
+            fused.setdefault(runs_in(model, layer), []).append(layer)
+    with temporary_hooks() as hooks:
+        for module, layers in fused.items():
+            hooks.append(module.register_forward_hook(watch_fused(layers), with_kwargs=True))
         for layer in candidates.values():
             if not layer.is_fused:
                 hook = watch(layer.fqn)
-                handles.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
+                hooks.append(module_at(model, layer.fqn).register_forward_hook(hook, with_kwargs=True))
         check_runs(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen
 
 
@@ -113,11 +108,11 @@ def _note(record: _Seen, product: Product) -> None:
     record.macs += product.macs
 
 
-def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, readers: Consumers) -> LayerInfo:
+def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, consumers: Consumers) -> LayerInfo:
     seen = all_seen[static.fqn]
     if static.kind not in ("conv1d", "conv2d"):  # integer products of linear layers give FP32 on every runtime here
         linear = static.kind == "linear"
-        readers = Consumers(product=readers.product, product_in=readers.product_in) if linear else Consumers()
+        consumers = Consumers(product=consumers.product, product_in=consumers.product_in) if linear else Consumers()
     per_number = 0 if static.kind == "embedding" else prod(static.weight_shape[1:])
     n_numbers = seen.n_inputs if static.is_transposed else seen.n_outputs
     macs = seen.macs if static.is_fused else n_numbers * per_number
@@ -129,16 +124,16 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, reader
         output_shape=seen.output_shape,
         # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
-        shared_input=readers.shared_input,
-        residual_output=readers.residual_output,
-        relu_before_mean=readers.relu_before_mean,
-        product=readers.product,
-        product_in=readers.product_in,
+        shared_input=consumers.shared_input,
+        residual_output=consumers.residual_output,
+        relu_before_mean=consumers.relu_before_mean,
+        product=consumers.product,
+        product_in=consumers.product_in,
     )
 
 
 def _groups(layers: tuple[LayerInfo, ...]) -> tuple[tuple[str, ...], ...]:
-    """Layers that ran and hold the same tensor decide together; the others each by themselves."""
+    """Groups of layers that decide together: layers that ran and hold the same tensor; every other layer is alone."""
     groups: list[tuple[str, ...]] = []
     placed: set[str] = set()
     for layer in layers:

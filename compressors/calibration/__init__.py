@@ -1,6 +1,7 @@
-"""What calibration data say of the layers: ranges, moments and gradients.
+"""Statistics of the layers on calibration data: ranges, moments and gradients.
 
-It knows `anatomy` and `quantization`. Begin with `_calibration.py` (`calibrate`). Another statistic is one file here.
+It knows `anatomy` and `quantization`. Begin with `_calibration.py` (`Calibration`, a plain value) and `_calibrate.py`
+(`calibrate`, which makes one). Another statistic is one file here, like `_moments.py`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._calibration import Calibration, Rounding, install, output_key, rounding_of
-    from ._gradients import PASSES, LayerGradients, differentiable, drawn_answers
+    from ._calibrate import RangeWatcher, calibrate
+    from ._calibration import ActivationRange, Calibration, output_key
+    from ._gradients import PASSES, Gradients, LayerGradients, collect_gradients, differentiable, drawn_answers
     from ._moments import LARGEST, LayerMoments, Moments
+    from ._rounding import Rounding, activation_quantizer, install, rounding_of
 
 _HOMES = {
+    "._calibrate": (
+        "RangeWatcher",
+        "calibrate",
+    ),
     "._calibration": (
+        "ActivationRange",
         "Calibration",
-        "Rounding",
-        "install",
         "output_key",
-        "rounding_of",
     ),
     "._gradients": (
+        "Gradients",
         "LayerGradients",
         "PASSES",
+        "collect_gradients",
         "differentiable",
         "drawn_answers",
     ),
@@ -33,16 +40,28 @@ _HOMES = {
         "LayerMoments",
         "Moments",
     ),
+    "._rounding": (
+        "Rounding",
+        "activation_quantizer",
+        "install",
+        "rounding_of",
+    ),
 }
 
 __all__ = [
     "LARGEST",
     "PASSES",
+    "ActivationRange",
     "Calibration",
+    "Gradients",
     "LayerGradients",
     "LayerMoments",
     "Moments",
+    "RangeWatcher",
     "Rounding",
+    "activation_quantizer",
+    "calibrate",
+    "collect_gradients",
     "differentiable",
     "drawn_answers",
     "install",

@@ -1,4 +1,4 @@
-"""What the loss says of each weight: the mean of its gradient and of the gradient's square, from one backward pass."""
+"""Gradients of the loss by each weight, from one backward pass: the mean, and the mean of the square."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Loss = Callable[[Tensor, Any, Any], Tensor]
-"""(outputs, inputs, targets or None) -> the mean loss of these samples, a scalar that can be differentiated."""
+"""Loss function: (outputs, inputs, targets or None) -> the mean loss of these samples, a differentiable scalar."""
 
 PASSES = 256
-"""Backward passes that the mean square is worth: more samples than that are taken several at a time."""
+"""Largest number of backward passes for the mean square; more samples than that are taken several at a time."""
 
 
 def drawn_answers(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels (positions,) that a model whose logits are `outputs` (…, classes) would give: the gradients of the
-    cross-entropy with them have the Fisher information for their second moment."""
+    """Draw labels (positions,) from the distribution of a model whose logits are `outputs` (…, classes).
+
+    The gradients of the cross-entropy with them have the Fisher information as their second moment.
+    """
     chances = outputs.detach().float().softmax(dim=-1).cpu().reshape(-1, outputs.shape[-1])
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(outputs.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerGradients:
-    """both (2, out, n) float32: E[g] and E[g^2], g the gradient of one sample's loss by the weight as a matrix."""
+    """Gradients of one layer, both (2, out, n) float32: E[g] and E[g^2]; g is one sample's gradient by the weight as a
+    matrix.
+    """
 
     both: Tensor
     digest: str
 
 
 class Gradients(Statistics):
-    """fqn -> `LayerGradients`. Layers that share a weight share their gradients, which are the weight's."""
+    """Mapping fqn -> `LayerGradients`. Layers that share a weight share its gradients."""
 
     FORMAT = "paredown.gradients"
     WHAT = "gradients of the loss"
 
     def get(self, fqn: str) -> LayerGradients | None:
-        """None for a layer that no gradient reaches. Raises `IntegrityError` if the file is damaged or gone."""
+        """Gradients of a layer; None where no gradient reaches it. Raises `IntegrityError` if the file is damaged or
+        gone.
+        """
         found = self._find(fqn)
         return None if found is None else LayerGradients(both=found[0], digest=found[1])
 
@@ -54,7 +60,7 @@ class Gradients(Statistics):
 def collect_gradients(
     model: nn.Module, batches: Iterable[tuple[Any, Any, int]], anatomy: Anatomy, loss: Loss
 ) -> Gradients:
-    """One forward and backward pass over `batches` of (inputs, targets, number of samples); the model is left as it
+    """Run forward and backward once over `batches` of (inputs, targets, number of samples); the model is left as it
     was.
 
     Of a batch of b samples the gradient is a mean, whose square is b times too small where the samples' gradients are
@@ -100,7 +106,7 @@ def collect_gradients(
 
 @contextmanager
 def differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, they require gradients."""
+    """Make the parameters require gradients inside the block."""
     before = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What the inputs of each layer are like: their means and second moments, from one streaming pass.
+"""Means and second moments of the inputs of each layer, from one streaming pass.
 
 For a layer y = W x (a convolution: x is a patch) an error D in W costs E|D x|^2 = trace(D H D'), H = E[x x'], so H is
 all that a layer-wise method needs to know of the data, at every width and in every format. Grouped and depthwise
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError
-from ..anatomy import Anatomy, LayerInfo, met, module_at, runs_in
+from ..anatomy import Anatomy, LayerInfo, layer_inputs, module_at, runs_in
 from ..values import sees_inputs
 from ._statistics import Statistics
 
@@ -26,28 +26,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LARGEST = 2**27
-"""Entries of one layer's moments, at most: a gigabyte while they are summed. Of larger layers none are collected."""
+"""Largest number of entries in one layer's moments: a gigabyte while they are summed. Larger layers get none."""
 _MEAN = "mean:"
-"""Before a layer's name: its mean, in the file of the moments."""
+"""Prefix of a layer's name for its mean, in the file of the moments."""
 _PATCHES = 2**22
-"""Numbers of patches that are unfolded together: the bound on what the pass needs beside the moments themselves."""
+"""Numbers of patches unfolded in one step, which bounds the memory of the pass beside the moments themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerMoments:
-    """second (groups, n, n) float32: E[x x'] of the inputs that a row of the weight meets, n = in / groups * kernel."""
+    """Moments of one layer: second (groups, n, n) float32, E[x x'] of the inputs that a row of the weight meets, n = in
+    / groups * kernel.
+    """
 
     second: Tensor
     digest: str
 
-    @property
-    def n_dead(self) -> int:
-        """Inputs that were zero throughout: what multiplies them does not matter."""
-        return int((self.second.diagonal(dim1=1, dim2=2) == 0).sum())
-
 
 class Moments(Statistics):
-    """fqn -> `LayerMoments`. Layers that share a weight share their moments, the sum of all that enter it.
+    """Mapping fqn -> `LayerMoments`. Layers that share a weight share their moments, summed over all their inputs.
 
     Each layer has means of its own.
     """
@@ -56,26 +53,26 @@ class Moments(Statistics):
     WHAT = "moments of inputs"
 
     def get(self, fqn: str) -> LayerMoments | None:
-        """None for a layer of which nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
+        """Moments of a layer; None where nothing was seen. Raises `IntegrityError` if the file is damaged or gone."""
         found = self._find(fqn)
         return None if found is None else LayerMoments(second=found[0], digest=found[1])
 
     def mean(self, fqn: str) -> Tensor | None:
-        """(groups, n) float32: E[x] of the inputs that a row of the weight meets. Otherwise as `get`."""
+        """Mean input (groups, n) float32, E[x], that a row of the weight meets. Otherwise as `get`."""
         self._load()
         return self._tensors.get(_MEAN + fqn)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the layers that have second moments."""
+        """Names of the layers that have second moments."""
         return tuple(name for name in super().names if not name.startswith(_MEAN))
 
 
 class MomentCollector:
-    """Watches the layers of a model while it runs; `result` gives the moments of all that was seen.
+    """Watches the layers of a model while it runs; `result` gives the moments of all inputs seen.
 
-    Memory: for each layer groups * n^2 doubles, however long it runs, and a bounded piece of patches; n where `second`
-    is False: then there are means alone.
+    Memory: for each layer groups * n^2 doubles, for any length of the run, and a bounded number of patches. With
+    `second` False it keeps n doubles, the means alone.
     """
 
     def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool = True) -> None:
@@ -97,7 +94,7 @@ class MomentCollector:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, every call of the layers is counted. The modules are afterwards as they were."""
+        """Count every call of the layers inside the block. The modules are restored afterwards."""
         with ExitStack() as stack:
             for layer, module in self._modules.values():
                 stack.enter_context(self._watch(layer, module))
@@ -108,7 +105,7 @@ class MomentCollector:
 
     def _see_inside(self, layers: Sequence[LayerInfo]) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            for layer, x in met(module, layers, args, kwargs):
+            for layer, x in layer_inputs(module, layers, args, kwargs):
                 if x.is_floating_point() and x.numel() > 0:
                     self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
 
@@ -149,7 +146,7 @@ class MomentCollector:
                 del vars(module)["_conv_forward"]
 
     def _add(self, fqn: str, x: Tensor) -> None:
-        """x (groups, m, n): m more inputs."""
+        """Add x (groups, m, n), m more inputs."""
         x = x.float()
         total = x.sum(dim=1, dtype=torch.float64).cpu()
         self._totals[fqn] = self._totals[fqn] + total if fqn in self._totals else total
@@ -185,7 +182,7 @@ class MomentCollector:
 
 
 def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d) -> Iterator[Tensor]:
-    """(groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them."""
+    """Patches (groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them."""
     batched = x.dim() == len(module.kernel_size) + 2
     x = x if batched else x[None]
     pad = list(module._reversed_padding_repeated_twice)

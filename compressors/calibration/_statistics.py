@@ -1,4 +1,4 @@
-"""Tensors that say what the calibration data is like for each layer: in memory, or content-addressed in a file."""
+"""Statistics of the calibration data, one tensor for each layer: in memory, or in a content-addressed file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ..files import tensor_digest, verify_container, write_container
 
 
 class Statistics:
-    """fqn -> tensor. Layers that share a weight share theirs.
+    """Mapping fqn -> tensor. Layers that share a weight share theirs.
 
-    In memory, or in a file that is mapped when it is first asked; only the file's name goes to other processes.
+    The tensors are in memory, or in a file that is mapped at the first access. Only the file's name goes to other
+    processes.
     """
 
     FORMAT: ClassVar[str]
@@ -44,7 +45,7 @@ class Statistics:
         return (*self._tensors, *self._aliases)
 
     def save(self, folder: Path) -> Self:
-        """The same, in `folder/<digest>.safetensors`: the name is what the content says."""
+        """Save to `folder/<digest>.safetensors` and return the mapped form; the name is derived from the content."""
         digest = hashlib.sha256()
         for name, tensor in self._tensors.items():
             digest.update(f"{name} {tensor_digest(tensor)}\n".encode())
@@ -64,7 +65,7 @@ class Statistics:
         self.__init__(state["tensors"], state["aliases"], state["path"])  # type: ignore[misc]
 
     def _load(self) -> None:
-        """Raises `IntegrityError` if the file is damaged or gone."""
+        """Map the file. Raises `IntegrityError` if it is damaged or gone."""
         if self.path is None or self._tensors:
             return
         from safetensors import safe_open

@@ -11,20 +11,9 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._container import header_bytes, read_container, verify_container, write_container
-    from ._digest import tensor_bytes, tensor_digest
+    from ._digest import model_digest, tensor_bytes, tensor_digest
     from ._entropy import MAX_SYMBOL_BITS, coded_bytes, decode, encode
-    from ._packing import (
-        Bytes,
-        Ints,
-        pack,
-        pack_bits,
-        pack_ints,
-        packed_bytes,
-        to_unsigned,
-        unpack,
-        unpack_bits,
-        unpack_ints,
-    )
+    from ._packing import Bytes, Ints, pack, pack_ints, packed_bytes, to_unsigned, unpack, unpack_ints
 
 _HOMES = {
     "._container": (
@@ -34,6 +23,7 @@ _HOMES = {
         "write_container",
     ),
     "._digest": (
+        "model_digest",
         "tensor_bytes",
         "tensor_digest",
     ),
@@ -48,12 +38,10 @@ _HOMES = {
         "Bytes",
         "Ints",
         "pack",
-        "pack_bits",
         "pack_ints",
         "packed_bytes",
         "to_unsigned",
         "unpack",
-        "unpack_bits",
         "unpack_ints",
     ),
 }
@@ -66,8 +54,8 @@ __all__ = [
     "decode",
     "encode",
     "header_bytes",
+    "model_digest",
     "pack",
-    "pack_bits",
     "pack_ints",
     "packed_bytes",
     "read_container",
@@ -75,7 +63,6 @@ __all__ = [
     "tensor_digest",
     "to_unsigned",
     "unpack",
-    "unpack_bits",
     "unpack_ints",
     "verify_container",
     "write_container",

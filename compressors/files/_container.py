@@ -46,15 +46,16 @@ _DIGEST_PATTERN = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
 def header_bytes(metadata: Mapping[str, str], names: Iterable[str]) -> int:
-    """Length of what precedes the tensors, for one-dimensional uint8 tensors of these names."""
+    """Bytes of the header for one-dimensional uint8 tensors of these names."""
     return len(_render(metadata, [(name, "U8", (0,), 0) for name in names]))
 
 
 def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], *, align: int = 8) -> int:
     """Write the file atomically and return its length in bytes.
 
-    Temporary file beside it, fsync, rename: whoever reads `path` finds the old file, the new one or none. The widest
-    numbers come first, at a multiple of `align` bytes, so that each tensor is aligned.
+    The data goes to a temporary file beside it, then fsync, then a rename. A reader of `path` finds the old file, the
+    new one or none. Tensors with the widest numbers come first, at a multiple of `align` bytes, so that each is
+    aligned.
     """
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     for name, tensor in ordered:
@@ -85,7 +86,7 @@ def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[st
 
 
 def read_container(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(metadata, tensors) of a file that `write_container` wrote, all of it checked. The tensors are in memory.
+    """Read a file that `write_container` wrote and return (metadata, tensors), all checked. The tensors are in memory.
 
     Raises `IntegrityError`, naming the file, if it is anything else: not safetensors (a pickle, say), truncated, a
     flipped byte, a header that contradicts itself. `ConfigError` if there is no such file.
@@ -108,7 +109,7 @@ def read_container(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def verify_container(path: Path, content: bytes | None = None) -> tuple[int, dict[str, Any]]:
-    """(where the tensors begin, the header) of a file that is whole; errors as in `read_container`."""
+    """Check a whole file and return (offset of the first tensor, header). Errors as in `read_container`."""
     content = _read(path) if content is None else content
     start, header = _parse(path, content)
     metadata = header.get("__metadata__")
@@ -132,7 +133,7 @@ def verify_container(path: Path, content: bytes | None = None) -> tuple[int, dic
 def _render(
     metadata: Mapping[str, str], entries: Iterable[tuple[str, str, tuple[int, ...], int]], align: int = 8
 ) -> bytes:
-    """Length and header, the digest left as zeros."""
+    """Header's length and text, with zeros in place of the digest."""
     parts = ['"__metadata__":' + json.dumps({"sha256": _NO_DIGEST, **metadata}, separators=(",", ":"))]
     offset = 0
     for name, dtype, shape, n_bytes in entries:
@@ -183,7 +184,7 @@ def _parse(path: Path, content: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def _check_entries(path: Path, header: Mapping[str, Any], n_bytes: int) -> None:
-    """The tensors must follow each other without holes, and fill the file."""
+    """Check that tensors follow each other without gaps and fill the file."""
     offset = 0
     for name, entry in header.items():
         if name == "__metadata__":
@@ -201,7 +202,7 @@ def _check_entries(path: Path, header: Mapping[str, Any], n_bytes: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a platform that cannot open folders does it by other means."""
+    """Make the rename durable. A platform that cannot open folders does this by other means."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What identifies a tensor and a model: their bytes."""
+"""Digests that identify a tensor and a model by their bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor in C order; without a copy where it is contiguous and on the CPU."""
+    """Bytes of a tensor in C order, without a copy where it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return memoryview(flat.numpy())  # type: ignore[arg-type]  # an array is a Buffer; numpy's stubs say so from 3.12 on
 
@@ -23,9 +23,9 @@ def tensor_digest(tensor: Tensor) -> str:
 
 
 def model_digest(model: nn.Module | Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes, dtypes and bytes of the state_dict, in hexadecimal: it identifies the model.
+    """sha256 over names, shapes, dtypes and bytes of the state_dict, in hexadecimal. It identifies the model.
 
-    Entries that are no tensors (a module's extra state) go in by their `repr`.
+    Entries that are not tensors (a module's extra state) enter by their `repr`.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     digest = hashlib.sha256()

@@ -33,7 +33,7 @@ _MAX_LANES = 4096
 
 
 def coded_bytes(values: Ints, bits: int) -> int:
-    """About the length of `encode(values, bits)`, from the histogram alone: off by a few bytes."""
+    """Estimate of the length of `encode(values, bits)` from the histogram alone, exact to a few bytes."""
     counts = np.bincount(values, minlength=1)
     counts = counts[counts > 0]
     frequencies = _normalized(counts)
@@ -43,7 +43,7 @@ def coded_bytes(values: Ints, bits: int) -> int:
 
 
 def encode(values: Ints, bits: int) -> Bytes:
-    """The coded stream of `values` (n,) within [0, 2^bits - 1], n at least 1 and bits from 1 to 8."""
+    """Encode `values` (n,) in [0, 2^bits - 1] as a stream, with n at least 1 and bits from 1 to 8."""
     counts = np.bincount(values, minlength=1 << bits)
     present = np.flatnonzero(counts)
     frequencies = np.zeros(1 << bits, dtype=np.uint64)
@@ -73,7 +73,9 @@ def encode(values: Ints, bits: int) -> Bytes:
 
 
 def decode(coded: Bytes, bits: int, n: int) -> tuple[Ints, int]:
-    """(the `n` values, uint8; how many bytes of `coded` they took). Raises `ValueError` where it is no such stream."""
+    """Decode a stream and return (the `n` values as uint8, the number of bytes read from `coded`). Raises `ValueError`
+    for an invalid stream.
+    """
     at = packed_bytes(1 << bits, 1)
     present = np.flatnonzero(np.unpackbits(_cut(coded, 0, at), count=1 << bits, bitorder="little"))
     n_table = packed_bytes(len(present), _PRECISION)
@@ -117,7 +119,7 @@ def _n_lanes(n: int) -> int:
 
 
 def _normalized(counts: Ints) -> NDArray[np.int64]:
-    """Frequencies of 4096 together, none of them 0, as near to the counts as whole numbers come."""
+    """Integer frequencies that sum to 4096, none of them 0, as close to the counts as possible."""
     exact = counts * (_TOTAL / int(counts.sum()))
     frequencies: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
     while (missing := _TOTAL - int(frequencies.sum())) != 0:

@@ -1,4 +1,4 @@
-"""Codes, positions and flags in as few bits as they need. Bits are laid down least significant first."""
+"""Codes, positions and flags packed into as few bits as they need. The least significant bit comes first."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Bytes = NDArray[np.uint8]
 Ints = NDArray[np.integer[Any]]
 
 _BLOCK = 2**18
-"""Numbers that are packed together, a multiple of 8: the digits of a wide layer, a byte each, are never all there."""
+"""Numbers packed in one step, a multiple of 8. It bounds memory: a wide layer needs a byte for each binary digit."""
 MAX_BITS = 32
 
 
 def packed_bytes(n: int, bits: int) -> int:
-    """How many bytes `n` numbers of this width take."""
+    """Bytes that `n` numbers of this width take."""
     return -(-n * bits // 8)
 
 
 def pack_ints(values: Ints, bits: int) -> Bytes:
-    """(ceil(n * bits / 8),) of `values` (n,) within [0, 2^bits - 1]; bits from 0, where all are 0, to 32."""
+    """Pack `values` (n,) in [0, 2^bits - 1] into (ceil(n * bits / 8),) bytes; bits from 0 (all values are 0) to 32."""
     if bits in (8, 16, 32):
         return values.astype(f"<u{bits // 8}").view(np.uint8)
     if bits == 0 or len(values) == 0:
@@ -38,7 +38,7 @@ def pack_ints(values: Ints, bits: int) -> Bytes:
 
 
 def unpack_ints(packed: Bytes, bits: int, n: int) -> Ints:
-    """The `n` numbers that `pack_ints` was given, as uint8 up to 8 bits and int64 beyond. Raises `ValueError` where
+    """Unpack the `n` numbers that `pack_ints` packed, as uint8 up to 8 bits and int64 beyond. Raises `ValueError` where
     there are too few bytes.
     """
     if len(packed) < packed_bytes(n, bits):
@@ -59,29 +59,19 @@ def unpack_ints(packed: Bytes, bits: int, n: int) -> Ints:
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """(ceil(n * bits / 8),) uint8 of `codes` (n,) int8 within [-2^(bits-1), 2^(bits-1) - 1]."""
+    """Pack `codes` (n,) int8 in [-2^(bits-1), 2^(bits-1) - 1] into (ceil(n * bits / 8),) uint8."""
     return torch.from_numpy(pack_ints(to_unsigned(codes, bits), bits))
 
 
 def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
-    """The `n` codes, int8, that `pack` was given."""
+    """Unpack the `n` codes that `pack` packed, as int8."""
     return to_codes(unpack_ints(packed.numpy(), bits, n), bits)
 
 
 def to_unsigned(codes: Tensor, bits: int) -> Ints:
-    """What is packed: the code above the lowest, uint8."""
+    """Unsigned form of codes, as packed: the difference from the lowest code, uint8."""
     return (codes.detach().cpu().numpy().astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
 
 
 def to_codes(unsigned: Ints, bits: int) -> Tensor:
     return torch.from_numpy((unsigned.astype(np.int16) - (1 << (bits - 1))).astype(np.int8))
-
-
-def pack_bits(flags: Tensor) -> Tensor:
-    """(ceil(n / 8),) uint8 of `flags` (n,) bool; the spare bits of the last byte are 0."""
-    return torch.from_numpy(np.packbits(flags.detach().cpu().numpy(), bitorder="little"))
-
-
-def unpack_bits(packed: Tensor, n: int) -> Tensor:
-    """The `n` flags, bool, that `pack_bits` was given."""
-    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n, bitorder="little").astype(bool))

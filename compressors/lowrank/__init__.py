@@ -1,4 +1,8 @@
-"""Thin matrices for one. `README.md` here lists forms and methods."""
+"""Low-rank factorization: thin matrices in place of one weight.
+
+It knows `registry` and `anatomy`. `README.md` here lists forms and methods. Begin with `_forms.py` (the shapes of the
+parts) and `_factorize.py` (a method put to work on each form). A new method is one file like `_svd.py`.
+"""
 
 from ._asvd import asvd
 from ._factorize import factorize

@@ -22,7 +22,7 @@ _FLOOR = 1e-6
 
 
 def asvd(matrix: Tensor, rank: int, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(u (out, rank), v (rank, n)) float32. `second` (n, n), or (1, n, n); None is the identity: plain `svd`."""
+    """Return (u (out, rank), v (rank, n)) float32. `second` (n, n), or (1, n, n); None is the identity: plain `svd`."""
     if second is None:
         return svd(matrix, rank)
     values, vectors = torch.linalg.eigh(second.double().reshape(second.shape[-2:]))

@@ -1,4 +1,4 @@
-"""A method of two factors put to work on every form."""
+"""Application of a method of two factors to every form."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..registry import RANK
+from ..registry import DAMPING, RANK
 from ._forms import basis, part_shapes, reduced_moments, unfolded
 
 _ROUNDS = 2
-_DAMPING = 0.01
 
 
 def factorize(
     form: str, matrix: Tensor, shape: tuple[int, ...], share: float, method: str, second: Tensor | None
 ) -> dict[str, Tensor]:
-    """Prefix -> part, float32, of a matrix (O, n) by the registered rank `method`; a residual's rest is not among them.
+    """Factorize a matrix (O, n) by the registered rank `method`: prefix -> part, float32, without a residual's rest.
 
     second  (n, n) moments of the inputs, where the method needs them
 
@@ -41,7 +40,7 @@ def factorize(
 def fitted(
     form: str, prefix: str, matrix: Tensor, parts: dict[str, Tensor], second: Tensor | None, shape: tuple[int, ...]
 ) -> Tensor:
-    """The part that, with those before it in the chain, comes nearest to `matrix` (rows, n) in the layer's output.
+    """Part that, after those before it in the chain, comes nearest to `matrix` (rows, n) in the layer's output.
 
     The moments are damped by a hundredth of their mean, for directions that a few samples do not have.
     """
@@ -49,7 +48,7 @@ def fitted(
     if second is None:
         weighed = through
     else:
-        damping = _DAMPING * float(second.diagonal().double().mean())
+        damping = DAMPING * float(second.diagonal().double().mean())
         weighed = through @ second.double() + damping * through
     gram = weighed @ through.T
     inverse: Tensor = torch.linalg.pinv(gram, hermitian=True)

@@ -1,4 +1,4 @@
-"""What a weight of a lower rank is split into: shapes, products, and what each part is multiplied with.
+"""Forms into which a weight of lower rank is split: shapes, products, and the inputs of each part.
 
 A weight is (O, I) or (O, I, kh, kw); n = I * K, K = kh * kw. Each part is the matrix (out, in * kernel) of a real
 layer:
@@ -35,18 +35,18 @@ PARTS = {
     "tucker2": ("u.", "c.", "v."),
     "residual": ("u.", "v.", "w."),
 }
-"""Prefixes of the stored parts; the last of a chain is what meets the input."""
+"""Prefixes of the stored parts; the last of a chain meets the layer's input."""
 
 
 def full_rank(form: str, shape: tuple[int, ...]) -> int:
-    """What a share of the rank is a share of; of Tucker-2 on the side of the outputs."""
+    """Full rank that a rank share refers to; for Tucker-2 on the side of the outputs."""
     out, inputs, (kh, kw) = shape[0], shape[1], kernel_of(shape)
     sides = {"input": (out * kh * kw, inputs), "spatial": (out * kw, inputs * kh)}
     return min(sides.get(form, (out, inputs * kh * kw)))
 
 
 def unfolded(form: str, matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The matrix (O, n) as the one whose rank is lowered."""
+    """Matrix (O, n) reshaped to the one whose rank is lowered."""
     out, inputs, (kh, kw) = shape[0], shape[1], kernel_of(shape)
     if form == "input":
         return matrix.reshape(out, inputs, kh * kw).transpose(1, 2).reshape(out * kh * kw, inputs)
@@ -56,7 +56,7 @@ def unfolded(form: str, matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def kernel_of(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(kh, kw) of a weight; a line is 1 x k, and a matrix 1 x 1."""
+    """Kernel (kh, kw) of a weight: 1 x k for one dimension, 1 x 1 for a matrix."""
     sides = (1, 1, *shape[2:])
     return sides[-2], sides[-1]
 
@@ -92,7 +92,7 @@ def part_kernels(form: str, shape: tuple[int, ...]) -> dict[str, int]:
 
 
 def misfit(form: str, shape: tuple[int, ...]) -> str | None:
-    """Why a weight of this shape cannot be split so, in a clause; None if it can."""
+    """Reason why a weight of this shape cannot be split so, as a clause; None if it can."""
     if form in ("channel", "residual"):
         return None
     kh, kw = kernel_of(shape)
@@ -104,8 +104,10 @@ def misfit(form: str, shape: tuple[int, ...]) -> str | None:
 
 
 def product(form: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
-    """(rows of u, n): the matrix that the parts stand for, in their dtype. `shape` is the weight's; u may have other
-    rows than it (see `basis`)."""
+    """Matrix (rows of u, n) that the parts stand for, in their dtype.
+
+    `shape` is the weight's; u may have other rows than the weight (see `basis`).
+    """
     u, inputs, (kh, kw) = parts["u."], shape[1], kernel_of(shape)
     if form == "channel":
         return u @ parts["v."]
@@ -121,8 +123,11 @@ def product(form: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
 
 
 def basis(form: str, prefix: str, parts: Parts, shape: tuple[int, ...]) -> Tensor:
-    """(columns of that part, n) float64: the part's matrix times it is the whole, all that comes after left out. For
-    all parts of a chain but its first."""
+    """Matrix B (columns of that part, n) float64, such that the part's matrix times B is the product of the chain
+    without its later parts.
+
+    Defined for all parts of a chain but its first.
+    """
     form = "channel" if form == "residual" else form  # its rest is beside the chain
     columns = part_columns(form, prefix, parts, shape)
     eye = torch.eye(columns, dtype=torch.float64)
@@ -132,18 +137,18 @@ def basis(form: str, prefix: str, parts: Parts, shape: tuple[int, ...]) -> Tenso
 
 
 def part_columns(form: str, prefix: str, parts: Parts, shape: tuple[int, ...]) -> int:
-    """Columns of the part, from those before it in the chain."""
+    """Number of columns of the part, derived from the parts before it in the chain."""
     if form == "tucker2" and prefix == "u.":
         return parts["c."].shape[0]
     return parts["v."].shape[0] * part_kernels(form, shape)[prefix]
 
 
 def input_moments(form: str, prefix: str, parts: Parts, second: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(m, m) float64: second moments of what a part (out, m) is multiplied with, from those of the layer's inputs (n,
-    n).
+    """Second moments (m, m) float64 of the inputs of a part (out, m), from those of the layer's inputs (n, n).
 
     parts  those before it in the chain, as they are stored
-    Of the first part of a chain it is the mean over the kernel's positions that it does not see.
+
+    The first part of a chain gets the mean over the kernel positions that it does not see.
     """
     second = second.double()
     if form in ("channel", "residual") and prefix != "u.":
@@ -155,7 +160,7 @@ def input_moments(form: str, prefix: str, parts: Parts, second: Tensor, shape: t
 
 
 def reduced_moments(form: str, second: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(n, n) to those of the rows that "input" and "tucker2" (I) or "spatial" (I kh) begin with."""
+    """Reduce moments (n, n) to those of the rows that "input" and "tucker2" (I) or "spatial" (I kh) begin with."""
     inputs, (kh, kw) = shape[1], kernel_of(shape)
     if form == "spatial":
         split = second.reshape(inputs * kh, kw, inputs * kh, kw)
@@ -165,8 +170,10 @@ def reduced_moments(form: str, second: Tensor, shape: tuple[int, ...]) -> Tensor
 
 
 def part_macs(form: str, share: float, layer: LayerInfo) -> dict[str, int]:
-    """Prefix -> multiply-accumulates of one sample. A part that does not stride (or pad) along an axis still has the
-    input's length there; where the anatomy does not know the input's shape, the output's stands for it.
+    """Prefix -> multiply-accumulates for one sample.
+
+    A part that does not stride (or pad) along an axis has the input's length there. Where the anatomy does not know the
+    input's shape, the output's is used.
     """
     shapes = part_shapes(form, share, layer.weight_shape)
     if layer.macs == 0:

@@ -19,13 +19,13 @@ from ..registry import RANK
 
 
 def kept_rank(share: float, matrix_shape: tuple[int, int]) -> int:
-    """The rank that is kept: the share of the full rank `min(out, n)`, rounded, at least 1."""
+    """Rank that is kept: the share of the full rank `min(out, n)`, rounded, at least 1."""
     full = min(matrix_shape)
     return max(1, min(full, round(share * full)))
 
 
 def svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(u (out, rank), v (rank, n)) in float32, the best approximation of `matrix` (out, n) of this rank."""
+    """Best approximation of `matrix` (out, n) of this rank: (u (out, rank), v (rank, n)), float32."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     left, values, right = signed(left[:, :rank], values[:rank], right[:rank])
     root = values.sqrt()
@@ -33,19 +33,19 @@ def svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def signed(left: Tensor, values: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same decomposition with the sign of each pair fixed: the largest entry on the left is positive."""
+    """Same decomposition with the sign of each pair fixed: the largest entry on the left is positive."""
     pivots = left.abs().argmax(dim=0)
     signs = torch.where(left.gather(0, pivots[None])[0] < 0, -1.0, 1.0)
     return left * signs, values, signs[:, None] * right
 
 
 def rank_share(rank: int, full: int) -> float:
-    """The share of which `kept_rank` makes this rank, of a full rank."""
+    """Inverse of `kept_rank`: the share that gives this rank, of a full rank."""
     return max(1, min(rank, full)) / full
 
 
 def energy_rank(matrix: Tensor, energy: float) -> int:
-    """The least rank of `matrix` (out, n) that keeps this share of the squared singular values, in (0, 1]."""
+    """Least rank of `matrix` (out, n) that keeps this share of the squared singular values, in (0, 1]."""
     squares = torch.linalg.svdvals(matrix.double()).square()
     total = float(squares.sum())
     if total == 0.0:

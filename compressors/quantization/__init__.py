@@ -1,4 +1,9 @@
-"""Fewer bits, for weights and for activations. `README.md` here lists formats and methods."""
+"""Quantization of weights and activations: formats of codes, methods that choose them, ranges.
+
+It knows `registry` and `values`. `README.md` here lists formats and methods. Begin with `_grid.py` (the meaning of a
+code) and `_problem.py` (the input and output of a method). A new method is one file here, registered at its end; a new
+fixed table belongs in `_tables.py`.
+"""
 
 from ._activation import (
     ActivationQuantizer,
@@ -15,7 +20,7 @@ from ._activation_ranges import activation_entropy, activation_minmax, activatio
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
-from ._descent import damped, descent
+from ._descent import ROUNDING_DAMPING, descent
 from ._gptq import compensated, gptq
 from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_groups
 from ._hqq import hqq
@@ -30,6 +35,7 @@ from ._weighted import awq, weighted
 __all__ = [
     "CASTS",
     "CONCRETE",
+    "ROUNDING_DAMPING",
     "ActivationQuantizer",
     "Coded",
     "DynamicQuantizer",
@@ -51,7 +57,6 @@ __all__ = [
     "broken_promise",
     "code_range",
     "compensated",
-    "damped",
     "decoded",
     "descent",
     "dynamic_quantize",

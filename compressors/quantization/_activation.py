@@ -41,7 +41,7 @@ def symmetric_qparams(low: float, high: float, bits: int) -> tuple[float, int]:
 
 
 def fake_quantize(x: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
-    """`x` rounded to the grid, in float32 arithmetic and its own dtype; NaN stays NaN.
+    """Round `x` to the grid, in float32 arithmetic, and return its own dtype; NaN stays NaN.
 
     Divides and rounds half to even, as ONNX's QuantizeLinear does (torch's own `fake_quantize` multiplies by the
     reciprocal, and makes a number of NaN). A tensor that is not floating point is returned as it is.
@@ -53,7 +53,7 @@ def fake_quantize(x: Tensor, scale: float, zero_point: int, bits: int) -> Tensor
 
 
 def mse_range(sample: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
-    """The range within [low, high] with the least squared error on `sample` (n,)."""
+    """Range within [low, high] of least squared error on `sample` (n,)."""
     if sample.numel() == 0 or high <= low:
         return low, high
 
@@ -73,7 +73,7 @@ def mse_range(sample: Tensor, low: float, high: float, bits: int) -> tuple[float
 
 
 class ActivationQuantizer:
-    """A forward pre-hook that rounds a layer's input to the grid. A plain object, so that models can be deep-copied.
+    """Forward pre-hook that rounds a layer's input to the grid. A plain object, so that models can be deep-copied.
 
     Register it with `module.register_forward_pre_hook(quantizer, with_kwargs=True)`.
     """
@@ -98,7 +98,7 @@ class ActivationQuantizer:
 
 
 class OutputQuantizer:
-    """A forward hook that rounds what a module gives, where that is one tensor."""
+    """Forward hook that rounds a module's output, where that is one tensor."""
 
     def __init__(self, scale: float, zero_point: int, bits: int = 8) -> None:
         self.scale = scale
@@ -112,8 +112,10 @@ class OutputQuantizer:
 
 
 def dynamic_quantize(x: Tensor, bits: int, by_sample: bool) -> Tensor:
-    """`x` rounded to a grid of its own minimum and maximum (and zero), for each token: the values along the last axis;
-    `by_sample`: for each entry of the first axis. Ordinary operations, so that it can be traced.
+    """Round `x` to a grid of its own minimum and maximum (and zero), for each token.
+
+    A token is the values along the last axis; with `by_sample`, each entry of the first axis has its own grid. Uses
+    ordinary operations, so that it can be traced.
     """
     if not x.is_floating_point() or x.numel() == 0:
         return x
@@ -128,7 +130,7 @@ def dynamic_quantize(x: Tensor, bits: int, by_sample: bool) -> Tensor:
 
 
 class DynamicQuantizer:
-    """As `ActivationQuantizer`, with the range of each token (of a convolution: of each sample), found when it runs."""
+    """Variant of `ActivationQuantizer` whose range, of a token (in a convolution: a sample), is found at run time."""
 
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits
@@ -148,8 +150,10 @@ class DynamicQuantizer:
 
 
 class StraightThrough:
-    """A quantizer of these as a hook whose gradient is that of clipping alone (Bengio et al. 2013): of a rounding it
-    would be zero. Where no gradients are taken it is the quantizer, bit for bit."""
+    """Quantizer hook with the gradient of clipping alone (Bengio et al. 2013), as rounding's own gradient is zero.
+
+    Where no gradients are taken it equals the wrapped quantizer, bit for bit.
+    """
 
     def __init__(self, quantizer: ActivationQuantizer | OutputQuantizer | DynamicQuantizer) -> None:
         self.quantizer = quantizer

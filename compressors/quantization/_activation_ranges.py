@@ -24,7 +24,7 @@ def activation_minmax(sample: Tensor, low: float, high: float, bits: int) -> tup
 
 
 def activation_percentile(sample: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
-    """All of it where a side of the sample is too small to have a percentile."""
+    """Range between two percentiles of the sample; all of it where a side is too small to have a percentile."""
     ordered = sample.sort().values
     n_clipped = int(len(ordered) * (1.0 - _SHARE))
     if n_clipped == 0 or high <= low:

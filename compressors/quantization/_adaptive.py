@@ -29,7 +29,7 @@ _METHODS = (descent, gptq, awq, weighted, fit_nearest)
 
 
 def adaptive(problem: WeightProblem) -> Coded:
-    """The first of equals."""
+    """Choose the method of least output error; of equal ones the first."""
     return min((method(problem) for method in _METHODS), key=lambda found: problem.output_error(decoded(found)))
 
 
@@ -39,7 +39,7 @@ def best_format(
     n_bytes: Callable[[Coded], int],
     known: tuple[str, ...],
 ) -> Coded:
-    """`solve` in each concrete format that the method knows; of those that are cheap enough the one of least error."""
+    """Run `solve` in each concrete format that the method knows, and keep the best of those that are cheap enough."""
     names = [name for name in formats(problem.grid.bits) if name in known and name not in CASTS and name in CONCRETE]
     found = [solve(replace(problem, grid=problem.grid.as_format(name))) for name in names]
     plain = found[names.index("int")]

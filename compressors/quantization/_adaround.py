@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registry import WEIGHT
-from ._descent import damped
+from ..registry import WEIGHT, damped
+from ._descent import ROUNDING_DAMPING
 from ._fit import fit
 from ._gptq import compensated
 from ._grid import CONCRETE, Rounder
@@ -26,7 +26,7 @@ from ._problem import Coded, WeightProblem, coded, nearest
 
 _ITERATIONS = 600
 _WARM = 0.2
-"""Share of the iterations without a push."""
+"""Share of the iterations without the term that pushes soft variables to 0 or 1."""
 _RATE = 0.1
 _PUSH = 10.0
 _SOFTEST, _HARDEST = 20.0, 2.0
@@ -37,7 +37,7 @@ def adaround(problem: WeightProblem) -> Coded:
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
-    rounder, hessian = problem.rounder(params), damped(problem.moments)
+    rounder, hessian = problem.rounder(params), damped(problem.moments, ROUNDING_DAMPING)
     candidates = [_learned(problem, rounder, hessian), compensated(problem, params), rounder.values(problem.target)]
     errors = torch.stack([_row_errors(problem, hessian, values) for values in candidates])
     best = errors.argmin(dim=0)
@@ -46,7 +46,7 @@ def adaround(problem: WeightProblem) -> Coded:
 
 
 def neighbours(rounder: Rounder, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower, upper) codewords around each weight, the same outermost one twice for a weight beyond it."""
+    """(lower, upper) codewords around each weight; for a weight beyond the table, the outermost one twice."""
     scaled = matrix / rounder.scale
     if rounder.grid.has_table:
         table = rounder.table

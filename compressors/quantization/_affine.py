@@ -16,13 +16,13 @@ from torch import Tensor
 _GRID = 80
 _POLISH = 6
 _BLOCK = 2**19
-"""Weights that are looked at together: few enough for the cache, which makes large layers three times as fast."""
+"""Weights processed in one step: few enough for the cache, which makes large layers three times as fast."""
 _SMALLEST = 1e-30
 """A channel whose largest magnitude is below this is all zeros: its scale would not be a normal float32."""
 
 
 def code_range(bits: int) -> tuple[int, int]:
-    """(lowest, highest) code of a width; symmetric at 8 bits, one more on the negative side below."""
+    """(lowest, highest) code of a width: symmetric at 8 bits, with one more negative code at lower widths."""
     half = 2 ** (bits - 1)
     return (-127, 127) if bits == 8 else (-half, half - 1)
 
@@ -57,7 +57,7 @@ def _error(x: Tensor, codes: Tensor, step: Tensor) -> Tensor:
 
 
 def _search(x: Tensor, low: int, high: int) -> Tensor:
-    """For each channel, the step of least squared error among those that clip at 10 %, …, 100 % of its maximum."""
+    """Step of least squared error for each channel, among those that clip at 10 %, …, 100 % of its maximum."""
     best_step = torch.full_like(x[:, 0], 1.0 / high)
     best_error = torch.full_like(best_step, float("inf"))
     for clip in torch.linspace(0.1, 1.0, _GRID).tolist():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registry import WEIGHT
+from ..registry import WEIGHT, damped
 from ._fit import fit
 from ._gptq import compensated
 from ._grid import CONCRETE, Params
@@ -23,16 +23,16 @@ from ._problem import Coded, WeightProblem, coded, nearest
 _BLOCK = 64
 _SWEEPS = 3
 _ROUNDS = 2
-_DAMPING = 1e-3
-"""Of the mean square of the inputs: directions that the calibration data hardly has are not free."""
+ROUNDING_DAMPING = 1e-3
+"""Damping relative to the mean square of the inputs: directions that calibration data hardly contain are not free."""
 
 
 def descent(problem: WeightProblem) -> Coded:
-    """Like `gptq`, and never worse in damped output error."""
+    """Variant of `gptq` that is never worse in damped output error."""
     params = fit(problem.grid, problem.target, problem.importance)
     if problem.moments is None:
         return nearest(problem, params)
-    hessian = damped(problem.moments)
+    hessian = damped(problem.moments, ROUNDING_DAMPING)
     values = compensated(problem, params)
     plain = problem.rounder(params).values(problem.target)
     if _error(problem, hessian, plain) < _error(problem, hessian, values):
@@ -42,12 +42,6 @@ def descent(problem: WeightProblem) -> Coded:
         if i + 1 < _ROUNDS:
             params, values = _rescaled(problem, params, values, hessian)
     return coded(problem, params, values)
-
-
-def damped(moments: Tensor) -> Tensor:
-    mean = moments.diagonal(dim1=1, dim2=2).mean(dim=1)
-    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
-    return moments + torch.eye(moments.shape[1]) * (_DAMPING * mean)[:, None, None]
 
 
 def _error(problem: WeightProblem, hessian: Tensor, values: Tensor) -> float:
@@ -60,7 +54,7 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
     rounder = problem.rounder(params)
 
     def first(x: Tensor) -> Tensor:
-        """(R, C) to columns first, (n, g, rows)."""
+        """Reorder (R, C) to columns first: (n, g, rows)."""
         return x.expand(problem.shape).reshape(groups, -1, n).permute(2, 0, 1).contiguous()
 
     out, scale = first(values), first(rounder.scale)
@@ -94,7 +88,7 @@ def _swept(problem: WeightProblem, params: Params, values: Tensor, hessian: Tens
 
 
 def _rescaled(problem: WeightProblem, params: Params, values: Tensor, hessian: Tensor) -> tuple[Params, Tensor]:
-    """Each row's one scale fitted to the outputs, its codes kept; rows that share or have several are left alone."""
+    """Fit each row's one scale to the outputs, codes fixed. Rows that share a scale or have several are left alone."""
     if params.scale.shape != (problem.shape[0], 1):
         return params, values
     levels = (values / params.scale).reshape(len(hessian), -1, problem.shape[1])

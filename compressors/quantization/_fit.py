@@ -27,12 +27,13 @@ _SMALLEST = 1e-30
 _ROUNDS = 3
 
 RangeRule = Callable[[Tensor], Tensor]
-"""(N, L) rows of |w|, within [0, 1] -> (N,) where each is clipped, in (0, 1]."""
+"""Type of a range rule: (N, L) rows of |w| in [0, 1] -> (N,) clipping points in (0, 1]."""
 
 
 def fit(grid: Grid, matrix: Tensor, weight: Tensor | None = None, *, bits: int | None = None) -> Params:
-    """Parameters of least squared error for `matrix` (R, C) float32; `weight` (R, C) >= 0 says how much an entry
-    counts (None: all the same).
+    """Fit parameters of least squared error to `matrix` (R, C) float32.
+
+    `weight` (R, C) >= 0 gives the weight of each entry in the error (None: all equal).
     """
     shape = (matrix.shape[0], matrix.shape[1])
     rows = to_groups(matrix, grid)
@@ -54,7 +55,9 @@ def fit(grid: Grid, matrix: Tensor, weight: Tensor | None = None, *, bits: int |
 
 
 def fit_range(grid: Grid, matrix: Tensor, rule: RangeRule) -> Params:
-    """Parameters by a rule for the range: it is asked for each group, with an integer zero point for each side."""
+    """Fit parameters by a rule for the range. The rule is called for each group, and for each side with an integer zero
+    point.
+    """
     shape = (matrix.shape[0], matrix.shape[1])
     rows = to_groups(matrix, grid)
     unit = _unit(rows)
@@ -187,12 +190,12 @@ def _levels(grid: Grid) -> Callable[[Tensor], Tensor]:
 
 
 def _top(grid: Grid) -> float:
-    """The largest level on both sides."""
+    """Largest level that exists on both sides."""
     return 1.0 if grid.has_table else float(grid.code_range[1])
 
 
 def _unit(rows: Tensor) -> Tensor:
-    """Each row's largest magnitude; 1 for a row of zeros. Divided by it, squares do not overflow."""
+    """Largest magnitude of each row; 1 for a row of zeros. Division by it keeps squares from overflowing."""
     largest = rows.abs().amax(dim=1)
     return torch.where(largest < _SMALLEST, torch.ones_like(largest), largest)
 

@@ -1,4 +1,5 @@
-"""GPTQ: column after column, what rounding has broken is mended by the columns that are still free.
+"""GPTQ: weights are rounded column by column, and each column's error is compensated in the columns that are still
+free.
 
 What it does   minimises the error of the layer's *output* on calibration data instead of that of its weights
 Paper          Frantar et al. 2023, "GPTQ", alg. 1; with dropped weights: Frantar and Alistarh 2023, "SparseGPT"
@@ -17,33 +18,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registry import WEIGHT
+from ..registry import WEIGHT, inverse_factor
 from ._fit import fit
 from ._grid import CONCRETE, Params
 from ._problem import Coded, WeightProblem, coded
 
 _BLOCK = 64
-_DAMPING = 0.01
 
 
 def gptq(problem: WeightProblem) -> Coded:
-    """`problem.moments` None (an embedding) is the identity: nothing to compensate, so this is rounding."""
+    """Quantize by GPTQ. `problem.moments` None (an embedding) means the identity: then this is plain rounding."""
     params = fit(problem.grid, problem.target, problem.importance)
     return coded(problem, params, compensated(problem, params))
 
 
 def compensated(problem: WeightProblem, params: Params) -> Tensor:
-    """(R, C) codewords under `params`, chosen column by column."""
+    """Codewords (R, C) under `params`, chosen column by column."""
     rounder = problem.rounder(params)
     if problem.moments is None or (problem.importance is None and _is_diagonal(problem.moments)):
         return rounder.values(problem.target)
     groups, n = len(problem.moments), problem.shape[1]
     diagonal = problem.moments.diagonal(dim1=1, dim2=2)
     order = diagonal.argsort(dim=1, descending=True, stable=True)  # (g, n)
-    factor = _inverse_factor(_permuted(problem.moments, order))
+    factor = inverse_factor(_permuted(problem.moments, order))
 
     def ordered(values: Tensor) -> Tensor:
-        """(R, C) to columns first, (n, g, rows), in the order of the pass; copies."""
+        """Reorder (R, C) to columns first, (n, g, rows), in the order of the pass. The results are copies."""
         spread = values.expand(problem.shape).reshape(groups, -1, n)
         return spread.gather(2, order[:, None].expand_as(spread)).permute(2, 0, 1).contiguous()
 
@@ -76,28 +76,6 @@ def compensated(problem: WeightProblem, params: Params) -> Tensor:
 def _permuted(matrices: Tensor, order: Tensor) -> Tensor:
     rows = matrices.gather(1, order[:, :, None].expand_as(matrices))
     return rows.gather(2, order[:, None, :].expand_as(matrices))
-
-
-def _inverse_factor(moments: Tensor) -> Tensor:
-    """(g, n, n) float32: the upper Cholesky factor of the inverse of the damped moments.
-
-    Damping is a hundredth of the mean of the diagonal, and more where that is not enough.
-    """
-    h = moments.double()
-    n = h.shape[1]
-    mean = h.diagonal(dim1=1, dim2=2).mean(dim=1)
-    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
-    eye = torch.eye(n, dtype=torch.float64)
-    damping = _DAMPING
-    while True:
-        lower, failed = torch.linalg.cholesky_ex(h + (damping * mean)[:, None, None] * eye)
-        if not bool(failed.any()):
-            break
-        damping *= 10.0
-    inverse = torch.cholesky_inverse(lower)
-    # the upper factor of A^-1, by the lower one of A^-1 with both axes turned round
-    upper: Tensor = torch.linalg.cholesky(inverse).transpose(1, 2)
-    return upper.float()
 
 
 def _is_diagonal(moments: Tensor) -> bool:

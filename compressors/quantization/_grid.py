@@ -1,4 +1,4 @@
-"""What a code stands for: `scale * (level - zero)`, where a level is the code itself or an entry of a table.
+"""Meaning of a code: `scale * (level - zero)`, where a level is the code itself or an entry of a table.
 
 A matrix (R, C) is cut into groups along its rows: (R, G) scales, G = ceil(C / group). One scale for the tensor is
 (1, 1), and of blocks of several rows there are (ceil(R / tall), G). Codes are int8 within [-2^(b-1), 2^(b-1) - 1] in
@@ -30,7 +30,7 @@ CONCRETE = tuple(name for name in FORMAT_BITS if name != "adaptive")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The format, the width and who shares a scale; what `LayerSpec` says of it, for a matrix of known shape.
+    """Format, width and sharing of scales, as `LayerSpec` describes them, for a matrix of known shape.
 
     group  columns that share a scale, at most all of them; `per_tensor`: one scale for everything
     tall   rows that share it
@@ -61,7 +61,7 @@ class Grid:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the stored scales and tables."""
+        """Number type of the stored scales and tables."""
         return torch.float16 if self.half_scales else torch.float32
 
     @property
@@ -81,7 +81,7 @@ class Grid:
         return (1, 1) if self.per_tensor else (-(-shape[0] // self.tall), -(-shape[1] // self.group))
 
     def stored_scale(self, scale: Tensor) -> Tensor:
-        """`scale` as it will be read back, in float32. Raises `SpecError` where FP16 cannot hold it."""
+        """`scale` in float32 as it will be read back. Raises `SpecError` where FP16 cannot hold it."""
         if not self.half_scales:
             return scale
         largest = float(scale.max())
@@ -92,11 +92,11 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Params:
-    """What the codes of one matrix are multiplied with.
+    """Parameters that turn the codes of one matrix into values.
 
     scale  (R, G) or (1, 1) float32, positive, exactly representable in the stored type
-    zero   of the same shape, integers as float32; only with int_asym
-    table  sorted float32; of a palette only
+    zero   same shape, integers as float32; with int_asym only
+    table  sorted float32; for a palette only
     """
 
     scale: Tensor
@@ -105,7 +105,7 @@ class Params:
 
 
 class Rounder:
-    """Nearest codewords under fixed parameters: for a whole matrix, or for one column after the other.
+    """Nearest codewords under fixed parameters, for a whole matrix or for one column at a time.
 
     All arithmetic is float32 and elementwise, so a value is the same bits wherever and however often it is computed.
     """
@@ -125,7 +125,7 @@ class Rounder:
             self.middles = (table[1:].double() + table[:-1].double()).mul_(0.5).float()
 
     def levels(self, scaled: Tensor, zero: Tensor | None) -> Tensor:
-        """Nearest level, less the zero point, of weights that were divided by their scale."""
+        """Nearest level, minus the zero point, of weights already divided by their scale."""
         if self.grid.has_table:
             found: Tensor = self.table[torch.bucketize(scaled.contiguous(), self.middles)]
             return found
@@ -134,11 +134,11 @@ class Rounder:
         return torch.minimum(torch.maximum(scaled.round(), -zero), 2 * self.half - 1 - zero)
 
     def values(self, matrix: Tensor) -> Tensor:
-        """The nearest representable matrix."""
+        """Nearest representable matrix."""
         return self.levels(matrix / self.scale, self.zero) * self.scale
 
     def codes(self, values: Tensor) -> Tensor:
-        """int8 codes of the codewords nearest to `values`; exact for what `values` or `levels` has given."""
+        """Codes, int8, of the codewords nearest to `values`; exact for results of `values` or `levels`."""
         scaled = values / self.scale
         found: Tensor
         if self.grid.has_table:
@@ -150,7 +150,7 @@ class Rounder:
         return found.to(torch.int8)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """float32 values of codes (R, C) int8."""
+        """Decode codes (R, C) int8 to float32 values."""
         levels: Tensor
         if self.grid.has_table:
             levels = self.table[(codes.to(torch.int64) + self.half).clamp_(max=len(self.table) - 1)]
@@ -162,7 +162,7 @@ class Rounder:
 
 
 def _spread(values: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
-    """(R, G) to (R, C), or to (R, 1) where a row has one group; (1, 1) stays."""
+    """Expand (R, G) to (R, C), or to (R, 1) where a row has one group; (1, 1) stays."""
     if grid.tall > 1:
         values = values.repeat_interleave(grid.tall, dim=0)[: shape[0]].contiguous()
     if values.shape[1] == 1:
@@ -171,8 +171,10 @@ def _spread(values: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
 
 
 def to_groups(matrix: Tensor, grid: Grid) -> Tensor:
-    """(R, C) to (R * G, group), zeros behind the last columns; the whole tensor as one row with `per_tensor`. Of blocks
-    each is a row, with zeros below the last rows too.
+    """Reshape (R, C) to (R * G, group), with zeros after the last columns; `per_tensor` gives the whole tensor as one
+    row.
+
+    Each block becomes a row, with zeros below the last rows too.
     """
     if grid.per_tensor:
         return matrix.reshape(1, -1)
@@ -187,7 +189,7 @@ def to_groups(matrix: Tensor, grid: Grid) -> Tensor:
 
 
 def from_groups(rows: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
-    """The matrix (R, C) of which `to_groups` gave these rows."""
+    """Inverse of `to_groups`: the matrix (R, C) from its rows."""
     if grid.per_tensor:
         return rows.reshape(shape)
     n_down, n_groups = grid.scale_shape(shape)

@@ -21,7 +21,7 @@ _BINS = 512
 
 
 def kmeans(values: Tensor, weights: Tensor, n: int, *, start: Tensor | None = None, with_zero: bool = False) -> Tensor:
-    """(n,) float32, sorted: entries of small weighted squared distance to `values` (m,). Deterministic.
+    """Table (n,) float32, sorted, of small weighted squared distance to `values` (m,). Deterministic.
 
     with_zero  one entry, the one nearest to it, is exactly zero
     """
@@ -49,7 +49,7 @@ def kmeans(values: Tensor, weights: Tensor, n: int, *, start: Tensor | None = No
 
 
 def _spread(x: Tensor, w: Tensor, n: int) -> Tensor:
-    """Entries at equal steps of the integral of the cube root of the weighted density."""
+    """Initial entries at equal steps of the integral of the cube root of the weighted density."""
     low, high = float(x[0]), float(x[-1])
     if high <= low:
         return torch.full((n,), low, dtype=torch.float64)

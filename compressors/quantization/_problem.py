@@ -1,4 +1,4 @@
-"""What a method that knows formats is asked, and what it answers."""
+"""Input and output of a weight method that knows formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._grid import Grid, Params, Rounder
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WeightProblem:
-    """One matrix to be quantized.
+    """One matrix to quantize.
 
     matrix   (R, C) float32, before anything was dropped
     grid     format, width, groups
@@ -32,17 +32,17 @@ class WeightProblem:
 
     @property
     def target(self) -> Tensor:
-        """The matrix, with zeros where weights were dropped."""
+        """Matrix with zeros where weights were dropped."""
         return self.matrix if self.mask is None else torch.where(self.mask, self.matrix, 0.0)
 
     @property
     def hessian(self) -> Tensor:
-        """The moments, or the identity."""
+        """Second moments of the inputs, or the identity."""
         return torch.eye(self.shape[1])[None] if self.moments is None else self.moments
 
     @property
     def importance(self) -> Tensor | None:
-        """(R, C): the mean square of the input that each weight is multiplied with. None where all are the same."""
+        """Mean square (R, C) of the input that each weight is multiplied with; None where all are equal."""
         if self.moments is None:
             return None
         diagonal = self.moments.diagonal(dim1=1, dim2=2)
@@ -56,7 +56,7 @@ class WeightProblem:
         return Rounder(self.grid, params, self.shape)
 
     def output_error(self, values: Tensor) -> float:
-        """Mean squared error of the layer's output when its weights are `values` (R, C): trace(D H D')."""
+        """Mean squared error of the layer's output with weights `values` (R, C): trace(D H D')."""
         h = self.hessian
         d = (values.double() - self.matrix).reshape(len(h), -1, self.shape[1])
         return float(((d @ h.double()) * d).sum())
@@ -64,7 +64,7 @@ class WeightProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Coded:
-    """A quantized matrix: codes (R, C) int8 within `grid.code_range`, and what they are multiplied with.
+    """Quantized matrix: codes (R, C) int8 in `grid.code_range`, and the parameters to decode them.
 
     grid  that of the problem, or one of its concrete formats where the problem's is "adaptive"
     """
@@ -75,7 +75,7 @@ class Coded:
 
 
 def nearest(problem: WeightProblem, params: Params) -> Coded:
-    """Every weight to its nearest codeword."""
+    """Round every weight to its nearest codeword."""
     return coded(problem, params, problem.target)
 
 
@@ -84,6 +84,6 @@ def coded(problem: WeightProblem, params: Params, values: Tensor) -> Coded:
 
 
 def decoded(coded: Coded) -> Tensor:
-    """(R, C) float32: what the codes stand for."""
+    """Decoded values (R, C), float32."""
     shape = (coded.codes.shape[0], coded.codes.shape[1])
     return Rounder(coded.grid, coded.params, shape).decode(coded.codes)

@@ -1,4 +1,4 @@
-"""Ranges of weights by the plain rules: all of it, nearly all of it, or what loses the least information.
+"""Ranges of weights by plain rules: the full range, a percentile, or the clip of least information loss.
 
 minmax      the largest magnitude is the last step: nothing is clipped (Jacob et al. 2018)
 percentile  1 % of the largest magnitudes of a group are clipped (McKinstry et al. 2019); none of fewer than 100 weights
@@ -44,7 +44,7 @@ def _largest(magnitudes: Tensor) -> Tensor:
 
 
 def _percentile(magnitudes: Tensor) -> Tensor:
-    """Of the entries that are not zero; the next larger one where the share falls between two."""
+    """Percentile of the entries that are not zero; the next larger entry where the share falls between two."""
     counts = (magnitudes > 0).sum(dim=1)
     position = (counts.double() * _SHARE).ceil().long().sub_(1).clamp_(min=0)
     place = magnitudes.shape[1] - counts + position
@@ -53,7 +53,7 @@ def _percentile(magnitudes: Tensor) -> Tensor:
 
 
 def entropy_clip(magnitudes: Tensor, n_levels: int, bins: int = _BINS) -> Tensor:
-    """(N, L) magnitudes -> (N,) the clip of least divergence between each row's histogram and its quantized form."""
+    """Clip of least divergence, (N,), between each row's histogram and its quantized form, for (N, L) magnitudes."""
     top = magnitudes.amax(dim=1, keepdim=True).clamp(min=1e-30)
     place = (magnitudes / top * bins).long().clamp_(max=bins - 1)
     histogram = torch.zeros(len(magnitudes), bins, dtype=torch.float64)
@@ -69,8 +69,11 @@ def entropy_clip(magnitudes: Tensor, n_levels: int, bins: int = _BINS) -> Tensor
 
 
 def _divergence(histogram: Tensor, end: int, n_levels: int) -> Tensor:
-    """KL of the first `end` bins, what is clipped in the last of them, from the same merged into `n_levels` levels and
-    spread again over the bins that are not empty."""
+    """KL divergence of the first `end` bins from their quantized form.
+
+    The last bin also counts all clipped values. The quantized form merges the bins into `n_levels` levels and spreads
+    these over the bins that are not empty.
+    """
     inside = histogram[:, :end]
     p = inside.clone()
     p[:, -1] += histogram[:, end:].sum(dim=1)

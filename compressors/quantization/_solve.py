@@ -1,4 +1,4 @@
-"""A method at work on a problem, and what it gives held against what it promised."""
+"""Run of a weight method on a problem, with a check of its result against the protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._problem import Coded, WeightProblem, decoded
 
 
 def knows(method: str, format: str) -> bool:
-    """Whether the method can be asked for this format. Raises `SpecError` for an unknown method."""
+    """Tell whether the method supports this format. Raises `SpecError` for an unknown method."""
     formats = WEIGHT.formats(method)
     if formats is None:
         return format == "int"
@@ -24,7 +24,7 @@ def knows(method: str, format: str) -> bool:
 
 
 def solve(problem: WeightProblem, method: str, n_bytes: Callable[[Coded], int]) -> Coded:
-    """The matrix quantized by the registered `method`; `n_bytes` says what an answer takes when it is stored.
+    """Quantize the matrix by the registered `method`; `n_bytes` gives the stored size of a result.
 
     Raises `SpecError` for an answer that breaks the protocol.
     """
@@ -44,7 +44,7 @@ def _checked(problem: WeightProblem, method: str) -> Coded:
 
 
 def broken_promise(problem: WeightProblem, coded: Coded) -> str | None:
-    """What is wrong with an answer; None if nothing is."""
+    """Violation of the protocol in a result, as a clause; None if there is none."""
     codes, scale = coded.codes, coded.params.scale
     low, high = problem.grid.code_range
     if codes.dtype != torch.int8 or codes.shape != problem.matrix.shape:
@@ -64,7 +64,7 @@ def broken_promise(problem: WeightProblem, coded: Coded) -> str | None:
 
 
 def _simple(problem: WeightProblem, method: str) -> Coded:
-    """A method of (matrix, bits), handed the groups as rows."""
+    """Run a simple method, of (matrix, bits), with groups as rows."""
     grid, target = problem.grid, problem.target
     rows = to_groups(target, grid)
     codes, scale = WEIGHT[method](rows, grid.bits)
@@ -76,7 +76,7 @@ def _simple(problem: WeightProblem, method: str) -> Coded:
 
 
 def _simple_wrong(codes: Tensor, scale: Tensor, matrix: Tensor, bits: int) -> str | None:
-    """What is wrong with the answer of a simple method; None if nothing is."""
+    """Violation of the protocol in a simple method's result, as a clause; None if there is none."""
     rows = matrix.shape[0]
     low, high = code_range(bits)
     if codes.dtype != torch.int8 or codes.shape != matrix.shape:

@@ -1,4 +1,4 @@
-"""The fixed tables of the formats whose steps are not equal: NF4, powers of two, additive powers of two, FP8.
+"""Fixed tables of the formats with unequal steps: NF4, powers of two, additive powers of two, FP8.
 
 A table is a sorted float32 vector whose largest magnitude is 1; a weight is `scale * table[index]`. Zero is in every
 table, so that a dropped weight stays dropped.
@@ -29,12 +29,12 @@ _TERMS: dict[int, tuple[tuple[int, ...], ...]] = {
     3: ((1, 2, 4), (3,)),
     4: ((1, 3, 5), (2, 4, 6)),
 }
-"""Bits of magnitude -> exponents of each term; a term may be 0 too."""
+"""Bits of magnitude -> exponents of each term; a term may also be 0."""
 
 
 @cache
 def fixed_table(format: str, bits: int) -> Tensor:
-    """(at most 2^bits,) float32, sorted. Not to be written to."""
+    """Table (at most 2^bits,) float32, sorted; read-only."""
     if format == "nf4":
         return torch.tensor(_NF4)
     if format in ("pow2", "log"):

@@ -1,4 +1,4 @@
-"""Rounding with ranges, and palettes, that are fitted where the inputs say that it matters; and AWQ's clip search.
+"""Rounding with ranges and palettes fitted by the importance of inputs; and AWQ's clip search.
 
 weighted  least squared error, each weight counted by the mean square of its input (the diagonal of the inputs' second
           moments, which is what Choi et al. 2017 use of the Hessian); for a palette this is weighted k-means
@@ -28,7 +28,7 @@ def weighted(problem: WeightProblem) -> Coded:
 
 
 def awq(problem: WeightProblem) -> Coded:
-    """Begins with the fitted scales, and tries multiples of them from 0.5 to 1.3."""
+    """Search for clips: multiples of the fitted scales from 0.5 to 1.3."""
     params = fit(problem.grid, problem.target, problem.importance)
     grid, target = problem.grid, problem.target
     best = params.scale
@@ -43,7 +43,7 @@ def awq(problem: WeightProblem) -> Coded:
 
 
 def _group_errors(problem: WeightProblem, values: Tensor) -> Tensor:
-    """Of the shape of the scales: what each group's own error does to the output, the other groups left aside."""
+    """Output error of each group's own rounding, in the shape of the scales; other groups are ignored."""
     h = problem.hessian
     d = (values - problem.target).reshape(len(h), -1, problem.shape[1])
     if problem.grid.per_tensor:

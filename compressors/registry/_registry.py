@@ -1,4 +1,4 @@
-"""How a method gets its name.
+"""Names of methods, and the protocol of a method.
 
 A `LayerSpec` says *what* is done; a registered method says *how*. A method is a plain function:
 
@@ -35,12 +35,12 @@ from torch import Tensor
 from ...errors import SpecError
 
 WeightMethod = Callable[..., Any]
-"""(matrix, bits) -> (codes, scale), or (problem) -> coded."""
+"""Type of a weight method: (matrix, bits) -> (codes, scale), or (problem) -> coded."""
 ActivationMethod = Callable[[Tensor, float, float, int], tuple[float, float]]
 SparsityMethod = Callable[..., Any]
-"""(matrix, share) -> mask, (problem) -> scores, or (problem) -> (mask, values)."""
+"""Type of a sparsity method: (matrix, share) -> mask, (problem) -> scores, or (problem) -> (mask, values)."""
 RankMethod = Callable[..., tuple[Tensor, Tensor]]
-"""(matrix, rank) or (matrix, rank, second) -> (u, v)."""
+"""Type of a rank method: (matrix, rank) or (matrix, rank, second) -> (u, v)."""
 
 M = TypeVar("M")
 
@@ -59,13 +59,13 @@ GIVES = ("mask", "scores", "weights")
 
 
 class Registry(Generic[M]):
-    """Names of the methods of one kind. A duplicate is an error; an unknown name lists the known ones."""
+    """Registered methods of one kind, by name. A duplicate name is an error; an unknown name lists the known ones."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, _Entry[M]] = {}
         self.compose: Callable[[str], _Entry[M] | None] | None = None
-        """Makes a method of a name that is an expression; None for a name that is none."""
+        """Function that makes a method from a name that is an expression; it returns None for any other name."""
 
     def register(
         self, name: str, method: M, *, version: str = "1", formats: tuple[str, ...] | None = None,
@@ -92,19 +92,19 @@ class Registry(Generic[M]):
         return self._entry(name).method
 
     def version(self, name: str) -> str:
-        """Part of the address of what the method has made; see `VariantStore`."""
+        """Version of the method, a part of the address of its results; see `VariantStore`."""
         return self._entry(name).version
 
     def formats(self, name: str) -> tuple[str, ...] | None:
-        """The weight formats that the method was registered with; None: it is of the simple kind, for "int"."""
+        """Weight formats that the method was registered with; None for a simple method, which handles "int" alone."""
         return self._entry(name).formats
 
     def needs(self, name: str) -> str | None:
-        """One of `NEEDS`, where the method looks at the data."""
+        """Data that the method needs: one of `NEEDS`."""
         return self._entry(name).needs
 
     def gives(self, name: str) -> str:
-        """One of `GIVES`."""
+        """Result that the method returns: one of `GIVES`."""
         return self._entry(name).gives
 
     def __contains__(self, name: str) -> bool:
@@ -127,7 +127,7 @@ class Registry(Generic[M]):
 
     @contextmanager
     def temporarily(self, name: str, method: M, **how: Any) -> Iterator[None]:
-        """For tests: the method is known inside the block only. `how` as for `register`."""
+        """Register the method inside the block only; for tests. `how` as for `register`."""
         self.register(name, method, **how)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which modules are put right as one: residual blocks, feed-forward parts, or a layer by itself."""
+"""Choice of the modules that are reconstructed as one: residual blocks, feed-forward parts, or a layer by itself."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from ..anatomy import forward, preserved
+from ..anatomy import forward, preserved, temporary_hooks
 
 MOST_LAYERS = 8
-"""In one block. More is no block of a network but a network, and its parts are too many for little data."""
+"""Largest number of layers in one block. Larger modules have too many weights for little calibration data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A module (fqn; "" is the model) and the fqns of the layers in it whose codes may change."""
+    """Block to reconstruct: a module (fqn; "" is the model) and the fqns of its layers whose codes may change."""
 
     fqn: str
     layers: tuple[str, ...]
 
 
 def blocks_of(model: nn.Module, fqns: Sequence[str], inputs: object) -> tuple[Block, ...]:
-    """The smallest modules that hold several of the layers, run once and give one tensor; else each layer alone.
+    """Find the smallest modules that hold several of the layers, run once and return one tensor; other layers stand
+    alone.
 
-    In the order in which they run on `inputs`. A layer that does not run is in none of them.
+    Blocks are in the order in which they run on `inputs`. A layer that does not run is in none of them.
     """
     runs = _Runs(model, inputs)
     wanted = [fqn for fqn in fqns if fqn in runs.starts]
@@ -50,15 +50,15 @@ def blocks_of(model: nn.Module, fqns: Sequence[str], inputs: object) -> tuple[Bl
 
 
 class _Runs:
-    """What was called in one pass: `starts` fqn -> when, the first time; `whole` those called once that gave a
-    tensor."""
+    """Calls of one pass: `starts` is fqn -> time of the first call; `whole` holds modules called once that returned a
+    tensor.
+    """
 
     def __init__(self, model: nn.Module, inputs: object) -> None:
         self.modules = dict(model.named_modules())
         self.starts: dict[str, int] = {}
         self.whole: set[str] = set()
         calls: dict[str, int] = {}
-        handles: list[RemovableHandle] = []
 
         def enter(fqn: str) -> Any:
             def hook(module: nn.Module, args: object) -> None:
@@ -76,18 +76,14 @@ class _Runs:
 
             return hook
 
-        try:
+        with temporary_hooks() as hooks, preserved(model):
             for fqn, module in self.modules.items():
-                handles.append(module.register_forward_pre_hook(enter(fqn)))
-                handles.append(module.register_forward_hook(leave(fqn)))
-            with preserved(model):
-                forward(model, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+                hooks.append(module.register_forward_pre_hook(enter(fqn)))
+                hooks.append(module.register_forward_hook(leave(fqn)))
+            forward(model, inputs)
 
     def children(self, fqn: str) -> Iterator[str]:
-        """Of a list of modules, which is not called itself, its members."""
+        """Child modules; a list of modules, which is never called itself, is replaced by its members."""
         for name, _ in self.modules[fqn].named_children():
             child = f"{fqn}.{name}" if fqn else name
             if child not in self.modules:  # it stands under another name too

@@ -27,10 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
-from ..anatomy import LayerInfo, forward, module_at, preserved
+from ..anatomy import LayerInfo, forward, module_at, preserved, temporary_hooks
 from ..calibration import drawn_answers
 from ..quantization import Coded, Rounder
 from ..values import LayerSpec, weight_name
@@ -360,21 +359,18 @@ def _target(
         given.append(output.detach().clone().requires_grad_())
         return given[0].clone()  # what comes behind may write into it
 
-    handle = module.register_forward_hook(cut)
-    try:
-        with torch.enable_grad():
-            outputs = forward(model, inputs)
-            if not given:
-                return None
-            weight = torch.zeros_like(given[0])
-            for _ in range(_DRAWS):
-                product = _drawn(outputs, divergence, generator)
-                if not product.requires_grad:
-                    raise InputError("the model's outputs do not depend on what a block gives, or cannot be derived")
-                (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
-                weight += gradient.square() / _DRAWS
-    finally:
-        handle.remove()
+    with temporary_hooks() as hooks, torch.enable_grad():
+        hooks.append(module.register_forward_hook(cut))
+        outputs = forward(model, inputs)
+        if not given:
+            return None
+        weight = torch.zeros_like(given[0])
+        for _ in range(_DRAWS):
+            product = _drawn(outputs, divergence, generator)
+            if not product.requires_grad:
+                raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
+            (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
+            weight += gradient.square() / _DRAWS
     return given[0].detach().float(), weight.detach().float()
 
 
@@ -406,15 +402,10 @@ def _call(
         shapes.append(output.shape)
         raise _Reached
 
-    handles: list[RemovableHandle] = [
-        module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True), module.register_forward_hook(end)
-    ]  # fmt: skip
-    try:
-        with suppress(_Reached):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, suppress(_Reached):
+        hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
+        hooks.append(module.register_forward_hook(end))
+        forward(model, inputs)
     return (*seen[0], shapes[0]) if shapes else ((), {}, None)
 
 

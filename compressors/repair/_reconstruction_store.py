@@ -1,4 +1,4 @@
-"""Reconstructed codes on disk, found again by what they were learned from."""
+"""Store of reconstructed codes on disk, found again by the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reconstruction_key(
     divergence: str,
     seed: int,
 ) -> str:
-    """64 hex digits: of everything that `reconstruct` looks at."""
+    """Key of a reconstruction, 64 hex digits, over all inputs of `reconstruct`."""
     made_from = {
         "code": CODE_VERSION,
         "steps": STEPS,
@@ -50,9 +50,13 @@ def reconstruction_key(
 def reconstructed(
     folder: Path, key: str, variants: Mapping[str, Variant], learn: Callable[[], Reconstruction]
 ) -> tuple[dict[str, Variant], bool, list[str]]:
-    """(variants, whether codes changed, notes): read from `folder/<key>.safetensors`, or learned and written there.
+    """Read a reconstruction from `folder/<key>.safetensors`, or learn it and write it there.
 
-    variants  as they were before. Raises `IntegrityError`, naming the file, if it is damaged.
+    Returns (variants, whether codes changed, notes).
+
+    variants  before reconstruction
+
+    Raises `IntegrityError`, naming the file, if it is damaged.
     """
     path = Path(folder) / f"{key}.safetensors"
     if not path.is_file():
@@ -94,7 +98,7 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _described(value: Any) -> Any:
-    """The same with digests for tensors."""
+    """Copy of the value with digests in place of tensors."""
     if isinstance(value, Tensor):
         return tensor_digest(value)
     if isinstance(value, Mapping):

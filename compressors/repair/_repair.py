@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
-from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved, same_tensor
+from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved, same_tensor, temporary_hooks
 from ..calibration import Moments
 from ..values import LayerSpec, weight_name
 from ..variants import CompressedModel, Variant
@@ -231,17 +230,12 @@ def _norms_behind(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[st
     norms = _norms(model)
     outputs: dict[str, Tensor] = {}
     entered: dict[str, list[Tensor]] = {name: [] for name in norms}
-    handles: list[RemovableHandle] = []
-    try:
-        plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused]
-        once = [layer.fqn for layer in plain if layer.n_calls == 1]
-        handles.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
-        handles.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())
-        with preserved(model):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused]
+    once = [layer.fqn for layer in plain if layer.n_calls == 1]
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
+        hooks.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())
+        forward(model, inputs)
     lone = {name: seen[0] for name, seen in entered.items() if len(seen) == 1}
     return {fqn: name for fqn, output in outputs.items() for name, seen in lone.items() if seen is output}
 
@@ -289,14 +283,10 @@ def _statistics(
 
         return hook
 
-    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
-    try:
-        with preserved(model):
-            for inputs in batches:
-                forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.extend(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items())
+        for inputs in batches:
+            forward(model, inputs)
     found = {}
     for name, (n, first, second) in sums.items():
         mean = first / n

@@ -1,4 +1,9 @@
-"""Where a matrix has values: ten ways to store that, the rule that picks one, and products with what is stored."""
+"""Storage formats for the positions of nonzeros: ten formats, the rule that picks one, and products with the stored
+form.
+
+It knows `files`. Begin with `_base.py`, whose docstring defines a format. A new format is one file here and one entry
+in `_formats.py`. `README.md` compares them.
+"""
 
 from ._base import ByteSource, Encoded, Format, Pattern, Plan, Source, check_width
 from ._crossover import STRUCTURES, Choice, crossover, fastest, made, measure, structure_of

@@ -1,4 +1,4 @@
-"""What a sparse format is: a way to write down *where* a matrix has values, apart from what the values are.
+"""Protocol of a sparse format: it stores *where* a matrix has values, apart from the values themselves.
 
 A format turns a pattern (which entries of a matrix (R, C) are not zero) into
 
@@ -27,15 +27,15 @@ Shape = tuple[int, int]
 Mask = NDArray[np.bool_]
 Slots = NDArray[np.int64]
 Stream = tuple[Ints, int]
-"""Numbers and their width in bits."""
+"""Numbers, and their width in bits."""
 
 
 _PIECE = 1 << 17
-"""Positions that are looked at together."""
+"""Positions processed in one step."""
 
 
 class Pattern:
-    """Which entries of a matrix are not zero, and what several formats want to know of that."""
+    """Positions of the nonzeros of a matrix, with statistics that several formats need."""
 
     def __init__(self, mask: Mask) -> None:
         if mask.ndim != 2:
@@ -49,7 +49,7 @@ class Pattern:
 
     @cached_property
     def flat(self) -> Slots:
-        """Positions of the nonzeros, ascending."""
+        """Flat positions of the nonzeros, ascending."""
         return np.flatnonzero(self.mask).astype(np.int64, copy=False)
 
     @property
@@ -76,8 +76,11 @@ class Pattern:
 
     @cached_property
     def gap_counts(self) -> Ints:
-        """How often nonzeros are so far from the one before, by distance; the first from position -1. In pieces: of a
-        large matrix whose every entry counts, all gaps at once are eight times its mask."""
+        """Counts of the distances between neighbouring nonzeros, by distance; the first counts from position -1.
+
+        Computed in pieces: for a large dense matrix all distances at once would take eight times the memory of its
+        mask.
+        """
         counts, before = np.zeros(1, dtype=np.int64), -1
         for start in range(0, self.n, _PIECE):
             piece = self.flat[start : start + _PIECE]
@@ -88,14 +91,14 @@ class Pattern:
 
     @cached_property
     def is_clustered(self) -> bool:
-        """Whether neighbours in rows or columns are alike more often than scattered ones would be."""
+        """Tell whether neighbours in rows or columns are alike more often than scattered nonzeros would be."""
         rarer = min(self.density, 1.0 - self.density)
         beside = [self.mask[:, 1:] & self.mask[:, :-1], self.mask[1:] & self.mask[:-1]]
         covariances = [np.count_nonzero(both) / both.size - self.density**2 for both in beside if both.size]
         return max(covariances, default=0.0) > 0.1 * rarer**2 + 0.005 * rarer
 
     def blocks(self, rows: int, columns: int) -> Pattern:
-        """Which blocks of this shape hold a nonzero; those at the edges may be smaller."""
+        """Blocks of this shape that hold a nonzero; those at the edges may be smaller."""
         if (rows, columns) not in self._blocks:
             self._blocks[rows, columns] = self._of_blocks(rows, columns)
         return self._blocks[rows, columns]
@@ -111,7 +114,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encoded:
-    """A pattern in one format; see the module's head. `name` is the format's."""
+    """Pattern encoded in one format; see the module's docstring. `name` is the format's name."""
 
     name: str
     header: bytes
@@ -120,19 +123,19 @@ class Encoded:
 
     @property
     def index(self) -> Bytes:
-        """The streams, each packed into whole bytes, one behind the other."""
+        """Streams, each packed into whole bytes, concatenated."""
         packed = [pack_ints(values, bits) for values, bits in self.streams]
         return np.concatenate(packed) if packed else np.zeros(0, dtype=np.uint8)
 
     @property
     def n_bytes(self) -> int:
-        """Of header and streams."""
+        """Bytes of header and streams."""
         return len(self.header) + sum(packed_bytes(len(values), bits) for values, bits in self.streams)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a pattern would take in one format, without having been encoded.
+    """Cost of a pattern in one format, computed without encoding it.
 
     index_bytes  header and streams
     n_slots      values to be stored
@@ -149,39 +152,39 @@ class Plan:
 
 
 class Source(Protocol):
-    """What a format is read from."""
+    """Source of bytes for decoding a format."""
 
     def number(self, n_bytes: int) -> int:
-        """An unsigned number of the header, little endian."""
+        """Read an unsigned number of the header, little endian."""
         ...
 
     def stream(self, bits: int, n: int) -> Ints:
-        """The next stream. Raises `ValueError` where there is not enough."""
+        """Read the next stream. Raises `ValueError` where too few bytes are left."""
         ...
 
 
 class Format(Protocol):
-    """One format. Its name is a user's, its number the file's."""
+    """One sparse format. Users give its name; files store its number."""
 
     name: str
     number: int
 
     def plans(self, pattern: Pattern) -> Iterator[Plan]:
-        """The ways in which it could hold the pattern; none where it cannot."""
+        """Ways to store the pattern in this format; empty where there is none."""
         ...
 
     def encode(self, pattern: Pattern, choice: Any) -> Encoded:
-        """By the `choice` of one of the plans; the header begins with the format's number."""
+        """Encode by the `choice` of one of the plans; the header begins with the format's number."""
         ...
 
     def decode(self, source: Source, shape: Shape) -> Slots:
-        """The slots; the number has been read. Raises `ValueError` for what cannot be."""
+        """Decode the slots; the format's number has been read before. Raises `ValueError` for invalid data."""
         ...
 
 
 @dataclass(slots=True)
 class ByteSource:
-    """Header and streams of a pattern, from two arrays. `streams` keeps what was read."""
+    """Header and streams of a pattern, read from two arrays. `streams` keeps the streams read so far."""
 
     header: bytes
     index: Bytes
@@ -204,7 +207,7 @@ class ByteSource:
 
 
 def width(n: int) -> int:
-    """Bits of a number from 0 to n - 1; 0 where there is one such number."""
+    """Bits of a number from 0 to n - 1; 0 where only one number is possible."""
     return max(n - 1, 0).bit_length()
 
 
@@ -220,5 +223,5 @@ def check_count(n: int, limit: int, what: str) -> int:
 
 
 def header(number: int, *fields: tuple[int, int]) -> bytes:
-    """The format's number and its fields (value, bytes), little endian."""
+    """Header with the format's number and its fields (value, bytes), little endian."""
     return bytes([number]) + b"".join(value.to_bytes(n_bytes, "little") for value, n_bytes in fields)

@@ -1,4 +1,4 @@
-"""A flag for each entry: the smallest where between a tenth and nearly all of the entries are there."""
+"""Bitmap with one flag for each entry: the smallest format for densities from a tenth to nearly one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Blocks that hold anything, and in those a flag for each entry: the smallest where the nonzeros keep together without
-filling their blocks (the kernels of a pruned convolution).
+"""Blocks that hold a nonzero, with one flag for each of their entries.
+
+It is the smallest format where nonzeros form clusters that do not fill their blocks (the kernels of a pruned
+convolution).
 
 A bitmap of two levels (Kanellopoulos et al. 2019, "SMASH", has more of them). We differ: the upper level is in whatever
 format is the smallest for it, and blocks may have any shape.
@@ -16,8 +18,9 @@ from ._bsr import Bsr
 
 
 class Blockmap:
-    """As BSR, with one more stream: the flags of the blocks' entries, eight in a number, in the order of BSR's values.
-    Values are those of the flags that are set.
+    """BSR with one more stream: flags of the blocks' entries, eight in a number, in the order of BSR's values.
+
+    Values are stored for set flags only.
     """
 
     name = "blockmap"

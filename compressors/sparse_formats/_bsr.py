@@ -1,6 +1,6 @@
-"""Blocks that hold anything, whole: the smallest where the nonzeros stand together.
+"""Whole blocks that hold a nonzero: the smallest format where the nonzeros stand together.
 
-Which blocks there are is a pattern itself, in whatever format is the smallest for it: classical BSR has CSR there.
+The positions of the blocks are a pattern themselves, stored in its smallest format; classical BSR stores them as CSR.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ _WIDTHS = (2, 3, 4, 8, 9, 16, 25, 32)
 
 
 class Bsr:
-    """Header: rows and columns of a block (2 bytes each), then the header of the pattern of blocks; its streams. The
-    values come block after block, in a block row after row; blocks at the edges are as large as is inside the matrix.
+    """Block sparse rows. Header: rows and columns of a block (2 bytes each), then the header of the pattern of blocks.
+    Streams: those of that pattern.
+
+    Values come block by block, and row by row in a block. Blocks at the edges are cut to the matrix.
     """
 
     name = "bsr"
@@ -26,7 +28,7 @@ class Bsr:
         self._inner = inner
 
     def plans(self, pattern: Pattern) -> Iterator[Plan]:
-        """One for each shape of blocks, its pattern in the smallest format."""
+        """One plan for each shape of blocks, its pattern in the smallest format."""
         for rows, columns in _block_shapes(pattern.shape):
             grid = pattern.blocks(rows, columns)
             ways = [plan for format in self._inner for plan in format.plans(grid)]
@@ -68,7 +70,9 @@ class Bsr:
 
 
 def _block_shapes(shape: Shape) -> list[tuple[int, int]]:
-    """Pieces of rows and of columns (kernels of 3 x 3 and 5 x 5 among them), squares, whole rows and whole columns."""
+    """Shapes of blocks to try: pieces of rows and columns (3 x 3 and 5 x 5 kernels among them), squares, whole rows and
+    whole columns.
+    """
     n_rows, n_columns = shape
     shapes = [(1, n) for n in _WIDTHS] + [(n, 1) for n in _WIDTHS] + [(n, n) for n in (2, 4, 8, 16, 32)]
     shapes += [(1, n_columns), (n_rows, 1)]
@@ -77,14 +81,14 @@ def _block_shapes(shape: Shape) -> list[tuple[int, int]]:
 
 
 def _sizes(step: int, size: int) -> Slots:
-    """Of the blocks along one axis, the last perhaps shorter."""
+    """Sizes of the blocks along one axis; the last may be smaller."""
     starts = np.arange(0, size, step, dtype=np.int64)
     sizes: Slots = np.minimum(starts + step, size) - starts
     return sizes
 
 
 def _expanded(blocks: Slots, rows: int, columns: int, shape: Shape) -> Slots:
-    """The entries of blocks, without those outside the matrix."""
+    """Flat positions of the entries of blocks, without those outside the matrix."""
     block_row, block_column = np.divmod(blocks, -(-shape[1] // columns))
     row = (block_row * rows)[:, None, None] + np.arange(rows, dtype=np.int64)[None, :, None]
     column = (block_column * columns)[:, None, None] + np.arange(columns, dtype=np.int64)[None, None, :]

@@ -1,4 +1,4 @@
-"""Row and column of each nonzero: the smallest where there are fewer of them than rows."""
+"""Coordinates (row, column) of each nonzero: the smallest format where there are fewer nonzeros than rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, he
 
 
 class Coo:
-    """Header: how many (4 bytes). Streams: rows, columns, each as wide as the matrix needs."""
+    """Coordinate format. Header: number of nonzeros (4 bytes). Streams: rows and columns, each as wide as the matrix
+    needs.
+    """
 
     name = "coo"
     number = 2

@@ -1,8 +1,8 @@
-"""When does a sparse product beat the dense one *on this machine*: measured, kept as JSON, and asked by the rule.
+"""Crossover between sparse and dense products *on this machine*: it is measured, kept as JSON, and read by the rule.
 
-Dense and sparse are timed in turns, in a random order, and compared by their 10th percentiles. For each structure of
-zeros, shape, batch and format: at which densities the product was how many times as fast as the best dense one (numpy
-or torch), and the *crossover*, the density below which it was faster.
+Dense and sparse products are timed in turns, in a random order, and compared by their 10th percentiles. For each
+structure of zeros, shape, batch and format the document holds the speed-up over the best dense product (numpy or torch)
+at each density. The *crossover* is the density below which the sparse product was faster.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from ._products import Matrix, Product, best_block, product
 
 SCHEMA_VERSION = 1
 STRUCTURES = ("random", "blocks", "rows", "banded")
-"""`random`: anywhere; `blocks`: of 4 x 4; `rows`: as many in each row; `banded`: near the diagonal."""
+"""Structures of zeros. `random`: anywhere; `blocks`: of 4 x 4; `rows`: equal numbers in each row; `banded`: near the
+diagonal.
+"""
 
 
 def made(structure: str, shape: tuple[int, int], density: float, seed: int = 0) -> Matrix:
-    """A matrix with about that share of nonzeros."""
+    """Random matrix with about that share of nonzeros."""
     rng = np.random.default_rng(seed)
     rows, columns = shape
     weight = rng.standard_normal(shape, dtype=np.float32)
@@ -52,9 +54,9 @@ def measure(
     rounds: int = 40,
     seconds: float = 0.1,
 ) -> dict[str, Any]:
-    """The document that `fastest` reads; who measures adds the machine and the date.
+    """Measure the document that `fastest` reads; the caller adds the machine and the date.
 
-    rounds, seconds  of each comparison: at least so many rounds, and at most so much time once there are ten
+    rounds, seconds  per comparison: at least this many rounds, and at most this much time after the first ten rounds
     """
     import torch
 
@@ -80,8 +82,8 @@ def measure(
 
 
 def crossover(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of each structure, shape, batch and format the density below which the sparse product was faster, between two
-    that were measured; 0 where it never was.
+    """Crossover density of each structure, shape, batch and format, interpolated between measured densities; 0 where
+    the sparse product was never faster.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     keys = ("structure", "rows", "columns", "batch", "format")
@@ -94,7 +96,7 @@ def crossover(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _crossing(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Where the logarithm of the speed-up passes 0, between neighbours by straight line in the density's logarithm."""
+    """Density where the logarithm of the speed-up passes 0, by linear interpolation in the density's logarithm."""
     last: Mapping[str, Any] | None = None
     for row in rows:
         if row["speedup"] <= 1.0:
@@ -109,17 +111,16 @@ def _crossing(rows: Sequence[Mapping[str, Any]]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What the rule says: the format, and how many times as fast as the dense product the nearest measured case was."""
+    """Result of the rule: a format, and its speed-up over the dense product in the nearest measured case."""
 
     format: str
     speedup: float
 
 
 def fastest(weight: Matrix, batch: int, document: Mapping[str, Any]) -> Choice:
-    """The hybrid rule for products: the format that was fastest in the measured case that is most like this matrix;
-    "dense" where none was faster.
+    """Hybrid rule for products: the fastest format in the measured case most similar to this matrix, or "dense".
 
-    Like: the structure (told by what the matrix itself shows), then shape, batch and density, in octaves.
+    Similarity compares the structure (derived from the matrix), then shape, batch and density in octaves.
     """
     structure = structure_of(Pattern(weight != 0))
     rows = [row for row in document["products"] if row["structure"] == structure] or document["products"]
@@ -141,7 +142,7 @@ def fastest(weight: Matrix, batch: int, document: Mapping[str, Any]) -> Choice:
 
 
 def structure_of(pattern: Pattern) -> str:
-    """Which of `STRUCTURES` a pattern is most like."""
+    """Structure of `STRUCTURES` that a pattern is most similar to."""
     if pattern.n == 0:
         return "random"
     rows, columns = pattern.shape
@@ -156,7 +157,7 @@ def structure_of(pattern: Pattern) -> str:
 
 
 def _sensible(name: str, weight: Matrix) -> bool:
-    """Not what is hopeless: diagonals of a matrix that has values on most of them, blocks where there are none."""
+    """Tell whether a format is worth timing: not diagonals that are mostly filled, nor blocks where there are none."""
     pattern = Pattern(weight != 0)
     if name == "dia":
         rows, columns = np.divmod(pattern.flat, weight.shape[1])
@@ -177,7 +178,7 @@ def _torch_dense(weight: Any) -> Product:
 def _times(
     products: Mapping[str, Product], x: Matrix, rounds: int, seconds: float, rng: np.random.Generator
 ) -> dict[str, float]:
-    """The 10th percentile of each, in ms; one after the other in a new random order each round."""
+    """10th percentiles in ms, one for each function. Each round runs all of them in a new random order."""
     names = list(products)
     ms: dict[str, list[float]] = {name: [] for name in names}
     for name in names:

@@ -1,4 +1,4 @@
-"""Rows (CSR) or columns (CSC) after each other: how many each has, and where in it.
+"""Compressed rows (CSR) or columns (CSC): the length of each, and the positions in it.
 
 Lengths are stored in place of pointers, which are their sums and wider.
 """
@@ -15,7 +15,7 @@ from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, header, width
 
 
 class Csr:
-    """Header: bits of a length (1 byte). Streams: each row's length, each nonzero's column."""
+    """Compressed rows. Header: bits of a length (1 byte). Streams: each row's length, each nonzero's column."""
 
     name = "csr"
     number = 3
@@ -33,7 +33,7 @@ class Csr:
 
 
 class Csc:
-    """As CSR, of the transposed matrix; the values too come column after column."""
+    """Compressed columns: CSR of the transposed matrix; values too come column by column."""
 
     name = "csc"
     number = 4
@@ -67,7 +67,7 @@ def _encode(number: int, lengths: Ints, places: Ints, size: int) -> tuple[bytes,
 
 
 def _decode(source: Source, n_lines: int, size: int) -> tuple[Slots, Slots]:
-    """(line, place in it) of each nonzero."""
+    """(line, position in it) of each nonzero."""
     lengths = source.stream(source.number(1), n_lines).astype(np.int64)
     if len(lengths) and int(lengths.max()) > size:
         raise ValueError(f"a line of {size} entries is said to have {int(lengths.max())}")

@@ -1,4 +1,4 @@
-"""Whole diagonals, those that hold anything: the smallest for banded matrices."""
+"""Whole diagonals that hold a nonzero: the smallest format for banded matrices."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, he
 
 
 class Dia:
-    """Header: how many diagonals (4 bytes). Stream: of each, column - row + (R - 1), ascending. The values of a
-    diagonal come from the top down, and only those inside the matrix.
+    """Diagonal format. Header: number of diagonals (4 bytes). Stream: column - row + (R - 1) of each, ascending.
+
+    The values of a diagonal come from the top down, without positions outside the matrix.
     """
 
     name = "dia"

@@ -1,4 +1,4 @@
-"""ELLPACK: as many values in every row, and their columns: the smallest where the rows are alike."""
+"""ELLPACK: equal numbers of values in every row, and their columns. It is the smallest format where rows are alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ._base import Encoded, Pattern, Plan, Shape, Slots, Source, check_count, he
 
 
 class Ell:
-    """Header: how many a row (4 bytes). Stream: their columns. A row that has fewer holds zeros too, its first."""
+    """ELLPACK. Header: values in a row (4 bytes). Stream: their columns. A row with fewer nonzeros holds zeros too, in
+    its first free columns.
+    """
 
     name = "ell"
     number = 6

@@ -1,4 +1,4 @@
-"""The formats that there are, and the two questions that a file asks: in which one, and where were the values."""
+"""List of all formats; choice of the smallest for a pattern, and decoding of any of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ._nm import Nm
 _PLAIN: tuple[Format, ...] = (Bitmap(), Coo(), Csr(), Csc(), Gaps())
 _ALL: tuple[Format, ...] = (*_PLAIN, Bsr(_PLAIN), Ell(), Dia(), Nm(), Blockmap(_PLAIN))
 SPARSE_FORMATS = MappingProxyType({format.name: format for format in sorted(_ALL, key=lambda f: f.number)})
-"""By name, in the order of the numbers that stand in files."""
+"""Formats by name, in the order of the numbers stored in files."""
 
 _BY_NUMBER = {format.number: format for format in _ALL}
 
 
 _LARGE = 2**16
-"""Entries beyond which blocks are not looked for where zeros are scattered: two dozen shapes take half the time."""
+"""Matrix size beyond which blocks are not tried for scattered zeros: two dozen shapes take half the time."""
 
 
 def plans(pattern: Pattern) -> Iterator[Plan]:
-    """Every way to write the pattern down; of a large one without clusters of zeros not those in blocks."""
+    """Plans of all formats for the pattern. A large pattern without clusters of zeros gets no block formats."""
     scattered = pattern.mask.size > _LARGE and not pattern.is_clustered
     for format in SPARSE_FORMATS.values():
         if not (scattered and isinstance(format, Bsr | Blockmap)):
@@ -43,8 +43,8 @@ def encode(pattern: Pattern, plan: Plan) -> Encoded:
 
 
 def encode_as(pattern: Pattern, name: str, value_bits: int) -> Encoded:
-    """In the format of this name, the smallest way for values of that width. Raises `ValueError` where it cannot hold
-    the pattern.
+    """Encode in the named format, by its smallest plan for values of that width. Raises `ValueError` where the format
+    cannot hold the pattern.
     """
     found = min(SPARSE_FORMATS[name].plans(pattern), key=lambda plan: plan.n_bytes(value_bits), default=None)
     if found is None:
@@ -53,8 +53,8 @@ def encode_as(pattern: Pattern, name: str, value_bits: int) -> Encoded:
 
 
 def decode(source: Source, shape: Shape) -> tuple[str, Slots]:
-    """(the format's name, the slots). Raises `ValueError` for an unknown number, an entry outside the matrix, or one
-    that comes twice.
+    """Decode and return (the format's name, the slots). Raises `ValueError` for an unknown number, a slot outside the
+    matrix or a repeated slot.
     """
     number = source.number(1)
     if number not in _BY_NUMBER:
@@ -71,11 +71,12 @@ def decode(source: Source, shape: Shape) -> tuple[str, Slots]:
 
 
 def smallest(pattern: Pattern, value_bits: int, *, size: Callable[[Encoded], int] | None = None) -> Encoded | None:
-    """The hybrid rule for files: the format that needs the fewest bytes for this pattern with values of `value_bits`;
-    None where storing every entry does. Of equals the one with the lower number, of a dense one and a sparse the dense.
+    """Hybrid rule for files: the format of fewest bytes for this pattern with values of `value_bits`.
 
-    size  bytes of an encoded pattern with its values, where that is not their packed length (entropy coding); every
-          way is then encoded
+    Returns None where dense storage is not larger. Of equal formats, the one with the lower number wins.
+
+    size  function for the bytes of an encoded pattern with its values, where that is not their packed length (entropy
+          coding); every plan is then encoded
     """
     if size is not None:
         ways = [encode(pattern, plan) for plan in plans(pattern)]

@@ -1,7 +1,7 @@
-"""How far it is to the next nonzero, in few bits: the smallest for irregular zeros of about 70 % and more.
+"""Distances between neighbouring nonzeros, in few bits: the smallest format for irregular zeros of about 70 % and more.
 
-Where the way is longer than the width can say, a slot with a zero is put in between (Han et al. 2016, "Deep
-Compression", section 2, relative indices). We differ: the width is the best of all for each matrix, not 4 or 5.
+Where a distance exceeds the width, an extra slot with a zero is inserted (Han et al. 2016, "Deep Compression", section
+2, relative indices). We differ: the width is the best for each matrix, not 4 or 5.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _WIDTHS = range(2, 13)
 
 
 class Gaps:
-    """Header: bits of a step (1 byte), how many slots (4 bytes). Stream: each step, less one, from the slot before; the
-    first from before the beginning.
+    """Gap format. Header: bits of a step (1 byte), number of slots (4 bytes). Stream: each step minus one, from the
+    slot before; the first step starts at position -1.
     """
 
     name = "gaps"

@@ -1,4 +1,4 @@
-"""N:M: at most N of every M neighbours in a row; of each group the N places, for 2:4 two bits each.
+"""N:M format: at most N of every M neighbours in a row, and their N positions (2 bits each for 2:4).
 
 This is what sparse tensor cores store (Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 3). We
 differ: M may be 2, 4, 8 or 16 and N any number, and the last group of a row may be short.
@@ -18,9 +18,11 @@ _LOG_M = (1, 2, 3, 4)
 
 
 class Nm:
-    """Header: N and log2(M), a byte each. Stream: the places in each group, ascending; where they take at most eight
-    bits together, as one number, the first place in the lowest bits. A group with fewer than N values holds zeros too,
-    its first; places behind the end of a row hold nothing.
+    """N:M format. Header: N and log2(M), a byte each. Stream: the positions in each group, ascending.
+
+    Where the positions of a group take at most eight bits together, they are one number, the first position in the
+    lowest bits. A group with fewer than N values holds zeros too, in its first free positions; positions after the end
+    of a row hold nothing.
     """
 
     name = "nm"
@@ -65,7 +67,7 @@ class Nm:
 
 
 def _groups(mask: Mask, m: int) -> Mask:
-    """(R * groups, M); what is behind the end of a row is False."""
+    """Groups (R * groups, M); positions after the end of a row are False."""
     behind = -mask.shape[1] % m
     return (np.pad(mask, ((0, 0), (0, behind))) if behind else mask).reshape(-1, m)
 
@@ -79,7 +81,7 @@ def _joined(places: NDArray[np.intp], log_m: int) -> Stream:
 
 
 def _slots(places: Ints, m: int, shape: Shape) -> Slots:
-    """Flat positions, without those behind the end of a row."""
+    """Flat positions, without those after the end of a row."""
     n_groups = -(-shape[1] // m)
     group = np.arange(len(places), dtype=np.int64)
     columns = (group % max(n_groups, 1) * m)[:, None] + places

@@ -18,11 +18,11 @@ from ._base import Pattern
 
 Matrix = NDArray[np.float32]
 Product = Callable[[Matrix], Matrix]
-"""From x (C,) or (C, B) to W x, (R,) or (R, B)."""
+"""Type of a product: x (C,) or (C, B) -> W x, (R,) or (R, B)."""
 
 
 def product(weight: Matrix, name: str, *, block: tuple[int, int] | None = None) -> Product:
-    """The product with `weight` (R, C) float32, which is brought into the format first.
+    """Make the product with `weight` (R, C) float32, which is converted to the format first.
 
     name   a format of `SPARSE_FORMATS`, or "dense"
     block  of BSR; both must divide the shape. Default: the block of `best_block`
@@ -39,7 +39,7 @@ def product(weight: Matrix, name: str, *, block: tuple[int, int] | None = None) 
 
 
 def best_block(weight: Matrix) -> tuple[int, int]:
-    """The block shape, of those that divide the matrix, with the fewest entries in blocks that hold anything."""
+    """Block shape with the fewest entries in nonzero blocks, among shapes that divide the matrix."""
     rows, columns = weight.shape
     shapes = [(r, c) for r in (1, 2, 4, 8, 16, 32) for c in (1, 2, 4, 8, 16, 32) if rows % r == 0 and columns % c == 0]
     pattern = Pattern(weight != 0)
@@ -53,7 +53,9 @@ def _scipy(matrix: Any) -> Product:
 
 
 def _csr(weight: Matrix) -> Product:
-    """scipy for vectors, torch (MKL) for matrices: at batch 16 it took two fifths of scipy's time, at 1 as much."""
+    """CSR product. scipy for vectors, torch (MKL) for matrices: at batch 16 torch took two fifths of scipy's time, at 1
+    the same.
+    """
     import torch
     from scipy import sparse
 
@@ -102,7 +104,7 @@ def _bsr(weight: Matrix, block: tuple[int, int]) -> Any:
 
 
 def _ell(weight: Matrix) -> Product:
-    """Every row as long as the longest: gather, multiply, add along the row."""
+    """ELLPACK product, every row padded to the longest: gather, multiply, sum along the row."""
     mask = weight != 0
     n = max(int(np.count_nonzero(mask, axis=1).max(initial=0)), 1)
     columns = np.sort(np.argsort(~mask, axis=1, kind="stable")[:, :n], axis=1)
@@ -110,7 +112,7 @@ def _ell(weight: Matrix) -> Product:
 
 
 def _nm(weight: Matrix) -> Product:
-    """Groups of four, as many values each as the fullest has; a row of groups is a row of ELLPACK."""
+    """N:M product by groups of four, padded to the fullest group; a row of groups is a row of ELLPACK."""
     padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4)))
     groups = padded.reshape(-1, 4)
     n = max(int(np.count_nonzero(groups, axis=1).max(initial=0)), 1)
@@ -134,7 +136,7 @@ def _rows(values: Matrix, columns: NDArray[np.intp]) -> Product:
 
 
 def _pointers(weight: Matrix) -> Product:
-    """Entries in the order of the matrix, as a bitmap or gaps give them; summed from row to row."""
+    """Product for entries in the order of the matrix, as a bitmap or gaps give them; summed between row pointers."""
     rows, columns = np.nonzero(weight)
     values = weight[rows, columns]
     filled, starts = np.unique(rows, return_index=True)
@@ -162,4 +164,4 @@ _MADE: dict[str, Callable[[Matrix], Product]] = {
     "blockmap": _pointers,
 }
 PRODUCTS = ("dense", *_MADE)
-"""The names that `product` knows."""
+"""Names that `product` accepts."""

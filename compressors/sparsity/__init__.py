@@ -1,4 +1,9 @@
-"""Zeros: which weights to drop, and where they may stand. `README.md` here lists scores, methods and patterns."""
+"""Sparse weights: scores, methods that choose and repair zeros, and patterns.
+
+It knows `registry`, `files` and `anatomy`. `README.md` here lists scores, methods and patterns. Begin with
+`_problem.py` (the input of a method) and `_patterns.py` (from scores to a mask). A new score is one file here,
+registered at its end.
+"""
 
 from ._blend import composed
 from ._gradient import fisher, gradient, taylor

@@ -1,4 +1,4 @@
-"""Methods whose name is an expression over others: weighted mixtures of scores, and survivors that are refitted.
+"""Methods named by an expression over others: weighted mixtures of scores, and survivors that are refitted.
 
     sparsity_method = "0.7*wanda+0.3*taylor"        a mixture: of each score the rank within the layer, weighted
     sparsity_method = "refit(0.5*obs+0.5*fisher)"   the mask of a score, the survivors by `_refit`
@@ -26,7 +26,7 @@ _TERM = re.compile(r"(?:(\d+(?:\.\d+)?)\*)?([A-Za-z_]\w*)")
 
 
 def composed(name: str) -> _Entry[SparsityMethod] | None:
-    """None if the name is no expression. Raises `SpecError` for an expression that cannot be."""
+    """Method of an expression; None if the name is no expression. Raises `SpecError` for an invalid expression."""
     if (match := _REFIT.fullmatch(name)) is not None:
         return _refit(match[1])
     if "+" not in name and "*" not in name:
@@ -71,7 +71,7 @@ def _mixer(terms: Mapping[str, float], parts: Mapping[str, _Entry[SparsityMethod
 
 
 def ranks(scores: Tensor) -> Tensor:
-    """Of the same shape, in [0, 1): 0 is the least."""
+    """Ranks of the scores, same shape, in [0, 1); the least score has rank 0."""
     flat = scores.reshape(-1)
     ranks = torch.empty_like(flat)
     ranks[torch.argsort(flat, stable=True)] = torch.arange(flat.numel(), dtype=flat.dtype) / flat.numel()

@@ -1,4 +1,4 @@
-"""Magnitude: the least weights go.
+"""Magnitude: the smallest weights are dropped.
 
 What it does   scores a weight by its magnitude
 Paper          Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks"
@@ -21,7 +21,7 @@ from ._problem import SparsityProblem
 
 
 def n_zeros(share: float, numel: int) -> int:
-    """How many of `numel` weights are dropped: the nearest whole number, but at least one survives."""
+    """Number of dropped weights among `numel`: the nearest whole number, but at least one weight survives."""
     return Pattern().n_zeros(share, (1, numel))
 
 

@@ -1,4 +1,4 @@
-"""Optimal brain surgeon on a layer's output: what a weight's loss costs when the others make up for it.
+"""Optimal brain surgeon on a layer's output: the cost of dropping a weight when the others compensate for it.
 
 What it does   obs: w^2 / [H^-1]_ii, H the second moments of the inputs. block_obs: the same of what goes together: of a
                block Q the cost w_Q [H^-1]_QQ^-1 w_Q', of N:M the set of M - N weights that costs least together
@@ -20,8 +20,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-from ..quantization._gptq import _inverse_factor
-from ..registry import SPARSITY
+from ..registry import SPARSITY, inverse_factor
 from ._patterns import from_channels, to_channels
 from ._problem import SparsityProblem
 
@@ -29,10 +28,10 @@ _SETS = 128
 
 
 def inverse_moments(problem: SparsityProblem) -> Tensor:
-    """(groups, C, C) float64: of the damped moments."""
+    """Inverse (groups, C, C), float64, of the damped moments."""
     if problem.moments is None:
         return torch.eye(problem.shape[1], dtype=torch.float64)[None]
-    factor = _inverse_factor(problem.moments).double()
+    factor = inverse_factor(problem.moments).double()
     return factor.transpose(1, 2) @ factor
 
 
@@ -64,13 +63,13 @@ def block_obs(problem: SparsityProblem) -> Tensor:
 
 
 def _joint(w: Tensor, block: Tensor) -> Tensor:
-    """(R, m): an equal share of w B^-1 w' for each weight of the row's part of the block."""
+    """Equal shares (R, m) of w B^-1 w' for each weight of the row's part of the block."""
     cost: Tensor = (w * torch.linalg.solve(block, w[..., None])[..., 0]).sum(dim=1, keepdim=True)
     return cost.expand_as(w) / w.shape[1]
 
 
 def _best_set(w: Tensor, block: Tensor, drop: int) -> Tensor:
-    """(R, m): 0 for the set that costs least together, 1 for the others."""
+    """Choice of the cheapest set in each group, (R, m): 0 for its members, 1 for the others."""
     sets = torch.tensor(list(combinations(range(w.shape[1]), drop)))
     costs = torch.stack([_joint(w[:, q], block[:, q[:, None], q]).sum(dim=1) for q in sets], dim=1)
     return torch.ones_like(w).scatter_(1, sets[costs.argmin(dim=1)], 0.0)

@@ -1,4 +1,4 @@
-"""From scores to a mask, in any pattern.
+"""Conversion of scores to a mask, in any pattern.
 
 With the same scores a sparser mask drops everything that a lighter one does: for weights, rows, columns and blocks of
 one size at any two shares, for N:M with the same M.
@@ -13,9 +13,9 @@ from ..values import Pattern
 
 
 def drop_lowest(scores: Tensor, pattern: Pattern, share: float, kernel: int = 1) -> Tensor:
-    """(R, C) bool, True where a weight survives. Of equal scores the earlier goes first.
+    """Mask (R, C) bool, True where a weight survives. Of equal scores the earlier is dropped first.
 
-    A block's score is the sum of its weights'; see `Pattern.n_zeros` for how many go.
+    The score of a block is the sum of its weights' scores. `Pattern.n_zeros` gives the number to drop.
     """
     rows, columns = scores.shape
     n_zeros = pattern.n_zeros(share, (rows, columns))
@@ -35,7 +35,7 @@ def drop_lowest(scores: Tensor, pattern: Pattern, share: float, kernel: int = 1)
 
 
 def to_channels(matrix: Tensor, kernel: int) -> Tensor:
-    """(R, inputs * kernel) to (R, kernel, inputs): input channels stand side by side."""
+    """Reshape (R, inputs * kernel) to (R, kernel, inputs), so that input channels are adjacent."""
     return matrix.reshape(matrix.shape[0], -1, kernel).transpose(1, 2)
 
 
@@ -45,19 +45,19 @@ def from_channels(view: Tensor) -> Tensor:
 
 
 def block_sums(scores: Tensor, pattern: Pattern, kernel: int) -> Tensor:
-    """(R / n, kernel, inputs / m): the sum over each block of n outputs x m input channels."""
+    """Sums (R / n, kernel, inputs / m) over each block of n outputs x m input channels."""
     view = to_channels(scores, kernel)
     rows, _, inputs = view.shape
     return view.reshape(rows // pattern.n, pattern.n, kernel, inputs // pattern.m, pattern.m).sum(dim=(1, 4))
 
 
 def spread_blocks(blocks: Tensor, pattern: Pattern) -> Tensor:
-    """(R, C) from (R / n, kernel, inputs / m): each weight what its block has."""
+    """Expand (R / n, kernel, inputs / m) to (R, C): each weight gets its block's value."""
     return from_channels(blocks.repeat_interleave(pattern.n, dim=0).repeat_interleave(pattern.m, dim=2))
 
 
 def without_least(scores: Tensor, n: int) -> Tensor:
-    """Of the same shape, bool: False for the n least of each row; of equal ones the earlier first."""
+    """Mask of the same shape, bool: False for the n least of each row; of equal ones the earlier first."""
     order = torch.argsort(scores, dim=1, stable=True)
     mask = torch.ones_like(scores, dtype=torch.bool)
     return mask.scatter_(1, order[:, :n], False)

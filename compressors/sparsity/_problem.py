@@ -1,4 +1,4 @@
-"""What a method that knows patterns is asked."""
+"""Input of a sparsity method that knows patterns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._patterns import drop_lowest
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SparsityProblem:
-    """One matrix of which some weights are to go.
+    """One matrix to make sparse.
 
     matrix     (R, C) float32; column i * kernel + k is input channel i at position k of the kernel
     share      of zeros
@@ -38,27 +38,29 @@ class SparsityProblem:
 
     @property
     def n_dropped(self) -> int:
-        """Exactly so many weights go."""
+        """Exact number of weights to drop."""
         return self.pattern.n_zeros(self.share, self.shape)
 
     @property
     def mean_square_inputs(self) -> Tensor:
-        """(R, C): of the input that each weight is multiplied with; ones where nothing is known."""
+        """Mean square (R, C) of the input that each weight is multiplied with; ones where nothing is known."""
         if self.moments is None:
             return torch.ones_like(self.matrix)
         diagonal = self.moments.diagonal(dim1=1, dim2=2)
         return diagonal.repeat_interleave(self.shape[0] // len(diagonal), dim=0)
 
     def mask(self, scores: Tensor) -> Tensor:
-        """(R, C) bool, True where a weight survives: the least scores go; of equal ones the earlier first."""
+        """Mask (R, C) bool, True where a weight survives: the least scores are dropped; of equal ones the earlier
+        first.
+        """
         return drop_lowest(scores, self.pattern, self.share, self.kernel)
 
     def output_error(self, values: Tensor) -> float:
-        """Mean squared error of the layer's output when its weights are `values` (R, C): trace(D H D')."""
+        """Mean squared error of the layer's output with weights `values` (R, C): trace(D H D')."""
         return float(self.row_errors(values).sum())
 
     def row_errors(self, values: Tensor) -> Tensor:
-        """(R,) float64: each output's share of it."""
+        """Contribution (R,) float64 of each output to `output_error`."""
         d = values.double() - self.matrix
         if self.moments is None:
             return d.square().sum(dim=1)
@@ -66,7 +68,7 @@ class SparsityProblem:
         return ((d @ self.moments.double()) * d).sum(dim=2).reshape(-1)
 
     def no_worse(self, mask: Tensor, values: Tensor) -> Tensor:
-        """(R, C) float32: of each output the new values, unless the old ones on the mask cost less."""
+        """New values (R, C) float32, except in rows where the old ones on the mask cost less."""
         old = torch.where(mask, self.matrix, 0.0)
         better = self.row_errors(values) <= self.row_errors(old)
         return torch.where(better[:, None] & values.isfinite().all(dim=1, keepdim=True), values, old)

@@ -1,4 +1,4 @@
-"""The survivors of any mask, moved to where the layer's output suffers least.
+"""Refit of a mask's survivors to the least error of the layer's output.
 
 What it does   minimises trace((V - W) H (V - W)') over V that are zero where the mask is, row by row, by conjugate
                gradients
@@ -17,24 +17,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..registry import damped
 from ._problem import SparsityProblem
 
 _STEPS = 60
-_DAMPING = 0.01
 _ENOUGH = 1e-5
 
 
 def refitted(problem: SparsityProblem, mask: Tensor) -> Tensor:
-    """(R, C) float32: the best survivors on `mask`, in the damped metric of the inputs; without moments the old
-    ones.
-    """
+    """Best survivors (R, C) float32 on `mask`, in the damped metric of the inputs; without moments the old values."""
     start = torch.where(mask, problem.matrix, 0.0)
     if problem.moments is None:
         return start
     groups, columns = len(problem.moments), problem.shape[1]
-    mean = problem.moments.diagonal(dim1=1, dim2=2).mean(dim=1)
-    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
-    hessian = problem.moments + torch.eye(columns) * (_DAMPING * mean)[:, None, None]
+    hessian = damped(problem.moments)
     support = mask.reshape(groups, -1, columns)
     inverse = (1.0 / hessian.diagonal(dim1=1, dim2=2))[:, None]  # (g, 1, C): Jacobi's preconditioner
     x = start.reshape(support.shape).clone()

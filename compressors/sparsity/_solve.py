@@ -1,4 +1,4 @@
-"""A method at work on a problem, and what it gives held against what it promised."""
+"""Run of a sparsity method on a problem, with a check of its result against the protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ._problem import SparsityProblem
 
 
 def sparsify(problem: SparsityProblem, method: str) -> tuple[Tensor, Tensor | None]:
-    """(mask (R, C) bool, True where a weight survives; the survivors' new values (R, C), or None: the old ones).
+    """Return (mask (R, C) bool, True where a weight survives; new values (R, C) of the survivors, None for the old
+    ones).
 
     Raises `SpecError` for an answer that breaks the protocol.
     """

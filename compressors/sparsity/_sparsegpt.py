@@ -1,4 +1,4 @@
-"""SparseGPT: column after column, what dropping has broken is mended by the columns that are still free.
+"""SparseGPT: weights are dropped column by column, and the error is compensated in the columns that are still free.
 
 What it does   chooses, block of columns by block, the weights whose loss costs least of the layer's output, w^2 /
                U_jj^2, and moves the error of each dropped one to the later columns
@@ -18,8 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..quantization._gptq import _inverse_factor
-from ..registry import SPARSITY
+from ..registry import SPARSITY, inverse_factor
 from ._patterns import drop_lowest, without_least
 from ._problem import SparsityProblem
 
@@ -27,13 +26,13 @@ _BLOCK = 128
 
 
 def sparsegpt(problem: SparsityProblem) -> tuple[Tensor, Tensor]:
-    """(mask, values), both (R, C). Without moments nothing can be mended: by magnitude."""
+    """Return (mask, values), both (R, C). Without moments nothing can be compensated: then it drops by magnitude."""
     if problem.moments is None:
         return problem.mask(problem.matrix.abs()), problem.matrix.clone()
     rows, columns = problem.shape
     order = _order(problem)
     moments = problem.moments[:, order][:, :, order]
-    factor = _inverse_factor(moments)  # (g, C, C), upper
+    factor = inverse_factor(moments)  # (g, C, C), upper
     work = problem.matrix[:, order].reshape(len(moments), -1, columns).permute(2, 0, 1).contiguous()  # (C, g, rows)
     mask = torch.ones_like(work, dtype=torch.bool)
     pattern = problem.pattern
@@ -63,7 +62,7 @@ def sparsegpt(problem: SparsityProblem) -> tuple[Tensor, Tensor]:
 
 
 def _order(problem: SparsityProblem) -> Tensor:
-    """Columns in the order of the pass: where a pattern runs along input channels, these stand side by side."""
+    """Columns in the order of the pass; where a pattern runs along input channels, these are adjacent."""
     columns, kernel = problem.shape[1], problem.kernel
     if problem.pattern.kind not in ("n:m", "block"):
         return torch.arange(columns)
@@ -71,7 +70,7 @@ def _order(problem: SparsityProblem) -> Tensor:
 
 
 def _scores(work: Tensor, factor: Tensor, start: int, end: int) -> Tensor:
-    """(R, end - start)"""
+    """Scores (R, end - start) of a block of columns."""
     diagonal = factor.diagonal(dim1=1, dim2=2)[:, start:end].T  # (b, g)
     scores = (work[start:end] / diagonal[..., None]).square()
     return scores.permute(1, 2, 0).reshape(-1, end - start)
@@ -82,13 +81,13 @@ def _columns_first(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _of_columns(problem: SparsityProblem, work: Tensor, factor: Tensor, start: int, end: int) -> Tensor:
-    """Of one column, or one group of N:M: the pattern by itself."""
+    """Mask of one column, or of one group of N:M, by the pattern itself."""
     mask = drop_lowest(_scores(work, factor, start, end), problem.pattern, problem.share)
     return _columns_first(mask, work)
 
 
 def _chosen(problem: SparsityProblem, work: Tensor, factor: Tensor, start: int, end: int) -> Tensor:
-    """Of a block of columns its share of all zeros, so that they add up to what was asked for."""
+    """Mask of a block of columns, with its part of all zeros, so that the blocks add up to the requested share."""
     scores, pattern, columns = _scores(work, factor, start, end), problem.pattern, problem.shape[1]
     unit = problem.shape[0] if pattern.kind == "row" else pattern.n * pattern.m if pattern.kind == "block" else 1
     total = problem.n_dropped // unit

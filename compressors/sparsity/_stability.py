@@ -1,4 +1,4 @@
-"""A safety rail for control policies: what the closed loop's stability depends on is kept.
+"""Safety rail for control policies: it keeps the weights that the closed loop's stability depends on.
 
 What it does   rolls a policy out in a model of its plant; the Hessian (Gauss-Newton) of the change of the rollouts by
                the policy's weights has few leading eigenvectors, and along these a loop is held or lost. Weights go in
@@ -35,16 +35,16 @@ from ._blend import ranks
 from ._problem import SparsityProblem
 
 _MOST = 2**14
-"""Weights of a policy, at most."""
+"""Largest number of weights of a policy."""
 _SMALL = 1e-4
-"""How much a weight's own size counts beside the leading curvature: a ten-thousandth of the largest eigenvalue."""
+"""Weight of a weight's own size beside the leading curvature: a ten-thousandth of the largest eigenvalue."""
 _WILD = 1e3
-"""A state that is further off than this has left the plant; how far says nothing."""
+"""Largest magnitude of a state; a larger one has left the plant, and its distance carries no information."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClosedLoop:
-    """A plant, and where the loop begins.
+    """Plant and initial states of the loop.
 
     step     (states (n, s), actions (n, a)) -> the next states; differentiable
     states   (n, s) to begin at: disturbances of the size that the policy is to master
@@ -56,7 +56,7 @@ class ClosedLoop:
     horizon: int = 60
 
     def rollout(self, policy: Callable[[Tensor], Tensor]) -> Tensor:
-        """(horizon * n * s,): all states but the first."""
+        """States (horizon * n * s,) of the rollout, all but the first."""
         states, seen = self.states, []
         for _ in range(self.horizon):
             states = self.step(states, policy(states))
@@ -66,7 +66,7 @@ class ClosedLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StabilityRail:
-    """In which order the weights of a policy may go.
+    """Order in which the weights of a policy may be dropped.
 
     order        fqn -> (out, n): when each weight goes, the first ones 0; infinite for those beyond `share`
     eigenvalues  leading ones of the Hessian of the dense policy, falling
@@ -78,7 +78,7 @@ class StabilityRail:
     digests: Mapping[str, str]
 
     def scores(self, problem: SparsityProblem) -> Tensor:
-        """What goes first scores least; beyond the rail's share, and in layers that it does not know, by magnitude."""
+        """Scores, least for weights to drop first. Beyond the share, and in unknown layers, magnitude decides."""
         plain = ranks(problem.matrix.abs())
         fqn = self.digests.get(tensor_digest(problem.matrix))
         if fqn is None:
@@ -91,7 +91,7 @@ def stability_rail(
     policy: nn.Module, loop: ClosedLoop, fqns: tuple[str, ...], *, share: float = 0.9, stage: float = 0.05,
     n_directions: int = 8,
 ) -> StabilityRail:  # fmt: skip
-    """The rail of a trained policy for these layers. The policy is left as it was.
+    """Make the rail of a trained policy for these layers. The policy is left as it was.
 
     share  of zeros in each layer up to which the order is worked out, in steps of `stage`
     n_directions  leading eigenvectors
@@ -109,8 +109,9 @@ def stability_rail(
 
 
 def register_stability(name: str, rail: StabilityRail) -> None:
-    """Make `LayerSpec(sparsity_method=name)` go by the rail, in any pattern. To be called in a file that the task names
-    in `plugins`, which makes the rail anew: it is deterministic.
+    """Register the rail as `LayerSpec(sparsity_method=name)`, in any pattern.
+
+    Call it in a file that the task names in `plugins`. That file makes the rail again, which is deterministic.
     """
     version = " ".join([*sorted(rail.digests), *(tensor_digest(order) for order in rail.order.values())])
     SPARSITY.register(name, rail.scores, version=version, gives="scores")
@@ -144,8 +145,9 @@ class _Search:
         return self.loop.rollout(lambda states: functional_call(self.policy, given, (states,)))
 
     def drop_up_to(self, share: float) -> None:
-        """Until each layer has its share of zeros (one weight stays): what adds least to the quadratic form goes
-        next.
+        """Drop weights until each layer has its share of zeros (at least one weight stays).
+
+        The next weight is always the one that adds least to the quadratic form.
         """
         now = self.dense * self.alive
         pull, curves = self._curvature(now)
@@ -165,8 +167,10 @@ class _Search:
             todo[i] -= 1
 
     def _curvature(self, now: Tensor) -> tuple[Tensor, Tensor]:
-        """In the leading eigenspace of J' J, J the rollouts' Jacobian: (k,) what was done already, and (weights, k)
-        what each weight would do if it went."""
+        """Curvature in the leading eigenspace of J' J, where J is the rollouts' Jacobian.
+
+        Returns (k,), the effect of what was dropped before, and (weights, k), the effect of dropping each weight.
+        """
 
         def along(tangent: Tensor) -> Tensor:
             change: Tensor = jvp(self.rollout, (now,), (tangent,))[1]

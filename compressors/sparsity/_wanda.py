@@ -1,4 +1,4 @@
-"""Wanda: weights times the inputs that they meet.
+"""Wanda: weights scored by the size of their inputs.
 
 What it does   scores a weight by |w| * ||x||, x all the values of its input on the calibration data
 Paper          Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models"

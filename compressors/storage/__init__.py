@@ -1,4 +1,4 @@
-"""The file of a compressed model: records of layers, the layout, and what each part takes in bytes.
+"""File of a compressed model: records of layers, the layout, and the bytes of each part.
 
 It knows `variants` and `sparse_formats`. Begin with `_model_file.py` (`save_model`, `load_model`). The format is
 described in `docs/artifact.md`.

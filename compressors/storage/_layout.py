@@ -1,4 +1,4 @@
-"""What a model's file holds, as far as the model alone decides it: names, shapes, number types, and who shares what."""
+"""Layout of a model's file, as the model alone determines it: names, shapes, number types, and shared tensors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from ..values import is_inner, weight_name
 FORMAT = "paredown.model"
 SCHEMA_VERSION = "2"
 READABLE = ("1", "2")
-"""Schema 1 knew one sparse format, the bitmap, and no entropy coding; what it says is a part of schema 2."""
+"""Versions that can be read. Schema 1 had one sparse format, the bitmap, and no entropy coding; its files are a subset
+of schema 2.
+"""
 TENSORS = ("layers", "rest")
 _MAX_LAYOUT = 64_000_000
 _MOST_INFLATED = 200
-"""How many times its length a description may have: the names of a network compress tenfold."""
+"""Largest expansion of a description, as a multiple of its length: the names of a network compress tenfold."""
 _MOST_ENTRIES = 2**28
 _MOST_PER_BYTE = 2**14
-"""Zeros cost nearly nothing, so a small file may say that it is a large matrix. Of one that is larger than this, only
-a model of that size is believed.
+"""Largest matrix that is accepted without a model of that size.
+
+Zeros cost nearly nothing, so a small file may claim to be a large matrix.
 """
 
 
@@ -54,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The order in which things lie in the file.
+    """Order of the contents in the file.
 
     weights  the distinct weights of the compressible layers, under the name of the first layer that holds them
     layers   fqn of each compressible layer -> index of its weight in `weights`
@@ -69,9 +72,12 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module, *, inner: bool = True) -> Layout:
-        """inner: whether the weights inside recurrent layers and attentions are layers, or lie in `rest`.
+        """Layout of a model.
 
-        Raises `ConfigError` if the state_dict holds what is no tensor."""
+        inner  whether the weights inside recurrent layers and attentions are layers, or lie in `rest`
+
+        Raises `ConfigError` if the state_dict holds anything but tensors.
+        """
         weights: list[Entry] = []
         rest: list[Entry] = []
         layers: dict[str, int] = {}
@@ -102,7 +108,7 @@ class Layout:
         return cls(tuple(weights), layers, tuple(rest), ties)
 
     def encode(self) -> str:
-        """Compact text: JSON, deflated, in base 64. The names of a network compress tenfold."""
+        """Encode as compact text: JSON, deflated, in base 64. The names of a network compress tenfold."""
         data = {
             "weights": [[e.name, e.shape, e.dtype] for e in self.weights],
             "layers": self.layers,
@@ -113,7 +119,7 @@ class Layout:
 
     @classmethod
     def decode(cls, text: str) -> Layout:
-        """Raises `IntegrityError` if the text is not what `encode` gives."""
+        """Inverse of `encode`. Raises `IntegrityError` for any other text."""
         try:
             inflate = zlib.decompressobj()
             most = min(_MAX_LAYOUT, 4096 + _MOST_INFLATED * len(text))
@@ -129,7 +135,9 @@ class Layout:
         return cls(tuple(weights), layers, tuple(rest), ties)
 
     def check_plausible(self, n_bytes: int) -> None:
-        """Raises `IntegrityError` for weights that no file of this length would hold, before memory is asked for."""
+        """Check sizes before memory is allocated. Raises `IntegrityError` for weights that no file of this length would
+        hold.
+        """
         sizes = {entry.name: prod(entry.shape) for entry in self.weights}
         name = max(sizes, key=lambda name: sizes[name], default="")
         if sizes and (sizes[name] > _MOST_ENTRIES or sum(sizes.values()) > _MOST_PER_BYTE * n_bytes):
@@ -143,11 +151,11 @@ class Layout:
 
     @property
     def overhead_bytes(self) -> int:
-        """What the file holds beside the records of weights and layers: its header, and `rest`."""
+        """Bytes of the file beside the records of weights and layers: its header, and `rest`."""
         return header_bytes(self.metadata(), TENSORS) + sum(entry.n_bytes for entry in self.rest)
 
     def check_fits(self, model_layout: Layout, where: str) -> None:
-        """Raises `ConfigError`, naming the first few names that differ, unless `model_layout` is the same."""
+        """Check that `model_layout` is equal. Raises `ConfigError`, naming the first few names that differ."""
         mine, theirs = self._shapes(), model_layout._shapes()
         problems = []
         if missing := [name for name in mine if name not in theirs]:

@@ -29,7 +29,7 @@ from ._records import Reader, entropy_record, layer_record, weight_record
 _NAME_OF = {format.number: format.name for format in SPARSE_FORMATS.values()}
 
 _installed: WeakKeyDictionary[nn.Module, list[RemovableHandle]] = WeakKeyDictionary()
-"""The activation quantizers that `load_model` has installed, so that a second load replaces them."""
+"""Activation quantizers that `load_model` installed, so that a second load replaces them."""
 
 
 def save_model(
@@ -43,11 +43,12 @@ def save_model(
 ) -> int:
     """Write `model` as compressed by `assignment` and return the length of the file in bytes.
 
-    entropy  code what is gained by it (see `_entropy.py`); smaller, and slower to load. Without it the length is what
-             `stored_bytes` says
-
     `model` holds the original weights; layers that are not in `assignment` are stored as they are, tied weights once.
-    Written atomically. Raises `ConfigError` as `CompressedModel.apply` does.
+
+    entropy  entropy-code each stream that becomes shorter (see `_entropy.py`); the file is smaller, and slower to load.
+             Without it the length equals `stored_bytes`
+
+    The file is written atomically. Raises `ConfigError` as `CompressedModel.apply` does.
     """
     layout = Layout.of(model)
     originals = static_weights(model)
@@ -101,8 +102,9 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What the file of a compressed model says of itself, JSON-ready; needs no model. Errors as `load_model`; also
-    `IntegrityError` for weights that are implausibly large for the file.
+    """Description of a compressed model's file, JSON-ready; needs no model.
+
+    Errors as `load_model`; also `IntegrityError` for weights that are implausibly large for the file.
     """
     content = _Content.read(Path(path))
     weights, layers, _ = content.decode(trusted=False)
@@ -130,8 +132,10 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def stored_integers(path: Path, fqns: Iterable[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """fqn -> (codes, scales) as `Variant.codes` gives them, of those layers of the file whose weight has such codes.
-    Errors as `describe_file`."""
+    """fqn -> (codes, scales) as in `Variant.codes`, for layers of the file whose weight has such codes.
+
+    Errors as `describe_file`.
+    """
     content = _Content.read(Path(path))
     weights, _, _ = content.decode(trusted=False)
     found = {}
@@ -153,8 +157,10 @@ def stored_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Weight:
-    """One weight as it came out of a file; `stored` says in which format each of its matrices is, `n_bytes` what its
-    record takes.
+    """One weight of a file.
+
+    stored   format of each of its matrices
+    n_bytes  length of its record
     """
 
     spec: LayerSpec
@@ -165,7 +171,7 @@ class _Weight:
 
 
 class _Content:
-    """A file that was read and checked, but not decoded."""
+    """File that was read and checked, but not decoded."""
 
     def __init__(self, path: Path, schema: str, layout: Layout, layers: Tensor, rest: Tensor) -> None:
         self.path = path
@@ -194,9 +200,9 @@ class _Content:
     def decode(
         self, *, trusted: bool = True
     ) -> tuple[list[_Weight], dict[str, tuple[LayerSpec, Rounding | None]], dict[str, Tensor]]:
-        """Each distinct weight, each layer (spec, rounding of its activations or None), and the rest.
+        """Decode each distinct weight, each layer (spec, rounding of its activations or None), and the rest.
 
-        trusted  whether the shapes are known to be those of a model that is there
+        trusted  whether the shapes are known to be those of an existing model
         """
         if not trusted:
             self.layout.check_plausible(len(self.layers))
@@ -228,7 +234,7 @@ class _Content:
 
 
 def _stored_as(tensors: Mapping[str, Tensor]) -> list[str]:
-    """ "dense", or the sparse format's name, of each stored matrix."""
+    """Name of the format of each stored matrix: "dense", or a sparse format."""
     prefixes = [name.removesuffix(kind) for name in tensors for kind in ("codes", "values") if name.endswith(kind)]
     return [
         _NAME_OF[int(tensors[prefix + "layout"][0])] if prefix + "layout" in tensors else "dense" for prefix in prefixes
@@ -243,7 +249,7 @@ def _weight_record(
     variants: Mapping[str, Variant],
     entropy: bool,
 ) -> bytes:
-    """The record of one weight; layers that hold it and are in `assignment` must agree about it."""
+    """Record of one weight; the layers that hold it and are in `assignment` must agree about it."""
     shape = layout.weights[index].shape
     named = {fqn: assignment[fqn].weight_only for fqn, i in layout.layers.items() if i == index and fqn in assignment}
     if len(set(named.values())) > 1:

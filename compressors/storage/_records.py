@@ -1,4 +1,4 @@
-"""What the file of a model holds for each weight and for each layer, byte by byte.
+"""Records of a model's file for each weight and for each layer, byte by byte.
 
 A weight, once however many layers hold it:
     2 bytes   length of the spec, little endian
@@ -78,14 +78,14 @@ _PACKED, _CODED = 0, 1
 
 
 def weight_record(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> bytes:
-    """`tensors` as in `Variant.tensors`."""
+    """Record of a weight; `tensors` as in `Variant.tensors`."""
     data = [tensors[prefix + name] for prefix in prefixes(spec) for name in NAMES if prefix + name in tensors]
     head = _spec_bytes(spec.weight_only) + bytes([_flags(spec, tensors)])
     return head + b"".join(tensor_bytes(tensor) for tensor in data)
 
 
 def entropy_record(spec: LayerSpec, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> bytes:
-    """The same weight, its streams entropy-coded, and in the sparse formats that suit that; never longer."""
+    """Record of the same weight with entropy-coded streams, in the sparse formats that suit them; never longer."""
     plain = weight_record(spec, tensors)
     if not spec.changes_weight:
         return plain
@@ -102,12 +102,12 @@ def entropy_record(spec: LayerSpec, tensors: Mapping[str, Tensor], shape: tuple[
 
 
 def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
-    """Length of `weight_record`, for tensors of `n_bytes` together."""
+    """Length of `weight_record` for tensors of `n_bytes` in total."""
     return len(_spec_bytes(spec.weight_only)) + 1 + n_bytes
 
 
 def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
-    """`rounding`: of a layer whose activations change."""
+    """Record of a layer; `rounding` for a layer whose activations change."""
     data = _spec_bytes(spec.activation_only)
     if rounding is None or rounding.input is None:
         return data
@@ -140,7 +140,7 @@ def _name(fqn: str) -> bytes:
 
 
 class Reader:
-    """Reads records from the front of `data`. Raises `IntegrityError` where they do not add up.
+    """Reader of records from the front of `data`. Raises `IntegrityError` where they do not add up.
 
     schema  of the file: in schema 1 a sparse matrix is always a bitmap, and no header says so
     """
@@ -152,7 +152,7 @@ class Reader:
         self._schema = schema
 
     def weight(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[LayerSpec, dict[str, Tensor]]:
-        """The spec, and tensors as in `Variant.tensors`: whatever was entropy-coded is packed again."""
+        """Read the spec, and tensors as in `Variant.tensors`: entropy-coded streams are packed again."""
         spec = self._spec()
         flags = int(self._take(1)[0])
         tensors: dict[str, Tensor] = {}
@@ -236,7 +236,7 @@ class Reader:
         return part
 
     def stream(self, bits: int, n: int, marked: bool) -> Ints:
-        """`n` numbers; ahead of them the mark, where streams are marked."""
+        """Read `n` numbers; a mark comes first where streams are marked."""
         mark = int(self._take(1)[0]) if marked else _PACKED
         if mark == _PACKED:
             return unpack_ints(self._take(packed_bytes(n, bits)), bits, n)
@@ -267,7 +267,7 @@ class Reader:
 
 
 class _LayoutSource:
-    """Header and streams of a sparse matrix out of a record; keeps both as `Variant.tensors` has them."""
+    """Source of a sparse matrix's header and streams in a record; it keeps both as `Variant.tensors` has them."""
 
     def __init__(self, reader: Reader, marked: bool, header: bytes) -> None:
         self._reader, self._marked, self._known = reader, marked, header
@@ -287,7 +287,7 @@ class _LayoutSource:
 
 
 def _recoded(part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> dict[str, Tensor]:
-    """The tensors of one matrix, in the layout that is the smallest once it is entropy-coded."""
+    """Tensors of one matrix, in the layout that is smallest after entropy coding."""
     if "values" in part:
         return store_values(load_values(part, shape), entropy=True)
     coded, survives = load_coded(part, shape, spec)
@@ -301,7 +301,7 @@ def _recoded(part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec
 
 
 def _marked(name: str, part: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> bytes:
-    """One tensor of a matrix, as it stands in a record whose streams are marked."""
+    """Bytes of one tensor in a record whose streams are marked."""
     if name == "index":
         source = index_source(part)
         decode_layout(source, shape)

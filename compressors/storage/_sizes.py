@@ -1,4 +1,4 @@
-"""The length of a compressed model's file, without writing it: what is always there, and each layer's share."""
+"""Length of a compressed model's file without writing it: the fixed part, and each layer's share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._records import layer_record_bytes, weight_record_bytes
 
 
 def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> int:
-    """The layer's share of the file under `spec`; `layer` comes from a traced `Anatomy`.
+    """Layer's share of the file under `spec`; `layer` comes from a traced `Anatomy`.
 
     `variant` may be None for a float32 weight that is left alone. Of layers that share a weight, the first by
     name pays.
@@ -27,7 +27,7 @@ def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> i
 
 
 def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
-    """What the file holds whatever is assigned: header, uncompressed parameters and buffers, layers that never run."""
+    """Bytes of every assignment: header, uncompressed parameters and buffers, layers that never run."""
     layout = Layout.of(model)
     traced = set(anatomy.fqns)
     paid_for = {layout.layers[fqn] for fqn in traced}
@@ -44,7 +44,7 @@ def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
 def stored_bytes(
     model: nn.Module, anatomy: Anatomy, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
 ) -> int:
-    """The exact length of the file that `save_model` would write."""
+    """Exact length of the file that `save_model` would write."""
     total = fixed_bytes(model, anatomy)
     for layer in anatomy.layers:
         spec = assignment.get(layer.fqn, LayerSpec())

@@ -1,4 +1,9 @@
-"""What can be removed whole: channels, heads, neurons, width, recurrent units, blocks and experts (see README.md)."""
+"""Structural compression: channels, heads, neurons, width, recurrent units, blocks and experts removed whole.
+
+It knows `calibration` and `anatomy`; `README.md` here is its card. Begin with `_sets.py` (a coupled set), `_find.py`
+(all sets of a model) and `_removal.py` (the positions that are cut). Another kind of unit is one finder like
+`_recurrent.py`, called in `_find.py`; its masked and removed models must agree (`_trial.py`).
+"""
 
 from ._blocks import BLOCK_SCORES, Block, find_blocks, score_blocks, weakest_blocks
 from ._choose import check_count, keep_above, keep_best, keep_uniform, n_kept

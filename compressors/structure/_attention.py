@@ -1,8 +1,8 @@
-"""Attention heads as coupled sets: the projections around each softmax, whatever they are called.
+"""Attention heads as coupled sets: the projections around each softmax, found without their names.
 
-Of grouped-query attention a unit is one key/value head with all of its query heads. Where the layout cannot be told
-from the shapes (packed projections, tiled query heads, which numbers the module keeps of itself), the alternatives are
-proposed in turn, and `confirm` keeps the first that holds.
+In grouped-query attention a unit is one key/value head with all of its query heads. Where shapes do not determine the
+layout (packed projections, tiled query heads, numbers that the module stores), the alternatives are proposed in turn,
+and `confirm` keeps the first that holds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ _WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim", "n_embd")
 
 @dataclass(slots=True)
 class Attentions:
-    """proposals  each a list of alternatives
-    left       name -> why its heads cannot be told
-    modules    fqns of the projections, whose inner channels are no affair of the graph
+    """Proposed sets of heads, and attentions left alone.
+
+    proposals  sets, each as a list of alternatives
+    left       name -> reason why its heads cannot be determined
+    modules    fqns of the projections, whose inner channels the graph must not touch
     """
 
     proposals: list[list[CoupledSet]]
@@ -35,7 +37,7 @@ class Attentions:
 
 
 def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
-    """Of every softmax over four axes (N, heads, L, S), and of every `nn.MultiheadAttention`."""
+    """Propose a set for every softmax over four axes (N, heads, L, S), and for every `nn.MultiheadAttention`."""
     found = Attentions([], {}, set())
     for fqn, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
@@ -63,10 +65,10 @@ def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
 
 
 def families(model: nn.Module, refused: Sequence[CoupledSet]) -> list[CoupledSet]:
-    """One set for all attentions of a stack, where one alone could not lose heads because something is shared: T5's
-    layers add one bias for each head, which an embedding in the first of them makes.
+    """Merge the sets of a stack into one where single attentions cannot lose heads because they share something.
 
-    A stack is the sets whose names differ in numbers only. Of one set there is no family.
+    T5's layers, for example, share a bias for each head, made by an embedding in the first of them. A stack is the sets
+    whose names differ in numbers only. A single set is no stack.
     """
     stacks: dict[str, list[CoupledSet]] = {}
     for coupled in refused:
@@ -102,7 +104,7 @@ def _until_attended(events: Iterator[Ran | Attended]) -> Iterator[Ran]:
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """The projections of one attention. `keys` is empty where one layer makes queries, keys and values."""
+    """Projections of one attention. `keys` is empty where one layer makes queries, keys and values."""
 
     query: str
     keys: tuple[str, ...]
@@ -121,7 +123,7 @@ class _Around:
 
 
 def _around(event: Attended, before: Sequence[Ran], after: Sequence[Ran]) -> _Around | str:
-    """From up to three linear layers that ran before and those that ran after."""
+    """Projections of an attention, from up to three linear layers that ran before it and those that ran after."""
     out = next((ran for ran in after if ran.n_in % event.n_heads == 0), None)
     if not before or out is None:
         return "no linear layers were seen around its softmax"
@@ -183,7 +185,7 @@ def _home(around: _Around) -> str:
 
 
 def _attributes(model: nn.Module, around: _Around) -> Iterator[list[Attribute]]:
-    """Numbers of heads that the modules around keep of themselves; then with the widths that may be meant too."""
+    """Numbers of heads that the surrounding modules store; then also the widths that may depend on them."""
     repeat = around.n_heads // around.n_units
     sure: dict[tuple[str, str], Attribute] = {}
     maybe: dict[tuple[str, str], Attribute] = {}

@@ -1,4 +1,4 @@
-"""Residual blocks that can be dropped: what comes in goes out, so the block may be the identity."""
+"""Residual blocks that can be dropped: the identity takes the block's place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier
@@ -21,7 +21,9 @@ BLOCK_SCORES = ("change", "divergence")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """fqn of a block; `n_outputs` is 0 where it answers with a tensor, n where with a tuple (see `Removal.skipped`)."""
+    """Residual block by its fqn. `n_outputs` is 0 for a block that returns a tensor, n for a tuple of n (see
+    `Removal.skipped`).
+    """
 
     fqn: str
     n_outputs: int
@@ -32,9 +34,11 @@ class Block:
 
 
 def find_blocks(model: nn.Module, inputs: Inputs) -> tuple[tuple[Block, ...], dict[str, str]]:
-    """(blocks, fqn -> why one is left alone). A block is an entry of a `ModuleList` or `Sequential` that has parts and
-    weights, ran once and answered with a hidden state of the shape that it was given. Each is tried: the model without
-    it must run, and answer differently."""
+    """Find blocks and return (blocks, fqn -> reason why one is left alone).
+
+    A block is an entry of a `ModuleList` or `Sequential` that has parts and weights. It ran once and returned a hidden
+    state of its input's shape. Each block is tried: the model without it must run, and give another output.
+    """
     seen = _watch(model, inputs)
     if not any(record.fits for record in seen.values()):
         return (), {}
@@ -54,7 +58,7 @@ def find_blocks(model: nn.Module, inputs: Inputs) -> tuple[tuple[Block, ...], di
 
 
 def score_blocks(model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change") -> Tensor:
-    """(len(blocks),) float64: the larger, the more a block matters.
+    """Scores (len(blocks),) float64; a larger score means a more important block.
 
     change      mean of 1 - cosine between the hidden state before and after (Men et al. 2024, "block influence")
     divergence  mean KL of the model's outputs (softmax over the last axis) from those without the block, in nats
@@ -75,7 +79,7 @@ def score_blocks(model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], me
 
 
 def weakest_blocks(blocks: tuple[Block, ...], scores: Tensor, count: int) -> dict[str, int]:
-    """The `count` blocks that matter least, as `Removal.skipped`. Raises `SpecError` if none would be left."""
+    """Choose the `count` least important blocks, as `Removal.skipped`. Raises `SpecError` if none would be left."""
     if not 0 <= count < len(blocks):
         raise SpecError(f"of {len(blocks)} blocks 0 to {len(blocks) - 1} can be dropped, got {count}")
     order = torch.argsort(scores, stable=True).tolist()
@@ -96,20 +100,15 @@ class _Record:
 
 def _watch(model: nn.Module, inputs: Inputs) -> Mapping[str, _Record]:
     seen: dict[str, _Record] = {}
-    handles = []
-    for parent_fqn, parent in model.named_modules():
-        if not isinstance(parent, (nn.ModuleList, nn.Sequential)):
-            continue
-        for leaf, module in parent.named_children():
-            if any(True for _ in module.children()) and any(True for _ in module.parameters()):
-                fqn = f"{parent_fqn}.{leaf}" if parent_fqn else leaf
-                handles.append(module.register_forward_hook(_hook(fqn, seen), with_kwargs=True))
-    try:
-        with preserved(model):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        for parent_fqn, parent in model.named_modules():
+            if not isinstance(parent, (nn.ModuleList, nn.Sequential)):
+                continue
+            for leaf, module in parent.named_children():
+                if any(True for _ in module.children()) and any(True for _ in module.parameters()):
+                    fqn = f"{parent_fqn}.{leaf}" if parent_fqn else leaf
+                    hooks.append(module.register_forward_hook(_hook(fqn, seen), with_kwargs=True))
+        forward(model, inputs)
     return seen
 
 

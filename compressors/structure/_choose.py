@@ -1,4 +1,4 @@
-"""How many units stay, and which: alignment, floor, nested levels, one share for all or one threshold."""
+"""Choice of the units to keep: alignment, floor, nested levels, one share for all or one threshold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ._sets import CoupledSet
 
 
 def n_kept(coupled: CoupledSet, share: float, *, round_to: int = 1) -> int:
-    """Units that a share keeps: the nearest number whose channels are a multiple of `round_to` (the alignment that the
-    device's kernels want). All of them stay where not even one multiple fits.
+    """Units that a share keeps: the nearest number whose channels are a multiple of `round_to`, the alignment of the
+    device's kernels.
 
-    Raises `SpecError` for a share outside (0, 1], or one that would go below the set's floor.
+    All units stay where not even one multiple fits. Raises `SpecError` for a share outside (0, 1], or one that would go
+    below the set's floor.
     """
     _check_round(round_to)
     if not 0.0 < share <= 1.0:
@@ -36,8 +37,11 @@ def n_kept(coupled: CoupledSet, share: float, *, round_to: int = 1) -> int:
 
 
 def check_count(coupled: CoupledSet, count: int, *, round_to: int = 1) -> int:
-    """A number of units that somebody asks for. Raises `SpecError` if there are fewer, the floor or the alignment
-    forbids it; the nearest numbers that are allowed are named."""
+    """Check a requested number of units.
+
+    Raises `SpecError`, naming the nearest allowed numbers, if the set has fewer units or the floor or the alignment
+    forbids it.
+    """
     _check_round(round_to)
     if not coupled.floor <= count <= coupled.n_units:
         raise SpecError(f"{coupled.name} can keep {coupled.floor} to {coupled.n_units} units, got {count}")
@@ -53,8 +57,11 @@ def check_count(coupled: CoupledSet, count: int, *, round_to: int = 1) -> int:
 
 
 def keep_best(coupled: CoupledSet, scores: Tensor, count: int) -> tuple[int, ...]:
-    """The `count` units of the highest score, ascending; of equals the first. A larger count keeps what a smaller one
-    does, so levels are nested. Raises `SpecError` for scores of another shape or that are not finite."""
+    """Choose the `count` units of the highest score, ascending; of equal ones the first.
+
+    A larger count keeps all units of a smaller one, so levels are nested. Raises `SpecError` for scores of another
+    shape or that are not finite.
+    """
     if tuple(scores.shape) != (coupled.n_units,) or not bool(torch.isfinite(scores).all()):
         raise SpecError(
             f"the scores of {coupled.name} must be {coupled.n_units} finite numbers, got shape {tuple(scores.shape)}"
@@ -66,15 +73,17 @@ def keep_best(coupled: CoupledSet, scores: Tensor, count: int) -> tuple[int, ...
 def keep_uniform(
     sets: Sequence[CoupledSet], scores: Mapping[str, Tensor], share: float, *, round_to: int = 1
 ) -> dict[str, tuple[int, ...]]:
-    """The same share of every set."""
+    """Keep the same share of every set."""
     return {s.name: keep_best(s, scores[s.name], n_kept(s, share, round_to=round_to)) for s in sets}
 
 
 def keep_above(
     sets: Sequence[CoupledSet], scores: Mapping[str, Tensor], share: float, *, round_to: int = 1, least: float = 0.1
 ) -> dict[str, tuple[int, ...]]:
-    """One threshold for all sets: of all units together this share is kept, of each set at least `least` of it. Scores
-    are taken relative to their set's mean, without which large layers would always win."""
+    """Keep this share of all units together by one threshold, and at least `least` of each set.
+
+    Scores are divided by their set's mean, as large layers would always win otherwise.
+    """
     relative = {s.name: scores[s.name] / scores[s.name].abs().mean().clamp(min=1e-30) for s in sets}
     pooled = torch.cat([relative[s.name] for s in sets]).sort(descending=True).values
     threshold = pooled[min(len(pooled), max(1, round(share * len(pooled)))) - 1]

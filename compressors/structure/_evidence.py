@@ -1,4 +1,4 @@
-"""What the scores need to know beside the weights: activations and gradients on calibration data."""
+"""Data that scores of units need beside the weights: activations and gradients on calibration data."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved
-from ..calibration import drawn_answers
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..calibration import differentiable, drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
 
 Loss = Callable[[Tensor, Tensor | None], Tensor]
-"""(outputs, targets or None) -> a scalar, summed (not averaged) over the samples."""
+"""Loss function: (outputs, targets or None) -> a scalar, summed (not averaged) over the samples."""
 
 
 @dataclass(slots=True)
 class UnitEvidence:
-    """Of one set, (n_units,) each, float64.
+    """Evidence about one set, (n_units,) for each field, float64.
 
     taylor        mean over batches of |Σ w ∂L/∂w| over what reads the unit: to first order, what the loss changes by if
                   it is not read (exactly Σ a ∂L/∂a; Molchanov et al. 2019, Michel et al. 2019). Where labels are drawn
@@ -46,28 +46,25 @@ def collect(
     model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, targets: Iterable[Tensor] | None = None,
     loss: Loss | None = None, seed: int = 0,
 ) -> dict[str, UnitEvidence]:  # fmt: skip
-    """Name of each set -> its evidence; the model is left as it was.
+    """Collect evidence: name of each set -> its evidence. The model is left as it was.
 
-    targets  of each batch: whole numbers for cross-entropy over the last axis, floats for squared error. None: labels
-             are drawn from the model's own softmax, so that squared gradients are Fisher's information and batches
-             may be of any size (scores of different samples have mean zero)
-    loss     for models of which neither is right
+    targets  one per batch: whole numbers for cross-entropy over the last axis, floats for squared error. None: labels
+             are drawn from the model's own softmax, so that squared gradients are Fisher's information and batches may
+             be of any size (scores of different samples have mean zero)
+    loss     for models that need neither of these
+
     Raises `SpecError` where there are no batches.
     """
     generator = torch.Generator().manual_seed(seed)
     tallies = {coupled.name: _Tally(model, coupled) for coupled in sets}
     watched = {fqn: tally for tally in tallies.values() for fqn in tally.readers}
     parameters = {id(p): p for tally in tallies.values() for p, _ in tally.parameters}
-    before = [(p, p.requires_grad) for p in parameters.values()]
     given = iter(targets) if targets is not None else None
     n = 0
-    handles = []
-    try:
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
+    with temporary_hooks() as hooks, differentiable(list(parameters.values())):
         for fqn in watched:
             readers = [tally for tally in tallies.values() if fqn in tally.readers]
-            handles.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
+            hooks.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
         for batch in batches:
             with preserved(model), torch.enable_grad():
                 outputs = forward(model, batch)
@@ -82,18 +79,13 @@ def collect(
             heads = [coupled for coupled in sets if coupled.kind == "heads"]
             if heads:
                 _entropies(model, batch, tallies, heads)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, wanted in before:
-            parameter.requires_grad_(wanted)
     if n == 0:
         raise SpecError("scores that look at data need at least one batch of it, got none")
     return {name: tally.evidence(n) for name, tally in tallies.items()}
 
 
 def per_unit(value: Tensor, member: Member, n_units: int) -> Tensor:
-    """(n_units, everything else): the parts of a tensor that belong to each unit."""
+    """Split a tensor by units: (n_units, everything else)."""
     width = member.width * len(member.offsets)
     order = [
         offset + unit * member.width + k
@@ -174,7 +166,7 @@ def _looking(fqn: str, tallies: Sequence[_Tally]) -> Any:
 
 
 def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], heads: Sequence[CoupledSet]) -> None:
-    """Each attention belongs to the set whose maker ran last before it."""
+    """Entropies of each set's attention. An attention belongs to the set whose maker ran last before it."""
     makers = {m.tensor.rpartition(".")[0]: coupled for coupled in heads for m in coupled.having("makes")}
     latest: CoupledSet | None = None
     for event in watch(model, batch, entropy=True):

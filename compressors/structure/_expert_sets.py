@@ -1,5 +1,8 @@
-"""Experts with a router beside them as coupled sets like any other: those that lie in one tensor, expert by expert
-along its first axis (Mixtral and others of transformers 5), and those that are modules in a list."""
+"""Experts with a router as coupled sets.
+
+The experts lie in one tensor along its first axis (Mixtral and others of transformers 5), or they are modules in a
+list.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
 from ._experts import _COUNTS, _TOP_K, alike, chooses_by_scores
 from ._sets import Attribute, CoupledSet, Member
 from ._trial import Trier
 
 
 def find_expert_sets(model: nn.Module, inputs: Inputs) -> tuple[tuple[CoupledSet, ...], dict[str, str]]:
-    """(sets of the kind "experts", name -> why one is left alone). At least as many stay as are asked for a token. Each
-    is tried: masked and removed agree."""
+    """Find sets of the kind "experts" and return (sets, name -> reason why one is left alone).
+
+    The floor of a set is the number of experts asked for a token. Each set is tried: its masked and its removed model
+    must agree.
+    """
     proposed, left = _packed(model)
     listed, why_not = _listed(model)
     left |= why_not
@@ -86,8 +92,10 @@ def _listed(model: nn.Module) -> tuple[list[CoupledSet], dict[str, str]]:
 
 
 def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet]) -> dict[str, Tensor]:
-    """Name of a set of experts -> (n,) float64: how often each of them is asked, as a share of all that is asked. Of a
-    linear router those are asked that have the highest scores."""
+    """Name of a set of experts -> (n,) float64: share of all requests that goes to each expert.
+
+    For a linear router, the experts of the highest scores count as requested.
+    """
     if not sets:
         return {}
     counts = {coupled.name: torch.zeros(coupled.n_units, dtype=torch.float64) for coupled in sets}
@@ -102,14 +110,10 @@ def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequenc
 
         return hook
 
-    handles = [module_at(model, coupled.router).register_forward_hook(watch(coupled)) for coupled in sets]
-    try:
-        with preserved(model):
-            for inputs in batches:
-                forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks += [module_at(model, coupled.router).register_forward_hook(watch(coupled)) for coupled in sets]
+        for inputs in batches:
+            forward(model, inputs)
     return {name: count / count.sum().clamp(min=1.0) for name, count in counts.items()}
 
 
@@ -126,7 +130,11 @@ def _set(
     model: nn.Module, name: str, n: int, *, home: str, holders: Sequence[str], router: str, listed: str = "",
     top_k: int = 0,
 ) -> CoupledSet:  # fmt: skip
-    """holders: fqns of the modules whose tensors lie expert by expert; top_k: where the router does not say it."""
+    """Set of one layer of experts.
+
+    holders  fqns of the modules whose tensors lie expert by expert
+    top_k    number of experts asked for a token, where the router does not store it
+    """
     members = [
         Member(tensor=f"{fqn}.{leaf}" if fqn else leaf, axis=0)
         for fqn in holders

@@ -1,4 +1,4 @@
-"""Experts of a mixture-of-experts layer: dropped, merged, or fewer of them asked at a time."""
+"""Experts of a mixture-of-experts layer: drop, merge, or ask fewer of them at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved
+from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
 from ._removal import Removal
 from ._trial import Trier
 
@@ -22,9 +22,15 @@ _COUNTS = ("n_experts", "num_experts", "num_local_experts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
-    """A layer of experts. fqn: the layer; experts: its `ModuleList`; router: the linear layer that chooses, one output
-    for each of `n`; top_k: how many are asked for a token, kept in the layer's attribute `top_k_name`; count_names: its
-    attributes that say `n`; router_tensors: "weight", and "bias" where the router has one."""
+    """Layer of experts.
+
+    fqn             the layer
+    experts         fqn of its `ModuleList`
+    router          fqn of the linear layer that chooses, with one output for each of the `n` experts
+    top_k           number of experts asked for a token, kept in the layer's attribute `top_k_name`
+    count_names     the layer's attributes that hold `n`
+    router_tensors  "weight", and "bias" where the router has one
+    """
 
     fqn: str
     experts: str
@@ -36,8 +42,10 @@ class Experts:
     router_tensors: tuple[str, ...] = ("weight",)
 
     def keep(self, kept: Sequence[int], *, top_k: int | None = None) -> Removal:
-        """Drop the others, and ask `top_k` of them (default: as many as before). Raises `SpecError` for an expert that
-        is not there, or fewer experts than are asked at a time."""
+        """Drop the other experts, and ask `top_k` of the kept ones (default: as many as before).
+
+        Raises `SpecError` for an unknown expert, or fewer experts than are asked at a time.
+        """
         kept, asked = tuple(sorted(kept)), self.top_k if top_k is None else top_k
         if not kept or len(set(kept)) != len(kept) or not 0 <= kept[0] <= kept[-1] < self.n:
             raise SpecError(f"{self.fqn} has the experts 0..{self.n - 1}, each once; got {list(kept)}")
@@ -58,16 +66,22 @@ class Experts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertEvidence:
-    """frequency (n,): share of tokens that ask the expert; similarity (n, n): mean cosine of two experts' outputs on
-    the same tokens."""
+    """Statistics of a layer of experts.
+
+    frequency   (n,): share of tokens that ask the expert
+    similarity  (n, n): mean cosine of two experts' outputs on the same tokens
+    """
 
     frequency: Tensor
     similarity: Tensor
 
 
 def find_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Experts, ...], dict[str, str]]:
-    """(layers of experts, fqn -> why one is left alone): modules that hold a `ModuleList` of like experts, a linear
-    layer with one output for each, and the number that are asked. Each is tried: masked and removed agree."""
+    """Find layers of experts and return (layers, fqn -> reason why one is left alone).
+
+    Such a layer holds a `ModuleList` of like experts, a linear layer with one output for each, and the number that are
+    asked. Each is tried: its masked and its removed model must agree.
+    """
     found, left = [], {}
     trier: Trier | None = None
     for fqn, module in model.named_modules():
@@ -97,20 +111,17 @@ def find_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Experts, ...],
 
 
 def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts) -> ExpertEvidence:
-    """From the tokens that reach the layer on `inputs`."""
+    """Collect evidence from the tokens that reach the layer on `inputs`."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen.append((args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, layer.n)))
 
-    handle = module_at(model, layer.router).register_forward_hook(hook)
-    try:
-        with preserved(model):
-            forward(model, inputs)
-            tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
-            answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
-    finally:
-        handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.append(module_at(model, layer.router).register_forward_hook(hook))
+        forward(model, inputs)
+        tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
     asked = functional.one_hot(logits.topk(layer.top_k, dim=-1).indices, layer.n).sum(dim=1)
     unit = functional.normalize(answers, dim=-1)
     similarity = torch.einsum("itd,jtd->ij", unit, unit) / len(tokens)
@@ -118,15 +129,18 @@ def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts) -> ExpertE
 
 
 def busiest(evidence: ExpertEvidence, count: int) -> tuple[int, ...]:
-    """The `count` experts that are asked most often."""
+    """Choose the `count` experts that are asked most often."""
     order = torch.argsort(evidence.frequency, descending=True, stable=True).tolist()
     return tuple(sorted(order[:count]))
 
 
 def merge_experts(model: nn.Module, layer: Experts, evidence: ExpertEvidence, count: int) -> nn.Module:
-    """A copy of the model with `count` distinct experts: each of the others joins the most similar of the busiest, as
-    the mean of their weights by frequency, and shares one module with it (Li et al. 2024, MC-SMoE, without their
-    permutation alignment). The router stays, so who is asked does not change; the weights are stored once."""
+    """Copy the model with `count` distinct experts.
+
+    Each other expert joins the most similar of the busiest: both become the mean of their weights by frequency, in one
+    shared module (Li et al. 2024, MC-SMoE, without their permutation alignment). The router stays, so routing does not
+    change. The weights are stored once.
+    """
     if not 1 <= count <= layer.n:
         raise SpecError(f"{layer.fqn} has {layer.n} experts; 1 to {layer.n} can remain, got {count}")
     merged = copy.deepcopy(model)
@@ -167,11 +181,11 @@ def _tried(trier: Trier, layer: Experts) -> str | None:
 
 
 def chooses_by_scores(module: nn.Module, n: int) -> bool:
-    """Whether it may be the router of n experts: a linear layer with an output for each."""
+    """Tell whether the module may be the router of n experts: a linear layer with one output for each."""
     return isinstance(module, nn.Linear) and module.out_features == n
 
 
 def alike(experts: nn.ModuleList) -> bool:
-    """Whether they have the same tensors, and any."""
+    """Tell whether the modules have the same tensors, and at least one."""
     shapes = [{name: value.shape for name, value in expert.state_dict().items()} for expert in experts]
     return bool(shapes[0]) and all(shape == shapes[0] for shape in shapes)

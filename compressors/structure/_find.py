@@ -1,4 +1,4 @@
-"""Everything in a model that can be removed in units, found and tried."""
+"""Search for everything in a model that can be removed in units, with a trial of each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from ._trial import Trier, confirm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """sets  what can be removed, in the order in which the model makes it
-    left     name of a set, or of the layer that makes its channels -> why it is left alone, in a clause
+    """Removable parts of a model.
+
+    sets  removable sets, in the order in which the model makes them
+    left  name of a set, or of the layer that makes its channels -> reason why it is left alone, as a clause
     """
 
     sets: tuple[CoupledSet, ...]
@@ -38,14 +40,16 @@ class Structure:
 
 
 def find(model: nn.Module, inputs: Inputs, *, kinds: Iterable[str] = KINDS, leave: Iterable[str] = ()) -> Structure:
-    """The coupled sets of `model`, each of which was tried: cut to half, the masked and the removed model agree on
-    `inputs` (in double precision, with weights moved a little so that nothing agrees by chance).
+    """Find the coupled sets of `model`. Each is tried: cut to half, the masked and the removed model must agree on
+    `inputs`.
 
-    A coupling that cannot be traced, or does not hold, is left alone and named in `left`; the rest goes on.
+    The trial uses double precision, with weights moved a little so that nothing agrees by chance. A coupling that
+    cannot be traced, or does not hold, is left alone and named in `left`; the others are kept.
 
     inputs  a few samples, as for `forward`
-    kinds   which of `KINDS` to look for; "heads", "units" and "experts" need nothing, the others torch-pruning
+    kinds   kinds of `KINDS` to look for; "heads", "units" and "experts" need nothing, the others torch-pruning
     leave   globs of layers whose own channels, heads or neurons must stay
+
     Raises `InputError` where the model does not run on `inputs` (naming the arguments that are missing), or cannot be
     traced at all; `MissingExtra` without torch-pruning.
     """

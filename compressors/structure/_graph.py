@@ -1,7 +1,7 @@
 """Coupled sets from torch-pruning's dependency graph (Fang et al. 2023, "DepGraph"); the only file that imports it.
 
-The graph is built from autograd's, and takes every operation that it does not know for one that keeps channels in their
-place. So what comes from here is a proposal: `find` tries each set before it is believed.
+The graph is built from autograd's. It assumes that an unknown operation keeps channels in their place. So its sets are
+proposals: `find` tries each one before it is used.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(slots=True)
 class Proposals:
-    """sets, and what could not be made one: name of the layer that makes the channels -> why."""
+    """Proposed sets, and the layers whose channels give none: name -> reason."""
 
     sets: list[CoupledSet] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
 
 
 def propose(model: nn.Module, inputs: Inputs, opaque: Iterable[str] = ()) -> Proposals:
-    """One set for each family of channels that convolutions, linear layers and embeddings make.
+    """Propose one set for each family of channels that convolutions, linear layers and embeddings make.
 
     opaque  fqns of modules whose channels another finder knows better; what would touch them is left out silently
     Raises `MissingExtra` without torch-pruning, `InputError` where the model cannot be traced.
@@ -78,7 +78,7 @@ def propose(model: nn.Module, inputs: Inputs, opaque: Iterable[str] = ()) -> Pro
 
 
 def _merged(sets: list[CoupledSet], model: nn.Module) -> list[CoupledSet]:
-    """Sets that lie in the same way in one tensor (a head tied to the embedding) are one."""
+    """Merge sets that lie in the same way in one tensor (a head tied to the embedding)."""
     homes: dict[tuple[int, int, tuple[int, ...], int], int] = {}
     tensors = dict(model.named_parameters(remove_duplicate=False))
     merged: list[CoupledSet] = []
@@ -127,7 +127,7 @@ def _graph(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module]:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One module of a group: which of its channels go with which of the root's."""
+    """One module of a group, and the correspondence of its channels to the root's."""
 
     fqn: str
     module: Any
@@ -155,7 +155,7 @@ class _Item:
 
 
 def _set(root: str, n: int, items: Sequence[_Item], model: nn.Module) -> CoupledSet | str:
-    """The set, or why there is none."""
+    """Set of a group, or the reason why there is none."""
     folds = [_groups_of(item) for item in items]
     fold = lcm(*folds)
     if fold > 1 and n % fold:
@@ -205,8 +205,10 @@ def _set(root: str, n: int, items: Sequence[_Item], model: nn.Module) -> Coupled
 
 
 def _own_norm(item: _Item, model: nn.Module) -> str | None:
-    """fqn of a module of the model's own that has a weight (and bias) for each channel and nothing else: a root mean
-    square norm, most likely. (A mere scale is none the worse for being masked as one.)"""
+    """fqn of a custom module that has a weight (and bias) for each channel and nothing else.
+
+    It is most likely a root-mean-square norm. A module that only scales is masked as a norm too, without harm.
+    """
     if not isinstance(item.module, nn.Parameter) or item.module.ndim != 1:
         return None
     home = item.fqn.rpartition(".")[0]
@@ -223,7 +225,9 @@ def _size(module: Any, leaf: str, axis: int) -> int:
 
 
 def _groups_of(item: _Item) -> int:
-    """Channels that must stay equal in number: one of each group of a grouped convolution or group norm."""
+    """Number of groups of channels that must stay equal in size: one for each group of a grouped convolution or group
+    norm.
+    """
     module = item.module
     if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
         return 1 if _is_depthwise(module) else int(module.groups)
@@ -253,7 +257,8 @@ def _kind(item: _Item) -> str:
 
 
 def _pattern(item: _Item, n: int, n_units: int, fold: int) -> tuple[tuple[int, ...], int] | str:
-    """(offsets, width) such that unit u has `o + u * width ...` of the module's channels, or why there is none.
+    """(offsets, width), such that unit u has channels `o + u * width ...` of the module; or the reason why there is
+    none.
 
     Unit u of a folded set is the channels u, u + n_units, … of the root, one of each group.
     """

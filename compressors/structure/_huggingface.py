@@ -1,4 +1,4 @@
-"""The config of a Hugging Face model after removal, so that `from_pretrained` loads it again."""
+"""Config of a Hugging Face model after removal, so that `from_pretrained` loads it again."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _KEYS = {
 def reloadable(
     model: nn.Module, sets: Iterable[CoupledSet], kept: Mapping[str, Sequence[int]], inputs: Inputs
 ) -> nn.Module:
-    """A model of the same class whose config says what is left, with the weights of `model`, which `remove` has cut by
-    `removal_of(…, sets, kept, …)`.
+    """Make a model of the same class whose config describes the kept parts, with the weights of `model`.
 
-    Dropped blocks are taken out of their list and the others move up. The model is built from the changed config (by
-    its own code, without weights), and its shapes and its answers to `inputs` are compared before it is believed.
-    Raises `ConfigError` for a model without a config, or where no config of its class says what is left: layers that
-    differ in width, or heads of a model that works out their width from its own (BERT).
+    `remove` has cut `model` by `removal_of(…, sets, kept, …)`. Dropped blocks are taken out of their list and the
+    others move up. The model is built from the changed config (by its own code, without weights). Its shapes and its
+    outputs on `inputs` are compared before it is returned.
+
+    Raises `ConfigError` for a model without a config, or where no config of its class describes the kept parts: layers
+    of different width, or heads of a model that computes their width from its own (BERT).
     """
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "to_dict"):
@@ -79,8 +80,7 @@ def reloadable(
 
 
 def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """The weights with the indices of dropped blocks and experts closed up, and list of blocks -> indices that are
-    gone."""
+    """Weights with the indices of dropped blocks and experts closed up, and list of blocks -> dropped indices."""
     dropped: dict[str, list[int]] = {}
     experts: dict[str, list[int]] = {}
     for fqn, module in model.named_modules():
@@ -102,7 +102,7 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
 def _numbers(
     config: Any, sets: Iterable[CoupledSet], kept: Mapping[str, Sequence[int]], dropped: Mapping[str, list[int]]
 ) -> dict[str, int]:
-    """Config key -> its number now: keys are known by their usual names and by the number that they had."""
+    """Config key -> its new number. Keys are known by their usual names and by the number that they had."""
     numbers: dict[str, int] = {}
 
     def say(kind: str, old: int, new: int) -> None:

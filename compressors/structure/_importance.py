@@ -1,4 +1,4 @@
-"""How much each unit of a coupled set matters: the larger the score, the later it goes.
+"""Importance of each unit of a coupled set: units of the largest score are removed last.
 
 l1, l2        norm of the rows that make the unit (Li et al. 2017)
 batch_norm    |γ| of the batch norms that scale it (Liu et al. 2017)
@@ -30,7 +30,7 @@ SCORES = (*WEIGHT_SCORES, *DATA_SCORES)
 def score(
     model: nn.Module, coupled: CoupledSet, method: str, *, evidence: UnitEvidence | None = None, seed: int = 0
 ) -> Tensor:
-    """(n_units,) float64, at least 0 but for entropy's.
+    """Scores (n_units,) float64, at least 0 except those of "entropy".
 
     Raises `SpecError` for an unknown method, one that needs evidence and has none, or one that the set has nothing for.
     """

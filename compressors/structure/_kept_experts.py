@@ -1,4 +1,4 @@
-"""What is left of a list of experts."""
+"""Remaining experts of a list of experts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from torch import nn
 
 
 class KeptExperts(nn.ModuleList):
-    """By number 0, 1, 2, … as in any list, as the narrowed router counts them; by name what they were before, so that
-    whatever is known of a layer by its fqn still holds. `nn.ModuleList(list(kept))` counts the names anew."""
+    """List of experts with new numbers and old names.
+
+    By number 0, 1, 2, … it acts like any list, as the narrowed router counts. By name the experts keep their old
+    numbers, so that data keyed by a layer's fqn stays valid. `nn.ModuleList(list(kept))` renames them.
+    """
 
     @classmethod
     def of(cls, experts: nn.ModuleList, kept: Sequence[int]) -> KeptExperts:
@@ -19,7 +22,7 @@ class KeptExperts(nn.ModuleList):
         return left
 
     def _get_abs_string_index(self, idx: int) -> str:
-        """Torch's own: from a number to a name."""
+        """Name of an expert from its number; overrides torch's method."""
         n = len(self)
         if not -n <= idx < n:
             raise IndexError(f"there are {n} experts, got number {idx}")

@@ -1,7 +1,7 @@
-"""What calibration knows of a layer, where some of the layer's rows and columns are gone.
+"""Calibration statistics of a layer that has lost some of its rows and columns.
 
-The moments are those of the whole model's inputs without the positions that are cut, the gradients those of the whole
-model's loss: what is upstream has changed by then, which neither sees. A trial and an export take the same ones.
+Moments are those of the whole model's inputs without the cut positions; gradients are those of the whole model's loss.
+The layers before have changed by then, which neither reflects. A trial and an export use the same values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from ..anatomy import LayerInfo
 from ..calibration import LayerGradients, LayerMoments
 
 Axes = Mapping[int, tuple[int, ...]]
-"""Axis of the weight -> positions kept."""
+"""Kept positions: axis of the weight -> positions."""
 
 
 def moments_left(moments: LayerMoments, layer: LayerInfo, axes: Axes) -> LayerMoments:
-    """Of the whole `layer`'s inputs, (groups, n, n), those that the kept columns meet; of a depthwise convolution, of
-    which rows are its groups, those of the kept rows."""
+    """Select from the second moments (groups, n, n) of the whole `layer`'s inputs those that the kept columns meet.
+
+    In a depthwise convolution rows are groups: there the moments of the kept rows are selected.
+    """
     second = moments.second
     rows, kernel = layer.weight_shape[0], prod(layer.weight_shape[2:])
     if 0 in axes and layer.groups > 1 and layer.weight_shape[1] == 1:
@@ -34,7 +36,7 @@ def moments_left(moments: LayerMoments, layer: LayerInfo, axes: Axes) -> LayerMo
 
 
 def gradients_left(gradients: LayerGradients, layer: LayerInfo, axes: Axes) -> LayerGradients:
-    """Of the kept rows and columns of the whole `layer`'s weight."""
+    """Select the gradients of the kept rows and columns of the whole `layer`'s weight."""
     both = gradients.both.reshape(2, *layer.weight_shape)
     for axis, kept in axes.items():
         both = both.index_select(axis + 1, torch.tensor(kept))

@@ -1,4 +1,4 @@
-"""The same model, for a while without some of its units: masked, not removed, so that a trial stays a forward pass."""
+"""Temporary masks of units, as if they were removed, so that a trial needs no new model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ._removal import Removal
 from ._remove import cut_tensors, remove_, set_numbers_of
 
 _SPREAD = ("running_var",)
-"""Left as it is: a masked channel is zero before and after it is divided by this."""
+"""Tensors that a mask leaves alone: a masked channel is zero before and after division by one of these."""
 
 
 @contextmanager
 def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
-    """Inside the block `model` answers as `remove(model, removal)` would; afterwards it is as before.
+    """Make `model` answer inside the block as `remove(model, removal)` would; it is restored afterwards.
 
     Rows and columns of what is cut are zero, and so are their biases and a batch norm's scale, shift and mean; a
     normalisation over cut channels (`Removal.norms`) sees those that are left; a skipped block hands its input on.
@@ -74,7 +74,7 @@ def masked(model: nn.Module, removal: Removal) -> Iterator[nn.Module]:
 
 
 def mask_of(shape: tuple[int, ...], axes: Mapping[int, tuple[int, ...]], like: Tensor) -> Tensor:
-    """Ones where every axis keeps the position, else zeros; broadcasts to `shape`. `axes` as in `Removal.tensors`."""
+    """Mask of `shape`: ones where every axis keeps the position, else zeros. `axes` as in `Removal.tensors`."""
     mask = torch.ones([1] * len(shape), dtype=like.dtype, device=like.device)
     for axis, kept in axes.items():
         line = torch.zeros(shape[axis], dtype=like.dtype, device=like.device)
@@ -84,7 +84,7 @@ def mask_of(shape: tuple[int, ...], axes: Mapping[int, tuple[int, ...]], like: T
 
 
 def _swaps(model: nn.Module, removal: Removal) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Each distinct tensor that is masked: itself, its data before, and its data while masked."""
+    """Distinct masked tensors: each with its data before, and its data while masked."""
     return [
         (value, value.data, value.data * mask_of(tuple(value.shape), axes, value.data))
         for value, axes in cut_tensors(model, _without_spread(removal))
@@ -97,7 +97,7 @@ def _without_spread(removal: Removal) -> Removal:
 
 
 def _narrow(norm: nn.Module, fqn: str, removal: Removal) -> nn.Module:
-    """A normalisation of the kept channels alone, or a router that knows the kept experts alone."""
+    """Hook a normalisation over the kept channels alone, or a router of the kept experts alone."""
     narrow = copy.deepcopy(norm)
     narrow._forward_hooks.clear()
     narrow._forward_pre_hooks.clear()
@@ -109,7 +109,7 @@ def _narrow(norm: nn.Module, fqn: str, removal: Removal) -> nn.Module:
 
 
 class _NarrowNorm:
-    """Hook: the kept channels are normalised among themselves, the others are zero."""
+    """Hook that normalises the kept channels among themselves and sets the others to zero."""
 
     def __init__(self, narrow: nn.Module, axis: int, kept: tuple[int, ...]) -> None:
         self.narrow, self.axis, self.kept = narrow, axis, list(kept)
@@ -122,7 +122,7 @@ class _NarrowNorm:
 
 
 class _Closed:
-    """Hook: a router that never chooses what is gone."""
+    """Hook that keeps a router from choosing removed experts."""
 
     def __init__(self, kept: tuple[int, ...]) -> None:
         self.kept = list(kept)
@@ -134,7 +134,7 @@ class _Closed:
 
 
 class _NarrowRouter:
-    """Hook: the router without what is gone chooses; its numbers of experts become those of the whole model."""
+    """Hook that makes the narrowed router choose; its numbers of experts become those of the whole model."""
 
     def __init__(self, narrow: nn.Module, kept: tuple[int, ...]) -> None:
         self.narrow, self.kept = narrow, list(kept)

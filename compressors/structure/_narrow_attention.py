@@ -1,4 +1,4 @@
-"""Attention with fewer heads than its width would hold: `nn.MultiheadAttention` cannot be that."""
+"""Attention with fewer heads than its width would hold, which `nn.MultiheadAttention` cannot express."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import SpecError
 
 
 def can_narrow(module: nn.MultiheadAttention) -> str | None:
-    """Why not, in a clause; None if it can."""
+    """Reason why an attention cannot be narrowed, as a clause; None if it can."""
     if module.in_proj_weight is None:
         return "its keys or values have a width of their own"
     if module.bias_k is not None or module.add_zero_attn:
@@ -43,7 +43,7 @@ class NarrowAttention(nn.Module):
 
     @classmethod
     def of(cls, module: nn.Module) -> NarrowAttention:
-        """Of an `nn.MultiheadAttention` whose tensors were cut already, or of one that is narrow."""
+        """Make one from an `nn.MultiheadAttention` whose tensors were cut before, or from a narrow one."""
         if isinstance(module, NarrowAttention):
             return module
         if not isinstance(module, nn.MultiheadAttention):
@@ -67,7 +67,9 @@ class NarrowAttention(nn.Module):
         need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """As `nn.MultiheadAttention.forward`, for batches: (N, L, E), or (L, N, E) where not `batch_first`."""
+        """Compute attention like `nn.MultiheadAttention.forward`, for batches: (N, L, E), or (L, N, E) without
+        `batch_first`.
+        """
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         parts = zip((query, key, value), self.in_proj_weight.chunk(3), self._biases(), strict=True)
@@ -88,13 +90,13 @@ class NarrowAttention(nn.Module):
         return (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
 
     def _split(self, x: Tensor) -> Tensor:
-        """(N, L, heads * head_dim) -> (N, heads, L, head_dim)."""
+        """Reshape (N, L, heads * head_dim) to (N, heads, L, head_dim)."""
         heads: Tensor = x.unflatten(2, (-1, self.head_dim))
         return heads.transpose(1, 2)
 
 
 def _merged(attn_mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-    """One mask that is added to the logits, (…, L, S). A mask of booleans is True where attention is forbidden."""
+    """Combined mask, added to the logits, (…, L, S). A mask of booleans is True where attention is forbidden."""
     mask = None
     if attn_mask is not None:
         if attn_mask.ndim == 3:  # (N * heads, L, S) names heads that may be gone

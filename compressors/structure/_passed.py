@@ -1,4 +1,4 @@
-"""What stands in for a block that was dropped."""
+"""Replacement of a dropped block."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from torch import Tensor, nn
 
 
 def passed(n: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The hidden state, which is a block's first argument, as the block would have answered (see `Removal.skipped`)."""
+    """Return the hidden state, a block's first argument, in the form of the block's output (see `Removal.skipped`)."""
     state: Tensor = args[0] if args else next(iter(kwargs.values()))
     return state if n == 0 else (state, *([None] * (n - 1)))
 
 
 class Passed(nn.Module):
-    """A dropped residual block: the identity, whatever else the block is given. What the block said of itself in plain
-    values it goes on to say: models look at such things (`layer.attention_type`)."""
+    """Dropped residual block: the identity, with any further arguments ignored.
+
+    It keeps the block's attributes of plain values, as models read such attributes (`layer.attention_type`).
+    """
 
     def __init__(self, n: int, block: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Units of LSTM, GRU and plain recurrent layers as coupled sets.
 
-All layers and directions of one `nn.RNNBase` have the same width, so a unit is the same number in each of them. Who
-reads it is found by probing: the unit's outputs are made NaN, and the layers downstream tell in which channels they see
-it. A masked unit is exactly zero: its cell starts at zero and nothing is ever added.
+All layers and directions of one `nn.RNNBase` have the same width, so a unit has the same number in each of them.
+Readers are found by probing: the unit's outputs are set to NaN, and the layers after it show the channels in which NaN
+arrives. A masked unit is exactly zero: its cell starts at zero and nothing is ever added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 from ._sets import CoupledSet, Member
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -20,7 +20,7 @@ _READERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
 def recurrent_sets(model: nn.Module, inputs: Inputs) -> tuple[list[CoupledSet], dict[str, str]]:
-    """(sets, name -> why a recurrent layer is left alone)."""
+    """Find sets and return (sets, name -> reason why a recurrent layer is left alone)."""
     sets, left = [], {}
     for fqn, module in model.named_modules():
         if not isinstance(module, nn.RNNBase):
@@ -120,18 +120,12 @@ def _probe(model: nn.Module, inputs: Inputs, source: nn.RNNBase, unit: int) -> d
 
         return hook
 
-    handles = [source.register_forward_hook(poison)]
-    handles += [
-        module.register_forward_hook(reading(fqn))
-        for fqn, module in model.named_modules()
-        if isinstance(module, _READERS) and module is not source
-    ]
-    try:
-        with preserved(model):
-            forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks() as hooks, preserved(model):
+        hooks.append(source.register_forward_hook(poison))
+        for fqn, module in model.named_modules():
+            if isinstance(module, _READERS) and module is not source:
+                hooks.append(module.register_forward_hook(reading(fqn)))
+        forward(model, inputs)
     return found
 
 

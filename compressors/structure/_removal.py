@@ -1,4 +1,4 @@
-"""What is cut from a model, as a value that needs no tracing to be applied again: positions by tensor and axis."""
+"""Removal from a model as a value: kept positions by tensor and axis, which need no tracing to be applied again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA_VERSION = "1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What is left of a model. JSON; loading it runs no code.
+    """Kept parts of a model. JSON; loading it runs no code.
 
     tensors     name in the state_dict -> axis -> positions that are kept, ascending. What is not named stays whole
     norms       fqn of a module whose statistics run over cut channels -> (axis, positions kept) of what it sees
@@ -61,7 +61,7 @@ class Removal:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Removal:
-        """The inverse of `to_dict`. Raises `ConfigError` for another schema, an unknown key, or what is no removal."""
+        """Inverse of `to_dict`. Raises `ConfigError` for another schema, an unknown key, or an invalid value."""
         known = {"schema_version", *(part.name for part in fields(cls))}
         if unknown := sorted(set(data) - known):
             raise ConfigError(f"unknown key {unknown[0]!r} in a stored removal; it has {', '.join(sorted(known))}")
@@ -89,7 +89,7 @@ class Removal:
 
 
 def together(*removals: Removal) -> Removal:
-    """All of them at once. Raises `ConfigError` where two say different things of one number, axis or block."""
+    """Combine removals. Raises `ConfigError` where two disagree about one number, axis or block."""
     merged: dict[str, Any] = {}
     for part in fields(Removal):
         values = [getattr(removal, part.name) for removal in removals]
@@ -115,10 +115,10 @@ def removal_of(
     kept: Mapping[str, Sequence[int]],
     skipped: Mapping[str, int] | None = None,
 ) -> Removal:
-    """Name of a set -> units kept, into positions. A set that is not named, or keeps all, is left whole.
+    """Convert name of a set -> kept units to positions. A set that is not named, or keeps all, is left whole.
 
     Where several sets share an axis (a concatenation), a position is kept if every one of them keeps it.
-    Raises `ConfigError` for a name that is no set, `SpecError` for units that are not the set's (see `check_kept`).
+    Raises `ConfigError` for an unknown set, `SpecError` for invalid units (see `check_kept`).
     """
     from torch import Tensor
 
@@ -192,7 +192,7 @@ def _numbers(data: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]
 
 
 def _runs(positions: Sequence[int]) -> list[list[int]]:
-    """[first, last + 1] of each run: a head's positions are one entry."""
+    """Runs of positions as [first, last + 1]: a head's positions are one entry."""
     runs: list[list[int]] = []
     for position in positions:
         if runs and runs[-1][1] == position:

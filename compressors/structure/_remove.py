@@ -1,4 +1,4 @@
-"""Really smaller: a model whose layers have lost the channels, heads or neurons of a `Removal`."""
+"""Removal carried out: a smaller model whose layers have lost the channels, heads or neurons of a `Removal`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._removal import Removal
 
 
 def remove(model: nn.Module, removal: Removal) -> nn.Module:
-    """A copy of `model` without what the removal takes away; its outputs are those of `masked(model, removal)`.
+    """Copy `model` without the removed parts; its outputs are those of `masked(model, removal)`.
 
     Works on a fresh model of the same architecture as well (no tracing): that is how an artifact is loaded.
     Raises `ConfigError` if the removal belongs to another model. See `remove_` for the model itself.
@@ -27,7 +27,7 @@ def remove(model: nn.Module, removal: Removal) -> nn.Module:
 
 
 def remove_(model: nn.Module, removal: Removal) -> nn.Module:
-    """`remove` in place: less memory, and no way back."""
+    """Remove in place; needs less memory than `remove`, and cannot be undone."""
     holders = _holders(model)
     touched: dict[nn.Module, None] = {}
     with torch.no_grad():
@@ -58,7 +58,7 @@ def remove_(model: nn.Module, removal: Removal) -> nn.Module:
 
 
 def cut_tensors(model: nn.Module, removal: Removal) -> list[tuple[Tensor, dict[int, tuple[int, ...]]]]:
-    """Each distinct tensor that is cut, once, whatever its names, with the positions kept on each of its axes.
+    """Distinct tensors that are cut, each listed once, with the positions kept on each of its axes.
 
     Raises `ConfigError` if the removal belongs to another model.
     """
@@ -80,7 +80,7 @@ def cut_tensors(model: nn.Module, removal: Removal) -> list[tuple[Tensor, dict[i
 
 
 def gone_modules(model: nn.Module, removal: Removal) -> tuple[str, ...]:
-    """fqns of what `remove` takes out of the model as modules: dropped blocks and experts."""
+    """fqns of the modules that `remove` takes out: dropped blocks and experts."""
     gone = list(removal.skipped)
     for fqn, kept in removal.experts.items():
         names = list(module_at(model, fqn)._modules)
@@ -94,7 +94,7 @@ def cut(value: Tensor, axis: int, kept: tuple[int, ...]) -> Tensor:
 
 
 def _holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """id of a tensor -> every module that holds it, and under which name."""
+    """id of a tensor -> (module, name) of every module that holds it."""
     found: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for own in (module._parameters, module._buffers):
@@ -105,7 +105,7 @@ def _holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 
 def set_numbers(module: nn.Module) -> None:
-    """What PyTorch's own modules say of their shapes."""
+    """Set the attributes in which PyTorch's own modules store their shapes."""
     if isinstance(module, nn.modules.conv._ConvNd):
         out, inner = module.weight.shape[:2]
         if module.transposed:
@@ -140,7 +140,7 @@ def set_numbers(module: nn.Module) -> None:
 
 
 def set_width(norm: nn.Module, width: int) -> None:
-    """Of a normalisation that has no weights to tell it."""
+    """Set the width of a normalisation without weights."""
     if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
         norm.normalized_shape = (width,)
     elif isinstance(norm, nn.GroupNorm):

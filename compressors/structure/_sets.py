@@ -1,4 +1,4 @@
-"""Coupled sets: channels, heads or neurons that can only be removed together, as values."""
+"""Coupled sets as values: channels, heads or neurons that can only be removed together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ KINDS = ("channels", "heads", "neurons", "hidden", "units", "experts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """Where the units of a set lie in one tensor: unit `u` is `o + u * width ... o + (u + 1) * width - 1` of the axis,
-    for each offset `o`.
+    """Place of a set's units in one tensor: unit `u` is `o + u * width ... o + (u + 1) * width - 1`, for each offset
+    `o`.
 
     role     "makes" the unit (rows, biases), "reads" it (columns), or "keeps" it in its place (a batch norm, a
              depthwise convolution)
-    tensor   its name in the state_dict (where a member stands for what a normalisation sees: the module's fqn)
+    tensor   its name in the state_dict (for the input of a normalisation: the module's fqn)
     offsets  one for plain channels; four for the gates of an LSTM, three for a packed q/k/v, …
     width    positions of one unit at each offset: of a head its width, of a channel before a flatten its pixels
     """
@@ -38,7 +38,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
-    """A number that a module keeps of its own: after removal it is `per_unit * units kept`."""
+    """Number that a module stores of its shape: after removal it is `per_unit * units kept`."""
 
     module: str
     name: str
@@ -81,11 +81,11 @@ class CoupledSet:
             raise SpecError(f"the kind of a coupled set must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
     def having(self, role: str) -> tuple[Member, ...]:
-        """The members of this role: "makes", "reads" or "keeps"."""
+        """Members of this role: "makes", "reads" or "keeps"."""
         return tuple(member for member in self.members if member.role == role)
 
     def check_kept(self, units: Iterable[int]) -> tuple[int, ...]:
-        """Sorted. Raises `SpecError` for a unit that is not there, a repetition, or fewer than the floor."""
+        """Return the units sorted. Raises `SpecError` for an unknown unit, a repeated one, or fewer than the floor."""
         kept = tuple(sorted(units))
         if len(set(kept)) != len(kept) or (kept and not 0 <= kept[0] <= kept[-1] < self.n_units):
             raise SpecError(f"{self.name} has the units 0..{self.n_units - 1}, each once; got {list(kept)}")
@@ -98,7 +98,7 @@ class CoupledSet:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CoupledSet:
-        """The inverse of `to_dict`, from JSON's lists too. Raises `ConfigError` for what is not one."""
+        """Inverse of `to_dict`, also from JSON's lists. Raises `ConfigError` for an invalid value."""
         try:
             fields: dict[str, Any] = _tupled(data)
             for key, part in (("members", Member), ("norms", Member), ("attributes", Attribute)):

@@ -1,4 +1,4 @@
-"""The layers of a removed model, worked out from the whole one's: no model is made, and nothing runs."""
+"""Layers of a removed model, derived from the whole model's anatomy: no model is made, and nothing runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from ._removal import Removal
 
 
 def shrunk(anatomy: Anatomy, removal: Removal) -> Anatomy:
-    """The anatomy that tracing `remove(model, removal)` would give, for costs: shapes, groups, MACs. Exact, but for
-    `n_params`, which does not see that biases and norms went too; layers inside dropped blocks and experts are gone.
+    """Anatomy that tracing `remove(model, removal)` would give, for costs: shapes, groups, MACs.
 
-    Where experts run on those tokens alone that ask them, the tokens of those that are dropped go to the others: their
-    MACs do too, in equal parts (how many ask each is known only when it runs; the sum is exact).
+    It is exact, except for `n_params`, which does not see the removed biases and norms. Layers inside dropped blocks
+    and experts are missing.
+
+    Where experts run only on tokens that ask them, the tokens of dropped experts go to the others. Their MACs go there
+    in equal parts (the number of tokens for each is known only at run time; the sum is exact).
     """
     anatomy = _with_tokens_of_the_gone(anatomy, removal)
     gone = [*removal.skipped]
@@ -71,7 +73,7 @@ def _with_tokens_of_the_gone(anatomy: Anatomy, removal: Removal) -> Anatomy:
 
 
 def _all_run_on_all(layers: Collection[LayerInfo], router: LayerInfo | None) -> bool:
-    """Whether this layer of each expert sees every token, which the router does."""
+    """Tell whether this layer of each expert sees every token, as the router does."""
     if router is not None:
         return all(layer.macs * router.n_weights == router.macs * layer.n_weights for layer in layers)
     return len({layer.macs for layer in layers}) == 1

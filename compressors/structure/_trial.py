@@ -1,4 +1,4 @@
-"""Whether a coupled set is what it says: its masked and its removed model must agree."""
+"""Trial of a coupled set: its masked and its removed model must agree."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _CLOSE_IN_FLOAT = 1e-3
 
 
 class Trier:
-    """A double-precision copy of the model whose weights are moved a little, so that no agreement is by chance (a zero
-    batch-norm scale would hide any mistake behind it)."""
+    """Double-precision copy of the model whose weights are moved a little, so that no agreement is by chance.
+
+    Otherwise a zero batch-norm scale would hide any mistake before it.
+    """
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.inputs, self.close = inputs, _CLOSE_IN_FLOAT
@@ -35,7 +37,7 @@ class Trier:
             pass  # a model that makes float32 tensors of its own runs in float32 only, and is compared less sharply
 
     def refuse(self, sets: Iterable[CoupledSet], *, skipped: dict[str, int] | None = None) -> str | None:
-        """Why these sets cannot be cut together, in a clause; None if the removed model is the masked one."""
+        """Reason why these sets cannot be cut together, as a clause; None if removed and masked model agree."""
         sets = tuple(sets)
         try:
             removal = removal_of(self.model, sets, {s.name: _half(s) for s in sets}, skipped)
@@ -63,8 +65,10 @@ class Trier:
 
 
 def confirm(trier: Trier, proposals: Sequence[Sequence[CoupledSet]]) -> tuple[list[CoupledSet], dict[str, str]]:
-    """Of each proposal (alternatives, the likeliest first) the first that holds, and name -> reason for those of which
-    none does. All first choices are tried together first, which is one trial for a model that is well understood."""
+    """First alternative that holds for each proposal (the likeliest first), and name -> reason where none does.
+
+    All first choices are tried together first, which needs only one trial for a model without surprises.
+    """
     firsts = [alternatives[0] for alternatives in proposals]
     if not firsts:
         return [], {}
@@ -93,7 +97,7 @@ def confirm(trier: Trier, proposals: Sequence[Sequence[CoupledSet]]) -> tuple[li
 
 
 def _half(coupled: CoupledSet) -> list[int]:
-    """Every other unit and the last: no block at either end, so that a wrong offset shows."""
+    """Every other unit and the last: no contiguous range at either end, so that a wrong offset shows."""
     n = coupled.n_units
     kept = [unit for unit in range(n) if unit % 2 == 0][: max(coupled.floor, n - 1)]
     return kept if len(kept) >= coupled.floor else list(range(coupled.floor))

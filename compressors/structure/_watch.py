@@ -1,4 +1,4 @@
-"""A forward pass, watched for attention: which linear layers ran before and after which softmax."""
+"""Observation of attention in a forward pass: the linear layers that ran before and after each softmax."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, forward, preserved, temporary_hooks
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A linear layer that ran."""
+    """Linear layer that ran."""
 
     fqn: str
     n_in: int
@@ -24,9 +24,9 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Attended:
-    """An attention: query heads, width of a head where it is known, and the mean entropy of each head in nats.
+    """Attention that ran: query heads, width of a head where it is known, and the mean entropy of each head in nats.
 
-    entropy  (heads,); empty unless asked for
+    entropy  (heads,); empty unless requested
     """
 
     n_heads: int
@@ -56,7 +56,7 @@ class _Watcher(TorchFunctionMode):
 
 
 def watch(model: nn.Module, inputs: Inputs, *, entropy: bool = False) -> list[Event]:
-    """In the order in which they ran. What runs inside `nn.MultiheadAttention` is left out."""
+    """Layers and attentions in the order in which they ran. Operations inside `nn.MultiheadAttention` are left out."""
     events: list[Event] = []
     inside: list[str] = []
 
@@ -70,19 +70,15 @@ def watch(model: nn.Module, inputs: Inputs, *, entropy: bool = False) -> list[Ev
 
         return hook
 
-    handles = []
-    for fqn, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            handles.append(module.register_forward_pre_hook(lambda *_, fqn=fqn: inside.append(fqn)))
-            handles.append(module.register_forward_hook(lambda *_: (inside.pop(), None)[1]))
-        elif isinstance(module, nn.Linear):
-            handles.append(module.register_forward_hook(ran(fqn)))
-    try:
+    with temporary_hooks() as hooks:
+        for fqn, module in model.named_modules():
+            if isinstance(module, nn.MultiheadAttention):
+                hooks.append(module.register_forward_pre_hook(lambda *_, fqn=fqn: inside.append(fqn)))
+                hooks.append(module.register_forward_hook(lambda *_: (inside.pop(), None)[1]))
+            elif isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_hook(ran(fqn)))
         with preserved(model), _Watcher(note, entropy):
             forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     # softmax inside an attention function is seen twice by some versions: once as itself, once by its method
     return [event for i, event in enumerate(events) if i == 0 or not _same(event, events[i - 1])]
 
@@ -105,5 +101,5 @@ def _sdpa_entropy(args: Any, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """(N, heads, L, S), rows that sum to one -> (heads,) in nats."""
+    """Entropies (heads,) in nats of attention (N, heads, L, S), whose rows sum to one."""
     return -torch.xlogy(weights, weights).sum(dim=-1).mean(dim=(0, 2)).detach().double().cpu()

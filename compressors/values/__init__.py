@@ -1,4 +1,4 @@
-"""Plain values of compression: what is done to a layer, patterns of zeros, names of parameters, kinds of layers.
+"""Plain values of compression: treatments of a layer, patterns of zeros, parameter names, kinds of layers.
 
 They import no torch, and this room knows no other. Begin with `_spec.py` (`LayerSpec`). A new choice for a layer is a
 field there.
@@ -12,11 +12,15 @@ from ..._lazy import lazy_exports
 from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
 from ._pattern import ANYWHERE, Pattern
 from ._spec import (
+    ACTIVATION_BITS,
     ACTIVATION_SCHEMES,
     ACTIVATION_SCOPES,
     FLOAT_BITS,
     FORMAT_BITS,
+    RANK_FORMS,
     SCALE_BITS,
+    SPEC_VERSION,
+    WEIGHT_BITS,
     WHOLE_TENSOR,
     LayerSpec,
     formats,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from ._layer_types import CONVOLUTIONS
 
 __all__ = [
+    "ACTIVATION_BITS",
     "ACTIVATION_SCHEMES",
     "ACTIVATION_SCOPES",
     "ANYWHERE",
@@ -34,7 +39,10 @@ __all__ = [
     "FORMAT_BITS",
     "GATES",
     "PROJECTIONS",
+    "RANK_FORMS",
     "SCALE_BITS",
+    "SPEC_VERSION",
+    "WEIGHT_BITS",
     "WHOLE_TENSOR",
     "LayerSpec",
     "Pattern",

@@ -1,4 +1,6 @@
-"""PyTorch's modules by what they are to a compressor. Imports torch, so the room gives it on demand."""
+"""PyTorch's module classes by the kind of layer they are to a compressor. Imports torch, so the folder loads it on
+demand.
+"""
 
 from __future__ import annotations
 

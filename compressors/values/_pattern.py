@@ -1,4 +1,4 @@
-"""Where the zeros of a sparse weight may stand, as a value.
+"""Positions where a sparse weight may have zeros, as a value.
 
 The weight of a layer is a matrix (out, in * kernel); a pattern runs along outputs and *input channels*, at each
 position of the kernel by itself, as sparse kernels want it (TensorRT: of every four input channels two, for each
@@ -21,7 +21,7 @@ _LARGEST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a pattern's text means.
+    """Parsed form of a pattern's text.
 
     kind  ""        zeros stand anywhere
           "n:m"     of every m input channels n survive
@@ -36,18 +36,18 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: object) -> Pattern:
-        """Raises `SpecError` naming the patterns that there are."""
+        """Read a pattern's text. Raises `SpecError` naming the known patterns."""
         if not isinstance(text, str):
             raise SpecError(f"pattern must be a string such as '2:4', got {text!r}")
         return _parsed(text)
 
     @property
     def share(self) -> float | None:
-        """The share of zeros that the pattern itself fixes; None where any will do."""
+        """Share of zeros that the pattern itself fixes; None where any share is allowed."""
         return 1.0 - self.n / self.m if self.kind == "n:m" else None
 
     def misfit(self, rows: int, inputs: int) -> str | None:
-        """Why it cannot be laid over (rows, inputs) channels, in a clause; None if it can."""
+        """Reason why the pattern does not fit a matrix of (rows, inputs) channels, as a clause; None if it fits."""
         if self.kind == "n:m" and inputs % self.m:
             return f"{self.n}:{self.m} needs a multiple of {self.m} input channels, and here are {inputs}"
         if self.kind == "block" and (rows % self.n or inputs % self.m):
@@ -58,10 +58,10 @@ class Pattern:
         return None
 
     def n_zeros(self, share: float, shape: tuple[int, int]) -> int:
-        """How many weights of a matrix (rows, columns) that it fits are dropped.
+        """Number of weights dropped from a matrix (rows, columns) that the pattern fits.
 
-        The nearest whole number of what lives or dies together: weights, blocks, weights of a row or of a column; but
-        one of them survives, in each row or column where these are balanced. So no layer is ever emptied.
+        The count is rounded to whole units: weights, blocks, or weights per row or column. At least one unit survives
+        (in each row or column where these are balanced), so no layer is ever emptied.
         """
         rows, columns = shape
         if self.kind == "n:m":

@@ -1,4 +1,4 @@
-"""What is done to one layer, as a value."""
+"""The treatment of one layer, as a value."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ...errors import SpecError
 from ._pattern import Pattern
 
 FLOAT_BITS = 32
-"""The width that means "left in floating point"."""
+"""Bit width that means "left in floating point"."""
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 ACTIVATION_BITS = (4, 6, 8, FLOAT_BITS)
 
 SPEC_VERSION = 2
-"""Of what `LayerSpec.to_dict` leaves out. In version 1 an activation of which nothing was said had its range by least
-squared error ("affine"); since 2 it is the minimum and maximum ("minmax").
+"""Values that `LayerSpec.to_dict` omits. Version 1 omitted the activation method "affine" (range of least squared
+error); version 2 omits "minmax" (minimum and maximum).
 """
 
 WHOLE_TENSOR = "tensor"
-"""The group size that means one scale for the whole weight."""
+"""Group size that means one scale for the whole weight."""
 
 SCALE_BITS = (16, 32)
 ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
 ACTIVATION_SCOPES = ("layer", "tensor", "product")
 
 RANK_FORMS = ("channel", "input", "spatial", "tucker2", "residual")
-"""What a weight of a lower rank is split into; see `lowrank/_forms.py`."""
+"""Forms into which a weight of lower rank is split; see `lowrank/_forms.py`."""
 
 _NEAR = 1e-3
-"""How far a sparsity may be from what N:M means: two thirds are written 0.667."""
+"""Largest difference between a given sparsity and the share that N:M fixes: two thirds may be written 0.667."""
 _NARROW = (2, 3, 4, 5, 6, 7, 8)
 FORMAT_BITS: dict[str, tuple[int, ...]] = {
     "int": _NARROW,
@@ -49,7 +49,7 @@ FORMAT_BITS: dict[str, tuple[int, ...]] = {
     "bf16": (16,),
     "adaptive": (2, 3, 4, 5, 6),
 }
-"""Format of a weight -> the widths that it has (and 32, which leaves the weight alone, in every format)."""
+"""Format of a weight -> its bit widths (and 32, which leaves the weight alone, in every format)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ class LayerSpec:
 
     @property
     def changes_structure(self) -> bool:
-        """Whether it is of a coupled set, and removes some of it."""
+        """Tell whether the spec is for a coupled set and removes some of its units."""
         return self.keep < 1.0
 
     @property
@@ -156,48 +156,52 @@ class LayerSpec:
 
     @property
     def needs_range(self) -> bool:
-        """Whether the activation's range must have been calibrated."""
+        """Tell whether the activation needs a calibrated range."""
         return self.changes_activation and self.activation_scheme != "dynamic"
 
     @property
     def block(self) -> tuple[int, int]:
-        """(rows, columns) that share a scale, where `group_size` says so in numbers; 0 columns: all that there are."""
+        """(rows, columns) that share a scale, where `group_size` gives numbers; 0 columns mean all columns."""
         if isinstance(self.group_size, int):
             return 1, self.group_size
         return _block(self.group_size) or (1, 0)
 
     @property
     def is_plain_int(self) -> bool:
-        """Whether the weight is integers with one scale for each output channel (or for all), as int8 kernels want."""
+        """Tell whether the weight is integers with one scale for each output channel (or for all), which int8 kernels
+        need.
+        """
         return self.weight_bits <= 8 and self.weight_format == "int" and self.group_size in (0, WHOLE_TENSOR)
 
     @property
     def kernel_bits(self) -> tuple[int, int]:
-        """(weight, activation) bits as a runtime sees them: 32 for what no integer kernel takes, and 8 for a narrower
-        activation, which is clamped to fewer codes of an 8-bit one.
+        """(weight, activation) bits as a runtime sees them.
+
+        32 stands for a weight or activation that no integer kernel accepts. A narrower activation counts as 8: it is an
+        8-bit one clamped to fewer codes.
         """
         weight = self.weight_bits if self.is_plain_int else FLOAT_BITS
         return weight, 8 if self.needs_range or self.is_dynamic_int8 else FLOAT_BITS
 
     @property
     def is_dynamic_int8(self) -> bool:
-        """Whether integer kernels can take it without a calibrated range: each token's is found when it runs."""
+        """Tell whether integer kernels can run it with ranges found for each token at run time, without calibration."""
         return self.is_plain_int and self.activation_bits == 8 and self.activation_scheme == "dynamic"
 
     @property
     def weight_only(self) -> LayerSpec:
-        """The same treatment of the weight, the activation left alone: what a stored variant depends on."""
+        """Copy with the weight's treatment alone, which is all that a stored variant depends on."""
         if all(getattr(self, name) == getattr(_NEUTRAL, name) for name in _OF_ACTIVATION):
             return self  # each trial asks every layer, more than once
         return dataclasses.replace(self, **{name: getattr(_NEUTRAL, name) for name in _OF_ACTIVATION})
 
     @property
     def activation_only(self) -> LayerSpec:
-        """The same treatment of the activation, the weight left alone."""
+        """Copy with the activation's treatment alone."""
         return LayerSpec.from_dict({name: getattr(self, name) for name in _OF_ACTIVATION})
 
     def to_dict(self) -> dict[str, Any]:
-        """Only what differs from the neutral spec, so that a config stays short and is easy to write by hand."""
+        """Fields that differ from the neutral spec. So a config stays short and is easy to write by hand."""
         return {
             field.name: value
             for field in dataclasses.fields(self)
@@ -206,7 +210,7 @@ class LayerSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, version: int = SPEC_VERSION) -> LayerSpec:
-        """The inverse of `to_dict`; `version` is the `SPEC_VERSION` that `data` was written with."""
+        """Inverse of `to_dict`; `version` is the `SPEC_VERSION` that `data` was written with."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in data.items():
             if key not in known:
@@ -218,10 +222,10 @@ class LayerSpec:
         return cls(**data)
 
     def label(self) -> str:
-        """A short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
+        """Short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
 
-        A method that is not the built-in one is named too: `w4:mine a8`; and so is a format that is not plain integers,
-        a group, and scales in FP16: `w3-nf4/64h:gptq a8`; likewise a pattern and a form: `s50:wanda/2:4 r25-spatial`.
+        A method is named unless it is the default: `w4:mine a8`. A format other than plain integers, a group and FP16
+        scales are named too: `w3-nf4/64h:gptq a8`; likewise a pattern and a form: `s50:wanda/2:4 r25-spatial`.
         """
         parts = []
         if self.weight_bits != FLOAT_BITS:
@@ -251,7 +255,7 @@ class LayerSpec:
 
 
 def formats(bits: int) -> tuple[str, ...]:
-    """The formats that have this width."""
+    """Names of the formats that have this width."""
     return tuple(name for name, widths in FORMAT_BITS.items() if bits in widths)
 
 
@@ -279,7 +283,7 @@ def _either(values: tuple[object, ...]) -> str:
 
 
 def _patterned(sparsity: float, text: str) -> float:
-    """The share of zeros, checked against the pattern; N:M makes it exact."""
+    """Share of zeros, checked against the pattern; N:M makes it exact."""
     pattern = Pattern.parse(text)
     if pattern.kind and sparsity == 0.0:
         raise SpecError(f"pattern {text!r} says where zeros stand, and sparsity is 0; give a sparsity, or no pattern")
@@ -305,7 +309,7 @@ def _check_group_size(value: object) -> None:
 
 
 def _block(text: str) -> tuple[int, int] | None:
-    """(rows, columns) of "32x16"; None for what is not written so."""
+    """(rows, columns) of text such as "32x16"; None for any other text."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text)
     return None if found is None else (int(found[1]), int(found[2]))
 

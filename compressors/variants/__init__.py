@@ -1,4 +1,4 @@
-"""The compressed forms of layers: made by methods, stored by content, applied to the resident model.
+"""Compressed forms of layers: made by methods, stored by content, applied to the resident model.
 
 It knows `calibration` and the methods. Begin with `_compress.py` (one layer), `_store.py` (all of them, on disk) and
 `_resident.py` (a model that takes any of them).
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._compress import applicable, compress, needs_gradients, needs_moments
     from ._encoding import (
         NAMES,
         concrete_grid,
@@ -22,9 +23,16 @@ if TYPE_CHECKING:
         store_values,
     )
     from ._resident import CompressedModel, check_names, variant_of
-    from ._variant import Variant, decode, part_shapes, part_spec, prefixes
+    from ._store import VariantStore
+    from ._variant import EvenCodes, Variant, decode, part_shapes, part_spec, prefixes
 
 _HOMES = {
+    "._compress": (
+        "applicable",
+        "compress",
+        "needs_gradients",
+        "needs_moments",
+    ),
     "._encoding": (
         "NAMES",
         "concrete_grid",
@@ -40,7 +48,9 @@ _HOMES = {
         "check_names",
         "variant_of",
     ),
+    "._store": ("VariantStore",),
     "._variant": (
+        "EvenCodes",
         "Variant",
         "decode",
         "part_shapes",
@@ -52,13 +62,19 @@ _HOMES = {
 __all__ = [
     "NAMES",
     "CompressedModel",
+    "EvenCodes",
     "Variant",
+    "VariantStore",
+    "applicable",
     "check_names",
+    "compress",
     "concrete_grid",
     "decode",
     "index_source",
     "load_coded",
     "load_values",
+    "needs_gradients",
+    "needs_moments",
     "part_shapes",
     "part_spec",
     "prefixes",

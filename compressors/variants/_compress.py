@@ -1,4 +1,4 @@
-"""A weight and a spec in, a variant out."""
+"""Compression of one weight: a weight and a spec in, a variant out."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ._encoding import load_matrix, load_values, store_coded, store_values
 from ._variant import Variant, decode, part_kernel, part_shapes, part_spec
 
 _BLOCK = 2**19
-"""Weights that are looked at together."""
+"""Weights processed in one step."""
 _AROUND = {"lstm": "an LSTM", "gru": "a GRU", "attention": "an nn.MultiheadAttention"}
 _ROUNDS = 4
-"""Of a residual: factors and rest in turn."""
+"""Rounds of alternation between a residual's factors and its rest."""
 
 __all__ = ["applicable", "check_finite", "compress", "decode", "needs_gradients", "needs_moments"]
 
 
 def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
-    """Why this treatment makes no sense for this layer, in a clause; None if it does."""
+    """Reason why this treatment makes no sense for this layer, as a clause; None if it does."""
     if spec.changes_structure:
         return "keep is for coupled sets of channels, heads or neurons; this is a layer"
     return (
@@ -141,12 +141,12 @@ def _other(spec: LayerSpec, layer: LayerInfo) -> str | None:
 
 
 def needs_moments(spec: LayerSpec) -> bool:
-    """Whether the layer's treatment depends on its inputs (an embedding's has none, and does not)."""
+    """Tell whether the layer's treatment depends on its inputs. That of an embedding has none, and does not."""
     return _bits_need_moments(spec) or "moments" in _sparsity_needs(spec) or _rank_needs_moments(spec)
 
 
 def needs_gradients(spec: LayerSpec) -> bool:
-    """Whether the layer's treatment depends on the loss' gradient by its weight."""
+    """Tell whether the layer's treatment depends on the loss' gradient by its weight."""
     return "gradients" in _sparsity_needs(spec)
 
 
@@ -157,7 +157,7 @@ def _bits_need_moments(spec: LayerSpec) -> bool:
 
 
 def _looking(spec: LayerSpec) -> str:
-    """What it is of a spec's bits that needs moments."""
+    """Parts of a spec's treatment of bits that need moments."""
     return spec.weight_method if spec.weight_format != "adaptive" else "adaptive"
 
 
@@ -173,7 +173,8 @@ def compress(
     weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, moments: LayerMoments | None = None,
     gradients: LayerGradients | None = None,
 ) -> Variant:  # fmt: skip
-    """`weight` under `spec`. Pure and deterministic; `weight` is left alone and shares no memory with the result.
+    """Compress `weight` under `spec`. Pure and deterministic; `weight` is left alone and shares no memory with the
+    result.
 
     The order is rank, sparsity, bits (see `LayerSpec`); the neutral spec is an exact no-op. The activation's part of
     the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the weight holds NaN or
@@ -212,9 +213,10 @@ def check_finite(tensor: Tensor, fqn: str, what: str = "the weight") -> None:
 
 
 class _Work:
-    """One layer's treatment: what is known of its data, and how its matrices are made into what is stored.
+    """Treatment of one layer: its calibration data, and the steps from its matrices to the stored tensors.
 
-    second  (groups, n, n) moments of the inputs, or None; both: (2, out, n) gradients, or None
+    second  (groups, n, n) moments of the inputs, or None
+    both    (2, out, n) gradients, or None
     """
 
     def __init__(self, spec: LayerSpec, layer: LayerInfo, second: Tensor | None, both: Tensor | None) -> None:
@@ -222,7 +224,7 @@ class _Work:
         self.second, self.both = second, both
 
     def done(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Everything that is stored of the layer's matrix; the names begin with the part's prefix."""
+        """Stored tensors of the layer's matrix; the names begin with the part's prefix."""
         if self.spec.rank >= 1.0:
             return _contiguous("", self.stored("", matrix, self.second))
         if self.spec.rank_form == "residual":
@@ -235,7 +237,9 @@ class _Work:
         return factorize(spec.rank_form, matrix, self.shape, spec.rank, spec.rank_method, known)
 
     def _chain(self, parts: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-        """What meets the input first is stored first: the others are then told what really reaches them."""
+        """Compress a chain. The part that meets the input is stored first; later parts are fitted to its actual
+        outputs.
+        """
         tensors: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
         for prefix in reversed(tuple(parts)):
@@ -248,7 +252,9 @@ class _Work:
         return tensors
 
     def _residual(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Factors of what the rest leaves over, and the rest of what the factors leave over, in turn; the best pair."""
+        """Alternate between factors of the weight minus the rest, and the rest of the weight minus the factors; keep
+        the best pair.
+        """
         best: tuple[float, dict[str, Tensor]] | None = None
         rest = torch.zeros_like(matrix, dtype=torch.float32)
         problem = SparsityProblem(matrix=matrix.float(), share=0.0, moments=self.second)
@@ -265,7 +271,7 @@ class _Work:
         return best[1]
 
     def stored(self, prefix: str, matrix: Tensor, second: Tensor | None) -> dict[str, Tensor]:
-        """What is stored of one matrix: made sparse, and quantized, if the spec says so."""
+        """Stored tensors of one matrix: made sparse, and quantized, if the spec says so."""
         spec = part_spec(self.spec, prefix)
         mask, values = self._sparse(spec, prefix, matrix, second)
         if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
@@ -284,7 +290,7 @@ class _Work:
         return store_coded(coded, spec)
 
     def loaded(self, prefix: str, stored: Mapping[str, Tensor]) -> Tensor:
-        """The float32 matrix that is read back."""
+        """Read the float32 matrix back."""
         spec, shape = part_spec(self.spec, prefix), part_shapes(self.spec, self.shape)[prefix]
         if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
             return load_values(stored, shape).float()
@@ -316,7 +322,7 @@ def _of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> Tensor | None:
-    """(groups, n, n) second moments of the inputs, checked; None where the method does not look at them."""
+    """Second moments (groups, n, n) of the inputs, checked; None where the method does not use them."""
     if not needs_moments(spec):
         return None
     if moments is None:
@@ -342,7 +348,7 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
 
 
 def _who_needs_moments(spec: LayerSpec) -> tuple[str, str]:
-    """The method that looks at the inputs, and one of its kind that does not."""
+    """Name the method that uses the inputs, and one of its kind that does not."""
     if _bits_need_moments(spec):
         return (spec.weight_method if spec.weight_format != "adaptive" else "adaptive"), "affine"
     if _rank_needs_moments(spec):
@@ -351,7 +357,7 @@ def _who_needs_moments(spec: LayerSpec) -> tuple[str, str]:
 
 
 def _both(spec: LayerSpec, layer: LayerInfo, gradients: LayerGradients | None) -> Tensor | None:
-    """(2, out, n) gradients of the loss, checked; None where the method does not look at them."""
+    """Gradients (2, out, n) of the loss, checked; None where the method does not use them."""
     if not needs_gradients(spec):
         return None
     if gradients is None:
@@ -369,7 +375,9 @@ def _both(spec: LayerSpec, layer: LayerInfo, gradients: LayerGradients | None) -
 
 
 def _relative_error(weight: Tensor, effective: Tensor) -> float:
-    """‖W - Ŵ‖² / ‖W‖² in double precision, a block at a time: whole, it would take eight times the layer's memory."""
+    """Relative error ‖W - Ŵ‖² / ‖W‖² in double precision, by blocks; at once it would take eight times the layer's
+    memory.
+    """
     energy = error = 0.0
     for old, new in zip(weight.reshape(-1).split(_BLOCK), effective.reshape(-1).split(_BLOCK), strict=True):
         exact = old.double()

@@ -1,15 +1,16 @@
-"""One stored matrix: codes and what they are multiplied with, or plain values; of every entry, or in the sparse format
-that is the smallest for these very zeros.
+"""Encoding of one stored matrix: codes with their scales, or plain values.
+
+Either every entry is stored, or the entries of the smallest sparse format for its zeros.
 
 A matrix is stored as the tensors
-    format  (1,) uint8, only where the spec's format is "adaptive": the index of the one that was chosen
+    format  (1,) uint8, only where the spec's format is "adaptive": the index of the chosen format
     layout  uint8, only where a sparse format saves bytes: its header (see `compressors/sparse_formats`)
-    index   uint8, with it: the packed streams that say where the values are
+    index   uint8, with `layout`: the packed streams with the positions of the values
     codes   packed uint8, of every entry or of the layout's slots
     scale   float32 or float16, one for each row, group, or the tensor
     zero    packed uint8, with integer zero points: one of the codes' width for each scale
     table   float32 or float16, 2^bits of them, of a palette
-or of `values` instead of codes and all after them, where the matrix is left in (or cast to) floating point.
+or of `values` instead of codes and all after them, where the matrix stays in (or is cast to) floating point.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from ..sparse_formats import ByteSource, Encoded, Pattern, decode, smallest
 from ..values import LayerSpec
 
 NAMES = ("format", "layout", "index", "codes", "values", "scale", "zero", "table")
-"""In the order in which they lie in a file."""
+"""Names of stored tensors, in the order in which they lie in a file."""
 
 
 def store_coded(coded: Coded, spec: LayerSpec, *, entropy: bool = False) -> dict[str, Tensor]:
-    """The tensors of a quantized matrix.
+    """Tensors of a quantized matrix.
 
     entropy  choose the layout that is smallest once its streams, and the codes, are entropy-coded
     """
@@ -56,8 +57,9 @@ def store_coded(coded: Coded, spec: LayerSpec, *, entropy: bool = False) -> dict
 
 
 def load_coded(tensors: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> tuple[Coded, Tensor | None]:
-    """What `store_coded` was given, and which entries (out, n) have a code where it has a layout; the others are zero,
-    whatever their code here.
+    """Inverse of `store_coded`, and the mask (out, n) of entries with a code where there is a layout.
+
+    The other entries are zero, whatever code they have here.
     """
     grid = concrete_grid(spec, shape, tensors.get("format"))
     n = shape[0] * shape[1]
@@ -82,14 +84,14 @@ def load_coded(tensors: Mapping[str, Tensor], shape: tuple[int, int], spec: Laye
 
 
 def load_matrix(tensors: Mapping[str, Tensor], shape: tuple[int, int], spec: LayerSpec) -> Tensor:
-    """The float32 matrix that the codes stand for."""
+    """Float32 matrix that the codes stand for."""
     coded, survives = load_coded(tensors, shape, spec)
     values = Rounder(coded.grid, coded.params, shape).decode(coded.codes)
     return values if survives is None else torch.where(survives.reshape(shape), values, 0.0)
 
 
 def concrete_grid(spec: LayerSpec, shape: tuple[int, int], format: Tensor | None) -> Grid:
-    """The grid of a stored matrix; `format` is its tensor of that name. Raises `ValueError` for an unknown index."""
+    """Grid of a stored matrix; `format` is its tensor of that name. Raises `ValueError` for an unknown index."""
     grid = Grid.of(spec, shape[1])
     if spec.weight_format != "adaptive":
         return grid
@@ -100,7 +102,7 @@ def concrete_grid(spec: LayerSpec, shape: tuple[int, int], format: Tensor | None
 
 
 def store_values(matrix: Tensor, *, entropy: bool = False) -> dict[str, Tensor]:
-    """The tensors of a matrix that is left in floating point. `entropy` as in `store_coded`; values are not coded."""
+    """Tensors of a matrix that stays in floating point. `entropy` as in `store_coded`; values are not coded."""
     flat = matrix.reshape(-1)
     bits = 8 * flat.element_size()
     layout = _layout(matrix != 0, bits, np.zeros(0, dtype=np.uint8) if entropy else None)
@@ -110,7 +112,7 @@ def store_values(matrix: Tensor, *, entropy: bool = False) -> dict[str, Tensor]:
 
 
 def load_values(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
-    """The matrix that `store_values` was given (a negative zero may come back positive)."""
+    """Inverse of `store_values` (a negative zero may come back positive)."""
     values = tensors["values"]
     slots = slots_of(tensors, shape)
     if slots is None:
@@ -132,15 +134,15 @@ def index_source(tensors: Mapping[str, Tensor]) -> ByteSource:
 
 
 def stream_bytes(values: Ints, bits: int) -> int:
-    """What a stream takes where it may be entropy-coded (about; see `coded_bytes`)."""
+    """Bytes of a stream that may be entropy-coded (an estimate; see `coded_bytes`)."""
     packed = packed_bytes(len(values), bits)
     return min(packed, coded_bytes(values, bits)) if len(values) and 1 <= bits <= MAX_SYMBOL_BITS else packed
 
 
 def _layout(survives: Tensor, bits: int, codes: Ints | None) -> Encoded | None:
-    """The smallest sparse format; None where storing every entry is no larger.
+    """Smallest sparse format; None where dense storage is not larger.
 
-    codes  of every entry, where streams will be entropy-coded; empty where the values will not be
+    codes  of every entry, where streams will be entropy-coded; empty where values will not be coded
     """
     pattern = Pattern(survives.detach().cpu().numpy())
     if codes is None:

@@ -1,4 +1,4 @@
-"""The model that stays in memory: its layers are pointed at variants, and back."""
+"""Resident model: it stays in memory, its layers are pointed at variants and back."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, InputError
-from ..anatomy import Anatomy, holder_of, kind_at, weight_at
+from ..anatomy import Anatomy, holder_of, kind_at, temporary_hooks, weight_at
 from ..calibration import Calibration, install, rounding_of
 from ..values import LayerSpec
 from ._variant import Variant
 
 
 class CompressedModel:
-    """A model and how to make it behave as compressed, for a while, without copying it.
+    """Model that behaves as compressed inside a block, without being copied.
 
-    `model` is used, not copied: while an assignment is applied, its weights are the variants' effective weights.
-    One assignment at a time. Raises `ConfigError` if the anatomy is not of this model.
+    `model` is used, not copied: while an assignment is applied, its weights are the variants' effective weights. One
+    assignment at a time. Raises `ConfigError` if the anatomy does not belong to this model.
     """
 
     def __init__(self, model: nn.Module, anatomy: Anatomy, calibration: Calibration | None = None) -> None:
@@ -44,7 +43,7 @@ class CompressedModel:
             self._weights[layer.fqn] = (module, leaf)
 
     def weight(self, fqn: str) -> Tensor:
-        """The weight of a layer as it is now, detached; the original unless an assignment is applied."""
+        """Current weight of a layer, detached; the original unless an assignment is applied."""
         if fqn not in self._weights:
             raise ConfigError(f"there is no layer {fqn!r} in the anatomy; known are {_few(self.anatomy.fqns)}")
         return self._parameter(fqn).detach()
@@ -53,7 +52,7 @@ class CompressedModel:
     def apply(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], *, straight_through: bool = False
     ) -> Iterator[nn.Module]:
-        """Inside the block, the model behaves as compressed by `assignment`; afterwards it is as before.
+        """Make the model behave as compressed by `assignment` inside the block; it is restored afterwards.
 
         `variants` gives a variant for each layer whose weight is changed; a layer that is not in `assignment` is left
         alone. No weight is copied (unless the model is on another device, or of another dtype than float32); hooks
@@ -70,16 +69,14 @@ class CompressedModel:
             rounding_of(self.calibration, fqn, spec) for fqn, spec in assignment.items() if spec.changes_activation
         ]
         originals = [(parameter, parameter.data) for parameter, _ in swaps]
-        handles: list[RemovableHandle] = []
         self._applied = True
         try:
             for parameter, effective in swaps:
                 parameter.data = effective.to(device=parameter.device, dtype=parameter.dtype)
-            handles = install(self.model, roundings, straight_through=straight_through)
-            yield self.model
+            with temporary_hooks() as hooks:
+                hooks += install(self.model, roundings, straight_through=straight_through)
+                yield self.model
         finally:
-            for handle in handles:
-                handle.remove()
             for parameter, data in originals:
                 parameter.data = data
             self._applied = False
@@ -93,7 +90,7 @@ class CompressedModel:
     def _swaps(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
     ) -> list[tuple[nn.Parameter, Tensor]]:
-        """Each distinct parameter that changes, once, with its effective weight; everything is checked here."""
+        """Distinct parameters that change, each with its effective weight; everything is checked here."""
         check_assignment(assignment, self.anatomy)
         swaps: dict[int, tuple[nn.Parameter, Tensor]] = {}
         for layer in self.anatomy.layers:
@@ -107,7 +104,7 @@ class CompressedModel:
 
 
 def check_names(assignment: Mapping[str, LayerSpec], known: Sequence[str]) -> None:
-    """Raises `ConfigError` if the assignment names a layer that is not among the known."""
+    """Check names. Raises `ConfigError` if the assignment names an unknown layer."""
     if unknown := sorted(set(assignment) - set(known)):
         raise ConfigError(
             f"the assignment names {_few(unknown, 3)}, no layer of this model that can be compressed; known are "
@@ -116,7 +113,9 @@ def check_names(assignment: Mapping[str, LayerSpec], known: Sequence[str]) -> No
 
 
 def check_assignment(assignment: Mapping[str, LayerSpec], anatomy: Anatomy) -> None:
-    """Raises `ConfigError` if a name is not in the anatomy, or layers that share a tensor get different weights."""
+    """Check an assignment. Raises `ConfigError` for a name outside the anatomy, or different weights for layers that
+    share a tensor.
+    """
     check_names(assignment, anatomy.fqns)
     for layer in anatomy.layers:
         mine = assignment.get(layer.fqn, LayerSpec()).weight_only
@@ -130,7 +129,7 @@ def check_assignment(assignment: Mapping[str, LayerSpec], anatomy: Anatomy) -> N
 
 
 def variant_of(fqn: str, spec: LayerSpec, variants: Mapping[str, Variant], shape: tuple[int, ...]) -> Variant:
-    """The variant of a layer whose weight is changed. Raises `ConfigError` if it is missing or does not fit."""
+    """Variant of a layer whose weight is changed. Raises `ConfigError` if it is missing or does not fit."""
     if fqn not in variants:
         raise ConfigError(f"{fqn} is to become {spec.label()}, but no variant of it was given; see VariantStore.get")
     variant = variants[fqn]

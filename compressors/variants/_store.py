@@ -1,4 +1,4 @@
-"""Each layer at each level, made once, and found again by what it was made from."""
+"""Store of variants on disk: each layer at each level is made once, and found again by the digest of its inputs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from ._compress import compress, needs_gradients, needs_moments
 from ._variant import Variant
 
 CODE_VERSION = 2
-"""Raised when the same weight and spec give another variant, so that nothing made by older code is taken for it."""
+"""Version of the code, raised when the same weight and spec give another variant, so that older results are not reused.
+"""
 
 _EFFECTIVE = "effective"
 _ALIGN = 64
-"""The effective weight begins at a cache line, as one that torch has allocated does."""
+"""Alignment of the effective weight in bytes: a cache line, as for memory that torch allocates."""
 
 
 class VariantStore:
     """Variants on disk, content-addressed: `root/<2 hex digits>/<64 hex digits>.safetensors`.
 
-    The address is the sha256 of the weight's bytes, the weight's part of the spec, the layer's kind and groups, the
-    versions of the methods and of this code, and of the moments of the layer's inputs and the loss' gradients where a
-    method looks at them.
+    The address is a sha256 over the weight's bytes, the weight's part of the spec, the layer's kind and groups, and the
+    versions of the methods and of this code. It includes the moments of the layer's inputs and the loss' gradients
+    where a method uses them.
+
     Files are written atomically, so processes may share a store and even build the same variant at once. A file is
-    checked against its checksum once for each store object, then mapped into
-    memory: the same pages serve all processes.
+    checked against its checksum once for each store object, then mapped into memory: the same pages serve all
+    processes.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,7 +46,7 @@ class VariantStore:
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
         moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> str:  # fmt: skip
-        """The address, 64 hex digits. `weight_digest` is `tensor_digest(weight)`, where the caller has it already."""
+        """Address of a variant, 64 hex digits. `weight_digest` is `tensor_digest(weight)`, for a caller that has it."""
         spec = spec.weight_only
         made_from: dict[str, object] = {
             "code": CODE_VERSION,
@@ -67,7 +69,7 @@ class VariantStore:
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
         moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> bool:  # fmt: skip
-        """Whether the variant lies on disk (the neutral one need not)."""
+        """Tell whether the variant lies on disk (the neutral one is never stored)."""
         return self.path(
             self.key(weight, spec, layer, weight_digest=weight_digest, moments=moments, gradients=gradients)
         ).is_file()
@@ -76,7 +78,7 @@ class VariantStore:
         self, weight: Tensor, spec: LayerSpec, layer: LayerInfo, *, weight_digest: str | None = None,
         moments: LayerMoments | None = None, gradients: LayerGradients | None = None,
     ) -> Variant:  # fmt: skip
-        """The variant, built (see `compress`) and stored if it is missing.
+        """Return the variant; it is built (see `compress`) and stored if it is missing.
 
         moments    of the layer's inputs (`Calibration.moments`), for methods that need them
         gradients  of the loss by the layer's weight (`Calibration.gradients`), likewise
@@ -124,7 +126,7 @@ class VariantStore:
 
 
 def _method_versions(spec: LayerSpec) -> dict[str, str]:
-    """Versions of the methods that the spec makes use of."""
+    """Versions of the methods that the spec uses."""
     used = {}
     if spec.weight_bits != FLOAT_BITS:
         used["weight"] = _registry.WEIGHT.version(spec.weight_method)

@@ -1,4 +1,4 @@
-"""The compressed form of one weight, and how it is read back."""
+"""Compressed form of one weight, and its decoding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = ("",)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvenCodes:
-    """A matrix as (code - zero) * scale, bit for bit its effective weight.
+    """Matrix as (code - zero) * scale, equal to its effective weight bit for bit.
 
     codes  (rows, columns) uint8
     scale  (rows, groups) float32; `zero` likewise, uint8
@@ -38,7 +38,7 @@ class EvenCodes:
     has_zeros: bool
 
     def signed(self) -> tuple[Tensor, Tensor | None]:
-        """(codes, zeros) int8 around the middle code; no zeros where the format has none."""
+        """(codes, zeros) int8, shifted by the middle code; no zeros where the format has none."""
         half = 2 ** (self.bits - 1)
         codes, zero = ((x.to(torch.int16) - half).to(torch.int8) for x in (self.codes, self.zero))
         return codes, zero if self.has_zeros else None
@@ -63,14 +63,13 @@ class Variant:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the stored tensors; what describes them is counted by `layer_bytes`."""
+        """Bytes of the stored tensors; `layer_bytes` adds the bytes of their description."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def codes(self) -> tuple[Tensor, Tensor] | None:
-        """(codes int8 of the weight's shape, scale (out,) float32); None unless the weight is whole and plain integers
-        (`LayerSpec.is_plain_int`).
+        """(codes int8 of the weight's shape, scale (out,) float32) of a whole weight in plain integers; else None.
 
-        `codes * scale`, the scale along axis 0, is bit for bit `effective`.
+        See `LayerSpec.is_plain_int`. `codes * scale`, the scale along axis 0, is bit for bit `effective`.
         """
         if not self.spec.is_plain_int or self.spec.rank < 1.0:
             return None
@@ -79,8 +78,11 @@ class Variant:
         return coded.codes.reshape(shape), coded.params.scale.reshape(-1).expand(shape[0]).contiguous()
 
     def even_codes(self) -> EvenCodes | None:
-        """The codes of a whole weight of integers on an even grid ("int", "int_asym"), in groups of a row or not; else
-        None, as for blocks of several rows."""
+        """Codes of a whole weight of integers on an even grid ("int", "int_asym"), with or without groups along a row;
+        else None.
+
+        None also for blocks of several rows.
+        """
         if self.spec.weight_bits > 8 or self.spec.weight_format not in ("int", "int_asym") or self.spec.rank < 1.0:
             return None
         rows, columns = _matrix_shape(tuple(self.effective.shape))
@@ -103,8 +105,9 @@ class Variant:
         )  # fmt: skip
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization; None for a whole weight, and for
-        forms of low rank that are no two such factors (see `parts`).
+        """(u (out, r), v (r, in * kernel)) float32, after sparsity and quantization.
+
+        None for a whole weight, and for forms of low rank without two such factors (see `parts`).
         """
         if self.spec.rank >= 1.0 or self.spec.rank_form != "channel":
             return None
@@ -117,13 +120,15 @@ class Variant:
 
 
 def prefixes(spec: LayerSpec) -> tuple[str, ...]:
-    """Of the stored matrices, in the order in which they lie in a file."""
+    """Prefixes of the stored matrices, in the order in which they lie in a file."""
     return WHOLE if spec.rank >= 1.0 else PARTS[spec.rank_form]
 
 
 def part_spec(spec: LayerSpec, prefix: str) -> LayerSpec:
-    """What is done to one stored matrix. Of a residual the two factors stay whole and at 8 bits at least: what they
-    get wrong the rest has to make up for."""
+    """Treatment of one stored matrix.
+
+    The two factors of a residual are never sparse and have at least 8 bits: the rest must compensate for their errors.
+    """
     if spec.rank >= 1.0 or spec.rank_form != "residual" or prefix == "w.":
         return spec
     dense = dataclasses.replace(spec, sparsity=0.0, pattern="")
@@ -135,7 +140,7 @@ def part_spec(spec: LayerSpec, prefix: str) -> LayerSpec:
 
 
 def part_kernel(spec: LayerSpec, prefix: str, shape: tuple[int, ...]) -> int:
-    """Positions of the kernel of a stored matrix."""
+    """Kernel positions of a stored matrix."""
     return prod(shape[2:]) if spec.rank >= 1.0 else part_kernels(spec.rank_form, shape)[prefix]
 
 
@@ -147,10 +152,10 @@ def part_shapes(spec: LayerSpec, shape: tuple[int, ...]) -> dict[str, tuple[int,
 
 
 def decode(spec: LayerSpec, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Tensor:
-    """The effective weight of this shape, from what is stored; the very bits that `Variant.effective` has.
+    """Decode the effective weight of this shape from the stored tensors; equal to `Variant.effective` bit for bit.
 
-    Where a weight was factorized the product is taken in float64 and rounded once, so that the order in which a
-    machine sums does not show; a zero is positive, as a product of one rank that is not summed may not be.
+    The product of a factorized weight is taken in float64 and rounded once, so that the order in which a machine sums
+    does not show. A zero is positive, as the unsummed product of rank one may give a negative one.
     """
     if spec.rank >= 1.0:
         return _matrix(spec, part_shapes(spec, shape)[""], tensors).reshape(shape)

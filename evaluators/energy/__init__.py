@@ -1,4 +1,8 @@
-"""Energy and carbon: from a counter where one can be read, else from the device's profile, and then marked so."""
+"""Energy and carbon of an inference: measured by a counter, or modelled from the device's profile and marked so.
+
+It knows `costs`. Begin with `_measure.py` (a counter read around many calls) and `_modelled.py` (a profile's energies).
+Another counter belongs in `_counters.py`.
+"""
 
 from ._carbon import co2_g_per_million, co2_measurement
 from ._counters import Counter, NvmlCounter, RaplCounter, counters_here

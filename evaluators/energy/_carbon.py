@@ -1,5 +1,8 @@
-"""Carbon: the energy times what the grid emits for it. The grid's figure is the user's, for it differs by a factor of
-twenty between countries; the making of the device is left out."""
+"""Carbon emissions: the energy times the emissions of the grid for it.
+
+The user gives the grid's figure, which differs by a factor of twenty between countries. The production of the device is
+left out.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ def co2_g_per_million(energy_mj: float, grid_g_per_kwh: float) -> float:
 
 
 def co2_measurement(energy: Measurement, grid_g_per_kwh: float) -> Measurement:
-    """The same of an energy in millijoules, with its interval. Modelled, also where the energy was measured: what the
-    grid emits is an average that nobody has read off a meter."""
+    """Carbon emissions of an energy in millijoules, with its interval.
+
+    The source is "modelled", also where the energy was measured: the grid's emissions are an average that nobody
+    measured.
+    """
     value, low, high = (
         None if mj is None else co2_g_per_million(mj, grid_g_per_kwh) for mj in (energy.value, energy.low, energy.high)
     )

@@ -1,7 +1,7 @@
-"""Counters of energy that the system lets us read: RAPL of x86 packages, NVML of NVIDIA's GPUs.
+"""Energy counters that the system provides: RAPL of x86 packages, NVML of NVIDIA's GPUs.
 
-Both count everything that the package or card does, whoever asked for it: they say something of a model on a machine
-that does nothing else. Reading RAPL takes root on most systems since 2020 (CVE-2020-8694); a virtual machine has none.
+Both count all consumption of the package or card, whoever caused it. They describe a model only on a machine that does
+nothing else. Reading RAPL needs root on most systems since 2020 (CVE-2020-8694); a virtual machine has none.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ _MJ_PER_UJ = 1e-3
 
 
 class Counter(Protocol):
-    """name: what it counts, for people."""
+    """Energy counter. name: the counted part, for people."""
 
     @property
     def name(self) -> str: ...
 
     def read_mj(self) -> float:
-        """Millijoules since some moment that does not change."""
+        """Read millijoules since a fixed but unknown moment."""
         ...
 
 
 @dataclass(slots=True)
 class RaplCounter:
-    """One package's counter in /sys/class/powercap. It starts again from 0 at `max_energy_range_uj`; a reading that is
-    below the last one means that it has done so (once: read it more often than every few minutes)."""
+    """Counter of one package in /sys/class/powercap.
+
+    It starts again from 0 at `max_energy_range_uj`. A reading below the last one means that it has wrapped around once,
+    so read it at least every few minutes.
+    """
 
     folder: Path
     _last_uj: int = 0
@@ -51,7 +54,7 @@ class RaplCounter:
 
 
 class NvmlCounter:
-    """A GPU's total energy since the driver was loaded, in steps of 1 mJ (Volta and later)."""
+    """Counter of a GPU's total energy since the driver was loaded, in steps of 1 mJ (Volta and later)."""
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
@@ -71,14 +74,16 @@ class NvmlCounter:
         return float(value.value)
 
     def _call(self, function: str, *args: Any) -> None:
-        """Raises `OSError` with NVML's own number."""
+        """Call a function of NVML. Raises `OSError` with NVML's own number."""
         code = getattr(self._library, function)(*args)
         if code:
             raise OSError(f"{function} failed with NVML error {code}")
 
 
 def rapl_counters(root: Path = RAPL_ROOT) -> list[RaplCounter]:
-    """One for each package whose counter may be read; the packages' parts (cores, memory) are inside them."""
+    """One counter for each package whose counter is readable; the package's parts (cores, memory) are included in
+    it.
+    """
     found = []
     for folder in sorted(root.glob("intel-rapl:*")):
         if folder.name.count(":") != 1:
@@ -95,7 +100,7 @@ def rapl_counters(root: Path = RAPL_ROOT) -> list[RaplCounter]:
 
 
 def counters_here(device: str = "cpu", *, root: Path = RAPL_ROOT) -> Sequence[Counter]:
-    """The counters that can be read here for a "cpu" (all packages) or a "gpu" (the first); empty if there is none."""
+    """Counters readable here for a "cpu" (all packages) or a "gpu" (the first); empty if there is none."""
     if device == "cpu":
         return rapl_counters(root)
     try:

@@ -25,7 +25,7 @@ _MJ_PER_PJ = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelledEnergy:
-    """Of one sample. layers: millijoules of each layer by fqn; profile: its name."""
+    """Modelled energy of one sample. layers: millijoules of each layer by fqn; profile: its name."""
 
     profile: str
     layers: Mapping[str, float]

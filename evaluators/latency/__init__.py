@@ -1,4 +1,4 @@
-"""Latency, measured so that it means something on a machine that others use too.
+"""Latency measurements that stay meaningful on a machine with other users.
 
 One measurement a machine at a time (`exclusive_slot`), on a core of its own (`pinned`), candidate and reference
 interleaved at random (`interleaved`), ranked by the 10th percentile, with differences below max(3 %, A/A) called ties

@@ -1,4 +1,4 @@
-"""Two models that were timed together: which is faster, or neither."""
+"""Comparison of two models that were timed together: one is faster, or neither."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._samples import RANKED_BY, LatencySamples
 Verdict = Literal["faster", "slower", "tie"]
 
 TIE = 0.03
-"""Relative differences below this are ties on any machine."""
+"""Relative difference below which two models tie on any machine."""
 
 N_BLOCKS = 10
 N_RESAMPLES = 2000
@@ -22,7 +22,9 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """ratio      of the first's latency to the second's: 0.5 is twice as fast
+    """Ratio of two latencies.
+
+    ratio      first's latency divided by the second's: 0.5 is twice as fast
     low, high  its 95 % interval; error: its relative standard error
     floor      relative difference below which it is a tie: max(3 %, A/A)
     """
@@ -35,14 +37,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """tie unless the ratio is beyond the floor and its interval leaves out 1."""
+        """Verdict: a tie, unless the ratio is beyond the floor and its interval excludes 1."""
         if abs(math.log(self.ratio)) < math.log1p(self.floor) or self.low <= 1.0 <= self.high:
             return "tie"
         return "faster" if self.ratio < 1.0 else "slower"
 
 
 def compare(one: LatencySamples, other: LatencySamples, *, floor: float = 0.0) -> Comparison:
-    """Of two models timed by one call of `interleaved`: their n-th runs were neighbours.
+    """Compare two models timed by one call of `interleaved`: their n-th runs were neighbours.
 
     The runs are cut into ten blocks in their order. The ratio is the median over the blocks of the ratio of their p10;
     interval and error are a bootstrap over blocks. A neighbour that comes and goes on the machine spoils some blocks,
@@ -71,5 +73,7 @@ def compare(one: LatencySamples, other: LatencySamples, *, floor: float = 0.0) -
 
 
 def _low(times: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    """The p10 of a block; a clock too coarse to see a run says nothing, and not zero."""
+    """Least 10th percentile of a block that the clock can resolve; a time below the clock's resolution is unknown, not
+    zero.
+    """
     return max(float(np.quantile(times, RANKED_BY / 100)), 1e-9)

@@ -1,4 +1,4 @@
-"""What was found out about this machine and a runtime on it, on the way to a hardware profile (`_machine_profile`)."""
+"""Figures measured on this machine and a runtime on it, the basis of a hardware profile (`_machine_profile`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._compare import Verdict
 from ._machine import CacheFacts
 
 SCHEMA_VERSION = 1
-"""Of `MachineFigures.to_dict`."""
+"""Schema version of `MachineFigures.to_dict`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFigure:
-    """A number with its unit, how it was come by, and when (ISO date)."""
+    """Number with its unit, its source and its date (ISO)."""
 
     value: float
     unit: str
@@ -26,7 +26,7 @@ class MachineFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFigure:
-    """One layer in one form.
+    """Measurement of one layer in one form.
 
     operator, shape  `conv2d`, `64 -> 64 at 8x8 k3`; see `_micro_graphs`
     form             `fp32`, `int8`, `w4` (4-bit weights alone), `2:4`, `zeros50`, `zeros90`, `rank25`
@@ -58,12 +58,14 @@ class KernelFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFigures:
-    """cores           those that were pinned; n_cores: all that this process may use
-    caches          of the first of them
-    rates_gmac_s    "conv2d int8" -> what a middling layer reached (`_rates`)
+    """Figures of a machine.
+
+    cores           pinned cores; n_cores: all that this process may use
+    caches          caches of the first of them
+    rates_gmac_s    "conv2d int8" -> rate of a middling layer (`_rates`)
     bandwidth_gb_s  "copy 16 kB" -> bytes read and written a second, in 10⁹
-    overhead_us     "kernel": what one more kernel in a graph costs; "session": what one call costs beside its kernels
-    scaling         what each further core adds, as a share of the first; None where one thread was asked for
+    overhead_us     "kernel": cost of one more kernel in a graph; "session": cost of one call beside its kernels
+    scaling         gain of each further core, as a share of the first; None for one thread
     natively        form -> whether any layer ran faster in it than in fp32, beyond noise, and in other kernels
     """
 
@@ -90,7 +92,7 @@ class MachineFigures:
     date: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, to be looked at: what is kept and read again is the profile."""
+        """JSON-ready form, for people: the profile is the form that is stored and read again."""
         data = dataclasses.asdict(self)
         data["caches_bytes"] = {cache.name: cache.bytes for cache in self.caches}
         return {"schema_version": SCHEMA_VERSION, **data}

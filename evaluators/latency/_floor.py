@@ -1,4 +1,4 @@
-"""What a model differs from itself by: below that, a difference says nothing."""
+"""Difference of a model from itself: a smaller difference between two models means nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def aa_floor(
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> float:
-    """The largest relative difference that `compare` finds between two names of one model, over `repeats` A/A tests.
+    """Largest relative difference that `compare` finds between two names of one model, over `repeats` A/A tests.
 
     again  the same model, loaded once more: what one load differs from the next by is then in it. None: `one` itself
 

@@ -1,4 +1,4 @@
-"""Time several models against each other, run by run."""
+"""Timing of several models against each other, run by run."""
 
 from __future__ import annotations
 

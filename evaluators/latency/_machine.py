@@ -1,4 +1,4 @@
-"""On what was measured: as the system and the runtime say it, not as it was asked for."""
+"""Facts about the measuring machine, from the system and the runtime, not from the request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._pinned import Pinning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFacts:
-    """One cache as the system tells of it: `L1d`, `L2`; its whole size, and how many cores share it."""
+    """One cache as the system describes it: `L1d`, `L2`; its whole size, and the number of cores that share it."""
 
     name: str
     bytes: int
@@ -22,7 +22,7 @@ class CacheFacts:
 
 
 def machine_facts(session: object = None, *, threads: int, pinning: Pinning | None = None) -> dict[str, Any]:
-    """CPU, pinned cores, their NUMA nodes, the system's load, and the threads that `session` says it has.
+    """CPU, pinned cores, their NUMA nodes, the system's load, and the threads that `session` reports.
 
     threads           as asked for
     memory_node       the node that memory was bound to, on a machine that has several; else None
@@ -53,7 +53,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def caches(core: int = 0, system: Path = SYSTEM) -> list[CacheFacts]:
-    """Those of one core, from the nearest outwards. Empty where the system does not say."""
+    """Caches of one core, from the nearest outwards. Empty where the system does not describe them."""
     found: list[CacheFacts] = []
     for index in sorted((system / "cpu" / f"cpu{core}" / "cache").glob("index[0-9]*")):
         try:
@@ -67,7 +67,7 @@ def caches(core: int = 0, system: Path = SYSTEM) -> list[CacheFacts]:
 
 
 def _sharers(index: Path) -> int:
-    """How many cores a cache's folder lists (`0-3,8`); 1 where it does not say."""
+    """Number of cores in a cache's list (`0-3,8`); 1 where the system gives none."""
     try:
         spans = [part.partition("-") for part in (index / "shared_cpu_list").read_text().strip().split(",")]
         return sum(int(last or first) - int(first) + 1 for first, _, last in spans)
@@ -76,7 +76,7 @@ def _sharers(index: Path) -> int:
 
 
 def memory_bytes() -> int | None:
-    """Main memory of the machine; None where the system does not say."""
+    """Main memory of the machine in bytes; None where it is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -84,7 +84,7 @@ def memory_bytes() -> int | None:
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Of the vector and matrix extensions that kernels choose by."""
+    """Vector and matrix extensions of the CPU, by which kernels are chosen."""
     known = ("sse4_2", "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
              "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve")  # fmt: skip
     try:
@@ -98,7 +98,7 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 
 def _load() -> list[float]:
-    """Mean number of running processes over 1, 5 and 15 minutes: whether others were at work."""
+    """Mean number of running processes over 1, 5 and 15 minutes, which shows other users' work."""
     try:
         return [round(x, 2) for x in os.getloadavg()]
     except (AttributeError, OSError):  # not on every system

@@ -1,4 +1,4 @@
-"""A hardware profile from what was measured here, and from one that was there before where nothing was."""
+"""Hardware profile from measured figures, and from an existing profile where nothing was measured."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 _LEVELS = {"L1d": "l1", "L2": "l2", "L3": "l3", "L4": "l4"}
 _FITS = 0.75
-"""Share of a cache that a working set may fill and still be said to lie in it."""
+"""Share of a cache that a working set may fill and still count as inside it."""
 _LIKE_X86 = (("amx_int8", "x86-64-amx"), ("avx512_vnni", "x86-64"), ("", "x86-64-avx2"))
 _LIKE_ARM = "raspberry-pi-5-onnxruntime"
 
 
 def nearest_profile(figures: MachineFigures) -> str:
-    """Of the shipped profiles the one whose figures stand where nothing was measured."""
+    """Shipped profile that supplies the figures that were not measured."""
     if figures.architecture in ("aarch64", "arm64"):
         return _LIKE_ARM
     return next(f"{name}-{figures.runtime}" for isa, name in _LIKE_X86 if not isa or isa in figures.isa)
 
 
 def machine_profile(figures: MachineFigures, base: HardwareProfile, *, name: str | None = None) -> HardwareProfile:
-    """The machine that was measured, as a profile that a task can name.
+    """Profile of the measured machine that a task can name.
 
     base  what was not measured keeps its figure, source and kind: energies, layouts, other operators
     name  default: the CPU's and the runtime's
@@ -71,7 +71,7 @@ def machine_profile(figures: MachineFigures, base: HardwareProfile, *, name: str
 
 
 def _measured_rates(figures: MachineFigures) -> dict[str, Any]:
-    """By the keys of the shipped profiles, linear layers apart."""
+    """Measured rates by the keys of the shipped profiles; linear layers separately."""
     found = {}
     for layers in CLASSES:
         for form in ("fp32", "int8"):
@@ -86,8 +86,10 @@ def _measured_rates(figures: MachineFigures) -> dict[str, Any]:
 
 
 def _with_memory(data: dict[str, Any], figures: MachineFigures) -> None:
-    """Caches as the system tells of them, with the bandwidth of the working sets that lie in each; main memory's of the
-    largest, if it is beyond all caches."""
+    """Memory levels: caches as the system describes them, with the bandwidth of working sets inside each.
+
+    Main memory has the bandwidth of the largest working set, if that exceeds all caches.
+    """
     copies = {_bytes_of(key): figure for key, figure in figures.bandwidth_gb_s.items() if key.startswith("copy ")}
     before, smaller = {cache["level"]: cache for cache in data.get("caches", [])}, 0
     caches = []
@@ -114,7 +116,9 @@ def _with_memory(data: dict[str, Any], figures: MachineFigures) -> None:
 
 
 def _with_energies(data: dict[str, Any]) -> None:
-    """Rates that the base has not draw what its own of the same numbers draw; nothing of it was measured."""
+    """Energies for rates that the base profile lacks, from its rates of the same number type; none of them was
+    measured.
+    """
     if "energy" not in data:
         return
     known = data["energy"]["pj_per_mac"]
@@ -145,7 +149,7 @@ def _told(value: float, date: str, by: str) -> dict[str, Any]:
 
 
 def _bytes_of(key: str) -> int:
-    """`copy 16 kB` -> 16384"""
+    """Parse a size: `copy 16 kB` -> 16384"""
     _, number, unit = key.split()
     return int(number) * {"kB": 1024, "MB": 1024**2}[unit]
 

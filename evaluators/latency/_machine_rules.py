@@ -1,4 +1,4 @@
-"""Rules of a profile's lowering from what was tried: which forms run as such here, and as what the others really run.
+"""Lowering rules of a profile from measured forms: those that run natively, and the substitutes of the others.
 
 A form is believed to be fast only if every layer of its kind that was tried was faster in it than in FP32, beyond noise
 and in other kernels; or every one from some width on, which the rule then says. The others: where they took longer than
@@ -24,7 +24,7 @@ _INT8: dict[str, Any] = {"weight_bits": 8, "activation_bits": 8, "low_rank": Fal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Form:
-    """One of the forms that are tried.
+    """One of the tried forms.
 
     when      which layers it stands for
     runs_as   the kernel's widths, where it runs as such
@@ -109,7 +109,7 @@ def _of_form(
     figures: MachineFigures,
     rates: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """None for a form that nobody runs as such, unless it is INT8, which every space has."""
+    """Rule of one form; None for a form that nothing runs natively, unless it is INT8, which every space has."""
     kernel_us = figures.overhead_us["kernel"].value
     dense = {k.shape: k.kernel for k in plain}
     width, wide, rest = _split(tried, dense, by_width=not layers.depthwise)
@@ -138,7 +138,9 @@ def _of_form(
 def _split(
     tried: Sequence[KernelFigure], dense: Mapping[str, str], *, by_width: bool
 ) -> tuple[int | None, list[KernelFigure], list[KernelFigure]]:
-    """(least width, those that are fast from it on, the rest); without a width, all are fast or none is believed."""
+    """(least width, layers that are fast from it on, the rest); without a width, either all are fast or none counts as
+    fast.
+    """
 
     def is_fast(kernel: KernelFigure) -> bool:
         return kernel.verdict == "faster" and kernel.kernel != dense.get(kernel.shape)
@@ -164,13 +166,13 @@ def _note_rate(rates: dict[str, Any], key: str, kernels: Sequence[KernelFigure],
 
 
 def _of_exporters(base: HardwareProfile) -> list[dict[str, Any]]:
-    """The base's rules that the exporters go by: weight-only integers, and ranges that are found at run time."""
+    """Rules of the base for the exporters: weight-only integers, and ranges found at run time."""
     found = [rule for rule in base.lowering if rule.when.blocks is not None or rule.when.dynamic]
     return [rule.model_dump(mode="json", exclude_none=True) for rule in found]
 
 
 def _others(base: HardwareProfile, kinds: set[str]) -> list[dict[str, Any]]:
-    """The base's rules, as far as they are about other kinds; the one that fits all stays the last."""
+    """Rules of the base about other kinds; the one that fits all stays last."""
     kept = []
     theirs = _of_exporters(base)
     for rule in (rule.model_dump(mode="json", exclude_none=True) for rule in base.lowering):

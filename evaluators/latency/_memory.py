@@ -25,8 +25,9 @@ _CHILD = "import sys; from paredown.evaluators.latency._memory import main; sys.
 
 
 def peak_memory(path: Path, runtime: str, one: Inputs, *, threads: int = 1, runs: int = 3) -> Measurement:
-    """Bytes by which a fresh process grew at most while it loaded the model and ran it: `VmHWM` after, less `VmRSS`
-    before, the runtime being imported and having run a model of one ReLU. Linux; runtimes that load ONNX or OpenVINO.
+    """Largest growth in bytes of a fresh process that loaded the model and ran it: `VmHWM` after, less `VmRSS` before.
+
+    The runtime was imported before, and had run a model of one ReLU. Linux; runtimes that load ONNX or OpenVINO.
 
     Raises `ParedownError` with the child's last words where it fails.
     """
@@ -59,7 +60,7 @@ def peak_memory(path: Path, runtime: str, one: Inputs, *, threads: int = 1, runs
 
 
 def memory_bytes(field: str, status: Path = Path("/proc/self/status")) -> int:
-    """`VmRSS` or `VmHWM` of this process. Raises `ParedownError` where the system does not say."""
+    """`VmRSS` or `VmHWM` of this process in bytes. Raises `ParedownError` where the system does not report it."""
     try:
         for line in status.read_text().splitlines():
             if line.startswith(f"{field}:"):

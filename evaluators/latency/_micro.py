@@ -1,4 +1,4 @@
-"""Measures this machine: what a runtime really runs faster here, at which rate, and how fast memory is."""
+"""Measurement of this machine: forms that a runtime really runs faster, their rates, and the bandwidth of memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measure_machine(
     cores: Sequence[int] | None = None,
     say: Say = lambda text: None,
 ) -> MachineFigures:
-    """About a minute for the standard shapes. `seconds`: of timing for each shape, all its forms together.
+    """Measure this machine in about a minute for the standard shapes.
 
     Layers are timed on one core, whatever `threads` is; with more, what further cores add is measured too.
     Pins this thread, and holds the machine's latency slot while it times. Raises `InputError` for a runtime that reads
@@ -114,7 +114,7 @@ class _Probe:
         self.version = version(runtime)
 
     def load(self, model: bytes) -> Any:
-        """A session. Raises `ParedownError` where the runtime refuses the graph."""
+        """Load a session. Raises `ParedownError` where the runtime refuses the graph."""
         from ..runtimes import get_runtime
 
         self._n += 1
@@ -124,7 +124,7 @@ class _Probe:
         return session
 
     def kernels(self, model: bytes, session: Any) -> str:
-        """After a run: the operators that are no mere plumbing, most frequent first."""
+        """Operators of the last run without mere data movement, most frequent first."""
         if self.runtime == "openvino":
             ran = [f"{k['type']} {k['kernel']} {k['precision']}" for k in session.kernels()]
             idle = ("Input", "Output", "Const", "Reorder", "Reshape", "Convert", "Eltwise", "Transpose",
@@ -195,7 +195,8 @@ def _forms_of(probe: _Probe, shape: LayerShape, seconds: float, session_us: floa
 
 
 def one_layer_ms(call_ms: float, session_us: float, n: int) -> float:
-    """Of a call that runs `n` equal layers, in milliseconds; `session_us` is what a call costs beside its kernels.
+    """Milliseconds of one layer, from calls that run `n` equal layers; `session_us` is the cost of a call beside its
+    kernels.
 
     At most half of the call is taken off: layers that are lost beside the session get too low a rate, where noise alone
     would give them any.
@@ -212,7 +213,7 @@ def _no_figure(shape: LayerShape, form: str, note: str) -> KernelFigure:
 
 
 def _scaling(runtime: str, threads: int, seconds: float) -> MachineFigure:
-    """What each further core adds to the widest convolution, as a share of the first; a hundredth at least."""
+    """Gain of each further core for the widest convolution, as a share of the first; at least a hundredth."""
     import torch
 
     shape = max((s for s in STANDARD if s.operator == "conv2d"), key=lambda s: s.macs)
@@ -243,8 +244,10 @@ def _overheads(probe: _Probe) -> dict[str, MachineFigure]:
 
 
 def _bandwidth(probe: _Probe) -> dict[str, MachineFigure]:
-    """Copies and triads (McCalpin 1995) of one thread, by bytes read and written; what a call of numpy costs by itself
-    is taken off, but half of the time at most."""
+    """Bandwidth of copies and triads (McCalpin 1995) of one thread, by bytes read and written.
+
+    The time of an empty numpy call is subtracted, up to half of the measured time.
+    """
     found = {}
     little = [np.ones(2) for _ in range(3)]
     for size in WORKING_SETS:
@@ -285,7 +288,7 @@ def _rates(probe: _Probe, kernels: Sequence[KernelFigure], kernel_us: float) -> 
 
 
 def _natively(kernels: Sequence[KernelFigure]) -> dict[str, bool]:
-    """Whether some layer of each form ran in other kernels than fp32 and faster than it, beyond noise."""
+    """Tell for each form whether some layer ran in other kernels than fp32 and faster than it, beyond noise."""
     plain = {(k.operator, k.shape): k.kernel for k in kernels if k.form == "fp32"}
     found = {}
     for form in FORMS[1:]:

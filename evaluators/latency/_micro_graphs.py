@@ -1,4 +1,4 @@
-"""Small ONNX graphs of a few equal layers, in each of the forms that somebody may hope is fast."""
+"""Small ONNX graphs of a few equal layers, in each form that may be fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 FORMS = ("fp32", "int8", "w4", "2:4", "zeros50", "zeros90", "rank25")
 _BLOCK = 32
 _OPSET, _OPSET_INT4 = 18, 21
-"""The exporter's, and the first that has 4-bit weights."""
+"""Opset of the exporter, the first that has 4-bit weights."""
 _SCALE = 0.05
 
 Array = npt.NDArray[Any]
@@ -21,10 +21,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """operator  "conv2d" or "linear"
+    """Shape of a layer.
+
+    operator  "conv2d" or "linear"
     weight    (out, in / groups, k, k), or (out, in)
     input     without the batch: (in, height, width), or (rows, in)
-    n         how many such layers stand in a row; more than one needs as many channels out as in
+    n         number of such layers in a row; more than one needs as many channels out as in
     """
 
     operator: str
@@ -44,14 +46,14 @@ class LayerShape:
 
     @property
     def macs(self) -> int:
-        """Of one of the layers."""
+        """Multiply-accumulates of one of the layers."""
         if self.operator == "linear":
             return self.input[0] * prod(self.weight)
         return prod(self.weight) * self.positions
 
     @property
     def positions(self) -> int:
-        """Rows, or pixels of the result: how often each weight is used."""
+        """Rows, or pixels of the result: the number of uses of each weight."""
         if self.operator == "linear":
             return self.input[0]
         return prod(-(-side // self.stride) for side in self.input[1:])
@@ -70,7 +72,7 @@ STANDARD = (*_CONVS, *_DEPTHWISE, *_LINEARS)
 
 
 def reason_against(shape: LayerShape, form: str) -> str | None:
-    """None if the layer has this form, else why it has not."""
+    """Reason why the layer cannot have this form; None if it can."""
     columns = prod(shape.weight[1:])
     if form == "w4" and (shape.operator == "conv2d" or columns % _BLOCK):
         return f"4-bit weights are tried for linear layers whose inputs are a multiple of {_BLOCK}"
@@ -82,8 +84,11 @@ def reason_against(shape: LayerShape, form: str) -> str | None:
 
 
 def graph_of(shape: LayerShape, form: str) -> bytes:
-    """The serialised model: input `x` (1, *shape.input), a ReLU behind each layer, and for int8 a quantizer before each
-    and behind the last, which some runtimes need. `form`: of `FORMS`, or `r12` for two factors of rank 12."""
+    """Serialised model: input `x` (1, *shape.input), and a ReLU behind each layer.
+
+    For int8 there is a quantizer before each layer and behind the last, which some runtimes need. `form`: one of
+    `FORMS`, or `r12` for two factors of rank 12.
+    """
     builder = _Builder()
     rng = np.random.default_rng(0)
     value = "x"
@@ -98,13 +103,13 @@ def graph_of(shape: LayerShape, form: str) -> bytes:
 
 
 def empty_graph() -> bytes:
-    """One ReLU on next to nothing: what a call costs."""
+    """Model of one ReLU on a tiny tensor, which measures the cost of a call."""
     builder = _Builder()
     return builder.model(builder.node("Relu", ["x"]), (8, 2, 2))
 
 
 def chain_of_tiny(n: int) -> bytes:
-    """`n` 1 x 1 convolutions of eight channels on four pixels: n times nothing but overhead."""
+    """Model of `n` 1 x 1 convolutions of eight channels on four pixels: n times nothing but overhead."""
     builder = _Builder()
     value = "x"
     for _ in range(n):
@@ -166,7 +171,9 @@ class _Builder:
         return name
 
     def rounded(self, value: str) -> str:
-        """To uint8 and back; behind a ReLU with zero at zero, or ONNX Runtime keeps the ReLU, and no kernel is int8."""
+        """Round to uint8 and back; behind a ReLU with zero at zero, or ONNX Runtime keeps the ReLU, and no kernel is
+        int8.
+        """
         zero_point = 128 if value == "x" else 0
         scale, zero = self.constant(np.array(_SCALE, np.float32)), self.constant(np.array(zero_point, np.uint8))
         return self.node("DequantizeLinear", [self.node("QuantizeLinear", [value, scale, zero]), scale, zero])
@@ -180,7 +187,7 @@ class _Builder:
         return self.node("DequantizeLinear", inputs, axis=axis)
 
     def int4(self, weight: Array) -> str:
-        """Symmetric, a scale for each 32 inputs. weight: (in, out)"""
+        """Quantize weight (in, out) to symmetric INT4, with a scale for each 32 inputs."""
         from onnx import TensorProto, helper
 
         blocks = weight.reshape(-1, _BLOCK, weight.shape[1])

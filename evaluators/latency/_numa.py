@@ -1,4 +1,4 @@
-"""Nodes of a machine whose memory is not equally near to all cores (NUMA): where cores are, and whence pages come.
+"""NUMA: nodes of a machine whose memory is not equally near to all cores.
 
 Linux alone tells. A system that says nothing has one node, as far as can be known here.
 """
@@ -23,18 +23,18 @@ _Mask = ctypes.c_ulong * (_N_NODES // (8 * ctypes.sizeof(ctypes.c_ulong)))
 
 
 def numa_node(core: int, system: Path = SYSTEM) -> int | None:
-    """The NUMA node of a core; None where the system does not say (there may be one node only, or no /sys)."""
+    """NUMA node of a core; None where the system does not say (there may be one node only, or no /sys)."""
     nodes = sorted((system / "cpu" / f"cpu{core}").glob("node[0-9]*"))
     return int(nodes[0].name.removeprefix("node")) if nodes else None
 
 
 def numa_nodes(system: Path = SYSTEM) -> list[int]:
-    """All nodes of the machine; empty where the system does not say."""
+    """NUMA nodes of the machine; empty where the system does not say."""
     return sorted(int(path.name.removeprefix("node")) for path in (system / "node").glob("node[0-9]*"))
 
 
 def cores_of_one_node(n: int, allowed: Sequence[int], system: Path = SYSTEM) -> list[int]:
-    """The last `n` of the allowed cores that share a node; where no node has so many, the last `n` of all.
+    """Last `n` of the allowed cores that share a node; where no node has so many, the last `n` of all.
 
     Of several nodes that have them, the one with the last core: the first cores are the system's own favourites.
     """
@@ -47,7 +47,8 @@ def cores_of_one_node(n: int, allowed: Sequence[int], system: Path = SYSTEM) -> 
 
 @contextmanager
 def memory_from(node: int) -> Iterator[bool]:
-    """Inside, new pages of this thread, and of threads that it starts, come from the node. Yields whether they do.
+    """Take new pages of this thread, and of threads that it starts, from the node inside the block. Yields whether it
+    works.
 
     False where the system refuses it, as many containers do; pages then come from the node of the core that first
     writes them, which is the same one as long as it has room. Pages that are there already stay where they are.

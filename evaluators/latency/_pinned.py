@@ -1,4 +1,4 @@
-"""Run on chosen cores, with memory that is near to them."""
+"""Pinning to chosen cores, with memory that is near to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._numa import SYSTEM, cores_of_one_node, memory_from, numa_node, numa_nodes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinning:
-    """Which cores were asked for, and which were got: () where the system cannot pin.
+    """Requested and obtained cores; the latter are () where the system cannot pin.
 
     nodes        NUMA nodes of the cores that were got; () where the system does not say
     memory_node  where the machine has several nodes and memory was bound to one: which. None else
@@ -26,14 +26,10 @@ class Pinning:
     nodes: tuple[int, ...] = ()
     memory_node: int | None = None
 
-    @property
-    def is_pinned(self) -> bool:
-        return bool(self.got) and set(self.got) == set(self.asked)
-
 
 @contextmanager
 def pinned(cores: int | Sequence[int] | None = None, *, system: Path = SYSTEM) -> Iterator[Pinning]:
-    """The calling thread, and the threads it starts, run on `cores` (None: the last one that this process may use).
+    """Run the calling thread, and the threads it starts, on `cores` (None: the last one that this process may use).
 
     Where the machine has several NUMA nodes and the cores are all of one, new memory comes from that node too. For
     several cores of one node ask `last_cores`.
@@ -65,8 +61,9 @@ def pinned(cores: int | Sequence[int] | None = None, *, system: Path = SYSTEM) -
 
 
 def last_cores(n: int, *, system: Path = SYSTEM) -> list[int] | None:
-    """`n` cores that this process may use, the last of one NUMA node where one has so many; None where the system does
-    not say."""
+    """Last `n` cores that this process may use, on one NUMA node where one has so many; None where the system does not
+    say.
+    """
     return cores_of_one_node(n, sorted(os.sched_getaffinity(0)), system) if sys.platform == "linux" else None
 
 

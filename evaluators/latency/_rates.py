@@ -1,4 +1,4 @@
-"""From timed layers to the rates of a roofline."""
+"""Rates of a roofline from timed layers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from statistics import median
 from ._figures import KernelFigure
 
 LEAST_POSITIONS = 8
-"""A layer that uses each weight less often waits for memory, and says nothing of arithmetic."""
+"""Least uses of each weight: a layer with fewer waits for memory, and says nothing about arithmetic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerClass:
-    """Layers that share kernels. `suffix`: of the keys of their rates in a profile."""
+    """Layers that share kernels. `suffix`: end of the keys of their rates in a profile."""
 
     operator: str
     depthwise: bool
@@ -25,7 +25,7 @@ class LayerClass:
         return f"{self.operator} depthwise" if self.depthwise else self.operator
 
     def of(self, kernels: Sequence[KernelFigure], form: str) -> list[KernelFigure]:
-        """Those that could be run in this form."""
+        """Layers of the class that can run in this form."""
         return [
             k
             for k in kernels
@@ -42,7 +42,7 @@ CLASSES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """gmac_s: the median over `n` layers; low, high: the slowest and the fastest of them."""
+    """Rate of a class. gmac_s: the median over `n` layers; low, high: the slowest and the fastest of them."""
 
     gmac_s: float
     low: float
@@ -51,7 +51,7 @@ class Rate:
 
 
 def rate_of(kernels: Sequence[KernelFigure], kernel_us: float, *, kept: float = 1.0) -> Rate | None:
-    """What these layers reached beside the launch of their kernel, which a roofline adds by itself; None of none.
+    """Rate of these layers without the launch of their kernel, which a roofline adds by itself; None of none.
 
     kernel_us  of a kernel whose work is next to nothing; at most half of a layer's time is taken off for it
     kept       share of the dense layer's products that the kernel does

@@ -1,4 +1,4 @@
-"""The times of one model's runs, and the figures that are taken from them."""
+"""Times of one model's runs, and their percentiles."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import numpy as np
 from .._measurement import Measurement
 
 RANKED_BY = 10
-"""The percentile that models are ranked by: what the code costs when nothing else was in the way."""
+"""Percentile by which models are ranked: the code's own cost when nothing else was running."""
 REPORTED = (10, 50, 90, 95, 99)
 N_RESAMPLES = 10_000
 TAIL = 0.025
-"""Of the bootstrap that lies beyond either end of an interval."""
+"""Share of the bootstrap beyond either end of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencySamples:
-    """ms: one time in milliseconds for each run, in the order of the runs; all finite and not negative."""
+    """Samples of one model's latency.
+
+    ms  one time in milliseconds for each run, in the order of the runs; all finite and not negative
+    """
 
     ms: tuple[float, ...]
 
@@ -33,11 +36,12 @@ class LatencySamples:
         return len(self.ms)
 
     def percentile(self, q: float) -> float:
-        """The q-th percentile, q in (0, 100]: the smallest time that at least q % of the runs did not exceed."""
+        """Percentile q in (0, 100]: the smallest time that at least q % of the runs did not exceed."""
         return sorted(self.ms)[self._rank(q) - 1]
 
     def measurements(self) -> dict[str, Measurement]:
-        """p10, p50, p90, p95 and p99 in milliseconds, each with its interval, where the runs bound it; no samples.
+        """Measurements of p10, p50, p90, p95 and p99 in milliseconds, each with its interval, where the runs bound it;
+        no samples.
 
         A bound is None where more than one session in forty of so many runs would have no run beyond the percentile at
         all, however far beyond it lies: of p99 with fewer than 368 runs, of p95 with fewer than 72, nothing here says
@@ -54,7 +58,7 @@ class LatencySamples:
         return found
 
     def measurement(self, *, keep_samples: bool = True) -> Measurement:
-        """p10 with its 95 % bootstrap interval, in milliseconds; deterministic.
+        """Measurement of p10 with its 95 % bootstrap interval, in milliseconds; deterministic.
 
         It is over runs of this one session, as if they were independent. Machines drift, so what two sessions differ by
         is the matter of the A/A test (`compare`).
@@ -75,7 +79,8 @@ class LatencySamples:
         return max(1, math.ceil(q / 100 * len(self.ms) - 1e-9))  # 10 % of 30 is 3, and 3.0000000000000004 is too
 
     def _interval(self, q: float) -> tuple[float, float]:
-        """The k-th smallest of n draws with replacement is the sample at rank ⌈nU⌉ with U ~ Beta(k, n + 1 - k).
+        """Bootstrap interval: the k-th smallest of n draws with replacement is the sample at rank ⌈nU⌉ with U ~ Beta(k,
+        n + 1 - k).
 
         Drawn so, a bootstrap of a percentile costs the same for 60 runs and for 60,000.
         """

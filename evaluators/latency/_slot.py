@@ -1,4 +1,4 @@
-"""One latency measurement a device at a time, over all processes of the machine."""
+"""Lock for one latency measurement a device at a time, over all processes of the machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def exclusive_slot(
 
 
 def _open(path: Path) -> int:
-    """For reading only, which is enough for `flock`, so that another user's file serves; no link is followed."""
+    """Open for reading only. `flock` needs no more, so another user's file works too; no link is followed."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Samples a second at the best batch: another question than latency at batch 1."""
+"""Throughput: samples a second at the best batch, in contrast to latency at batch 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchTimes:
-    """One batch size. samples_per_s: over all its runs, the slow ones too."""
+    """Times of one batch size. samples_per_s: over all its runs, the slow ones too."""
 
     batch: int
     samples: LatencySamples
@@ -33,7 +33,7 @@ class BatchTimes:
         return self.samples.percentile(95)
 
     def ms_per_sample(self) -> Measurement:
-        """The mean over all runs, with a 95 % interval from their spread."""
+        """Mean over all runs, with a 95 % interval from their spread."""
         ms = np.asarray(self.samples.ms) / self.batch
         half = 1.96 * float(ms.std(ddof=1)) / len(ms) ** 0.5 if len(ms) > 1 else math.inf
         mean = float(ms.mean())
@@ -49,7 +49,7 @@ class BatchTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """The batch sizes that were tried, and the best: most samples a second, of those within the limit (None: none)."""
+    """Tried batch sizes, and the best: most samples a second within the limit (None: no size is within it)."""
 
     tried: tuple[BatchTimes, ...]
     best: BatchTimes | None
@@ -64,11 +64,13 @@ def throughput(
     rng: np.random.Generator,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Throughput:
-    """timer_of      batch size -> a call that runs such a batch once
-    p95_limit_ms  of one whole batch: nobody waits longer than that in 95 of 100 cases
+    """Find the batch size of the highest throughput.
+
+    timer_of      batch size -> a call that runs such a batch once
+    p95_limit_ms  limit on the 95th percentile of a whole batch's time
     seconds       of runs for each size
 
-    From the smallest on; a size that misses the limit ends it, for the next ones take longer still.
+    Sizes are tried from the smallest on, until one misses the limit, as larger ones take longer still.
     """
     if not batches or min(batches) < 1:
         raise InputError(f"batch sizes must be 1 or more, got {list(batches)}")

@@ -1,4 +1,8 @@
-"""How much memory a model needs while it runs: its weights as they run, and its activations at their peak."""
+"""Memory that a model needs while it runs: its weights in their running widths, and its activations at their peak.
+
+It knows `costs` and `runtimes`. Begin with `_liveness.py` (the peak over a graph) and `_trace.py` (the graph of a
+model). The widths of weights are in `_weights.py`.
+"""
 
 from ._liveness import ActivationGraph, Buffer, Peak, Step, peak_activations
 from ._trace import trace_activations

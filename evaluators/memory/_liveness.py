@@ -27,10 +27,11 @@ FLOAT_BITS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
-    """A piece of memory that one operation writes.
+    """Buffer that one operation writes.
 
     elements  for one sample
-    bits      of an element that is no floating-point number (indices, masks); 0: floating point, as wide as is wanted
+    bits      of an element that is no floating-point number (indices, masks); 0: floating point, as wide as its readers
+              want
     """
 
     name: str
@@ -44,8 +45,8 @@ class Step:
 
     reads, writes  places in `ActivationGraph.buffers`
     layer          fqn of the compressible layer that it belongs to
-    follows        takes and gives the width that its readers want
-    elementwise    may write over an operand of the same size
+    follows        whether it takes and returns the width that its readers want
+    elementwise    whether it may write over an operand of the same size
     """
 
     name: str
@@ -58,8 +59,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationGraph:
-    """All that liveness needs of a model. inputs, outputs: places in `buffers`; the inputs are there from the start,
-    the outputs until the end."""
+    """Graph of activations, the input of the liveness analysis.
+
+    inputs, outputs  places in `buffers`; the inputs exist from the start, the outputs until the end
+    """
 
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
@@ -71,7 +74,7 @@ class ActivationGraph:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ActivationGraph:
-        """The inverse of `to_dict`, from JSON. Raises `InputError` for what this version did not write."""
+        """Inverse of `to_dict`, from JSON. Raises `InputError` for data that another version wrote."""
         try:
             return cls(
                 buffers=tuple(Buffer(**buffer) for buffer in data["buffers"]),
@@ -88,7 +91,7 @@ class ActivationGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """bytes: at the peak; step: the operation that runs then; alive: names of the buffers -> bytes."""
+    """Peak of memory. bytes: at the peak; step: the operation that runs then; alive: names of the buffers -> bytes."""
 
     bytes: int
     step: str
@@ -102,9 +105,9 @@ def peak_activations(
     batch: int = 1,
     in_place: bool = True,
 ) -> Peak:
-    """The most that is alive at once, for a batch.
+    """Largest sum of live buffers for a batch.
 
-    activation_bits  fqn -> the width in which that layer takes its input *as it runs* (see `lowered_as`); None: FP32
+    activation_bits  fqn -> width of the layer's input *as it runs* (see `lowered_as`); None: FP32
     """
     widths = _widths(graph, activation_bits or (lambda fqn: FLOAT_BITS))
     sizes = [-(-buffer.elements * batch * width // 8) for buffer, width in zip(graph.buffers, widths, strict=True)]
@@ -129,13 +132,13 @@ def _named(graph: ActivationGraph, alive: Mapping[int, int]) -> dict[str, int]:
 
 
 def _last_reads(graph: ActivationGraph) -> dict[int, int]:
-    """Place of a buffer -> number of the last step that reads it; an output is read after the last."""
+    """Place of a buffer -> number of the last step that reads it; an output is read after the last step."""
     last = {index: number for number, step in enumerate(graph.steps) for index in step.reads}
     return last | dict.fromkeys(graph.outputs, len(graph.steps))
 
 
 def _overwritten(step: Step, sizes: Sequence[int], last: Mapping[int, int], number: int) -> int | None:
-    """The operand whose memory the result takes over."""
+    """Operand whose memory the result reuses."""
     if not step.elementwise or len(step.writes) != 1:
         return None
     free = [i for i in step.reads if last[i] == number and sizes[i] >= sizes[step.writes[0]] and i not in step.writes]
@@ -143,7 +146,7 @@ def _overwritten(step: Step, sizes: Sequence[int], last: Mapping[int, int], numb
 
 
 def _widths(graph: ActivationGraph, activation_bits: Callable[[str], int]) -> list[int]:
-    """Of each buffer, in bits; backwards, for a buffer is as wide as the most demanding of its readers."""
+    """Width of each buffer in bits, computed backwards: a buffer is as wide as its most demanding reader."""
     widths = [buffer.bits or 0 for buffer in graph.buffers]
     fixed = [buffer.bits > 0 for buffer in graph.buffers]
     for index in graph.outputs:

@@ -1,4 +1,4 @@
-"""From a model to the graph of its activations, by `torch.export`."""
+"""Trace of a model's activation graph by `torch.export`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy, Inputs
 
 _TRACED_BATCH = 2
-"""What `export_program` shows a free batch axis with."""
+"""Size of a free batch axis in `export_program`'s shapes."""
 
 _ELEMENTWISE = (
     "relu", "relu6", "hardtanh", "leaky_relu", "clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div",
@@ -30,11 +30,11 @@ _FOLLOWS = (
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "pad", "constant_pad_nd", "clone",
     "contiguous", "upsample_nearest2d", "channel_shuffle", "pixel_shuffle", "hardswish",
 )  # fmt: skip
-"""Operations that runtimes do on integers as they come, between two quantized layers."""
+"""Operations that runtimes compute directly on integers between two quantized layers."""
 
 
 def trace_activations(model: nn.Module, inputs: Inputs, anatomy: Anatomy) -> ActivationGraph:
-    """The graph of a forward pass of *one sample*; `model` is left as it is.
+    """Trace the graph of a forward pass of *one sample*; `model` is left as it is.
 
     Parameters and buffers are no activations. Tensors that do not grow with the batch (positions, masks) are counted
     as if they did. Raises `ExportError` for a model that `torch.export` cannot trace.
@@ -45,7 +45,7 @@ def trace_activations(model: nn.Module, inputs: Inputs, anatomy: Anatomy) -> Act
 
 
 class _Builder:
-    """Walks a graph once. `place`: node -> places of the buffers that it stands for."""
+    """Builder that visits a graph once. `place`: node -> places of the buffers that it stands for."""
 
     def __init__(self, given: set[str], layers: set[str]) -> None:
         self.given, self.layers = given, layers
@@ -105,7 +105,7 @@ class _Builder:
         )  # fmt: skip
 
     def _layer(self, node: fx.Node) -> str | None:
-        """The compressible layer whose module the operation stands in."""
+        """Compressible layer whose module contains the operation."""
         stack = node.meta.get("nn_module_stack") or {}
         for path, _ in reversed(list(stack.values())):
             if (fqn := _plain(path)) in self.layers:
@@ -114,7 +114,7 @@ class _Builder:
 
 
 def _plain(path: str) -> str:
-    """`L['self'].features[0].conv` or `features.0.conv` -> `features.0.conv`."""
+    """Normalise a name: `L['self'].features[0].conv` or `features.0.conv` -> `features.0.conv`."""
     text = path.removeprefix("L['self']").replace("slice(", "").lstrip(".")
     for old, new in (("._modules['", "."), ("['", "."), ("']", ""), ("[", "."), ("]", "")):
         text = text.replace(old, new)
@@ -122,7 +122,7 @@ def _plain(path: str) -> str:
 
 
 def _elements(tensor: Tensor) -> int:
-    """For one sample: an axis that is free was shown to the tracer with two."""
+    """Elements for one sample: a free axis had size two in the trace."""
     free = any(not is_concrete_int(n) for n in tensor.shape)
     # `int` of a free axis would fix it for the rest of the graph
     return prod(optimization_hint(n) for n in tensor.shape) // (_TRACED_BATCH if free else 1)
@@ -151,7 +151,7 @@ def _alias_infos(node: fx.Node) -> list[tuple[int, Any]]:
 
 
 def _aliased(node: fx.Node) -> fx.Node | None:
-    """The argument whose memory the one result is (a view, or an operation in place); None if it has its own."""
+    """Argument whose memory the result shares (a view, or an operation in place); None if it has its own."""
     infos = _alias_infos(node)
     if not infos:
         return None

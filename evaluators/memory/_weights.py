@@ -1,4 +1,4 @@
-"""The memory that a model takes while it runs: weights in the width that runs, which is seldom the stored one."""
+"""Memory of a model while it runs: weights in their running width, which is seldom the stored one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _FLOAT_BYTES = 4
 def running_weight_bytes(
     anatomy: Anatomy, assignment: Mapping[str, LayerSpec] | None, profile: HardwareProfile
 ) -> dict[str, float]:
-    """fqn -> bytes of its weight in the runtime's memory. 3-bit weights that run as INT8 take a byte each there.
+    """fqn -> bytes of its weight in the runtime's memory. 3-bit weights that run as INT8 take a byte each.
 
-    Of layers that share a tensor the first bears it. Zeros are counted like the rest.
+    The first of the layers that share a tensor counts it. Zeros are counted like other values.
     """
     specs = specs_of(anatomy, assignment)
     found: dict[str, float] = {}
@@ -47,14 +47,14 @@ def activation_peak(
     *,
     batch: int = 1,
 ) -> Peak:
-    """`peak_activations` in the widths that this runtime really runs."""
+    """Peak of activations in the widths that this runtime really runs."""
     specs = specs_of(anatomy, assignment)
     bits = {layer.fqn: lowered_as(layer, specs[layer.fqn], profile).activation_bits for layer in anatomy.layers}
     return peak_activations(graph, lambda fqn: bits.get(fqn, 32), batch=batch)
 
 
 def other_weight_bytes(anatomy: Anatomy) -> float:
-    """Biases, norms and all other parameters, which stay in FP32."""
+    """Bytes of biases, norms and all other parameters, which stay in FP32."""
     counted: set[str] = set()
     n = 0
     for layer in anatomy.layers:
@@ -72,7 +72,7 @@ def memory_bytes(
     *,
     batch: int = 1,
 ) -> float:
-    """Main memory for one model at work: weights and the activations' peak.
+    """Main memory for one running model: weights and the activations' peak.
 
     On a device that has storage of its own (`storage_bytes`: the flash of a microcontroller) weights stay there, and
     only the activations count.

@@ -1,4 +1,4 @@
-"""Latency of a model's forms on a real runtime, predicted from a few dozen of them that were measured whole.
+"""Predicted latency of a model's forms on a real runtime, from a few dozen of them that were measured whole.
 
 `measure_table` gives a `LatencyTable`, which foresees all others with an interval. How: this folder's card.
 """

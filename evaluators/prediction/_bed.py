@@ -1,4 +1,4 @@
-"""Measures whole models, each against the FP32 original, interleaved run by run."""
+"""Timing of whole models, each against the FP32 original, interleaved run by run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Timed:
 
 
 class Bed:
-    """Holds the original's session. Pin the thread, and take the machine's slot, before it is made."""
+    """Test bed that holds the original's session. Pin the thread, and take the machine's slot, before it is made."""
 
     def __init__(self, template: Template, one: Inputs, *, runtime: str, threads: int, seed: int = 0) -> None:
         self._template, self._one = template, one
@@ -62,13 +62,13 @@ class Bed:
         return get_runtime(self._runtime).load(path, threads=self._threads)
 
     def original_ms(self) -> float:
-        """p10 of the original alone, roughly: of a fifth of a second."""
+        """Rough p10 of the original alone, from a fifth of a second."""
         original = self.original = self.load({})
         run = {"original": lambda: _call(lambda: original.run(self._one))}
         return interleaved(run, min_seconds=0.2, max_seconds=MOST_S, rng=self._rng)["original"].percentile(10)
 
     def time(self, forms: Mapping[str, Form]) -> Timed:
-        """Longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent.
+        """Time a model, longer on a noisy machine: until the ratio's standard error is below 0.4 %, or 1.5 s are spent.
 
         The original is loaded anew each time: one load of a model was seen to differ from the next by 0.2 to 0.6 %
         (CNNs), which would be in every ratio alike if one session were the reference of all.
@@ -86,7 +86,7 @@ def timed(
     good: float = GOOD,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Timed:
-    """`run` against `original`: at least 40 rounds and 0.12 s, then on until it is known well enough."""
+    """Time `run` against `original`: at least 40 rounds and 0.12 s, then on until the ratio is known well enough."""
     mine: tuple[float, ...] = ()
     theirs: tuple[float, ...] = ()
     spent, warm = 0.0, 5

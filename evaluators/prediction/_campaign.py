@@ -1,4 +1,6 @@
-"""Measures a few dozen models of a space, chosen so that all others can be foreseen, and fits the table."""
+"""Measurement of a few dozen models of a space, chosen so that all others can be predicted, and the fit of the
+table.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy, Calibration, Inputs, LayerSpec
 
 Group: TypeAlias = tuple[Sequence[str], Sequence["LayerSpec"]]
-"""The layers that decide together, and what they may become."""
+"""Layers that decide together, and the forms that they may take."""
 Timer: TypeAlias = Callable[[Mapping[str, Form]], Timed]
 Say: TypeAlias = Callable[[int, int], None]
-"""Called with the number of models that are measured, and how many there will be."""
+"""Callback with the number of measured models, and the number there will be."""
 
 N_MODELS = 80
 N_RANDOM = 12
@@ -38,7 +40,7 @@ POOL = 300
 
 
 def offers_of(anatomy: Anatomy, groups: Sequence[Group]) -> list[list[dict[str, Form]]]:
-    """For each group what its levels really become: the different ones, in the levels' order, as fqn -> form."""
+    """Distinct forms of each group's levels, in the levels' order, as fqn -> form."""
     offers = []
     for fqns, levels in groups:
         distinct = {tuple(form_of(anatomy[fqn], spec) for fqn in fqns): None for spec in levels}
@@ -57,7 +59,7 @@ def measure(
     say: Say | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[MeasuredModel], dict[str, float]]:
-    """First every level everywhere, then a few drawn at random, then in batches what leaves the least uncertainty.
+    """Measure every level everywhere, then a few models drawn at random, then batches of least remaining uncertainty.
 
     Returns the measured models and the scales of the last fit. A form that the runtime refuses is passed over.
     Raises `ParedownError` where fewer than four models could be measured; it names the last refusal.
@@ -137,7 +139,7 @@ def measure_table(
     seed: int = 0,
     say: Say | None = None,
 ) -> LatencyTable:
-    """Traces the model, measures, fits. In this process: on pinned cores, in the machine's latency slot.
+    """Trace the model, measure, fit. In this process: on pinned cores, in the machine's latency slot.
 
     example_inputs  a batch; its first sample is what is timed
     digest          of the model, kept in the table

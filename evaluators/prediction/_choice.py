@@ -1,4 +1,4 @@
-"""Which model to measure next, and which there are to choose from."""
+"""Choice of the models to measure next, and of the pool to choose from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._fit import Fitted
 
 
 def draw(levels: Sequence[int], n: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """`n` candidates, one level for each group, that a search could come to.
+    """Draw `n` candidates, one level for each group, that a search could reach.
 
     levels  how many each group has
 
@@ -33,7 +33,7 @@ def draw(levels: Sequence[int], n: int, rng: np.random.Generator) -> list[tuple[
 
 
 def next_to_measure(fitted: Fitted, pool: Sequence[Forms], n: int) -> list[int]:
-    """Indices of the `n` of the pool that leave the least uncertainty over the whole pool, one after another.
+    """Indices of the `n` models of the pool that leave the least uncertainty over the whole pool, one after another.
 
     MacKay (1992) and Cohn (1996): what is minimised is the mean relative variance of all predictions, not that of the
     chosen one alone, which would seek out oddities.

@@ -1,4 +1,4 @@
-"""What a model's forms are described by, so that its latency is a sum: layers, their neighbourhoods, and both by class.
+"""Features of a model's forms, in which its latency is a sum: layers, their neighbourhoods, and both by class.
 
 Layers of one kind and shape are a *class*: what one of them gains, the others gain about as much. So each effect is
 there twice, for the class and for the layer's own deviation from it, and the fit finds how much of either there is. A
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy
 
 Forms: TypeAlias = tuple[Form, ...]
-"""One form a layer, in the order of `Layout.layers`."""
+"""Form of each layer, in the order of `Layout.layers`."""
 
 BLOCKS = ("lone", "kind", "work", "class", "layer", "edge", "edge_own", "tensor")
-"""Groups of features that share one prior scale: what layers gain alone, forms over all layers, arithmetic, forms by
-class, by layer, quantizers saved between neighbours by class, by pair, and quantizers shared by a tensor's readers."""
+"""Groups of features that share one prior scale.
+
+They are: gains of layers alone; forms over all layers; arithmetic; forms by class; forms by layer; quantizers saved
+between neighbours, by class and by pair; and quantizers shared by a tensor's readers.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerClass:
-    """What layers must have in common to cost the same.
+    """Properties that layers of equal cost share.
 
     share  about this layer's part of the original's latency
     lone   form's label -> what such a layer takes more in it than in FP32 when it runs alone, as a share of the
@@ -47,14 +50,14 @@ class LayerClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The layers of a model, in the order in which they run, and how they are connected."""
+    """Layers of a model, in the order in which they run, and their connections."""
 
     layers: tuple[LayerClass, ...]
     wiring: Wiring
 
     @classmethod
     def of(cls, anatomy: Anatomy, fqns: Sequence[str], wiring: Wiring) -> Layout:
-        """share: half by multiply-accumulates, half the same for all (kernels cost something whatever they do)."""
+        """Layout of a model. share: half by multiply-accumulates, half the same for all (any kernel has a cost)."""
         total = sum(anatomy[fqn].macs for fqn in fqns) or 1
         layers = []
         for fqn in fqns:
@@ -77,7 +80,7 @@ Features: TypeAlias = dict[tuple[str, ...], float]
 
 
 def features_of(layout: Layout, forms: Forms) -> Features:
-    """(block, name…) -> value; all zero for the original, whose forms are plain."""
+    """Features as (block, name…) -> value; all zero for the original, whose forms are plain."""
     found: Features = {}
 
     def add(value: float, *key: str) -> None:
@@ -114,7 +117,7 @@ def features_of(layout: Layout, forms: Forms) -> Features:
 
 
 class Encoder:
-    """Features as one matrix for each block, with columns that are found once."""
+    """Encoder of features as one matrix for each block; its columns are found once."""
 
     def __init__(self, layout: Layout, known: Iterable[Forms]) -> None:
         self.layout = layout
@@ -125,7 +128,7 @@ class Encoder:
                 columns.setdefault(tuple(name), len(columns))
 
     def encode(self, many: Sequence[Forms]) -> tuple[dict[str, FloatArray], FloatArray]:
-        """({block: (n, columns)}, (n,) what of each could not be encoded: the share of layers in a form never seen)."""
+        """Encode forms as ({block: (n, columns)}, (n,) share of layers whose form was never seen)."""
         blocks = {block: np.zeros((len(many), len(columns))) for block, columns in self._columns.items()}
         unknown = np.zeros(len(many))
         for row, forms in enumerate(many):

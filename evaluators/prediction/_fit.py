@@ -24,12 +24,12 @@ NAMES = tuple(_SCALES)
 _CENTRE = np.log([centre for centre, _ in _SCALES.values()])
 _WIDTH = np.array([width for _, width in _SCALES.values()])
 _LENGTH = 0.3
-"""Of the smooth remainder, in shares of the model."""
+"""Length scale of the smooth remainder, in shares of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """The posterior. `predict` is for forms of the same layout."""
+    """Posterior of a fit. `predict` is for forms of the same layout."""
 
     encoder: Encoder
     scales: Mapping[str, float]
@@ -48,12 +48,13 @@ class Fitted:
         return mean, np.sqrt(covariance)
 
     def covariance(self, many: Sequence[Forms]) -> tuple[FloatArray, FloatArray]:
-        """(mean (n,), covariance (n, n))"""
+        """(mean (n,), covariance (n, n)) of the latency relative to the original's."""
         return self._posterior(many, full=True)
 
     def left_out(self) -> tuple[FloatArray, FloatArray]:
-        """(mean, standard deviation with noise) for each model that it was fitted to, as foreseen by the others
-        (Rasmussen & Williams, eq. 5.12)."""
+        """(mean, standard deviation with noise) for each fitted model, as predicted by the others (Rasmussen &
+        Williams, eq. 5.12).
+        """
         inverse = _inverse(self._factor)
         variance = 1.0 / np.diag(inverse)
         return self._values - self._weights * variance, np.sqrt(variance)
@@ -83,7 +84,7 @@ def fit(
     scales: Mapping[str, float] | None = None,
     also: Sequence[Forms] = (),
 ) -> Fitted:
-    """values: latency relative to the original's; errors: the standard error of each, as measured.
+    """Fit a posterior. values: latency relative to the original's; errors: the standard error of each, as measured.
 
     scales  as found by an earlier fit; by default those that make the values most likely
     also    other forms that will be asked for, so that their features are known
@@ -140,7 +141,7 @@ def _total(
 
 
 def _kernels(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """(n, m) for each block, and the smooth remainder; zero beside the original, whose ratio is 1 for sure."""
+    """Kernels (n, m) for each block, and for the smooth remainder; zero for the original, whose ratio is exactly 1."""
     parts = {block: a[block] @ b[block].T for block in BLOCKS}
     x, z = a["kind"], b["kind"]
     cross, left, right = _rbf(x, z), _rbf(x, np.zeros_like(z[:1])), _rbf(np.zeros_like(x[:1]), z)

@@ -1,4 +1,4 @@
-"""What a layer's treatment becomes on a CPU runtime: the few forms that its clock can tell apart."""
+"""Forms that a layer's treatment takes on a CPU runtime: the few that differ in time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Form:
-    """How one layer really runs. It must say what `evaluators.runtimes._lowering.lower` does; a test compares them.
+    """Form in which one layer really runs. It must agree with `evaluators.runtimes._lowering.lower`; a test compares
+    them.
 
     integer    int8 weights and uint8 activations in an integer kernel
     rounded    the input goes through an 8-bit quantizer (always where `integer`)
@@ -28,7 +29,7 @@ class Form:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the FP32 original's."""
+        """Tell whether it is the FP32 original's form."""
         return not (self.integer or self.rounded or self.kept_rank)
 
     def label(self) -> str:
@@ -40,7 +41,7 @@ class Form:
 
     @classmethod
     def from_label(cls, label: str) -> Form:
-        """The inverse of `label`. Raises `ValueError`."""
+        """Inverse of `label`. Raises `ValueError`."""
         if label == "fp32":
             return cls()
         if label == "int8":
@@ -55,10 +56,12 @@ PLAIN = Form()
 
 
 def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
-    """Plain integers of 8 bits and fewer run as int8 where the input is quantized too; other weights, weights alone,
-    and zeros run as FP32. A range that is taken as the model runs is timed as one that was calibrated.
+    """Form of a layer under a spec.
 
-    An embedding runs as FP32, whatever is done to it, and so does a weight inside a recurrent layer or an attention.
+    Plain integers of 8 bits and fewer run as int8 where the input is quantized too. Other weights, weights alone, and
+    zeros run as FP32. A range found at run time is timed like a calibrated one.
+
+    An embedding always runs as FP32, and so does a weight inside a recurrent layer or an attention.
     A residual runs as the whole weight. Of the other forms of low rank ("input", "spatial", "tucker2") no form here
     tells: they are timed as the whole weight, which is not what runs.
     """
@@ -74,7 +77,7 @@ def form_of(layer: LayerInfo, spec: LayerSpec) -> Form:
 
 
 def forms_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, Form]:
-    """The form of every layer by fqn; layers that `assignment` does not name are plain."""
+    """Form of every layer by fqn; layers that `assignment` does not name are plain."""
     return {layer.fqn: form_of(layer, assignment.get(layer.fqn, _NEUTRAL)) for layer in anatomy.layers}
 
 

@@ -1,4 +1,4 @@
-"""What a layer of each class gains when it runs alone: where the fit starts from.
+"""Gain of a layer of each class when it runs alone, the starting point of the fit.
 
 A table of lone layers knows nothing of fusion and of quantizers between neighbours, but a good deal of kernels. It is
 one more feature, with a scale of its own. ResNet-20 on ONNX Runtime, mean error on 70 models never seen: fitted to 20
@@ -36,7 +36,7 @@ def with_lone_gains(
     threads: int,
     original_ms: float,
 ) -> Layout:
-    """The layout with `lone` filled in, for two-dimensional convolutions and linear layers. Seconds.
+    """Copy the layout with `lone` filled in, for two-dimensional convolutions and linear layers. It takes seconds.
 
     original_ms  what the whole original takes, of which gains are shares
     """
@@ -84,7 +84,7 @@ def _shape_of(layer: LayerInfo) -> LayerShape | None:
 def _milliseconds(
     shape: LayerShape, forms: Iterable[Form], runtime: str, threads: int, folder: Path
 ) -> dict[str, float]:
-    """Label -> p10 of one such layer in that form, and in FP32; a form that is refused is not there."""
+    """Label -> p10 of one such layer in that form, and in FP32; a form that the runtime refuses is missing."""
     import torch
 
     graphs = {"fp32": "fp32"}

@@ -1,4 +1,4 @@
-"""What was measured of one model on one runtime and machine, and what follows for every other form of it."""
+"""Latency table: measurements of one model on one runtime and machine, and predictions for all its other forms."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """How far the table is to be trusted, each model foreseen from all others.
+    """Reliability of the table, with each model predicted from all others.
 
     mape, worst  mean and largest relative error
     covered      share of the models within their own 95 % interval
@@ -52,7 +52,7 @@ class Quality:
 
 @dataclass(slots=True, kw_only=True)
 class LatencyTable:
-    """A latency model fitted to whole models measured end to end; JSON.
+    """Latency model fitted to whole models measured end to end; JSON.
 
     model        digest of the weights it was measured with
     machine      where: CPU, core, NUMA node, versions
@@ -91,7 +91,7 @@ class LatencyTable:
         return mean, np.hypot(deviation, fitted.scales["noise"] * mean)
 
     def predict(self, forms: Mapping[str, Form], *, original_ms: float | None = None) -> Measurement:
-        """Milliseconds with a 95 % interval, `source` "predicted".
+        """Predicted milliseconds with a 95 % interval, `source` "predicted".
 
         original_ms  what the original takes now; by default what it took when the table was measured
         """
@@ -116,7 +116,7 @@ class LatencyTable:
         )
 
     def check(self, *, model: str, runtime: str, threads: int) -> None:
-        """Raises `InputError` where the table is of another model, runtime or number of threads."""
+        """Check the table. Raises `InputError` where it is of another model, runtime or number of threads."""
         for what, mine, wanted in (
             ("model", self.model, model), ("runtime", self.runtime, runtime), ("threads", self.threads, threads)
         ):  # fmt: skip
@@ -145,7 +145,9 @@ class LatencyTable:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "the latency table") -> LatencyTable:
-        """Raises `InputError` for an unknown or missing key, another schema version, or figures that cannot be."""
+        """Inverse of `to_dict`. Raises `InputError` for an unknown or missing key, another schema version, or
+        impossible figures.
+        """
         known = set(_KEYS)
         if unknown := sorted(set(data) - known):
             raise InputError(f"{source}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
@@ -174,7 +176,7 @@ class LatencyTable:
         return cls(**plain, layout=layout, measured=measured)
 
     def save(self, path: Path) -> None:
-        """Whole or not at all: written beside, then renamed."""
+        """Write the table atomically: to a file beside it, then by a rename."""
         beside = path.with_name(f"{path.name}.tmp")
         beside.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
         beside.replace(path)

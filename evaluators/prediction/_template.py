@@ -1,4 +1,4 @@
-"""A model traced once, from which any assignment's graph is edited in milliseconds: for the clock, not for the answer.
+"""Template of a traced model, from which any assignment's graph is made in milliseconds, to time it only.
 
 `torch.export` and the ONNX exporter take 2 to 15 seconds a model. Here they run once, with every layer's weight left
 open and a quantizer before every layer; a form is then put in layer by layer with the exporter's own `fill_weights`.
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy, Calibration, Inputs
 
 _STEP = 2.0**-10
-"""Quantizers are traced with the scale (number of the layer + 1) * step, exact in float32, and found again by it."""
+"""Unit of the marking scales: a quantizer is traced with the scale (number of the layer + 1) * step, exact in
+float32.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
 class Template:
-    """The traced graph of one model.
+    """Traced graph of one model.
 
     layers  fqns of the layers that can be given a form, in the order in which they run
     wiring  how they are connected
@@ -54,7 +56,7 @@ class Template:
 
     @classmethod
     def trace(cls, model: nn.Module, anatomy: Anatomy, calibration: Calibration, example_inputs: Inputs) -> Template:
-        """Where `calibration` knows whole tensors, those are what a form rounds (`activation_scope` tensor).
+        """Trace a model. Where `calibration` knows whole tensors, forms round those (`activation_scope` tensor).
 
         Raises `ExportError` where the model, or a layer of it, cannot be written as ONNX.
         """
@@ -91,7 +93,7 @@ class Template:
         )
 
     def build(self, forms: Mapping[str, Form], *, guarded: bool) -> ir.Model:
-        """The graph in which each layer has its form; layers that are not named are plain.
+        """Build the graph in which each layer has its form; layers that are not named are plain.
 
         guarded  as for `export_onnx`: for ONNX Runtime
         """
@@ -120,7 +122,7 @@ class Template:
         return finish(model)
 
     def write(self, forms: Mapping[str, Form], path: Path, *, guarded: bool) -> Path:
-        """The same as an ONNX file."""
+        """Write the built graph as an ONNX file."""
         import onnx_ir as ir
 
         ir.save(self.build(forms, guarded=guarded), path)
@@ -177,7 +179,9 @@ def _set_quantizer(
     layer: Lowered,
     guards: dict[tuple[int, float, int], ir.Value] | None,
 ) -> None:
-    """Its own scale and zero point instead of the mark; or it goes. `guards`: clips that stand already, to share."""
+    """Replace the marking scale by the real scale and zero point, or remove the quantizer. `guards`: existing clips to
+    share.
+    """
     import onnx_ir as ir
 
     source, out = quantize.inputs[0], dequantize.outputs[0]
@@ -211,7 +215,7 @@ def _set_quantizer(
 
 
 def _fill_dense(graph: ir.Graph, weight: ir.Value, fqn: str, value: Tensor) -> None:
-    """As the exporter's optimizer leaves it: behind a Transpose, the transposed weight is written down."""
+    """Fill a dense weight like the exporter's optimizer: the transposed weight is stored, without a Transpose."""
     for node, index in tuple(weight.uses()):
         perm = node.attributes.get_ints("perm", None)
         if node.op_type == "Transpose" and value.dim() == 2 and (perm is None or tuple(perm) == (1, 0)):

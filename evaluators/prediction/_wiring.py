@@ -1,4 +1,4 @@
-"""Which layer reads what which layer wrote: where a change of form costs a quantizer, or saves one."""
+"""Connections between layers, where a change of form adds or saves a quantizer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _QUIET = (
     "Unsqueeze",
     "Slice",
 )
-"""Operators that do not tell one kind of neighbourhood from another: fused, or next to no work."""
+"""Operators that are ignored in comparing neighbourhoods: they are fused, or take next to no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """`reader` reads what `writer` wrote, after these operators (joined by "-"; "" where it follows at once)."""
+    """Connection: `reader` reads the output of `writer`, after these operators (joined by "-"; "" if directly)."""
 
     writer: str
     reader: str
@@ -34,14 +34,18 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """edges  between neighbouring layers; tensors  the layers that read the same tensor, for each that several read"""
+    """Connections of a model.
+
+    edges    between neighbouring layers
+    tensors  layers that read the same tensor, for each tensor with several readers
+    """
 
     edges: tuple[Edge, ...] = ()
     tensors: tuple[tuple[str, ...], ...] = ()
 
 
 def wiring_of(graph: ir.Graph, opened: Mapping[str, str], numbers: Mapping[str, int], step: float) -> Wiring:
-    """Of a traced graph in which each layer's weight is an input and each layer has a quantizer.
+    """Find the connections in a traced graph in which each layer's weight is an input and each layer has a quantizer.
 
     opened   fqn -> name of the input that stands for its weight
     numbers  fqn -> its number; its quantizer's scale is (number + 1) * step
@@ -70,7 +74,7 @@ def wiring_of(graph: ir.Graph, opened: Mapping[str, str], numbers: Mapping[str, 
 
 
 def _writers(value: ir.Value, weights: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The nearest layers upstream, each with what lies between, reader's side last.
+    """Nearest layers upstream, each with the operators between, the reader's side last.
 
     Past one join (a sum of two branches) a layer is near no more, and a product of two activations parts neighbours.
     """
@@ -97,7 +101,7 @@ def _writers(value: ir.Value, weights: Mapping[str, str]) -> list[tuple[str, str
 
 
 def _layer_of(node: ir.Node, weights: Mapping[str, str]) -> str | None:
-    """The layer whose weight this node multiplies by, directly or behind a Transpose."""
+    """Layer whose weight this node multiplies by, directly or behind a Transpose."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
         return None
     second = node.inputs[1]

@@ -1,4 +1,8 @@
-"""How good a model's outputs are: metrics with an interval, paired comparison, divergence from the original."""
+"""Quality of a model's outputs: metrics with an interval, paired comparison, divergence from the original.
+
+It knows `values`. Begin with `_metric.py` (`Metric` and the register). A new metric is one file like `_accuracy.py`; a
+new statistical test is one file like `_paired.py`.
+"""
 
 from ._accuracy import ACCURACY
 from ._classes import IGNORED

@@ -9,7 +9,9 @@ from ._metric import Metric
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """Outputs (N, C), targets (N,): 1 where the target has the largest logit. (N, T, C): the share of positions."""
+    """Accuracy for outputs (N, C) and targets (N,): 1 where the target has the largest logit. (N, T, C): the share of
+    positions.
+    """
     targets = checked_classes("accuracy", outputs, targets)
     return mean_of_counted("accuracy", (outputs.argmax(dim=-1) == targets).double(), targets)
 

@@ -1,4 +1,4 @@
-"""Class logits and integer targets, checked; shared by accuracy and perplexity."""
+"""Checks of class logits and integer targets, shared by accuracy and perplexity."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from ._metric import MetricError
 
 IGNORED = -100
-"""A target that does not count, as in `torch.nn.functional.cross_entropy`."""
+"""Target that does not count, as in `torch.nn.functional.cross_entropy`."""
 
 
 def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tensor:
-    """`targets` as int64, for outputs (N, C) or (N, …, C) with the classes last and targets (N,) or (N, …).
+    """Targets as int64, for outputs (N, C) or (N, …, C) with the classes last and targets (N,) or (N, …).
 
     Raises `MetricError` on any other shape or dtype, fewer than two classes, or a target outside [0, C) (-100 is
     "does not count").
@@ -42,7 +42,7 @@ def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tenso
 
 
 def mean_of_counted(name: str, scores: Tensor, targets: Tensor) -> Tensor:
-    """The mean of each sample's scores (N, …) over the positions that count: (N,)."""
+    """Mean (N,) of each sample's scores (N, …) over the positions that count."""
     counts = (targets != IGNORED).flatten(1) if targets.dim() > 1 else (targets != IGNORED).unsqueeze(1)
     n_counted = counts.sum(dim=1)
     if bool((n_counted == 0).any()):

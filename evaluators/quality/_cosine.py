@@ -9,7 +9,7 @@ from ._metric import Metric, MetricError
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """The cosine of the angle between each sample's outputs and the original's, both flattened: (N,), in [-1, 1].
+    """Cosine of the angle between each sample's outputs and the original's, both flattened: (N,), in [-1, 1].
 
     Two zero vectors agree (1); a zero and another do not (0).
     """

@@ -1,4 +1,4 @@
-"""How far outputs are from the original's: the search's guide, finer than accuracy on few samples."""
+"""Divergence of outputs from the original's: the search's guide, finer than accuracy on few samples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 from ._metric import Divergence, Metric, MetricError
 
 CHUNK = 1 << 22
-"""How many outputs are widened to float64 at a time: 32 MiB."""
+"""Number of outputs widened to float64 at a time: 32 MiB."""
 
 
 def resolve_divergence(kind: str, metric: Metric, targets: Tensor | None = None) -> Divergence:
-    """ "auto" is the metric's own choice; else KL where the targets are classes, and the squared error otherwise."""
+    """Resolve "auto" to the metric's own choice, else to KL where the targets are classes, and to the squared error
+    otherwise.
+    """
     if kind == "auto":
         if metric.divergence is not None:
             return metric.divergence
@@ -30,7 +32,7 @@ def resolve_divergence(kind: str, metric: Metric, targets: Tensor | None = None)
 def divergence_per_sample(
     outputs: Tensor, reference: Tensor, kind: str = "kl", *, variance: float | None = None
 ) -> Tensor:
-    """Each sample's divergence of `outputs` from `reference`, both (N, …): (N,) float64, 0 where they are the same.
+    """Divergence of each sample's `outputs` from `reference`, both (N, …): (N,) float64, 0 where they are equal.
 
     kl   KL(reference || outputs) in nats, with softmax over the last axis, averaged over the axes between (positions)
     mse  the mean squared difference, over the variance of the reference. That is `variance`, where scores of several

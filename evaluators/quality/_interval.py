@@ -1,4 +1,4 @@
-"""From scores to a figure with its 95 % interval."""
+"""Summary of scores as a figure with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .._split import Split
 from ._metric import Metric, MetricError
 
 Z95 = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution: a two-sided interval of 95 %."""
+"""Quantile of the normal distribution at 97.5 %, for a two-sided interval of 95 %."""
 
 
 def summarise(scores: Tensor, metric: Metric, split: Split | str, *, keep_samples: bool = False) -> Measurement:
-    """`metric` over `scores` (N,), measured on `split`.
+    """Summarise `metric` over `scores` (N,), measured on `split`.
 
     The interval is Wilson's where the scores are zeros and ones (a share of right answers), else the normal one of the
     mean, mapped through `metric.finish`. One score alone has none: `low` and `high` are then None.
@@ -57,7 +57,10 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def _is_share(scores: Tensor, metric: Metric) -> bool:
-    """Zeros and ones. Without the unit "fraction" both must occur: a squared error of 0 everywhere is no share."""
+    """Tell whether the scores are zeros and ones.
+
+    Without the unit "fraction" both must occur: a squared error of 0 everywhere is no share.
+    """
     ones = int((scores == 1).sum())
     zeros = int((scores == 0).sum())
     if ones + zeros < len(scores) or metric.finish(0.25) != 0.25:

@@ -1,4 +1,4 @@
-"""What a metric is, and the register of those that have a name."""
+"""Metrics as values, and the register of named ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 class MetricError(InputError):
-    """A metric cannot be had from these outputs, or gave what is no score: a wrong shape, NaN, an infinity."""
+    """A metric cannot be computed from these outputs, or its scores are invalid: a wrong shape, NaN, an infinity."""
 
 
 def _identity(value: float) -> float:
@@ -29,7 +29,7 @@ def _identity(value: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One score for each sample, and how their mean becomes the figure that people read.
+    """Metric: one score for each sample, and the conversion of their mean to the figure that people read.
 
     name             as in a task: lower case letters, digits and `_`
     maximise         whether more is better
@@ -57,7 +57,7 @@ class Metric:
             raise MetricError(f"a metric's name must be letters, digits and _, got {self.name!r}; it is a key in tasks")
 
     def targets_of(self, split: Split) -> Tensor | None:
-        """The split's targets, or those inferred. Raises `MetricError` where they are needed and missing."""
+        """Targets of the split, or those inferred. Raises `MetricError` where they are needed and missing."""
         if split.targets is not None:
             return split.targets
         if self.infer_targets is not None:
@@ -70,10 +70,10 @@ class Metric:
         return None
 
     def scores(self, outputs: Tensor, targets: Tensor | None, reference: Tensor | None = None) -> Tensor:
-        """`per_sample` with what comes out of it checked: (N,) float64, finite.
+        """Scores (N,) float64 of `per_sample`, checked to be finite.
 
-        Raises `MetricError` with the expected shape and the one that came; also where `outputs` hold NaN or +inf, for
-        an argmax over those would be a number that means nothing.
+        Raises `MetricError` with the expected shape and the one that came. It is also raised where `outputs` hold NaN
+        or +inf, as an argmax over those would be meaningless.
         """
         if self.needs_reference and reference is None:
             raise MetricError(f"{self.name} compares with the outputs of the original model; hand in its `reference`")
@@ -105,7 +105,7 @@ class Metric:
         return scores
 
     def value(self, scores: Tensor) -> float:
-        """The figure of these scores (N,): `finish` of their mean. Raises `MetricError` where it is not finite."""
+        """Figure of these scores (N,): `finish` of their mean. Raises `MetricError` where it is not finite."""
         mean = float(scores.double().mean())
         value = self.finish(mean)
         if not math.isfinite(value):
@@ -118,11 +118,11 @@ class Metric:
 
 _METRICS: dict[str, Metric] = {}
 METRICS = MappingProxyType(_METRICS)
-"""The registered metrics by name. Read only: see `register_metric`."""
+"""Registered metrics by name. Read only: see `register_metric`."""
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Make a metric known under its name. Raises `MetricError` where the name is taken."""
+    """Register a metric under its name. Raises `MetricError` where the name is taken."""
     if metric.name in _METRICS:
         raise MetricError(
             f"a metric named {metric.name!r} is registered already; known are {', '.join(sorted(_METRICS))}"
@@ -132,7 +132,7 @@ def register_metric(metric: Metric) -> Metric:
 
 
 def get_metric(name: str) -> Metric:
-    """The metric of that name. Raises `MetricError` listing the known ones."""
+    """Return the metric of that name. Raises `MetricError` listing the known ones."""
     if name not in _METRICS:
         raise MetricError(
             f"unknown metric {name!r}; known are {', '.join(sorted(_METRICS))}, or give your own function as "
@@ -144,7 +144,7 @@ def get_metric(name: str) -> Metric:
 def metric_from_callable(
     function: Callable[..., Tensor], name: str, maximise: bool, *, unit: str = "", divergence: Divergence | None = None
 ) -> Metric:
-    """A user's `function(outputs, targets) -> scores (N,)` as a metric.
+    """Metric from a user's `function(outputs, targets) -> scores (N,)`.
 
     A third argument named `reference` makes it get the original model's outputs. Targets may be None.
     """

@@ -8,7 +8,7 @@ from ._metric import Metric, MetricError
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """Outputs and targets (N, …) of one shape -> the mean of the squared differences of each sample (N,)."""
+    """Mean of the squared differences of each sample, (N,), for outputs and targets (N, …) of one shape."""
     if targets is None or targets.shape != outputs.shape:
         came = "none" if targets is None else str(tuple(targets.shape))
         raise MetricError(f"mse: expected targets {tuple(outputs.shape)}, the shape of the outputs, got {came}")

@@ -1,4 +1,4 @@
-"""Is one model better than another on the same samples, beyond noise?"""
+"""Paired test whether one model is better than another on the same samples, beyond noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 N_FLIPS = 9_999
 N_RESAMPLES = 2_000
 EXACT_UP_TO = 14
-"""With this many samples that differ, all 2**n sign flips are counted (more than `N_FLIPS`)."""
+"""Largest number of differing samples for which all 2**n sign flips are counted (more than `N_FLIPS`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedResult:
-    """How far a is ahead of b.
+    """Difference between two models, a and b.
 
     difference  in the metric's unit; positive where a is *better*, whatever the metric's direction
     low, high   95 % bootstrap interval of it, over samples
@@ -61,7 +61,9 @@ def paired_test(scores_a: Tensor, scores_b: Tensor, metric: Metric, *, seed: int
 
 
 def is_rising(metric: Metric) -> bool:
-    """Whether a greater mean score gives a greater figure (a signal-to-noise ratio of a squared error does not)."""
+    """Tell whether a greater mean score gives a greater figure (a signal-to-noise ratio of a squared error does
+    not).
+    """
     return metric.finish(0.75) >= metric.finish(0.25)
 
 
@@ -83,7 +85,7 @@ def _sign_flip(lead: Floats, rng: np.random.Generator) -> float:
 
 
 def _random_signs(rows: int, columns: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """`rows` rows of ±1 in all, a few at a time (at most 16 MiB)."""
+    """Rows of random ±1, `rows` in total, a few at a time (at most 16 MiB)."""
     step = max(1, (1 << 21) // columns)
     for start in range(0, rows, step):
         shape = (min(step, rows - start), columns)
@@ -91,7 +93,7 @@ def _random_signs(rows: int, columns: int, rng: np.random.Generator) -> Iterator
 
 
 def _binomial_tail(wins: int, n: int) -> float:
-    """P(at least `wins` heads in `n` throws of a fair coin)."""
+    """Probability of at least `wins` heads in `n` throws of a fair coin."""
     logs = [
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2.0) for k in range(wins, n + 1)
     ]

@@ -14,7 +14,7 @@ from ._metric import Metric, MetricError
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """The mean negative log likelihood in nats of each sequence: outputs (N, T, V), targets (N, T) -> (N,).
+    """Mean negative log likelihood in nats of each sequence: outputs (N, T, V), targets (N, T) -> (N,).
 
     Where sequences differ in how many targets count, the mean is over sequences, not over tokens.
     """
@@ -30,7 +30,9 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def next_tokens(inputs: Inputs) -> Tensor:
-    """Targets from token ids (N, T): at t the token at t + 1, but for the last and what `attention_mask` hides."""
+    """Targets from token ids (N, T): the token at t + 1 for position t, except the last and those that `attention_mask`
+    hides.
+    """
     ids = inputs
     mask = None
     if isinstance(inputs, dict):

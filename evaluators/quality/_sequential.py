@@ -1,4 +1,4 @@
-"""Is a candidate surely no better than a rival, after a part of the samples?"""
+"""Sequential test whether a candidate is surely no better than a rival, after a part of the samples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ Floats = NDArray[np.float64]
 FIRST = 32
 """Samples before the first look: with fewer, a t quantile says little about differences with heavy tails."""
 FIRST_SHARE = 1 / 32
-"""The first look comes after this share of the samples, if that is more."""
+"""Share of the samples before the first look, where that is more."""
 
 
 def default_looks(total: int) -> tuple[int, ...]:
-    """After 1/32, 1/16, 1/8, 1/4 and 1/2 of `total` samples, and after no fewer than 32. Without the last, which is
-    `total`."""
+    """Default looks: after 1/32, 1/16, 1/8, 1/4 and 1/2 of `total` samples, each after at least 32 samples.
+
+    The last look, at `total`, is left out.
+    """
     n = max(FIRST, math.ceil(FIRST_SHARE * total))
     looks = []
     while n < total:
@@ -35,7 +37,7 @@ def default_looks(total: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequentialTest:
-    """Looks at a candidate's losses now and then, beside a rival's on the same samples, and says when to stop.
+    """Sequential test of a candidate's losses against a rival's on the same samples; it says when to stop.
 
     The hypothesis is that the candidate's mean loss over all samples is below the rival's by at least the share
     `margin` of it. `rejects` says that this is refuted; over all looks that happens to a candidate of which it is true
@@ -73,7 +75,7 @@ class SequentialTest:
         object.__setattr__(self, "_bounds", tuple(critical_value(each, n - 1) for n in self.looks))
 
     def rejects(self, mine: Floats, rival: Floats) -> bool:
-        """After the losses `mine` (n,) of the first n samples, beside the rival's (total,): whether to stop.
+        """Tell whether to stop after the losses `mine` (n,) of the first n samples, given the rival's (total,).
 
         n must be one of the looks. False where anything is not finite.
         """
@@ -88,8 +90,11 @@ class SequentialTest:
         return bool(lead > self._bounds[self.looks.index(n)] * error)
 
     def estimate(self, mine: Floats, rival: Floats) -> tuple[float, float, float]:
-        """The candidate's mean over all samples, and its 95 % interval: the rival's, which is known, plus the mean
-        paired difference so far. All three lie between the least and the greatest loss of either."""
+        """Estimate the candidate's mean over all samples, with a 95 % interval: the rival's known mean plus the mean
+        paired difference.
+
+        All three lie between the least and the greatest loss of either.
+        """
         n = self._checked(mine, rival)
         apart = mine - rival[:n]
         value = float(rival.mean() + apart.mean())
@@ -113,19 +118,21 @@ class SequentialTest:
 
 
 def critical_value(alpha: float, freedom: int) -> float:
-    """Student's t: exceeded with probability `alpha`."""
+    """Critical value of Student's t, exceeded with probability `alpha`."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 1.0 - alpha))
 
 
 def losses_of(metric: Metric, scores: Tensor) -> Floats:
-    """A metric's scores (N,) as losses (N,): the sign is turned where a greater mean score makes the figure better."""
+    """Losses (N,) from a metric's scores (N,): the sign is turned where a greater mean score makes the figure
+    better.
+    """
     return (-scores if _is_better_above(metric) else scores).detach().cpu().double().numpy()
 
 
 def value_of_loss(metric: Metric, loss: float) -> float:
-    """The figure that a mean loss stands for."""
+    """Figure that a mean loss corresponds to."""
     return metric.finish(-loss if _is_better_above(metric) else loss)
 
 

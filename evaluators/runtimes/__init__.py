@@ -1,4 +1,4 @@
-"""What really runs a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO.
+"""Runtimes that run a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO.
 
 Add one with `register_runtime`.
 

@@ -1,4 +1,4 @@
-"""What a runtime is, and which there are."""
+"""Protocol of a runtime, and the register of runtimes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ExportError(ParedownError, RuntimeError):
 
 
 class Session(Protocol):
-    """A loaded model. Made in the process, and used from the thread, that made it."""
+    """Loaded model. Use it in the process and the thread that made it."""
 
     def run(self, inputs: Inputs) -> Tensor:
-        """The model's one output tensor, on the CPU, for a batch of any size.
+        """Run a batch of any size and return the model's one output tensor, on the CPU.
 
         inputs  as for `paredown.compressors.forward`: a tensor, a tuple, or a dict of tensors
 
@@ -33,7 +33,8 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """Exports a compressed model, and runs what it exported. The calls come in this order: available, export, load.
+    """Runtime that exports a compressed model and runs the export. The calls come in this order: available, export,
+    load.
 
     name    as the task's `[hardware] runtime` names it
     format  of the artifact that it loads
@@ -43,7 +44,7 @@ class Runtime(Protocol):
     format: str
 
     def available(self) -> str | None:
-        """None if it can be used here; else one line that says what is missing and how to get it."""
+        """None if the runtime can be used here; else one line with the missing part and how to get it."""
         ...
 
     def export(
@@ -55,7 +56,7 @@ class Runtime(Protocol):
         example_inputs: Inputs,
         out: Path,
     ) -> Path:
-        """Writes the artifact's file or files into the folder `out` (made if missing), and returns the main file.
+        """Write the artifact's file or files into the folder `out` (made if missing), and return the main file.
 
         model           the original, with its own weights and without our hooks; it is left as it is
         assignment      what each layer gets, by fqn; layers that are not named stay as they are
@@ -69,7 +70,7 @@ class Runtime(Protocol):
         ...
 
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> Session:
-        """Loads the main file. `threads` is the number of cores that one `run` may use.
+        """Load the main file. `threads` is the number of cores that one `run` may use.
 
         model_factory  makes the original architecture; only the format "paredown" needs it
         """
@@ -80,7 +81,7 @@ _RUNTIMES: dict[str, Runtime] = {}
 
 
 def register_runtime(runtime: Runtime) -> Runtime:
-    """Adds a runtime under its name. Raises `InputError` if there is one of that name."""
+    """Register a runtime under its name. Raises `InputError` if the name is taken."""
     if runtime.name in _RUNTIMES:
         raise InputError(f"a runtime named {runtime.name!r} is registered already; give yours another name")
     _RUNTIMES[runtime.name] = runtime
@@ -88,19 +89,19 @@ def register_runtime(runtime: Runtime) -> Runtime:
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of that name, whether or not it is `available`. Raises `InputError` listing the known ones."""
+    """Return the runtime of that name, whether or not it is `available`. Raises `InputError` listing the known ones."""
     if name not in _RUNTIMES:
         raise InputError(f"unknown runtime {name!r}; known are {', '.join(list_runtimes())}")
     return _RUNTIMES[name]
 
 
 def list_runtimes() -> tuple[str, ...]:
-    """The names of all registered runtimes, ours first."""
+    """Names of all registered runtimes, ours first."""
     return tuple(_RUNTIMES)
 
 
 def missing(extra: str, *modules: str) -> str | None:
-    """None if all of `modules` can be imported, else how to get the first that cannot."""
+    """Reason why one of `modules` cannot be imported, and how to get it; None if all can."""
     for module in modules:
         if find_spec(module) is None:
             return f"the package {module!r} is not installed; get it with: pip install 'paredown[{extra}]'"
@@ -108,13 +109,13 @@ def missing(extra: str, *modules: str) -> str | None:
 
 
 def require(purpose: str, extra: str, *modules: str) -> None:
-    """Raises `MissingExtra` if one of `modules` is not installed."""
+    """Require modules. Raises `MissingExtra` if one of `modules` is not installed."""
     if line := missing(extra, *modules):
         raise MissingExtra(f"{purpose}: {line}")
 
 
 def checked_threads(threads: object) -> int:
-    """`threads`, if it is a number of threads. Raises `InputError` otherwise."""
+    """Check a number of threads and return it. Raises `InputError` if it is none."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads must be a whole number from 1 up, got {threads!r}")
     return threads

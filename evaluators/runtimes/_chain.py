@@ -1,4 +1,4 @@
-"""Forms of low rank that are a chain of convolutions: 1 x 1 and k x k, k x 1 and 1 x k, or Tucker-2's three.
+"""Forms of low rank that run as a chain of convolutions: 1 x 1 and k x k, k x 1 and 1 x k, or Tucker-2's three.
 
 The module stays where it is, and what it computes is replaced (`_conv_forward`, so that a subclass that pads by itself
 still does): every exporter then sees two or three ordinary convolutions. All in FP32, as the factors of a linear layer.
@@ -23,14 +23,16 @@ FORMS = ("input", "spatial", "tucker2")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chain:
-    """form, one of `FORMS`; parts: prefix -> matrix (out, in * kernel), the last of which meets the input."""
+    """Chain of parts. form, one of `FORMS`; parts: prefix -> matrix (out, in * kernel); the last meets the input."""
 
     form: str
     parts: dict[str, Tensor]
 
 
 def chain_of(variant: Variant) -> Chain | None:
-    """None for a weight that is whole, two factors, or a residual (which runs as the one weight that it adds up to)."""
+    """Chain of a weight; None for a whole weight, two factors, or a residual (which runs as the one weight that it adds
+    up to).
+    """
     spec = variant.spec
     if spec.rank >= 1.0 or spec.rank_form not in FORMS:
         return None
@@ -38,7 +40,7 @@ def chain_of(variant: Variant) -> Chain | None:
 
 
 def run_as_chain(module: nn.Module, chain: Chain) -> None:
-    """Make a convolution run as its parts, from now on. Raises `ExportError` for what is no convolution of one
+    """Make a convolution run as its parts from now on. Raises `ExportError` for anything but a convolution of one
     group.
     """
     if not isinstance(module, nn.Conv1d | nn.Conv2d) or module.groups != 1:
@@ -78,5 +80,5 @@ def _steps(module: nn.Conv1d | nn.Conv2d, chain: Chain) -> list[tuple[Tensor, di
 
 
 def _shaped(matrix: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """(out, in * kernel) as the weight of a convolution."""
+    """Reshape (out, in * kernel) to the weight of a convolution."""
     return matrix.reshape(matrix.shape[0], -1, *kernel).to(torch.float32).contiguous()

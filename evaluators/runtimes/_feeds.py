@@ -1,4 +1,4 @@
-"""From a model's inputs to the named arrays that a runtime is fed, in batches that it takes."""
+"""Conversion of a model's inputs to named arrays for a runtime, in batches that it accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 def run_in_batches(
     inputs: Inputs, names: Sequence[str], fixed_batch: int | None, run: Callable[[dict[str, Array]], Array]
 ) -> Tensor:
-    """The outputs of `run` for all samples. A graph whose batch is fixed is run as often as it takes."""
+    """Outputs of `run` for all samples. A graph of a fixed batch is run once for each such batch."""
     if fixed_batch is None or fixed_batch == batch_size(inputs):
         return torch.from_numpy(run(feeds(inputs, names)))
     return torch.from_numpy(np.concatenate(list(_pieces(inputs, names, fixed_batch, run))))

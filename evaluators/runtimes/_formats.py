@@ -1,4 +1,4 @@
-"""One artifact format, one exporter."""
+"""List of artifact formats, and the export to any of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_formats() -> tuple[str, ...]:
-    """The formats that `export_model` can write: those of the registered runtimes, "pt2", and those of `exports`."""
+    """Formats that `export_model` can write: those of the registered runtimes, "pt2", and those of `exports`."""
     return (*dict.fromkeys(get_runtime(name).format for name in list_runtimes()), "pt2", *EXPORTS)
 
 
@@ -33,7 +33,7 @@ def export_model(
     anatomy: Anatomy | None = None,
     runtime: str | None = None,
 ) -> Path:
-    """Writes a compressed model into the folder `out` in one of `list_formats()`, and returns the main file.
+    """Write a compressed model into the folder `out` in one of `list_formats()`, and return the main file.
 
     The arguments are those of `Runtime.export`; with `anatomy`, layers that never run are left alone. `runtime` says
     who writes it where several have this format; by default the first that was registered.

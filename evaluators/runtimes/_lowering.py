@@ -1,4 +1,4 @@
-"""How each layer leaves PyTorch, and a copy of the model that is ready to leave."""
+"""Lowering of each layer for an export, and a copy of the model that is ready for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ._chain import Chain, chain_of, run_as_chain
 from ._narrow import NarrowRule, NarrowWeight
 
 ActivationOp = Callable[[Tensor, "Lowered"], Tensor]
-"""(x, layer) -> fake-quantized x; how that is written down is the format's affair."""
+"""Function (x, layer) -> fake-quantized x; each format writes it in its own way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lowered:
-    """One layer as a runtime gets it. At most one of `codes`, `narrow`, `half`, `factors` is there; else `effective`.
+    """Layer as a runtime gets it. At most one of `codes`, `narrow`, `half`, `factors` is there; else `effective`.
 
     effective   dense FP32 weight of the old shape, or None where the weight is the original's
     codes       int8, the weight's shape; `scales` (out,): effective = codes * scales
@@ -70,7 +70,7 @@ class Lowered:
 
     @property
     def is_structured(self) -> bool:
-        """Whether the weight is stored as something other than one dense FP32 tensor."""
+        """Tell whether the weight is stored as something other than one dense FP32 tensor."""
         return self.is_open or any(form is not None for form in (self.codes, self.narrow, self.half, self.factors))
 
 
@@ -81,7 +81,7 @@ def lower(
     narrow: NarrowRule | None = None,
     dynamic_from: int | None = None,
 ) -> list[Lowered]:
-    """What each layer that is not neutral becomes on a CPU runtime.
+    """Lowered form of each layer that is not neutral, on a CPU runtime.
 
     Weight of plain integers (`LayerSpec.is_plain_int`) and activation with a calibrated range: int8 codes. Low rank:
     two factors, in FP32, or a chain of convolutions (`_chain.py`). Weight-only integers, in groups or not, of the
@@ -132,14 +132,16 @@ def _lower_one(
 
 
 def runs_dynamic(spec: LayerSpec, shape: tuple[int, ...], dynamic_from: int | None) -> bool:
-    """Whether a layer's product is one of integers whose ranges are found when it runs: a linear layer, wide enough to
-    make up for the search of each token's range."""
+    """Tell whether a layer's product is one of integers whose ranges are found at run time.
+
+    It must be a linear layer wide enough to repay the search for each token's range.
+    """
     wide = dynamic_from is not None and len(shape) == 2 and min(shape) >= dynamic_from
     return wide and spec.is_dynamic_int8 and spec.rank >= 1.0
 
 
 def _half(spec: LayerSpec, variant: Variant) -> Tensor | None:
-    """A convolution's is folded with its batch norm, and is FP16 no more."""
+    """Weight in FP16 or BF16. A convolution's is folded with its batch norm, and is FP16 no more."""
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(spec.weight_format)
     if dtype is None or spec.rank < 1.0 or variant.effective.dim() != 2:
         return None
@@ -155,7 +157,8 @@ def _rounded(fqn: str, rounding: Rounding) -> Lowered:
 
 
 def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> nn.Module:
-    """A copy of `model` in eval mode with the effective weights, and with `activation_op` before each layer that asks.
+    """Copy `model` in eval mode with the effective weights, and with `activation_op` before each layer that asks for
+    it.
 
     Tied weights stay tied, except those of layers that are stored in another form (`Lowered.is_structured`): such a
     layer gets a parameter of its own, so that the graph can tell its weight from that of the layer it was tied to.
@@ -181,7 +184,7 @@ def prepare(model: nn.Module, layers: Sequence[Lowered], activation_op: Activati
 
 
 def refuse_products(layers: Sequence[Lowered], where: str) -> None:
-    """Raises `ExportError`, naming the layer, for what only `_onnx_attention.round_scores` can write."""
+    """Refuse rounding that only `onnx/_attention.py` can write. Raises `ExportError`, naming the layer."""
     for layer in layers:
         if layer.product_in is not None:
             raise ExportError(
@@ -191,7 +194,7 @@ def refuse_products(layers: Sequence[Lowered], where: str) -> None:
 
 
 def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: ActivationOp) -> None:
-    """The same rounding at the same place is done once."""
+    """Install the roundings; equal rounding at the same place is done once."""
     done = set()
     for layer in layers:
         place = (layer.activation_at or layer.fqn, layer.activation, layer.activation_bits)
@@ -235,7 +238,7 @@ def _before(
 
 
 def clamped(x: Tensor, layer: Lowered) -> Tensor:
-    """`x` within what a narrower activation can be: a uint8 quantizer then uses its lowest 2^bits codes only."""
+    """Clamp `x` to the range of a narrower activation: a uint8 quantizer then uses its lowest 2^bits codes only."""
     if layer.activation is None or layer.activation_bits == 8:
         return x
     scale, zero_point = layer.activation
@@ -243,7 +246,7 @@ def clamped(x: Tensor, layer: Lowered) -> Tensor:
 
 
 def fake_quantize(x: Tensor, layer: Lowered) -> Tensor:
-    """To uint8 and back in the most ordinary operations, in the order in which PyTorch's fake quantizer does them."""
+    """Round to uint8 and back in the most ordinary operations, in the order of PyTorch's own fake quantizer."""
     if layer.activation is None:
         return x
     scale, zero_point = layer.activation

@@ -1,4 +1,4 @@
-"""Weight-only integers of a linear layer as ONNX Runtime and OpenVINO take them: `MatMulNBits`, 4 or 8 bits."""
+"""Weight-only integers of a linear layer in the form of ONNX Runtime and OpenVINO: `MatMulNBits`, 4 or 8 bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NarrowWeight:
-    """(code - zero) * scale in blocks of columns, as `MatMulNBits` has it.
+    """Weight as (code - zero) * scale in blocks of columns, as `MatMulNBits` has it.
 
     codes   (out, blocks, block * bits / 8) uint8, the lower half of a byte first
     scales  (out, blocks) float32
@@ -31,8 +31,10 @@ class NarrowWeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NarrowRule:
-    """Which weights a runtime multiplies as codes, because it is no slower so. What the shipped profile of the runtime
-    says of it (`narrow_rule`), so that what is modelled and what is exported cannot differ.
+    """Rule for the weights that a runtime multiplies as codes, because that is no slower.
+
+    It comes from the shipped profile of the runtime (`narrow_rule`), so that the modelled and the exported form cannot
+    differ.
 
     bits       widths that it has kernels for; a weight of fewer bits is widened to the next
     from_size  weights of a layer, at least
@@ -44,7 +46,7 @@ class NarrowRule:
     blocks: Blocks
 
     def of(self, variant: Variant) -> NarrowWeight | None:
-        """None where the weight must run as FP32."""
+        """Narrow form of a weight; None where it must run as FP32."""
         weight = variant.effective
         bits = next((bits for bits in self.bits if variant.spec.weight_bits <= bits), None)
         if weight.dim() != 2 or bits is None or weight.numel() < self.from_size:
@@ -81,7 +83,7 @@ def _blocked(even: EvenCodes, own_bits: int, bits: int, block: int) -> NarrowWei
 
 
 def _packed(values: npt.NDArray[np.int16], bits: int) -> npt.NDArray[np.uint8]:
-    """(rows, n) numbers of 4 or 8 bits to (rows, bytes)."""
+    """Pack (rows, n) numbers of 4 or 8 bits to (rows, bytes)."""
     codes: npt.NDArray[Any] = values.astype(np.uint8)
     if bits == 8:
         return np.ascontiguousarray(codes)

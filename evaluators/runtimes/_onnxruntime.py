@@ -17,20 +17,24 @@ if TYPE_CHECKING:
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
 
 AS_WRITTEN = ".tensorrt.onnx"
-"""A graph for another device: it is run as a reference of what it says, not to be fast."""
+"""Suffix of a graph for another device: it runs as a reference of its meaning, not to be fast."""
 
 
 class OnnxRuntime:
-    """The CPU provider, with all its graph optimizations. What it fuses and what not stands in this folder's card."""
+    """ONNX Runtime's CPU provider, with all its graph optimizations. This folder's README lists what it fuses."""
 
     name = "onnxruntime"
     format = "onnx"
 
     def __init__(self, *, narrow_from: int | None = None, dynamic_from: int | None = None) -> None:
-        """`narrow_from`: linear layers of so many weights run their 4-bit weights as such; smaller ones are faster in
-        FP32. There is no fast kernel for 8 bits that leaves the inputs as they are.
-        `dynamic_from`: linear layers with so many channels, in and out, run dynamic activations in integers.
-        Defaults: what the shipped profile says (`_thresholds.py`)."""
+        """Make a runtime with limits.
+
+        narrow_from   least number of weights of a linear layer that runs its 4-bit weights as such; smaller ones are
+                      faster in FP32. No fast kernel takes 8-bit weights and leaves the inputs as they are
+        dynamic_from  least number of channels, in and out, of a linear layer that runs dynamic activations in integers
+
+        The defaults come from the shipped profile (`_thresholds.py`).
+        """
         self._narrow_from, self._dynamic_from = narrow_from, dynamic_from
 
     def available(self) -> str | None:
@@ -45,7 +49,7 @@ class OnnxRuntime:
         example_inputs: Inputs,
         out: Path,
     ) -> Path:
-        """Writes `out/model.onnx`. See `Runtime.export`."""
+        """Write `out/model.onnx`. See `Runtime.export`."""
         from ._thresholds import dynamic_from, narrow_rule
 
         rule = narrow_rule("onnxruntime")
@@ -59,7 +63,9 @@ class OnnxRuntime:
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
     ) -> OnnxRuntimeSession:
-        """See `Runtime.load`. Raises `IntegrityError` if the file is no ONNX model that this version can run."""
+        """Load a model; see `Runtime.load`. Raises `IntegrityError` if the file is no ONNX model that this version can
+        run.
+        """
         require("running an ONNX model", "onnx", "onnxruntime")
         return OnnxRuntimeSession(path, checked_threads(threads), as_written=path.name.endswith(AS_WRITTEN))
 
@@ -70,8 +76,10 @@ class OnnxRuntimeSession:
     def __init__(
         self, path: Path, threads: int, optimized_path: Path | None = None, *, as_written: bool = False
     ) -> None:
-        """optimized_path  where to write the graph as ONNX Runtime really runs it, for those who want to look
-        as_written      fuse and rewrite nothing: each node computes what ONNX says of it, slowly
+        """Open a session.
+
+        optimized_path  file for the graph as ONNX Runtime really runs it, for inspection
+        as_written      fuse and rewrite nothing: each node computes as ONNX defines it, slowly
         """
         import onnxruntime  # type: ignore[import-untyped]
 
@@ -101,7 +109,7 @@ class OnnxRuntimeSession:
         return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
 
     def reported_threads(self) -> int | None:
-        """Threads of a run, as the session's options say."""
+        """Threads of a run, from the session's options."""
         return int(self._session.get_session_options().intra_op_num_threads)
 
     def _run(self, arrays: dict[str, Any]) -> Any:

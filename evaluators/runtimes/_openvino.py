@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 MAIN_FILE = "model.xml"
 _KEPT_SHAPES = 4
-"""Compiled models that a session keeps: the batch that is timed, the batch that is evaluated, and its remainder."""
+"""Largest number of compiled models that a session keeps: the timed batch, the evaluated batch, and its remainder."""
 
 
 class OpenVinoRuntime:
-    """The CPU plugin, in FP32 and int8 and in nothing else. What it fuses and what not stands in this folder's card."""
+    """OpenVINO's CPU plugin, in FP32 and int8 only. This folder's README lists what it fuses."""
 
     name = "openvino"
     format = "openvino"
 
     def __init__(self, *, narrow_from: int | None = None) -> None:
-        """`narrow_from`: linear layers of so many weights run their 4- and 8-bit weights as such; smaller ones lie in
-        the cache, and are faster in FP32. Default: what the shipped profile says (`_thresholds.py`)."""
+        """Make a runtime with a limit.
+
+        narrow_from  least number of weights of a linear layer that runs its 4- and 8-bit weights as such; smaller ones
+                     lie in the cache, and are faster in FP32. The default comes from the shipped profile
+                     (`_thresholds.py`)
+        """
         self._narrow_from = narrow_from
 
     def available(self) -> str | None:
@@ -48,7 +52,7 @@ class OpenVinoRuntime:
         example_inputs: Inputs,
         out: Path,
     ) -> Path:
-        """Writes `out/model.xml` and `out/model.bin`, made from our ONNX graph. See `Runtime.export`."""
+        """Write `out/model.xml` and `out/model.bin`, made from our ONNX graph. See `Runtime.export`."""
         require("exporting to OpenVINO", "openvino", "openvino", "onnx", "onnxscript")
         from ._thresholds import narrow_rule
 
@@ -73,14 +77,18 @@ class OpenVinoRuntime:
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
     ) -> OpenVinoSession:
-        """See `Runtime.load`. Raises `IntegrityError` if the files are not a model that this version can run."""
+        """Load a model; see `Runtime.load`. Raises `IntegrityError` if the files are not a model that this version can
+        run.
+        """
         require("running an OpenVINO model", "openvino", "openvino")
         return OpenVinoSession(path, checked_threads(threads))
 
 
 def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calibration | None) -> None:
-    """Its convolutions take the sum behind them in, and of the quantizer between the two the clamp alone: what goes
-    into the sum is not rounded (2026.4). Raises `ExportError` naming the first layer."""
+    """Refuse rounded sums, which the plugin would not round. Raises `ExportError` naming the first layer.
+
+    Its convolutions absorb a following sum, and of the quantizer between the two only the clamp (2026.4).
+    """
     from ...compressors import rounding_of
 
     for fqn, spec in assignment.items():
@@ -95,7 +103,7 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
 
 
 class OpenVinoSession:
-    """Compiles the model for each shape of input that it meets: static shapes run faster, and compile in a moment."""
+    """Session that compiles the model for each shape of input: static shapes run faster, and compile quickly."""
 
     def __init__(self, path: Path, threads: int) -> None:
         openvino = _openvino()
@@ -127,13 +135,14 @@ class OpenVinoSession:
         return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
 
     def reported_threads(self) -> int | None:
-        """Threads of a run, as the compiled model says; None before the first run."""
+        """Threads of a run, from the compiled model; None before the first run."""
         request = next(reversed(self._requests.values()), None)
         return None if request is None else int(request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
 
     def kernels(self) -> list[dict[str, str]]:
-        """What really runs, as the compiled model of the last run says: name, type, primitive and precision of each
-        node. Empty before the first run."""
+        """Executed nodes of the last run's compiled model: name, type, primitive and precision. Empty before the first
+        run.
+        """
         request = next(reversed(self._requests.values()), None)
         if request is None:
             return []
@@ -176,7 +185,7 @@ class OpenVinoSession:
 
 @cache
 def _core() -> Any:
-    """The one core of this process; it lives as long as the process does.
+    """Only core of this process; it lives as long as the process does.
 
     The CPU plugin of each core sets an alternate signal stack (for AMX), and puts back the one before it when it goes.
     With two cores, the first to go leaves the second one's "before" pointing at memory that is no longer mapped, and
@@ -186,7 +195,7 @@ def _core() -> Any:
 
 
 def _openvino() -> Any:
-    """The package, without telemetry.
+    """OpenVINO's package, without telemetry.
 
     Importing it sends an event unless a file in the user's home says no. While `openvino_telemetry` cannot be imported,
     OpenVINO takes a stub of its own instead, and keeps it. If somebody imported openvino before, it is as they had it.

@@ -1,4 +1,4 @@
-"""`torch.export` of any of our models: one tensor comes out, and the batch is a free axis where the model allows it."""
+"""Export of any of our models by `torch.export`: one output tensor, and a free batch axis where the model allows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._base import ExportError
 def export_program(
     model: nn.Module, example_inputs: Inputs, *, free_batch: bool = True
 ) -> torch.export.ExportedProgram:
-    """The model as a program of PyTorch's ordinary operations. `model` is left as it is.
+    """Export the model as a program of PyTorch's ordinary operations. `model` is left as it is.
 
     Tried in this order: plain tracing; tracing of the bytecode (`strict`), which sees through a `len(x)`; then with the
     batch fixed at one sample, and last at that of the example. Without `free_batch` it is fixed at once.
@@ -70,7 +70,7 @@ def _export(model: nn.Module, inputs: Inputs, free_batch: bool, strict: bool) ->
 
 
 def _is_free(program: torch.export.ExportedProgram) -> bool:
-    """Whether the axis given as AUTO is really free: where it cannot be, `torch.export` fixes it without a word."""
+    """Tell whether an axis given as AUTO is really free: `torch.export` may fix it silently."""
     names = set(program.graph_signature.user_inputs)
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     return any(isinstance(x, Tensor) and x.dim() > 0 and not is_concrete_int(x.shape[0]) for x in inputs)
@@ -96,7 +96,7 @@ def batch_size(inputs: Inputs) -> int:
 
 
 def with_batch(inputs: Inputs, n: int) -> Inputs:
-    """The same inputs with exactly `n` samples: cut, or filled by repeating the last.
+    """Same inputs with exactly `n` samples: cut, or filled by repeating the last.
 
     `torch.export` takes an axis of length 1 for a constant: a free axis must be shown to it with 2.
     """
@@ -115,7 +115,7 @@ def with_batch(inputs: Inputs, n: int) -> Inputs:
 
 
 def chunks(inputs: Inputs, n: int) -> Iterator[tuple[Inputs, int]]:
-    """Batches of exactly `n` samples, the last one filled up, and how many samples of each count."""
+    """Yield batches of exactly `n` samples, the last one filled up, with the number of samples that count in each."""
     size = batch_size(inputs)
     part: Callable[[Tensor, int], Tensor] = lambda x, start: x[start : start + n] if _has_batch(x, size) else x
     for start in range(0, size, n):
@@ -139,7 +139,7 @@ def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences four things that the exporter says to everybody, and nothing else."""
+    """Silence four notices that the exporter always prints, and nothing else."""
     # "torchvision is not installed. Skipping torchvision::nms"; and each constant that could not be folded
     names = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
@@ -158,6 +158,6 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException | None) -> str:
-    """The kind of an error, and the first line of what it says."""
+    """Type of an error, and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"

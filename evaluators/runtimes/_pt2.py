@@ -1,4 +1,4 @@
-"""A compressed model as one file of `torch.export`: it needs neither paredown nor the model's source to run.
+"""Export as one file of `torch.export`, which runs without paredown and without the model's source.
 
 The weights are the effective ones in FP32 and the quantizers of activations are round, clamp and multiply, so the file
 is as large as the original's and no faster: it is for carrying the numbers, not for speed.
@@ -26,7 +26,7 @@ def export_pt2(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes `out/model.pt2`, for `torch.export.load`; see `Runtime.export`. It returns one tensor."""
+    """Write `out/model.pt2`, for `torch.export.load`; see `Runtime.export`. It returns one tensor."""
     import torch
 
     from ._lowering import fake_quantize, lower, prepare, refuse_products
@@ -51,7 +51,7 @@ def export_pt2(
 
 
 def load_pt2(path: Path) -> tuple[nn.Module, int | None]:
-    """The program as a module, and the batch that it is fixed to (None: any)."""
+    """Load the program as a module, with its fixed batch (None: any)."""
     import torch
 
     program = torch.export.load(path)

@@ -1,4 +1,4 @@
-"""Which kernel each layer of an exported model really ran in, as the runtime itself says."""
+"""Kernels in which the layers of an exported model really ran, from the runtime's own report."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 _MARK = ".weight"
-"""The exporter names what it makes of a layer's weight `FQN.weight…`, and PyTorch the weight itself `FQN.weight`."""
+"""Suffixes of a weight's constants: the exporter names them `FQN.weight…`, and PyTorch the weight itself
+`FQN.weight`.
+"""
 
 
 def kernels_by_layer(
     path: Path, runtime: str, fqns: Iterable[str], one: Inputs | None = None, *, threads: int = 1
 ) -> dict[str, str]:
-    """fqn -> `QLinearConv`, or `Convolution brgconv_avx512_I8 u8`, for the layers that can be told in what ran.
+    """fqn -> `QLinearConv`, or `Convolution brgconv_avx512_I8 u8`, for the layers whose kernel can be identified.
 
     one  an input that the model can be run with; by default zeros of its shapes, free axes at 1
     Empty for a runtime that does not say what it runs. A layer whose weight was renamed or merged on the way is left
@@ -34,7 +36,7 @@ def kernels_by_layer(
 
 
 def is_integer(kernel: str) -> bool:
-    """Whether a kernel of `kernels_by_layer` computes in int8."""
+    """Tell whether a kernel of `kernels_by_layer` computes in int8."""
     parts = kernel.split()
     return kernel.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger")) or any(
         part in ("u8", "i8") or part.endswith("_I8") for part in parts
@@ -42,7 +44,7 @@ def is_integer(kernel: str) -> bool:
 
 
 def where_rounded(kernels: Iterable[str]) -> str:
-    """Where these integer kernels round otherwise than PyTorch's simulation, in a clause."""
+    """Places where these integer kernels round differently from PyTorch's simulation, as a clause."""
     names = " ".join(kernels)
     found = []
     if any(name in names for name in ("QLinearConv", "QGemm")):
@@ -55,7 +57,7 @@ def where_rounded(kernels: Iterable[str]) -> str:
 
 
 def ran_otherwise(kernels: Mapping[str, str], integer: Mapping[str, bool]) -> dict[str, str]:
-    """fqn -> what is wrong, of the layers that were to run in int8 (`integer`) and did not, or the other way round."""
+    """fqn -> the deviation, for layers that were to run in int8 (`integer`) and did not, or the other way round."""
     found = {}
     for fqn, kernel in kernels.items():
         if integer.get(fqn, False) and not is_integer(kernel):
@@ -119,7 +121,7 @@ def _zeros(model: Any) -> Inputs:
 
 
 def _weight_of(node: Any, fqns: Sequence[str]) -> str | None:
-    """The layer whose weight's constant lies above the second input of a product."""
+    """Layer whose weight's constant lies above the second input of a product."""
     above = [node.input_value(1).get_node()]
     while above:
         here = above.pop()

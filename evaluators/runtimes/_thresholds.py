@@ -1,4 +1,4 @@
-"""From which size on a form is exported as such: what the runtime's shipped profile says.
+"""Sizes from which a form is exported as such, from the runtime's shipped profile.
 
 The exporters and the modelled latency read the same rules, so that they cannot disagree. Exporters ask the profile of
 the runtime's plain x86-64 machine, whatever they run on: an artifact does not depend on where it is made.
@@ -14,7 +14,7 @@ from ._narrow import NarrowRule
 
 @cache
 def narrow_rule(runtime: str) -> NarrowRule:
-    """Of weight-only integers. Raises `ValueError` where the rules are not all about layers of one size."""
+    """Rule for weight-only integers. Raises `ValueError` where the rules have different sizes."""
     rules = [rule for rule in _rules(runtime) if rule.when.blocks is not None]
     (conditions,) = {(rule.when.min_weights, rule.when.blocks) for rule in rules}
     from_size, blocks = conditions
@@ -26,7 +26,9 @@ def narrow_rule(runtime: str) -> NarrowRule:
 
 @cache
 def dynamic_from(runtime: str) -> int:
-    """Channels, out and in, from which on a linear layer finds its inputs' ranges itself and multiplies integers."""
+    """Least channels, out and in, of a linear layer that finds its inputs' ranges at run time and multiplies
+    integers.
+    """
     (found,) = {rule.when.min_channels or 0 for rule in _rules(runtime) if rule.when.dynamic}
     return found
 

@@ -1,4 +1,4 @@
-"""PyTorch itself: the artifact is the file of `compressors.storage`, and every layer computes in FP32."""
+"""Runtime of eager PyTorch: the artifact is the file of `compressors.storage`, and every layer computes in FP32."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 MAIN_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
-"""Beside the main file where the model lost channels, heads or blocks: what of the factory's model is left."""
+"""File beside the main file with the removal, where the model lost channels, heads or blocks."""
 
 
 class TorchRuntime:
-    """Eager PyTorch: always there. Wide linear layers of dynamic activations run in integers (`_torch_dynamic.py`), and
-    no other format is native: weights are decoded when the file is loaded.
+    """Eager PyTorch, which is always available.
+
+    Wide linear layers of dynamic activations run in integers (`_torch_dynamic.py`). No other format is native: weights
+    are decoded when the file is loaded.
 
     It also loads, by their suffixes, the programs of "pt2" and "executorch", which need no factory, and the folder of
     "compressed-tensors" (its config.json), which does.
@@ -33,8 +35,11 @@ class TorchRuntime:
     format = "paredown"
 
     def __init__(self, *, dynamic_from: int | None = None) -> None:
-        """`dynamic_from`: linear layers of so many channels, in and out, run dynamic activations in integers. Default:
-        what the shipped profile says (`_thresholds.py`)."""
+        """Make a runtime with a limit.
+
+        dynamic_from  least number of channels, in and out, of a linear layer that runs dynamic activations in integers;
+                      the default comes from the shipped profile (`_thresholds.py`)
+        """
         self._dynamic_from = dynamic_from
 
     def available(self) -> str | None:
@@ -54,7 +59,7 @@ class TorchRuntime:
         example_inputs: Inputs | None,
         out: Path,
     ) -> Path:
-        """Writes `out/model.safetensors`; the example inputs are not needed. See `Runtime.export`."""
+        """Write `out/model.safetensors`; the example inputs are not needed. See `Runtime.export`."""
         from ...compressors import save_model
 
         out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ class TorchRuntime:
         return path
 
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> TorchSession:
-        """See `Runtime.load`. Raises what `compressors.load_model` raises for a file that is not in order."""
+        """Load a model; see `Runtime.load`. Raises the errors of `compressors.load_model` for an invalid file."""
         from ...compressors import load_model
         from ._torch_dynamic import multiply_integers
 
@@ -105,7 +110,7 @@ def _read_removal(path: Path) -> Removal:
 
 
 class TorchSession:
-    """A model in eval mode. `run` sets torch's threads and puts them back.
+    """Model in eval mode. `run` sets torch's threads and restores them.
 
     fixed_batch  the one batch size that the model takes; None: any
     """

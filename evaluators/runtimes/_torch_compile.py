@@ -1,4 +1,4 @@
-"""PyTorch's own compiler (Inductor): C++ of the whole model, made and built when it is loaded."""
+"""Runtime of PyTorch's own compiler (Inductor): C++ of the whole model, generated and built at loading."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ...compressors import Inputs
 
 _KEPT_SHAPES = 8
-"""Shapes that one model is compiled for; PyTorch runs others uncompiled, and says so."""
+"""Largest number of shapes that one model is compiled for; PyTorch runs others uncompiled, with a warning."""
 
 
 class CompiledTorchRuntime(TorchRuntime):
-    """As "torch", compiled for each shape of input that it meets. Every layer computes in FP32.
+    """PyTorch compiled for each shape of input. Every layer computes in FP32.
 
     The seconds that compiling took stand in the session (`compile_s`): they are no part of a run's time, and a process
     that runs the model once should take "torch". It needs a C++ compiler where the artifact is loaded.
@@ -45,7 +45,7 @@ class CompiledTorchRuntime(TorchRuntime):
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
     ) -> CompiledTorchSession:
-        """See `Runtime.load`. Raises `MissingExtra` where there is no compiler."""
+        """Load a model; see `Runtime.load`. Raises `MissingExtra` where there is no compiler."""
         from ...errors import MissingExtra
 
         if (line := self.available()) is not None:
@@ -55,14 +55,14 @@ class CompiledTorchRuntime(TorchRuntime):
 
 @contextmanager
 def _its_own_deprecations() -> Iterator[None]:
-    """Silences what PyTorch's modules say of PyTorch when the compiler imports them."""
+    """Silence deprecation warnings that PyTorch's modules raise when the compiler imports them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         yield
 
 
 class CompiledTorchSession(TorchSession):
-    """A compiled model. A shape of inputs that is new is compiled first, outside of what is returned and timed later.
+    """Compiled model. A new shape of inputs is compiled first, outside the timed and returned run.
 
     compile_s  seconds of all first runs so far
     """

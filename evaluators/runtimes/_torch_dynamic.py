@@ -1,4 +1,4 @@
-"""Linear layers whose inputs' ranges are found when they run, as a product of integers in PyTorch.
+"""Linear layers with input ranges found at run time, as a product of integers in PyTorch.
 
 `torch._int_mm` (int8 by int8 to int32, oneDNN) between ordinary operations. `torch.ao`'s dynamic Linear has one range
 for the whole tensor, half a bit less of it (`reduce_range`), and quantized tensors that warn of their removal (2.13).
@@ -32,7 +32,7 @@ def has_integer_products() -> bool:
 def multiply_integers(
     model: nn.Module, path: Path, specs: Mapping[str, LayerSpec], dynamic_from: int
 ) -> tuple[str, ...]:
-    """Makes layers of a model that `load_model` has filled from `path` compute in integers; returns their fqns.
+    """Make layers of a model that `load_model` has filled from `path` compute in integers, and return their fqns.
 
     Only a plain `nn.Linear`: what another does with its weight is its own affair.
     """
@@ -61,7 +61,7 @@ def multiply_integers(
 
 
 class _IntegerProduct:
-    """x -> its linear layer's output. A plain object, so that models can be deep-copied."""
+    """Function x -> its linear layer's output. A plain object, so that models can be deep-copied."""
 
     def __init__(self, module: Any, codes: Tensor, scales: Tensor) -> None:
         self.codes = codes.contiguous().t()  # (in, out), the layout that oneDNN takes as it is
@@ -87,8 +87,10 @@ class _IntegerProduct:
 
 
 def _leave_input(module: nn.Module) -> None:
-    """The rounding of the input is part of the product now. A hook that does nothing takes its place: a module around
-    it may look whether there is one, and leave out its shortcut past `forward`."""
+    """Replace the hook that rounds the input, which is part of the product now, by one that does nothing.
+
+    The hook must stay: a module around it may look for one, and otherwise take a shortcut past `forward`.
+    """
     from ...compressors.quantization import DynamicQuantizer
 
     hooks = module._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""How much one layer's treatment alone changes the outputs: cheaper than a whole pass for each.
+"""Effect of one layer's treatment alone on the outputs, for less than a whole pass each.
 
 `PrefixCache` answers from memory what ran before the layer; `fisher_table` guesses all of it from one backward pass;
 an `OutputFrame` keeps in which direction it changes them; `loss_gradients` says what the loss makes of each weight.

@@ -1,4 +1,4 @@
-"""One forward pass, call by call: when each module began and ended, and whether what it gave can be given again.
+"""Trace of one forward pass, call by call: begin and end of each module, and whether its output can be replayed.
 
 Nothing is traced symbolically: the modules' `forward` is wrapped for one pass, so any Python in between is allowed.
 """
@@ -44,7 +44,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Timeline:
-    """The calls of one pass in the order of their begins. `why_not` says why this model's calls cannot be replayed."""
+    """Calls of one pass in the order of their begins. `why_not` is the reason why this model's calls cannot be
+    replayed.
+    """
 
     calls: tuple[Call, ...]
     n_samples: int = 1
@@ -52,7 +54,7 @@ class Timeline:
 
     @classmethod
     def trace(cls, model: nn.Module, inputs: Inputs) -> Timeline:
-        """Run `model` once on `inputs` and look. What the model itself raises comes through."""
+        """Run `model` once on `inputs` and record its calls. Errors of the model itself are passed on."""
         n_samples = len(Split("trace", inputs))
         if why_not := _opaque(model):
             return cls(calls=(), why_not=why_not)
@@ -88,12 +90,17 @@ class Timeline:
         return cls(calls=tuple(calls), n_samples=n_samples)
 
     def begin(self, weights: Iterable[nn.Parameter]) -> int:
-        """When a module that holds one of these weights first begins; 0 where none was seen, nor one around it."""
+        """Tick at which a module that holds one of these weights first begins; 0 where neither it nor one around it was
+        seen.
+        """
         return min((self._begin_of_one(weight) for weight in weights), default=0)
 
     def _begin_of_one(self, weight: nn.Parameter) -> int:
-        """Where the module that holds it is never called (the `out_proj` of an attention, or all that is in a fused
-        encoder layer), the innermost call around it counts."""
+        """Begin of one weight's module.
+
+        Where the module is never called (the `out_proj` of an attention, or any part of a fused encoder layer), the
+        innermost call around it counts.
+        """
         held = {id(weight)}
         direct = [call.start for call in self.calls if _holds(call.module, held)]
         if direct:
@@ -104,14 +111,14 @@ class Timeline:
         return min(innermost, default=0)
 
     def begin_of(self, modules: Iterable[nn.Module]) -> int:
-        """When the first of these modules begins; after the end of the pass where none does."""
+        """Tick at which the first of these modules begins; after the end of the pass where none does."""
         wanted = {id(module) for module in modules}
         end = max((call.end for call in self.calls), default=0) + 1
         return min((call.start for call in self.calls if id(call.module) in wanted), default=end)
 
 
 def _remembers(model: nn.Module, inputs: Inputs) -> str | None:
-    """Run the model; say what of the pass outlives it, for a replay would leave that as another pass had left it."""
+    """State of the model that the pass changed, as a replay would not change it; run the model to find out."""
     with preserved(model):
         random_before, kept_before = _random_state(), _kept(model)
         forward(model, moved_to(inputs, model))
@@ -124,12 +131,12 @@ def _remembers(model: nn.Module, inputs: Inputs) -> str | None:
 
 
 def moved_to(inputs: Inputs, model: nn.Module) -> Inputs:
-    """On the device of the model's parameters."""
+    """Inputs on the device of the model's parameters."""
     return _moved(inputs, _device(model))
 
 
 def _kept(model: nn.Module) -> dict[int, list[tuple[str, Any, object]]]:
-    """Of each module: what its attributes are, and what can be told of their content."""
+    """State of each module: its attributes, and their content where it can be compared."""
     return {id(module): [(*item, _content(item[1])) for item in _items(module)] for module in model.modules()}
 
 
@@ -164,7 +171,7 @@ def _random_state() -> tuple[object, ...]:
 
 
 class _NoVersionError(Exception):
-    """A tensor of inference mode, of which nobody can tell whether it was written to."""
+    """Tensor of inference mode, which has no version to show whether it was written to."""
 
 
 def _versions(tensors: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
@@ -174,12 +181,12 @@ def _versions(tensors: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
 
 
 def is_changed(versions: Iterable[tuple[Tensor, int]]) -> bool:
-    """Whether one of these tensors was written to since its version was noted."""
+    """Tell whether one of these tensors was written to since its version was noted."""
     return any(tensor._version != version for tensor, version in versions)
 
 
 def _opaque(model: nn.Module) -> str | None:
-    """Compiled and scripted modules do not go through Python's `forward`."""
+    """Reason against modules whose calls bypass Python's `forward`: compiled and scripted ones."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             return f"{name or 'the model'} is a scripted module"
@@ -190,7 +197,10 @@ def _opaque(model: nn.Module) -> str | None:
 
 @contextmanager
 def wrapped(model: nn.Module, wrap: Callable[[nn.Module, Forward], Forward | None]) -> Iterator[None]:
-    """Inside, each module below `model` (not itself) has `wrap(module, forward)` for its `forward`; None leaves it."""
+    """Replace the `forward` of each module below `model` (not its own) by `wrap(module, forward)` inside the block.
+
+    A result of None leaves a module's `forward` alone.
+    """
     changed: list[tuple[nn.Module, bool, Any]] = []
     try:
         for module in list(model.modules())[1:]:
@@ -211,7 +221,7 @@ _VALUES = (type(None), bool, int, float, str)
 
 
 def is_plain(output: object) -> bool:
-    """Whether it is made of plain tensors, values, tuples, lists and dicts, and of nothing else."""
+    """Tell whether a value consists of plain tensors, values, tuples, lists and dicts only."""
     if type(output) in (tuple, list):
         return all(is_plain(part) for part in output)  # type: ignore[attr-defined]
     if type(output) is dict:
@@ -220,7 +230,7 @@ def is_plain(output: object) -> bool:
 
 
 def tensors_of(value: object, *, deep: bool = False) -> list[Tensor]:
-    """Every tensor in nested tuples, lists and dicts; `deep` looks into their subclasses too."""
+    """Yield every tensor in nested tuples, lists and dicts; `deep` also searches their subclasses."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (tuple, list)) if deep else type(value) in (tuple, list):
@@ -231,7 +241,7 @@ def tensors_of(value: object, *, deep: bool = False) -> list[Tensor]:
 
 
 def rebuilt(value: Any, give: Callable[[Tensor], Tensor]) -> Any:
-    """The same nest of fresh containers, each tensor replaced by `give(tensor)`."""
+    """Copy nested containers, with each tensor replaced by `give(tensor)`."""
     if isinstance(value, Tensor):
         return give(value)
     if type(value) in (tuple, list):
@@ -246,10 +256,10 @@ def _holds(module: nn.Module, held: set[int]) -> bool:
 
 
 def holds_below(module: nn.Module, held: set[int]) -> bool:
-    """Whether the module, or any below it, holds one of the parameters with these ids."""
+    """Tell whether the module, or any below it, holds one of the parameters with these ids."""
     return any(id(parameter) in held for parameter in module.parameters())
 
 
 def weights_of(model: nn.Module, fqns: Iterable[str]) -> list[nn.Parameter]:
-    """The weight parameter of each layer."""
+    """Weight parameter of each layer."""
     return [weight_at(model, fqn) for fqn in fqns]

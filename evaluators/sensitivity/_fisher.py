@@ -1,4 +1,4 @@
-"""The whole sensitivity table guessed from one forward and a few backward passes.
+"""Estimate of the whole sensitivity table from one forward and a few backward passes.
 
 What it does   divergence of (layer, level) ~ 1/2 mean_i <d<v, z_i>/dy_i, layer(x_i; compressed) - y_i>^2, where v is
                drawn so that E[v v'] is the Hessian of the divergence at the original's outputs z_i
@@ -39,14 +39,16 @@ from ..quality import MetricError
 from ._calls import Forward, moved_to, wrapped
 
 Groups = Sequence[tuple[Sequence[str], Sequence[LayerSpec]]]
-"""For each decision group its layers, and its levels."""
+"""Decision groups, each with its layers and its levels."""
 Variants = Callable[[str, LayerSpec], Variant]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FisherTable:
-    """values  per group, per level: the estimated divergence; 0 for the neutral level, not negative
-    passes     what it cost, in samples passed forward through the whole model
+    """Estimated sensitivity table.
+
+    values  per group, per level: the estimated divergence; 0 for the neutral level, never negative
+    passes  cost, in samples passed forward through the whole model
     """
 
     values: tuple[tuple[float, ...], ...]
@@ -55,7 +57,7 @@ class FisherTable:
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """One call of a layer. `probe` is a zero that was added to its output, and whose gradient is the output's."""
+    """One call of a layer. `probe` is a zero added to its output; its gradient is the output's."""
 
     fqn: str
     args: tuple[Any, ...]
@@ -78,7 +80,7 @@ def fisher_table(
     batch_size: int = 16,
     seed: int = 0,
 ) -> FisherTable:
-    """The estimate for every group and level, on all of `split`. The model may have no parameter that requires grad.
+    """Estimate for every group and level, on all of `split`. The model may have no parameter that requires grad.
 
     divergence  "kl" or "mse"; variance: of all the original's outputs (`ReferenceOutputs.variance`), for "mse"
     draws       vectors v for each sample
@@ -112,8 +114,10 @@ def _backward(
     model: nn.Module, inputs: Any, layers: dict[str, nn.Module], sealed: dict[str, nn.Parameter], divergence: str,
     variance: float, draws: int, generator: torch.Generator,
 ) -> tuple[list[_Seen], dict[str, list[Tensor]], int]:  # fmt: skip
-    """Every call of the layers, with the gradients of <v, outputs> for each draw; fqn -> those by the weight, of the
-    layers in `sealed` that are used; and how many samples there are."""
+    """Run backward for each draw, and return every call of the layers with the gradients of <v, outputs>.
+
+    Also returns fqn -> gradients by the weight, for the used layers in `fused`, and the number of samples.
+    """
     seen: list[_Seen] = []
     inside: dict[str, list[Tensor]] = {}
     names = {module: fqn for fqn, module in reversed(layers.items())}
@@ -151,7 +155,7 @@ def _backward(
 
 
 class _Root(nn.Module):
-    """A module around the model, so that a model that is itself a layer has its `forward` wrapped too."""
+    """Module around the model, so that the `forward` of a model that is itself a layer is wrapped too."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -162,7 +166,7 @@ class _Root(nn.Module):
 
 
 def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Copies, for the model may write into what its layer was given."""
+    """Detached copies, as the model may write into a layer's inputs."""
 
     def copy(value: Any) -> Any:
         return value.detach().clone() if isinstance(value, Tensor) else value
@@ -171,7 +175,7 @@ def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 
 
 def _draw(outputs: Tensor, divergence: str, variance: float, generator: torch.Generator) -> Tensor:
-    """<v, z> for one drawn v, E[v v'] = Hessian of each sample's divergence. A scalar."""
+    """Scalar <v, z> for one drawn v, where E[v v'] is the Hessian of each sample's divergence."""
     z = outputs.float()
     if divergence == "mse":
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
@@ -193,7 +197,7 @@ def _squares(
     calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
     calibration: Calibration | None, n: int, products: Tensor | None = None,
 ) -> float:  # fmt: skip
-    """Summed over samples and draws: (`products` + the sum over the calls of <gradient, change of the output>)^2."""
+    """Sum over samples and draws of (`products` + the sum over the calls of <gradient, change of the output>)^2."""
     for call, changed in _changed(calls, layers, spec, variants, calibration):
         change = changed - call.output
         mine = torch.stack([_per_sample(gradient * change, n) for gradient in call.gradients])
@@ -204,7 +208,7 @@ def _squares(
 def _inside(
     weights: dict[str, nn.Parameter], gradients: dict[str, list[Tensor]], spec: LayerSpec, variants: Variants, n: int
 ) -> Tensor | None:
-    """(draws, n) sums of <gradient, change of the weight>, whose sample is not known (see `_per_sample`)."""
+    """Sums (draws, n) of <gradient, change of the weight>, whose sample is unknown (see `_per_sample`)."""
     products: Tensor | None = None
     for fqn, weight in weights.items():
         change = variants(fqn, spec).effective.to(weight) - weight
@@ -217,7 +221,7 @@ def _changed(
     calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
     calibration: Calibration | None,
 ) -> Iterator[tuple[_Seen, Tensor]]:  # fmt: skip
-    """What each call gives when its layer is treated."""
+    """Change of each call's output when its layer is treated."""
     for call in calls:
         module = layers[call.fqn]
         weight = module._parameters["weight"]
@@ -231,7 +235,7 @@ def _changed(
 
 
 def _per_sample(products: Tensor, n: int) -> Tensor:
-    """Sums over all but the samples (n,), in float64.
+    """Sums over all axes but the samples (n,), in float64.
 
     Where axis 0 is not the sample, everything is in the first sum: the draws of different samples are independent, so
     that the squares still add up to the same on average.

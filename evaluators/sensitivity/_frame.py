@@ -1,4 +1,4 @@
-"""Which outputs are looked at closely, so that it can be said *in what direction* a change pushes them.
+"""Frame of selected outputs, in which *the direction* of a change is recorded.
 
 A divergence says how far the outputs moved. Two layers whose errors push the same way do more harm together than the
 sum says, two that push against each other less; a frame keeps enough of the outputs to tell.
@@ -19,14 +19,14 @@ from ..quality import Divergence
 MOST_VALUES = 1024
 """Numbers that a frame keeps of all outputs."""
 MOST_BINS = 16
-"""Classes of one site that are told apart: of more, the likeliest, and all others together."""
+"""Classes of one site that are kept apart; of more, the likeliest, and all others together."""
 FLOOR = -30.0
-"""No log-probability counts as less: 10⁻¹³."""
+"""Least log-probability that counts: 10⁻¹³."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputFrame:
-    """Sites, spread evenly over the first samples and their positions, and what of each is looked at.
+    """Sites spread evenly over the first samples and their positions, and the outputs kept at each of them.
 
     kind       "kl": log-probabilities of the classes; "mse": outputs over the reference's standard deviation
     n          samples that it looks at: the first n of the split
@@ -45,7 +45,7 @@ class OutputFrame:
 
     @classmethod
     def of(cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES) -> OutputFrame:
-        """A frame of the original's outputs (n, …) on the first n samples of a split, of at most `most` values.
+        """Make a frame of the original's outputs (n, …) on the first n samples of a split, of at most `most` values.
 
         variance  of all outputs of the original on the split, as for the divergence "mse"
         """
@@ -66,8 +66,10 @@ class OutputFrame:
         )
 
     def shift(self, outputs: Tensor, start: int = 0) -> SingleArray:
-        """What outputs (b, …) of the samples from `start` on differ by from the reference, at their sites in the frame:
-        (values,), in the order of the sites. Of log-probabilities up to a constant for each site."""
+        """Difference of outputs (b, …), for the samples from `start` on, from the reference at their sites: (values,).
+
+        Values are in the order of the sites. Log-probabilities are exact up to a constant for each site.
+        """
         if self.kind == "mse":
             size = outputs[0].numel() if len(outputs) else 1
             mine = self._between(start * size, outputs.numel())
@@ -88,7 +90,7 @@ class OutputFrame:
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of 0 … n - 1, evenly, rising."""
+    """Choose at most `most` of 0 … n - 1, evenly spread, rising."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 

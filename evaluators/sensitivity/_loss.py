@@ -1,4 +1,4 @@
-"""The loss by which weights are judged important: its gradients, from one backward pass over the calibration split.
+"""Loss by whose gradients weights are judged important, from one backward pass over the calibration split.
 
 Class numbers as targets (or the next token, where the metric infers them): the cross-entropy. Targets of the outputs'
 shape: the mean squared error. Otherwise the outputs in a random direction, drawn for each batch, whose squared
@@ -23,7 +23,7 @@ from ..quality import IGNORED, Metric
 
 
 def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0) -> Gradients:
-    """See `collect_gradients`, which it raises as. At most `PASSES` batches."""
+    """Gradients from at most `PASSES` batches. See `collect_gradients` for the errors."""
     generator = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[Any, Any, int]]:

@@ -1,4 +1,4 @@
-"""One layer is changed and the rest is not: what ran before it need not run again.
+"""Prefix cache: when one layer changes, the calls before it need not run again.
 
 What it does   remembers what each module gave in one pass, and gives it again where the change cannot have come yet
 Paper          none; LEMS and AMQ screen single layers too, with whole passes
@@ -28,12 +28,12 @@ from ._calls import Call, Forward, Timeline, holds_below, is_changed, is_plain, 
 
 
 class PrefixMismatchError(ParedownError, RuntimeError):
-    """A pass did not go as the one that was recorded; what it gave is not to be used."""
+    """A pass differed from the recorded one; its outputs must not be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prefix:
-    """What needs not run again when some layers change.
+    """Part of a pass that need not run again when some layers change.
 
     answered  indices of the calls that are answered from memory: those that ended before the layers first began, none
               inside another
@@ -45,7 +45,9 @@ class Prefix:
 
     @classmethod
     def of(cls, timeline: Timeline, model: nn.Module, fqns: Iterable[str], around: Iterable[str] = ()) -> Prefix:
-        """`around`: modules whose inputs change with the layers', see `LayerInfo.shared_input`."""
+        """Prefix of some layers. `around`: modules whose inputs change with the layers', see
+        `LayerInfo.shared_input`.
+        """
         weights = weights_of(model, fqns)
         begin = min(timeline.begin(weights), timeline.begin_of(model.get_submodule(name) for name in around))
         held = {id(weight) for weight in weights}
@@ -69,7 +71,7 @@ class Prefix:
 
 @dataclass(slots=True, eq=False)
 class PrefixCache:
-    """What the calls of one pass over one batch gave.
+    """Outputs of the calls of one pass over one batch.
 
     Made by `record`. While it is used the model must be as it was when it was recorded, but for the layers whose fqns
     are given to `before`.
@@ -97,8 +99,11 @@ class PrefixCache:
         groups: Sequence[Sequence[str]] | None = None,
         around: Mapping[str, str] | None = None,
     ) -> PrefixCache:
-        """One pass over a batch. `around`: see the class. `groups` are those layers that will change together (default:
-        the anatomy's); what none of them needs is not kept.
+        """Record one pass over a batch.
+
+        around  see the class
+        groups  layers that will change together (default: the anatomy's groups). Outputs that none of them needs are
+                not kept
 
         Raises `PrefixMismatchError` where the model cannot be replayed, with the reason; and whatever the model raises.
         """
@@ -118,17 +123,17 @@ class PrefixCache:
 
     @property
     def n_bytes(self) -> int:
-        """Of what is kept; memory that two outputs share counts once."""
+        """Bytes of the kept outputs; memory that two outputs share counts once."""
         tensors = [tensor for output in self._kept.values() for tensor in tensors_of(output)]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     def share(self, fqns: Sequence[str]) -> float:
-        """Of the multiply-accumulates of a pass, those that run again when these layers change: in (0, 1]."""
+        """Share, in (0, 1], of a pass's multiply-accumulates that run again when these layers change."""
         return recomputed_share(self.timeline, self.anatomy, self.model, self.prefix(fqns))
 
     @contextmanager
     def before(self, fqns: Sequence[str]) -> Iterator[None]:
-        """Inside, one pass of the model over the same batch answers from memory what ended before these layers began.
+        """Make one pass of the model over the same batch reuse the calls that ended before these layers began.
 
         Raises `PrefixMismatchError` at the end if the pass did not go as the recorded one, or wrote into what is kept.
         """
@@ -185,7 +190,7 @@ class PrefixCache:
         lent += [(tensor, tensor._version) for tensor in tensors_of(output)]
 
     def given(self, index: int, lent: list[tuple[Tensor, int]]) -> Any:
-        """What call `index` gave. Raises `PrefixMismatchError` if it was not kept."""
+        """Recorded output of call `index`. Raises `PrefixMismatchError` if it was not kept."""
         if index not in self._kept:
             raise PrefixMismatchError("what this call gave was not kept")
         if self.timeline.calls[index].is_changed_later:
@@ -195,12 +200,12 @@ class PrefixCache:
 
 
 def modules_around(around: Mapping[str, str], fqns: Iterable[str]) -> list[str]:
-    """Of these layers, see `PrefixCache.around`."""
+    """Modules around these layers, see `PrefixCache.around`."""
     return [around[fqn] for fqn in fqns if around.get(fqn)]
 
 
 class _Player:
-    """Stands in for a module's `forward` in one pass."""
+    """Replacement of a module's `forward` in one pass."""
 
     def __init__(self, entries: tuple[int | None, ...], cache: PrefixCache) -> None:
         self.entries, self.cache = entries, cache
@@ -219,7 +224,7 @@ class _Player:
 
 
 def recomputed_share(timeline: Timeline, anatomy: Anatomy, model: nn.Module, prefix: Prefix) -> float:
-    """Of the multiply-accumulates of a pass, those outside of the answered calls. 1 where the model has none.
+    """Share of a pass's multiply-accumulates outside of the answered calls; 1 where the model has none.
 
     A layer that is called several times is taken to cost the same each time.
     """
@@ -240,6 +245,8 @@ def recomputed_share(timeline: Timeline, anatomy: Anatomy, model: nn.Module, pre
 
 
 def kept_bytes(timeline: Timeline, prefixes: Iterable[Prefix]) -> int:
-    """About what recording for these prefixes keeps of one sample. Memory that outputs share is counted twice."""
+    """Estimated bytes that recording for these prefixes keeps of one sample. Memory that outputs share is counted
+    twice.
+    """
     wanted = {index for prefix in prefixes for index in prefix.answered}
     return -(-sum(timeline.calls[index].n_bytes for index in wanted) // timeline.n_samples)

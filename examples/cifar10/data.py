@@ -1,10 +1,10 @@
-"""CIFAR-10 in three splits, none of which shares an image with another.
+"""Three splits of CIFAR-10 that share no image.
 
 | split | images | from |
 |---|---|---|
 | calibration | 256 | the training images; the network is 99.85 % right on them, so they measure nothing |
-| search | 2,500 | one half of the first 5,000 test images |
-| report | 2,500 | the other half |
+| search (validation) | 2,500 | one half of the first 5,000 test images |
+| report (test) | 2,500 | the other half |
 
 Images: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
 """
@@ -27,7 +27,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def cifar10_splits(*, n_calibration: int = 256, seed: int = 0) -> dict[str, Labelled]:
-    """The splits by name: the data factory that `task.toml` names. `seed` shuffles the test images into halves."""
+    """Make the splits by name; `task.toml` names this factory. `seed` decides which test images are in which half."""
     training = _load("train_first10000.npz", np.arange(n_calibration))
     order = np.random.default_rng(seed).permutation(5000)
     return {

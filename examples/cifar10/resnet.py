@@ -1,4 +1,4 @@
-"""ResNet-20 for 32 x 32 images, 269,722 parameters: He et al. (2016), section 4.2, with shortcuts of kind A."""
+"""ResNet-20 for 32 x 32 images: He et al. (2016), section 4.2, with shortcuts of kind A. It has 269,722 parameters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ASSETS = Path(os.environ.get("PAREDOWN_ASSETS", Path(__file__).resolve().parents
 
 
 def trained_resnet20() -> ResNet20:
-    """With the published weights, 91.7 % right on CIFAR-10's test images: the factory that `task.toml` names."""
+    """Make the network with the published weights: 91.7 % on the test images. `task.toml` names this factory."""
     model = ResNet20()
     model.load_state_dict(load_file(ASSETS / "cifar10" / "resnet20.safetensors"))
     return model.eval()
 
 
 class ResNet20(nn.Module):
-    """Normalised images (N, 3, 32, 32), see `data.py`, to logits (N, 10)."""
+    """Classifier: normalised images (N, 3, 32, 32), see `data.py`, to logits (N, 10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class ResNet20(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut; where the channels grow, the image halves."""
+    """Two 3 x 3 convolutions and a shortcut. If the number of channels grows, the image halves."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
         return functional.relu(y + self._shortcut(x))
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        """Kind A: every second pixel, and the new channels are zeros, half of them before the old and half after."""
+        """Shortcut of kind A: every second pixel. The new channels are zeros, half before the old ones, half after."""
         if self.n_new == 0:
             return x
         half = self.n_new // 2

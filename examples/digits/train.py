@@ -1,10 +1,10 @@
-"""Trains the embedded default's CNN and writes its weights. Under a minute on two cores.
+"""Train the CNN of the embedded default, and write its weights. This takes under a minute on two cores.
 
     python examples/digits/train.py [--out FILE] [--seed N]
 
-It sees the training images alone: the last epoch is kept, nothing is chosen on the search or the report split, and the
-report split is looked at once, at the end. One thread, so that the same seed gives the same file whatever the number of
-cores; another processor or another torch may round differently.
+Only the training images are used. The last epoch is kept, and nothing is chosen on the search or the report split. The
+report split is evaluated once, at the end. Training has one thread, so the same seed gives the same file whatever the
+number of cores is. Another processor or another torch may round differently.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PEAK_RATE = 4e-3
 WEIGHT_DECAY = 0.02
 LABEL_SMOOTHING = 0.05
 FLOOR = 0.985
-"""Accuracy on the report split below which no file is written."""
+"""Least accuracy on the report split; below it no file is written."""
 
 
 def train(*, seed: int = 0, epochs: int = EPOCHS) -> DigitsNet:
-    """A trained network in eval mode. Touches no global setting but torch's seed, which it puts back."""
+    """Train a network, and return it in eval mode. Of global settings only torch's seed is set, and then restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _train(digits_net(), digits_training(), epochs)
@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     reached = accuracy(model, digits_splits()["report"])
     print(f"report accuracy {reached:.2%} after {time.perf_counter() - started:.0f} s")
     if reached < FLOOR:
-        print(f"expected at least {FLOOR:.1%}; nothing written, try another --seed", file=sys.stderr)
+        print(
+            f"expected at least {FLOOR:.1%}, got {reached:.2%} on the report split; try another --seed (nothing is written)",
+            file=sys.stderr,
+        )
         return 1
     save_file(model.state_dict(), options.out)
     print(f"wrote {options.out} ({options.out.stat().st_size} bytes)")
@@ -81,7 +84,7 @@ def _train(model: DigitsNet, training: Labelled, epochs: int) -> DigitsNet:
 
 
 def _jitter(images: Tensor) -> Tensor:
-    """Each image turned, sheared, scaled and shifted a little (at most about a pixel): (N, 1, 8, 8) to the same."""
+    """Turn, shear, scale and shift each image a little, by about a pixel at most: (N, 1, 8, 8) to the same shape."""
     n = len(images)
     affine = torch.eye(2, 3).repeat(n, 1, 1)
     affine[:, :, :2] += 0.12 * torch.randn(n, 2, 2)

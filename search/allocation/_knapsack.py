@@ -1,10 +1,10 @@
-"""Every budget of one cost at once, off the convex hull too: a dynamic programme over the groups.
+"""Dynamic programme over the groups: the best candidate for every budget of one cost, off the convex hull too.
 
-The Lagrangian sweep finds only the points on the hull; here are those between. Group by group, each state (levels so
-far) is followed by each level, and a state that another beats in cost and divergence is dropped (Nemhauser & Ullmann
-1969): what is left at the end is the whole front, exactly. Only where there are more states than allowed, one of each
-cost bucket is kept. We differ from SPDY's programme (Frantar & Alistarh 2022) in that costs stay what they are: a
-small group's differences are not rounded away beside a large one's.
+The Lagrangian sweep finds only the points on the hull; this finds those between as well. Group by group, each state
+(levels so far) is followed by each level. A state that another beats in cost and divergence is dropped (Nemhauser &
+Ullmann 1969). The states that are left at the end are the whole front, exactly. Only where there are more states than
+allowed, one of each cost bucket is kept. We differ from SPDY's programme (Frantar & Alistarh 2022) in that costs are
+not rounded: the differences of a small group survive beside those of a large one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..._arrays import FloatArray, LevelArray
 
 BUCKETS = 10_000
+"""Default limit of states: above it, one state of each cost bucket is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +25,10 @@ class Knapsack:
     """The best candidates for all budgets, from the dearest to the cheapest: cost falls, divergence rises.
 
     levels      (points, groups)
-    cost        (points,); likewise `divergence`
-    slack       0: the front is exact. Else: for each candidate there is a point of no more divergence that costs at
-                most this much more
+    cost        (points,)
+    divergence  (points,)
+    slack       0 if the front is exact; otherwise, for each candidate there is a point of no more divergence that costs
+                at most this much more
     """
 
     levels: LevelArray
@@ -35,13 +37,16 @@ class Knapsack:
     slack: float
 
     def within(self, budget: float) -> int | None:
-        """Index of the point of the least divergence that costs at most `budget`; None if all are dearer."""
+        """Return the index of the point of least divergence that costs at most `budget`; None if all cost more."""
         first = int(np.searchsorted(-self.cost, -budget))
         return first if first < len(self.cost) else None
 
 
 def knapsack(divergence: FloatArray, cost: FloatArray, *, buckets: int = BUCKETS) -> Knapsack:
-    """`divergence` and `cost` are (groups, levels) with infinity for absent levels; each group must have a finite one.
+    """Return the front of all candidates in divergence and cost.
+
+    divergence, cost  (groups, levels), infinite for absent levels; each group must have a finite level
+    buckets           limit of states, see the module
 
     Measured on one core: 22 groups of 7 levels 3 ms and exact, 60 groups 20 ms and exact, 400 groups of 8 levels 0.3 s.
     """
@@ -51,7 +56,7 @@ def knapsack(divergence: FloatArray, cost: FloatArray, *, buckets: int = BUCKETS
     steps: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
     for g, kept in enumerate(groups):
         n = len(spent)
-        # each level's states are sorted already, so that a stable sort only merges them
+        # the states of each level are sorted already, so a stable sort only merges them
         after = (spent + cost[g, kept][:, None]).ravel()
         worse = (lost + divergence[g, kept][:, None]).ravel()
         states = _undominated(after, worse)
@@ -69,7 +74,7 @@ def knapsack(divergence: FloatArray, cost: FloatArray, *, buckets: int = BUCKETS
 
 
 def _worth_having(divergence: FloatArray, cost: FloatArray) -> list[int]:
-    """Levels that no other level of the group makes pointless, dearest first; of equal ones the first."""
+    """Return the levels that no other level of the group dominates, dearest first; of equal ones the first."""
     usable = np.flatnonzero(np.isfinite(divergence) & np.isfinite(cost))
     kept: list[int] = []
     for level in usable[np.lexsort((usable, cost[usable], divergence[usable]))].tolist():
@@ -79,7 +84,7 @@ def _worth_having(divergence: FloatArray, cost: FloatArray) -> list[int]:
 
 
 def _undominated(cost: FloatArray, divergence: FloatArray) -> NDArray[np.int64]:
-    """Indices by rising cost and falling divergence. Of equal costs the least divergence, of equal points the first."""
+    """Return the non-dominated indices by rising cost and falling divergence; of equal points the first."""
     order = np.argsort(cost, kind="stable")
     falls = divergence[order]
     better = np.concatenate(([True], falls[1:] < np.minimum.accumulate(falls)[:-1]))
@@ -89,7 +94,7 @@ def _undominated(cost: FloatArray, divergence: FloatArray) -> NDArray[np.int64]:
 
 
 def _one_a_bucket(states: NDArray[np.int64], cost: FloatArray, width: float) -> NDArray[np.int64]:
-    """The state of the least divergence in each bucket of costs, and the cheapest of all."""
+    """Return the state of least divergence in each bucket of costs, and the cheapest state."""
     bucket = np.floor((cost[states] - cost[states[0]]) / width)
     keep = np.concatenate((bucket[1:] > bucket[:-1], [True]))
     keep[0] = True

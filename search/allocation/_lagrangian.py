@@ -1,12 +1,13 @@
-"""Every budget at once: candidates along the whole budget axis, from the sensitivity table alone.
+"""Lagrangian sweep: candidates along the whole budget axis, from the sensitivity table alone.
 
-The table makes the problem separable (divergence and cost are sums over groups), so minimising divergence + λ·cost is
-one choice per group, and all λ together are the groups' lower convex hulls, merged by slope (Shoham & Gersho 1988).
+The table makes the problem separable: divergence and cost are sums over groups. So minimising divergence + λ·cost is
+one choice per group. All λ together are the lower convex hulls of the groups, merged by slope (Shoham & Gersho 1988).
 On the hull the result is exact: no other candidate has less divergence (by the table) at that cost or less.
 
-Between the hull's points the filling is greedy. Of its points 63 to 96 % are the best at their cost (by `knapsack`,
-which is exact); in the mean they have 0.2 to 0.7 % more divergence than it, at most 6 % (21 % with 42 levels a group).
-The exact front covers the budgets no better with as many points, and takes 2 to 8 times as long from 60 groups on.
+Between the points of the hull the filling is greedy. Of these points 63 to 96 % are the best at their cost (by
+`knapsack`, which is exact). On average they have 0.2 to 0.7 % more divergence, at most 6 % (21 % with 42 levels a
+group). The exact front covers the budgets no better with as many points, and takes 2 to 8 times as long from 60 groups
+on.
 """
 
 from __future__ import annotations
@@ -22,23 +23,26 @@ from ...errors import InputError
 from ..values import Candidate, SensitivityTable, non_dominated
 
 RESOLUTION = 100
-"""A hull step that jumps over more than this share (1/100) of the budget range is filled with finer points."""
+"""Inverse of a share: a hull step over more than 1/100 of the budget range is filled with finer points."""
 
 
 def sweep(table: SensitivityTable, cost: str | Mapping[str, float], *, finer: bool = True) -> list[Candidate]:
-    """Candidates from the dearest to the cheapest, each better than all before it in cost, worse in divergence.
+    """Return candidates from the dearest to the cheapest: cost falls, divergence rises.
 
     cost   a name in `table.costs`, or weights of several (name -> weight)
-    finer  fill wide gaps of the hull by greedy single switches (near-optimal; the hull's own points are exact)
+    finer  True: fill wide gaps of the hull by greedy single switches (near-optimal; the points of the hull are exact)
 
-    A level whose divergence or cost is not finite is never used. Raises `InputError` for an unknown cost, and where
-    a group has no usable level.
+    A level whose divergence or cost is not finite is never used. Raises `InputError` for an unknown cost, and for a
+    group without a usable level.
     """
     return [Candidate(levels=tuple(row)) for row in sweep_levels(*padded(table, cost), finer=finer).tolist()]
 
 
 def padded(table: SensitivityTable, cost: str | Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
-    """Divergence and (weighted) cost, shape (groups, most levels); absent and unusable levels are infinite."""
+    """Return divergence and (weighted) cost, shape (groups, most levels); absent and unusable levels are infinite.
+
+    Raises `InputError` as `sweep` does.
+    """
     weights = {cost: 1.0} if isinstance(cost, str) else dict(cost)
     for name in weights:
         if name not in table.costs:
@@ -59,7 +63,7 @@ def padded(table: SensitivityTable, cost: str | Mapping[str, float]) -> tuple[Fl
 
 
 def pad(rows: Sequence[Sequence[float]]) -> FloatArray:
-    """Rows of unequal length as one array, shape (rows, longest); what is absent is infinite."""
+    """Return rows of unequal length as one array, shape (rows, longest); absent values are infinite."""
     padded_rows = np.full((len(rows), max((len(row) for row in rows), default=0)), np.inf)
     for i, row in enumerate(rows):
         padded_rows[i, : len(row)] = row
@@ -67,7 +71,10 @@ def pad(rows: Sequence[Sequence[float]]) -> FloatArray:
 
 
 def sweep_levels(divergence: FloatArray, cost: FloatArray, *, finer: bool = True) -> LevelArray:
-    """The sweep on padded arrays, each (groups, levels) with infinity for what is absent. Returns (points, groups)."""
+    """Return the sweep of padded arrays as levels, shape (points, groups).
+
+    divergence, cost  (groups, levels), infinite for absent levels
+    """
     start, group, old, new = hull_steps(divergence, cost)
     levels = np.repeat(start[None, :], len(group) + 1, axis=0)
     for k in range(len(group)):
@@ -88,9 +95,9 @@ def sweep_levels(divergence: FloatArray, cost: FloatArray, *, finer: bool = True
 def hull_steps(
     divergence: FloatArray, cost: FloatArray
 ) -> tuple[LevelArray, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Where the sweep starts, shape (groups,), and its steps (group, old level, new level) in the order of the slopes.
+    """Return the start of the sweep, shape (groups,), and its steps (group, old level, new level) by rising slope.
 
-    The start is each group's least divergence, at the least cost among equals.
+    The start is the level of least divergence in each group, at the least cost among equals.
     """
     start = np.zeros(len(divergence), dtype=np.int32)
     steps: list[tuple[float, int, int, int, int]] = []
@@ -99,7 +106,7 @@ def hull_steps(
         start[g] = hull[0]
         slope = 0.0
         for i, (a, b) in enumerate(pairwise(hull)):
-            # never below the step before it: rounding must not turn a group's own steps around
+            # no smaller than the slope before it: rounding must not reorder the steps of a group
             slope = max(slope, float((divergence[g, b] - divergence[g, a]) / (cost[g, a] - cost[g, b])))
             steps.append((slope, g, i, a, b))
     steps.sort()
@@ -108,15 +115,15 @@ def hull_steps(
 
 
 def lower_hull(divergence: FloatArray, cost: FloatArray) -> list[int]:
-    """Levels of one group on its lower convex hull, from the least divergence to the least cost.
+    """Return the levels of one group on its lower convex hull, from the least divergence to the least cost.
 
-    Only levels with finite values; of equal ones the first.
+    Only levels with finite values take part; of equal ones the first is kept.
     """
     usable = np.flatnonzero(np.isfinite(divergence) & np.isfinite(cost))
     hull: list[int] = []
     for level in usable[np.lexsort((usable, cost[usable], divergence[usable]))].tolist():
         if hull and cost[level] >= cost[hull[-1]]:
-            continue  # dearer or equal, and no better
+            continue  # no cheaper, and no better
         while len(hull) >= 2 and _is_above(divergence, cost, hull[-2], hull[-1], level):
             hull.pop()
         hull.append(level)
@@ -124,17 +131,17 @@ def lower_hull(divergence: FloatArray, cost: FloatArray) -> list[int]:
 
 
 def _is_above(divergence: FloatArray, cost: FloatArray, a: int, b: int, c: int) -> bool:
-    """Whether b lies on or above the line from a to c (a dearest, c cheapest)."""
+    """Say whether b lies on or above the line from a to c (a dearest, c cheapest)."""
     return bool(
         (divergence[b] - divergence[a]) * (cost[a] - cost[c]) >= (divergence[c] - divergence[a]) * (cost[a] - cost[b])
     )
 
 
 def _between(dear: LevelArray, cheap: LevelArray, divergence: FloatArray, cost: FloatArray) -> LevelArray:
-    """Points between two neighbours on the hull, dearest first, shape (points, groups).
+    """Return points between two neighbours on the hull, dearest first, shape (points, groups).
 
-    From the cheaper one upwards, then from the dearer one downwards, by the best single switch that stays strictly
-    between the two in cost and in divergence; of all these, the non-dominated ones.
+    Two walks of single switches start from the cheaper neighbour upwards and from the dearer one downwards. Each takes
+    the best switch that stays strictly between the two in cost and in divergence. The non-dominated points are kept.
     """
     rows = np.arange(len(dear))
     gap = float(cost[rows, dear].sum() - cost[rows, cheap].sum())
@@ -150,15 +157,15 @@ def _between(dear: LevelArray, cheap: LevelArray, divergence: FloatArray, cost: 
     keep = non_dominated(
         np.concatenate([totals, [[cost[rows, e].sum(), divergence[rows, e].sum()] for e in (dear, cheap)]])
     )
-    return points[keep[:-2]][::-1]  # np.unique sorted them by cost
+    return points[keep[:-2]][::-1]  # np.unique has sorted them by cost
 
 
 def _switches(
     start: LevelArray, falling: FloatArray, rising: FloatArray, lowest: float, highest: float
 ) -> list[LevelArray]:
-    """Single switches, one after another, each of the largest fall for its rise.
+    """Return the levels after each of successive single switches, each with the largest fall for its rise.
 
-    Altogether `falling` stays above `lowest` and `rising` below `highest`, both relative to the start.
+    In total `falling` stays above `lowest` and `rising` below `highest`, both relative to the start.
     """
     levels, rows = start.copy(), np.arange(len(start))
     found: list[LevelArray] = []

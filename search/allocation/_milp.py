@@ -1,4 +1,4 @@
-"""Several limits at once: the 0-1 programme of one level a group, solved by HiGHS (`scipy.optimize.milp`).
+"""Allocation under several limits: a 0-1 programme of one level a group, solved by HiGHS (`scipy.optimize.milp`).
 
 minimise Σ_g m[g, x_g] over the levels x, with every limited metric, which is a sum over the groups too, in its bounds.
 """
@@ -24,18 +24,21 @@ from ..values import non_dominated
 Bounds: TypeAlias = Mapping[str, tuple[float | None, float | None]]
 
 TIME_LIMIT_S = 10.0
+"""Default limit of the solver's wall clock, in seconds."""
 RELATIVE_GAP = 1e-4
-"""A solution that is proven to be this close to the best is good enough: the table is far less certain."""
+"""The solver stops at a solution that is proven to be this close to the best: the table is far less certain."""
 TOLERANCE = 1e-6
-"""HiGHS's own: by how much of its room a solution may break a limit."""
+"""Tolerance of HiGHS: the share of its room by which a solution may break a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programme:
-    """metrics   name -> (groups, levels); infinity where a level is absent or must not be used
-    fixed     name -> what is paid whatever is chosen; 0 if it is not named
-    minimise  the metric that is to be small
+    """A problem for `solve`: choose one level a group.
+
+    metrics   name -> (groups, levels); infinity where a level is absent or must not be used
+    minimise  name of the metric to minimise
     limits    name -> (least or None, most or None), of the whole sum
+    fixed     name -> the part of the sum that no choice changes; 0 if it is not named
     """
 
     metrics: Mapping[str, FloatArray]
@@ -44,16 +47,19 @@ class Programme:
     fixed: Mapping[str, float] = field(default_factory=dict)
 
     def total(self, name: str, levels: tuple[int, ...]) -> float:
+        """Return the whole sum of a metric at these levels."""
         return float(self.metrics[name][np.arange(len(levels)), levels].sum()) + self.fixed.get(name, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """levels   one a group
-    totals   name -> sum, of every metric of the programme
-    gap      (value - proven bound) / value: nothing can be better by more than this share
+    """The levels that `solve` chose, and how close they are to the best.
+
+    levels   one a group
+    totals   name -> whole sum, for every metric of the programme
+    gap      (value - proven bound) / value: no solution is better by more than this share
     seconds  wall clock
-    status   "optimal" (to `RELATIVE_GAP`), or "time": the best that was found within the time
+    status   "optimal" (to `RELATIVE_GAP`), or "time": the best solution that was found within the time
     """
 
     levels: tuple[int, ...]
@@ -64,10 +70,10 @@ class Solution:
 
 
 def solve(programme: Programme, *, time_limit_s: float = TIME_LIMIT_S) -> Solution:
-    """Deterministic, except where the time runs out.
+    """Solve the programme. The result is deterministic, except where the time runs out.
 
     Raises `LimitsNotMet`, which names the least that is in reach, and `ParedownError` if the time was too short for
-    any solution at all.
+    any solution.
     """
     start = time.perf_counter()
     solution = _solve(programme, time_limit_s)
@@ -77,13 +83,13 @@ def solve(programme: Programme, *, time_limit_s: float = TIME_LIMIT_S) -> Soluti
 
 
 def least(programme: Programme, name: str) -> float:
-    """The least that metric `name` can be, whatever the other limits say."""
+    """Return the least value of the metric `name`, with every limit ignored."""
     usable = _usable(programme)
     return float(np.where(usable, programme.metrics[name], np.inf).min(axis=1).sum()) + programme.fixed.get(name, 0.0)
 
 
 def _solve(programme: Programme, time_limit_s: float) -> Solution | None:
-    """None if no candidate keeps the limits."""
+    """Return the solution; None if no candidate keeps the limits."""
     kept = _in_room(programme, _worth_having(programme))
     if not kept.any(axis=1).all():
         return None
@@ -92,13 +98,14 @@ def _solve(programme: Programme, time_limit_s: float) -> Solution | None:
         found = _highs(programme, kept, margin, time_limit_s)
         if found is None or _keeps(programme, found.levels):
             return found
-        # within the solver's tolerance, and not within the limits: once more, with less room
+        # the solution is within the solver's tolerance, but breaks a limit: solve again with less room
         margin = 2 * TOLERANCE if margin == 0.0 else 4 * margin
         if margin > 1e-3:
             raise ParedownError("the solver's answers break the limits; report this with the run's ledger")
 
 
 def _highs(programme: Programme, kept: NDArray[np.bool_], margin: float, time_limit_s: float) -> Solution | None:
+    """Solve over the kept levels, with each limit tighter by `margin` of its room; None if that is infeasible."""
     from scipy.optimize import Bounds as VariableBounds
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import csr_array
@@ -134,7 +141,7 @@ def _highs(programme: Programme, kept: NDArray[np.bool_], margin: float, time_li
     relaxed = run(span, whole=False)
     if relaxed.status == 2:
         return None
-    # HiGHS stops at an absolute gap of 1e-6 too: the value must be well above it
+    # HiGHS also stops at an absolute gap of 1e-6: the value must be well above it
     unit = max((relaxed.fun or 0.0) * span, 1e-6 * span) / 1000.0
     result = run(unit, whole=True)
     if result.status == 2:
@@ -159,9 +166,9 @@ def _highs(programme: Programme, kept: NDArray[np.bool_], margin: float, time_li
 
 
 def _above_least(programme: Programme, name: str, kept: NDArray[np.bool_]) -> tuple[FloatArray, float]:
-    """What each kept level pays above the least of its group, shape (kept levels,), and the sum of these least.
+    """Return the excess of each kept level over the least of its group, shape (kept levels,), and the sum of the least.
 
-    So the solver's tolerance is a share of the room that there is, and not of the whole.
+    This makes the solver's tolerance a share of the room below the limit, not of the whole sum.
     """
     values = np.where(kept, programme.metrics[name], np.inf)
     lowest = values.min(axis=1)
@@ -169,7 +176,7 @@ def _above_least(programme: Programme, name: str, kept: NDArray[np.bool_]) -> tu
 
 
 def _usable(programme: Programme) -> NDArray[np.bool_]:
-    """Levels at which every metric is finite."""
+    """Return the mask of levels at which every metric is finite. Raises `ParedownError` for a group without any."""
     usable = np.logical_and.reduce([np.isfinite(values) for values in programme.metrics.values()])
     if (bad := np.flatnonzero(~usable.any(axis=1))).size:
         raise ParedownError(f"group {int(bad[0])} has no level that could be measured, so nothing can be resolved")
@@ -177,7 +184,10 @@ def _usable(programme: Programme) -> NDArray[np.bool_]:
 
 
 def _worth_having(programme: Programme) -> NDArray[np.bool_]:
-    """Without levels that another of their group beats in all that counts; with a lower bound, dearer may be wanted."""
+    """Return the mask of usable levels that no other level of the group dominates in the objective and the limits.
+
+    With a lower bound on any metric all usable levels are kept, because a higher cost may be wanted.
+    """
     usable = _usable(programme)
     if any(low is not None for low, _ in programme.limits.values()):
         return usable
@@ -193,7 +203,7 @@ def _worth_having(programme: Programme) -> NDArray[np.bool_]:
 
 
 def _in_room(programme: Programme, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without levels that alone, with the least of all other groups, break an upper limit."""
+    """Remove levels that break an upper limit even with the least of all other groups."""
     allowed = kept.copy()
     for name, (_, high) in programme.limits.items():
         if high is not None:
@@ -203,11 +213,12 @@ def _in_room(programme: Programme, kept: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 
 def _noise(total: float) -> float:
-    """By how much sums of the same floats in another order may differ."""
+    """Return the difference that another order of summation may make."""
     return 1e-9 * abs(total)
 
 
 def _keeps(programme: Programme, levels: tuple[int, ...]) -> bool:
+    """Say whether the levels keep every limit."""
     for name, (low, high) in programme.limits.items():
         total = programme.total(name, levels)
         noise = _noise(total)
@@ -217,7 +228,7 @@ def _keeps(programme: Programme, levels: tuple[int, ...]) -> bool:
 
 
 def _why_not(programme: Programme, time_limit_s: float) -> str:
-    """Which limit is out of reach and what is in reach: alone, else with the others."""
+    """Describe which limit is out of reach and what is in reach: each limit alone first, then with the others."""
     for name, (low, high) in programme.limits.items():
         reach = least(programme, name)
         if high is not None and reach > high:
@@ -238,7 +249,7 @@ def _why_not(programme: Programme, time_limit_s: float) -> str:
 
 
 def _negated(programme: Programme, name: str) -> Programme:
-    """The same with this metric turned around, so that its least is its most."""
+    """Return the programme with this metric negated, so that its least is its most."""
     values = programme.metrics[name]
     return replace(
         programme,
@@ -249,9 +260,9 @@ def _negated(programme: Programme, name: str) -> Programme:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """HiGHS 1.12 leaves a line of its own on the process's stdout now and then, whatever it is told; that is for data.
+    """Keep HiGHS off the stdout of the process, which is for data: version 1.12 sometimes prints a line there.
 
-    The descriptor is turned to /dev/null meanwhile; where there is none, nothing is done.
+    The descriptor points to /dev/null meanwhile. Where there is no descriptor, nothing is done.
     """
     try:
         sys.stdout.flush()

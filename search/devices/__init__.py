@@ -1,18 +1,12 @@
-"""What candidates cost on the devices of a task, without an evaluation.
+"""Costs of candidates on the devices of a task, without an evaluation.
 
 `Device` turns a hardware profile into costs of layers, of groups and of whole models. It knows `task` and `values`.
-Begin with `_costs.py`. A new modelled cost belongs here, its name in `values/_metric_names.py`.
+Begin with `_costs.py`; `_profile_mismatch.py` tells the user where a profile does not fit. A new modelled cost belongs
+here, its name in `values/_metric_names.py`.
 """
 
-from ._costs import (
-    Device,
-    DeviceRows,
-    describe_latency_mismatch,
-    describe_profile_mismatch,
-    devices_of,
-    is_here,
-    wanted,
-)
+from ._costs import Device, DeviceRows, devices_of, wanted
+from ._profile_mismatch import describe_latency_mismatch, describe_profile_mismatch, is_here
 
 __all__ = [
     "Device",

@@ -1,18 +1,17 @@
-"""What candidates cost on devices, without an evaluation: rows of groups and levels, and the measurements of sums.
+"""Modelled costs of candidates on devices: rows of groups and levels, and costs of whole candidates.
 
-A task may name several profiles. The costs on the first have plain names (`latency_ms`), those on another bear its name
-(`latency_ms@raspberry-pi-5-onnxruntime`): all of them are sums over the groups, and cost no forward pass.
+A task may name several profiles. The costs on the first have plain names (`latency_ms`). Those on another have the name
+of its profile behind them (`latency_ms@raspberry-pi-5-onnxruntime`). All but the memory are sums over the groups, and
+none needs a forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from ...evaluators import Measurement
-from ..task import ISA, default_profile
 from ..values import MODELLED, is_structural
 
 if TYPE_CHECKING:
@@ -23,11 +22,17 @@ if TYPE_CHECKING:
     from ..values import SearchSpace
 
 Rows = tuple[tuple[float, ...], ...]
+"""A cost per group and level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRows:
-    """By metric: per group and level; what is paid whatever is chosen; and all of the original."""
+    """The costs on a device, by name of the metric.
+
+    costs     per group and level
+    fixed     the part that no decision changes
+    original  the whole cost of the original
+    """
 
     costs: Mapping[str, Rows]
     fixed: Mapping[str, float]
@@ -36,11 +41,12 @@ class DeviceRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One profile, as a task looks at it.
+    """A hardware profile with the conditions of a task.
 
-    names           the metrics of `MODELLED` that are wanted
-    graph           of the activations, where the memory is wanted
-    grid_g_per_kwh  of the grid, where carbon is wanted
+    names           the costs of `MODELLED` to compute
+    batch           batch size of the throughput, the energy and the memory
+    graph           graph of the activations; None where the memory is not computed
+    grid_g_per_kwh  carbon intensity of the grid; None where carbon is not computed
     """
 
     profile: HardwareProfile
@@ -51,7 +57,7 @@ class Device:
     grid_g_per_kwh: float | None = None
 
     def costs(self, anatomy: Anatomy, fqns: Sequence[str], spec: LayerSpec) -> dict[str, float]:
-        """Of these layers, all treated so; without the activations' memory."""
+        """Return the costs of the layers `fqns` when each has `spec`, without the memory of activations."""
         from ...evaluators import co2_g_per_million, modelled_energy_mj, modelled_latency_ms
         from ...evaluators.memory import running_weight_bytes
 
@@ -71,7 +77,10 @@ class Device:
         return found
 
     def whole(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
-        """Of a whole candidate, the activations' memory included. A layer that is not named is left alone."""
+        """Return the costs of a whole candidate, with the memory of activations.
+
+        assignment  fqn -> spec; a layer that is not named is left alone
+        """
         from ...compressors import LayerSpec
         from ...evaluators.memory import other_weight_bytes
 
@@ -85,13 +94,16 @@ class Device:
         return total | self.exact(anatomy, assignment)
 
     def rows(self, anatomy: Anatomy, space: SearchSpace) -> DeviceRows:
-        """Raises `InputError` where the profile has no energies and they are wanted."""
+        """Return the costs of each group and level of the space.
+
+        Raises `InputError` for a space that removes structures, and for a profile without the energies asked for.
+        """
         from ...compressors import LayerSpec
         from ...evaluators.memory import other_weight_bytes
 
         if any(is_structural(group.name) for group in space.groups):
             raise InputError(
-                "what a run with removed channels, heads or blocks costs on another device cannot be told from its "
+                "the costs of a run with removed channels, heads or blocks on another device cannot be read from its "
                 "ledger yet; search with that profile in [hardware] profile"
             )
         neutral = LayerSpec()
@@ -110,7 +122,7 @@ class Device:
         )
 
     def exact(self, anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> dict[str, float]:
-        """The memory that a whole candidate needs; empty where it is not wanted."""
+        """Return the memory that a whole candidate needs; empty if no memory is asked for."""
         if self.graph is None:
             return {}
         from ...evaluators import memory_bytes
@@ -125,24 +137,27 @@ class Device:
     def _add_peaks(
         self, anatomy: Anatomy, space: SearchSpace, costs: dict[str, list[list[float]]], fixed: dict[str, float]
     ) -> None:
-        """A guess at the peak as a sum: what it is with every group at its narrowest, and what each level adds to that
-        alone. Two that add at different moments are counted twice."""
+        """Add an estimate of the activation peak as a sum over the groups.
+
+        Its fixed part is the peak with every group at its narrowest level. Its rows are the increases of the peak by
+        each level alone. Two levels that add at different moments are counted twice.
+        """
         from ...evaluators import lowered_as
 
         def width(layers: Sequence[str], spec: LayerSpec) -> int:
-            """As it runs: 8-bit activations of a layer whose weights stay in FP32 may run in FP32 too."""
+            """Return the activation bits at run time: a layer with FP32 weights may run 8-bit activations in FP32."""
             return sum(lowered_as(anatomy[fqn], spec, self.profile).activation_bits for fqn in layers)
 
-        reduce_space: dict[str, LayerSpec] = {}
+        narrowest: dict[str, LayerSpec] = {}
         for group in space.groups:
             least = min(group.levels, key=lambda spec: width(group.layers, spec))
-            reduce_space |= dict.fromkeys(group.layers, least)
-        base = self.exact(anatomy, reduce_space)["peak_activation_bytes"]
+            narrowest |= dict.fromkeys(group.layers, least)
+        base = self.exact(anatomy, narrowest)["peak_activation_bytes"]
         rows = []
         for group in space.groups:
             added = []
             for spec in group.levels:
-                alone = {**reduce_space, **dict.fromkeys(group.layers, spec)}
+                alone = {**narrowest, **dict.fromkeys(group.layers, spec)}
                 added.append(self.exact(anatomy, alone)["peak_activation_bytes"] - base)
             rows.append(added)
         costs["peak_activation_bytes"], fixed["peak_activation_bytes"] = rows, base
@@ -153,6 +168,7 @@ class Device:
 
 
 def devices_of(task: Task, profiles: Sequence[HardwareProfile], graph: ActivationGraph | None) -> tuple[Device, ...]:
+    """Return a device for each profile, with the costs and conditions of the task."""
     names, hardware = wanted(task), task.hardware
     made = Device(
         profile=profiles[0], names=names, batch=hardware.batch, threads=hardware.threads, graph=graph,
@@ -162,7 +178,7 @@ def devices_of(task: Task, profiles: Sequence[HardwareProfile], graph: Activatio
 
 
 def wanted(task: Task) -> tuple[str, ...]:
-    """The device's costs that the task asks for: the latency always."""
+    """Return the names of the device costs that the task asks for. The latency is always among them."""
     asked = {*task.objective_names(), *task.limits}
     if "throughput" in asked:
         asked.add("ms_per_sample")
@@ -173,92 +189,6 @@ def wanted(task: Task) -> tuple[str, ...]:
     return tuple(name for name in MODELLED if name == "latency_ms" or name in asked)
 
 
-_ALSO_CALLED = {"arm64": "aarch64", "AMD64": "x86_64"}
-"""By macOS and Windows."""
-
-
-def is_here(profile: HardwareProfile, machine: Mapping[str, Any]) -> bool:
-    """Whether what runs on this machine says anything of the profile's device: a cpu of this architecture.
-
-    machine  as `environment` gives it
-    """
-    name = machine["architecture"]
-    return profile.kind == "cpu" and profile.architecture in ("unknown", _ALSO_CALLED.get(name, name))
-
-
-def describe_profile_mismatch(
-    profile: HardwareProfile, runtime: str, machine: Mapping[str, Any], *, by_default: bool = False
-) -> list[str]:
-    """What a person should know of a profile that does not fit the machine or the runtime.
-
-    by_default  nobody named it, so that it says nothing of where the model will run
-    """
-    here = is_here(profile, machine)
-    if by_default and not here:
-        line = (
-            f"the default profile {profile.name} is of {profile.architecture}, and this machine is "
-            f"{machine['architecture']}: what is modelled is another machine's; name a profile in [hardware]"
-        )
-        return [line]
-    if not here:
-        line = (
-            f"the device of the profile {profile.name} ({profile.device}, {profile.runtime}) is not here: its latency "
-            f"stays modelled and is not measured; quality is verified on {runtime} here"
-        )
-        return [line]
-    lines = []
-    missing = [name for name in profile.isa if name in ISA and name not in machine["instruction_sets"]]
-    if missing and machine["instruction_sets"]:  # where none is known, nothing can be said
-        lines.append(
-            f"the profile {profile.name} assumes {', '.join(missing)}, which this CPU has not: what is modelled from "
-            "it is another machine's, and what is measured is this one's"
-        )
-        if not profile.saturates and (fitting := default_profile(runtime, machine)) != f"x86-64-{runtime}":
-            lines[-1] += f". 8-bit weights overflow this CPU's integer kernels; with {fitting} they have 7"
-    lines += _of_another_cpu(profile, machine)
-    if profile.runtime != runtime:
-        lines.append(
-            f"the profile {profile.name} is of the runtime {profile.runtime}, and the task's is {runtime}: what is "
-            "modelled and what is measured are different things"
-        )
-    return lines
-
-
-def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> list[str]:
-    """A profile that was measured says on which CPU. One with the same name may still be another (virtual machines tell
-    a vendor's and no more), which its instruction sets give away."""
-    if not profile.cpu:
-        return []
-    here, more = machine["processor"], set(machine["instruction_sets"]) - set(profile.isa)
-    if profile.cpu == here and not more:
-        return []
-    difference = f"this one is a {here}"
-    if profile.cpu == here:
-        difference = f"this one of that name also has {', '.join(sorted(more))}"
-    line = (
-        f"the figures of the profile {profile.name} were measured on another CPU than this: on a {profile.cpu}, and "
-        f"{difference}; `paredown profile --runtime {profile.runtime} --out FILE` measures this one"
-    )
-    return [line]
-
-
-FAR_OFF = 2.0
-"""A modelled latency that is wrong by more than this factor is told, where the profile claims to be measured here."""
-
-
-def describe_latency_mismatch(profile: HardwareProfile, said: Measurement, took: Measurement) -> str | None:
-    """What a person should know where a profile that was measured does not foresee what the original took here."""
-    if not profile.cpu or said.source != "modelled" or took.source != "measured" or min(said.value, took.value) <= 0:
-        return None
-    if max(said.value / took.value, took.value / said.value) <= FAR_OFF:
-        return None
-    return (
-        f"the original took {took.value:.3g} ms, and the profile {profile.name} says {said.value:.3g} ms: either it "
-        "was not measured on this machine as it is now, or most of this model's time is not in layers that it knows; "
-        '[hardware] latency = "measured" predicts from the model itself'
-    )
-
-
 def _part(anatomy: Anatomy, fqns: Sequence[str]) -> Anatomy:
-    """These layers alone, in a model that is as large as before (its weights share the caches)."""
+    """Return the anatomy of these layers alone, in a model as large as before: its weights share the caches."""
     return replace(anatomy, layers=tuple(anatomy[fqn] for fqn in fqns), unused=(), groups=())

@@ -253,7 +253,7 @@ def _assemble(inputs: TableInputs, guess: Guess | None, n_samples: int) -> Sensi
         inputs.wanted, state.row_facts, space.n_levels, guess, costs=inputs.costs.rows, fixed=inputs.costs.fixed,
         n_samples=n_samples,
     )  # fmt: skip
-    return replace(table, shifts=perturbations_of(state, space))
+    return replace(table, perturbations=perturbations_of(state, space))
 
 
 def _estimate(inputs: TableInputs) -> Guess | None:

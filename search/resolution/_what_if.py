@@ -225,7 +225,8 @@ def _table(run: StoredRun, costs: Mapping[str, Any], fixed: Mapping[str, float])
         costs={name: tuple(tuple(row) for row in rows) for name, rows in costs.items()},
         n_samples=run.task.search.table_samples,
     )  # fmt: skip
-    return replace(table, shifts=perturbations_of(state, space)), sum(key not in state.row_facts for key in wanted)
+    table = replace(table, perturbations=perturbations_of(state, space))
+    return table, sum(key not in state.row_facts for key in wanted)
 
 
 def _is_maximised(run: StoredRun) -> bool:

@@ -74,7 +74,7 @@ class Surrogate:
         self._floor = 0.0 if self._scores is None else 1e-3 * float(np.median(self._scores)) or 1e-12
         self._soft_floor = self._floor
         self._centre, self._lead = 0.0, 0.0
-        shifts = None if context.table is None else context.table.shifts
+        shifts = None if context.table is None else context.table.perturbations
         self._superposition = (
             None if context.table is None or shifts is None else Superposition(shifts, context.table.divergence)
         )

@@ -147,13 +147,16 @@ def _narrowed_table(table: SensitivityTable, kept: tuple[tuple[int, ...], ...]) 
     def cut(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(row[level] for level in levels) for row, levels in zip(rows, kept, strict=True))
 
-    shifts = table.shifts
+    perturbations = table.perturbations
     return replace(
         table,
         divergence=cut(table.divergence),
         costs={name: cut(rows) for name, rows in table.costs.items()},
         stderr=cut(table.stderr) if table.stderr else (),
         n=tuple(tuple(int(count) for count in row) for row in cut(table.n)) if table.n else (),
-        shifts=shifts
-        and replace(shifts, rows=tuple(rows[list(levels)] for rows, levels in zip(shifts.rows, kept, strict=True))),
+        perturbations=perturbations
+        and replace(
+            perturbations,
+            rows=tuple(rows[list(levels)] for rows, levels in zip(perturbations.rows, kept, strict=True)),
+        ),
     )

@@ -1,7 +1,7 @@
 """Values that the whole search shares: a candidate, a trial, an objective, a limit, a table.
 
 They are frozen, hold no torch module and read no file. This room knows no other room of the search.
-Begin with `_space.py` (what may be decided) and `_trial.py` (what became of a candidate). A new value that two rooms
+Begin with `_space.py` (the decisions) and `_trial.py` (the outcomes of candidates). A new value that two rooms
 exchange belongs here.
 """
 

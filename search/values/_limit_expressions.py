@@ -1,4 +1,4 @@
-"""Limits as a person types them: `accuracy>=0.98,bytes<=25%`."""
+"""Parser of limits as a user types them: `accuracy>=0.98,bytes<=25%`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ SAMPLES = "bytes<=100000, bytes<=25% (of the original's), latency_ms<=0.5 or acc
 def parse_limits(
     texts: str | Sequence[str], original: Mapping[str, float], senses: Mapping[str, bool | None]
 ) -> dict[str, tuple[float | None, float | None]]:
-    """Name -> (lower or None, upper or None); of several bounds on one side the tighter holds.
+    """Return name -> (lower or None, upper or None); of several bounds on one side the tighter holds.
 
     texts     expressions as `Front.pick` reads them; a cost may be a share of the original's: "bytes<=25%"
     original  name -> the original's value
-    senses    name -> whether it is to be high, to be low, or a cost (None), which may be bounded on both sides
-    Raises `InputError` for what cannot be read, for an unknown name, and for a bound on the wrong side of a quality.
+    senses    name -> True for a metric that is maximised, False for one that is minimised, None for a cost, which may
+              be bounded on both sides
+
+    Raises `InputError` for text that cannot be read, an unknown name, and a bound on the wrong side of a quality.
     """
     limits: dict[str, tuple[float | None, float | None]] = {}
     for text in [texts] if isinstance(texts, str) else texts:

@@ -1,4 +1,4 @@
-"""Limits of metrics: how they are read from an expression, and how far trials miss them."""
+"""Limits of metrics: reading them from an expression, and measuring how far trials miss them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PICKS = ("knee", "smallest", "fastest", "best")
 
 
 Bounds: TypeAlias = tuple[float | None, float | None]
-"""Least and greatest value that is allowed; None: no bound on that side."""
+"""Lower and upper bound of a metric; None: no bound on that side."""
 Limits: TypeAlias = Mapping[str, Bounds]
-"""Name of a metric -> its bounds."""
+"""Bounds by name of the metric."""
 
 
 def parse_bounds(expression: str) -> list[tuple[str, str, float]]:

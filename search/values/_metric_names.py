@@ -1,4 +1,4 @@
-"""Names of metrics, and the static costs that they name.
+"""Names of metrics, and measurements of static costs.
 
 A task may name several hardware profiles. A cost on the first has a plain name (`latency_ms`). The same cost on
 another device has the name of its profile behind it (`latency_ms@raspberry-pi-5-onnxruntime`).
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 MEMORY = ("peak_activation_bytes", "memory_bytes")
 MODELLED = ("latency_ms", "energy_mj", "co2_g_per_million", "ms_per_sample", *MEMORY)
-"""Costs that depend on the device. Memory is no sum over groups: its rows are a guess that `Device.exact` corrects."""
+"""Costs that depend on the device. Memory is no sum over groups: `Device.exact` corrects the estimate of its rows."""
 COUNTED = ("bytes", "macs", "bops")
 """Costs that are the same on every device."""
 
@@ -29,7 +29,7 @@ _AT = "@"
 
 @dataclass(frozen=True, slots=True)
 class MetricName:
-    """A metric, and the device that it is of.
+    """A metric, and the device that it belongs to.
 
     base    the plain name
     device  name of the profile; None: the first device, or a metric that is the same on all

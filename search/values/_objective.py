@@ -16,8 +16,8 @@ from ._trial import Completed, LowFidelity
 class Objective:
     """A metric to minimise or maximise. Inside the search everything is minimised: `signed` turns the sign once.
 
-    indifference_threshold  of a minimised metric: values below it count as equal. `key` returns the threshold for all
-                            of them, so the search pays nothing for differences that no one can see
+    indifference_threshold  for a minimised metric: values below it count as equal. `key` returns the threshold for all
+                            of them, so the search spends nothing on differences that no one can see
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The joint effect of several changes, predicted from the effect of each alone: their output perturbations are added.
+"""Prediction of the joint effect of several changes: the output perturbations of each alone are added.
 
 A change of a layer perturbs the outputs. To first order the perturbations of all layers add up. Where two of them have
 the same direction, the divergence of both is more than the sum of theirs. Where they oppose each other, it is less.
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from ..._arrays import FloatArray, SingleArray
 
 MOST_VALUES = 1 << 16
-"""Limit of groups times values for one candidate. Larger spaces use fewer sites."""
+"""Default limit of groups times values for one candidate."""
 BLOCK = 1 << 19
 """Number of values that are gathered at once, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputPerturbations:
-    """The shift of the outputs by each (group, level) alone, at some sites (`evaluators.sensitivity.OutputFrame`).
+    """The perturbations of the outputs by each (group, level) alone, at the sites of an `OutputFrame` (evaluators).
 
     kind       "kl" or "mse"
     reference  (sites, bins): the original's log-probabilities, or its outputs over their standard deviation
-    base       (sites * bins,): the shift of the base, from which one group at a time was changed; 0 where every group
-               may be left alone
-    rows       per group (levels, sites * bins): the shift less that of the base; NaN where it was not measured
+    base       (sites * bins,): the perturbation of the base, from which one group at a time was changed; 0 where every
+               group may be left alone
+    rows       per group (levels, sites * bins): the perturbation less that of the base; NaN where it was not measured
     """
 
     kind: Literal["kl", "mse"]
@@ -40,30 +40,37 @@ class OutputPerturbations:
 
 
 class Superposition:
-    """The sum of the output shifts of a candidate's levels.
+    """The sum of the output perturbations of a candidate's levels.
 
-    A level without a measurement gets the shift of the level of its group whose divergence is nearest, scaled to the
-    divergence in the table. A group without any measurement shifts nothing.
+    A level without a measurement gets the perturbation of the level of its group whose divergence is nearest, scaled to
+    the divergence in the table. A group without any measurement perturbs nothing.
 
-    shifts      has a row for each level of each group
-    divergence  of the table, per group and level
+    perturbations  with a row for each level of each group
+    divergence     divergence in the table, per group and level
+    most_values    limit of groups times values for one candidate; larger spaces use fewer sites
     """
 
-    def __init__(self, shifts: OutputPerturbations, divergence: tuple[tuple[float, ...], ...]) -> None:
-        n_sites, bins = shifts.reference.shape
-        self._sites = min(n_sites, max(1, MOST_VALUES // (bins * max(1, len(shifts.rows)))))
+    def __init__(
+        self,
+        perturbations: OutputPerturbations,
+        divergence: tuple[tuple[float, ...], ...],
+        *,
+        most_values: int = MOST_VALUES,
+    ) -> None:
+        n_sites, bins = perturbations.reference.shape
+        self._sites = min(n_sites, max(1, most_values // (bins * max(1, len(perturbations.rows)))))
         self._bins, kept = bins, self._sites * bins
-        self._is_kl = shifts.kind == "kl"
-        self._reference = shifts.reference[: self._sites].T
-        if self._is_kl:  # in a ledger it is rounded, and a sum of 1.00001 is as much as 8 bits do
+        self._is_kl = perturbations.kind == "kl"
+        self._reference = perturbations.reference[: self._sites].T
+        if self._is_kl:  # a ledger rounds it, and a sum of 1.00001 weighs as much as a change to 8 bits
             self._reference = self._reference - np.log(np.exp(self._reference).sum(axis=0))
         self._p = np.exp(self._reference)
-        self._base = self._by_bin(shifts.base[None, :kept])[0]
-        counts = [len(rows) for rows in shifts.rows]
+        self._base = self._by_bin(perturbations.base[None, :kept])[0]
+        counts = [len(rows) for rows in perturbations.rows]
         self._offsets = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
-        pairs = zip(shifts.rows, divergence, strict=True)
+        pairs = zip(perturbations.rows, divergence, strict=True)
         self._rows = self._by_bin(np.concatenate([_filled(rows[:, :kept], np.array(known)) for rows, known in pairs]))
-        self._pushes = self._whitened(self._rows)
+        self._whitened_rows = self._whitened(self._rows)
 
     def __call__(self, levels: NDArray[np.integer], *, shares: bool) -> tuple[FloatArray, FloatArray]:
         """Predict the divergence of candidates, and the share of each group in it.
@@ -84,9 +91,9 @@ class Superposition:
             total = (ones @ self._rows[rows])[:, 0] + self._base  # a product: ten times as fast as a sum
             found[start : start + step] = self._divergence(total)
             if shares:
-                push = self._whitened(total)
-                power = np.maximum(np.einsum("nv,nv->n", push, push), 1e-30)
-                parts[start : start + step] = (self._pushes[rows] @ push[:, :, None])[:, :, 0] / power[:, None]
+                whole = self._whitened(total)
+                power = np.maximum(np.einsum("nv,nv->n", whole, whole), 1e-30)
+                parts[start : start + step] = (self._whitened_rows[rows] @ whole[:, :, None])[:, :, 0] / power[:, None]
         return found, parts
 
     def _by_bin(self, rows: SingleArray) -> SingleArray:
@@ -95,23 +102,23 @@ class Superposition:
         return np.ascontiguousarray(turned, dtype=np.float32).reshape(len(rows), -1)
 
     def _divergence(self, total: SingleArray) -> FloatArray:
-        """Return the divergence, (n,), of summed shifts of shape (n, bins * sites)."""
-        shifts = total.reshape(len(total), self._bins, self._sites)
+        """Return the divergence, (n,), of summed perturbations of shape (n, bins * sites)."""
+        perturbations = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
-            return np.asarray(np.square(shifts, dtype=np.float64).mean(axis=(1, 2)))
-        moved = self._reference + shifts
+            return np.asarray(np.square(perturbations, dtype=np.float64).mean(axis=(1, 2)))
+        moved = self._reference + perturbations
         peak = moved.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(moved - peak).sum(axis=1)) + peak[:, 0]
-        apart = log_sum - (self._p * shifts).sum(axis=1)
+        apart = log_sum - (self._p * perturbations).sum(axis=1)
         return np.asarray(np.maximum(apart.mean(axis=1), 0.0), dtype=np.float64)
 
     def _whitened(self, total: SingleArray) -> SingleArray:
-        """Scale the shifts so that half their squared length is the divergence, to second order."""
-        shifts = total.reshape(len(total), self._bins, self._sites)
+        """Scale perturbations so that half their squared length is the divergence, to second order."""
+        perturbations = total.reshape(len(total), self._bins, self._sites)
         if not self._is_kl:
             return np.asarray(total)
-        mean = (self._p * shifts).sum(axis=1, keepdims=True)
-        return np.asarray((np.sqrt(self._p) * (shifts - mean)).reshape(len(total), -1))
+        mean = (self._p * perturbations).sum(axis=1, keepdims=True)
+        return np.asarray((np.sqrt(self._p) * (perturbations - mean)).reshape(len(total), -1))
 
 
 def _filled(rows: SingleArray, divergence: FloatArray) -> SingleArray:

@@ -1,6 +1,7 @@
-"""The maths of fronts. Pure functions on objectives that are minimised, shape (n points, m objectives).
+"""The maths of fronts: pure functions on objectives that are minimised, shape (n points, m objectives).
 
-A row with NaN is no result: it is never non-dominated and adds no volume. Numbers come out as builtin `int`, `float`.
+A row with NaN is no result: it is never non-dominated and adds no volume. Numbers are returned as builtin `int` and
+`float`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..._arrays import FloatArray
 
 
 def non_dominated(objectives: ArrayLike) -> NDArray[np.bool_]:
-    """Mask, shape (n,): rows that no other row dominates (no worse anywhere, better somewhere).
+    """Return the mask, shape (n,), of the rows that no other row dominates (no worse anywhere, better somewhere).
 
     Equal rows do not dominate each other, so all of them are kept. Rows with NaN are never kept.
     Two objectives take O(n log n); more take O(n · size of the front · m).
@@ -30,9 +31,10 @@ def non_dominated(objectives: ArrayLike) -> NDArray[np.bool_]:
 
 
 def unique_rows(points: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(where each distinct row first stands, sorted by the first column, then the next; for each row which it is).
+    """Return the index of the first occurrence of each distinct row, and for each row the number of its distinct row.
 
-    What `np.unique(axis=0)` gives, in a quarter of its time for a front's few rows.
+    Distinct rows are sorted by the first column, then the next. The result is that of `np.unique(axis=0)`, in a quarter
+    of its time for a front's few rows.
     """
     order = np.lexsort(points.T[::-1])
     ordered = points[order]
@@ -44,9 +46,11 @@ def unique_rows(points: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def fronts(objectives: ArrayLike, enough: int | None = None) -> NDArray[np.int64]:
-    """Rank of each row, shape (n,): 0 for the front, 1 for the front without those, … NaN rows come last, all alike.
+    """Return the rank of each row, shape (n,): 0 for the front, 1 for the front of the others, and so on.
 
-    enough  when so many rows are ranked, the others all get the next rank
+    Rows with NaN come last, all with the same rank.
+
+    enough  number of ranked rows after which all others get the next rank
     """
     points = _points(objectives)
     ranks = np.zeros(len(points), dtype=np.int64)
@@ -56,7 +60,7 @@ def fronts(objectives: ArrayLike, enough: int | None = None) -> NDArray[np.int64
     while left.size:
         mask = non_dominated(points[left])
         if not mask.any() or len(points) - left.size >= most:
-            mask[:] = True  # only rows with NaN are left, or rows that nobody asks about
+            mask[:] = True  # only rows with NaN are left, or enough rows are ranked
         ranks[left[mask]] = rank
         left = left[~mask]
         rank += 1
@@ -64,11 +68,12 @@ def fronts(objectives: ArrayLike, enough: int | None = None) -> NDArray[np.int64
 
 
 def hypervolume(front: ArrayLike, reference: ArrayLike) -> float:
-    """Volume that the points dominate within the box that ends at `reference`, shape (m,).
+    """Return the volume that the points dominate within the box that ends at `reference`, shape (m,).
 
-    Points need not be non-dominated; what lies beyond the reference in any objective, or has NaN, adds nothing.
-    Two objectives are one sweep; m > 2 is sliced along the last objective (Zitzler 1999), which is meant for fronts of
-    up to some hundreds of points in up to four objectives.
+    Points need not be non-dominated. A point that lies beyond the reference in any objective, or has NaN, adds nothing.
+    Two objectives take one sweep. More are sliced along the last objective (Zitzler 1999), which is meant for fronts of
+    up to some hundreds of points in up to four objectives. Raises `ValueError` for a reference of another length or
+    with NaN.
     """
     points = _points(front)
     corner = np.asarray(reference, dtype=np.float64).reshape(-1)
@@ -86,9 +91,9 @@ def hypervolume(front: ArrayLike, reference: ArrayLike) -> float:
 
 
 def crowding(objectives: ArrayLike) -> FloatArray:
-    """Crowding distance of each row, shape (n,) (Deb 2002): the mean side of the box that its neighbours span.
+    """Return the crowding distance of each row, shape (n,) (Deb 2002): the mean side of the box of its neighbours.
 
-    Each objective counts relative to its range; the first and last row along an objective get infinity.
+    Each objective counts relative to its range. The first and last row along an objective get infinity.
     """
     points = _points(objectives)
     n, m = points.shape
@@ -106,10 +111,10 @@ def crowding(objectives: ArrayLike) -> FloatArray:
 
 
 def spread(objectives: ArrayLike, n: int) -> list[int]:
-    """Indices of at most n rows that spread best, in the order of picking: any prefix spreads well too.
+    """Return the indices of at most n rows that spread best, in the order of picking: any prefix spreads well too.
 
-    The best row of each objective comes first; then always the row that lies farthest from all that are picked
-    (each objective scaled to its range). Rows with NaN or infinity are never picked, equal rows once.
+    The best row of each objective comes first. Each next row is the one that lies farthest from all that are picked,
+    with each objective scaled to its range. Rows with NaN or infinity are never picked, equal rows once.
     """
     points = _points(objectives)
     finite = np.flatnonzero(np.isfinite(points).all(axis=1))
@@ -134,10 +139,10 @@ def spread(objectives: ArrayLike, n: int) -> list[int]:
 
 
 def knee(objectives: ArrayLike) -> int:
-    """Index of the row with the best bargain: the farthest below the plane through the extremes (Das 1999).
+    """Return the index of the knee: the row farthest below the plane through the extremes (Das 1999).
 
-    With each objective scaled to the front's range that plane is Σ = 1, so it is the row of the smallest sum. Only
-    non-dominated, finite rows are considered. Raises `ValueError` when there is none.
+    With each objective scaled to the front's range that plane is Σ = 1, so the knee is the row of the smallest sum.
+    Only non-dominated, finite rows are considered. Raises `ValueError` when there is none.
     """
     points = _points(objectives)
     rows = np.flatnonzero(non_dominated(points) & np.isfinite(points).all(axis=1))
@@ -162,7 +167,7 @@ def _scaled(points: FloatArray) -> FloatArray:
 
 
 def _first_front_2d(unique: FloatArray) -> NDArray[np.bool_]:
-    """Rows are distinct and sorted: a row is kept if its second value is below all before it."""
+    """Return the mask of the front of distinct, sorted rows: the second value is below all before it."""
     second = unique[:, 1]
     best_before = np.concatenate(([np.inf], np.minimum.accumulate(second)[:-1]))
     keep: NDArray[np.bool_] = second < best_before
@@ -171,7 +176,7 @@ def _first_front_2d(unique: FloatArray) -> NDArray[np.bool_]:
 
 
 def _first_front(unique: FloatArray) -> NDArray[np.bool_]:
-    """Rows are distinct and sorted, so only an earlier row can dominate a later one."""
+    """Return the mask of the front of distinct, sorted rows, of which only an earlier one can dominate a later."""
     keep = np.ones(len(unique), dtype=np.bool_)
     for i in range(len(unique)):
         if keep[i]:
@@ -180,7 +185,7 @@ def _first_front(unique: FloatArray) -> NDArray[np.bool_]:
 
 
 def _volume(points: FloatArray, corner: FloatArray) -> float:
-    """Points are non-dominated and strictly inside the corner."""
+    """Return the volume of non-dominated points that lie strictly inside the corner."""
     if len(points) == 0:
         return 0.0
     if points.shape[1] == 1:

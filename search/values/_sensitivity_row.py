@@ -1,4 +1,4 @@
-"""One row of the sensitivity table, as a worker measured it."""
+"""A row of the sensitivity table, as a worker measured it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Row:
 
     value   mean divergence from the original's outputs; None if it failed, and then there is a reason
     n       samples that it was measured on; 0 if it failed, or if the ledger is an old one that does not say
-    stderr  of the mean; None where it is not known
-    passes  what it cost, in samples passed forward through the whole model
-    shift   of the outputs, packed by `pack_values`; None if it was not asked for
+    stderr  standard error of the mean; None where it is not known
+    passes  cost of the measurement, in samples passed forward through the whole model
+    shift   perturbation of the outputs, packed by `pack_values`; None if it was not asked for
     """
 
     value: float | None

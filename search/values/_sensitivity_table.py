@@ -15,11 +15,11 @@ class SensitivityTable:
 
     divergence  per group, per level: mean divergence from the original's outputs (0 for the neutral level)
     costs       metric name -> per group, per level: that group's share of the metric (bytes, macs, latency_ms, …)
-    fixed       metric name -> what is paid whatever is chosen
-    n_samples   of most rows
+    fixed       metric name -> the part that no decision changes
+    n_samples   samples that most rows were measured on
     stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
     n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
-    shifts      of the outputs by each (group, level); None if they are not known
+    perturbations  of the outputs by each (group, level); None if they are not known
     """
 
     divergence: tuple[tuple[float, ...], ...]
@@ -28,7 +28,7 @@ class SensitivityTable:
     n_samples: int = 0
     stderr: tuple[tuple[float, ...], ...] = ()
     n: tuple[tuple[int, ...], ...] = ()
-    shifts: OutputPerturbations | None = field(default=None, compare=False, repr=False)
+    perturbations: OutputPerturbations | None = field(default=None, compare=False, repr=False)
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
         """Return a cost of the candidate: what is fixed, and the sum over its groups."""

@@ -34,6 +34,7 @@ class SearchSpace:
 
     @property
     def n_levels(self) -> tuple[int, ...]:
+        """Number of levels of each group."""
         return tuple(len(group.levels) for group in self.groups)
 
     @property
@@ -73,8 +74,10 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One level for each group of a `SearchSpace`, by index. Two candidates with equal levels are the same
-    candidate."""
+    """A level for each group of a `SearchSpace`, by index.
+
+    Two candidates with equal levels are the same candidate.
+    """
 
     levels: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""Names of what can be removed whole: `channels:conv1`, `block:layers.2`. The name of a layer has no colon."""
+"""Names of removable structures: `channels:conv1`, `block:layers.2`. The name of a layer has no colon."""
 
 from __future__ import annotations
 

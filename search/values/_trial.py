@@ -1,4 +1,4 @@
-"""The outcome of a candidate: five types, so that nobody mistakes a failure or an estimate for a result."""
+"""Outcomes of candidates: five types, so that nobody mistakes a failure or an estimate for a result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ Kind = Literal["original", "uniform", "mixed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The candidate was evaluated; every metric is finite.
+    """The result of a full evaluation; every metric is finite.
 
     number   0, 1, 2, …: the order in which trials were asked for
     kind     "original" and "uniform" are the baselines; "mixed" is what a searcher proposed
     seconds  wall clock of the evaluation on its worker
     samples  samples that went through the whole model; 0 if an old ledger does not say
-    screen   the same metrics on the first samples, the low fidelity; empty where the search has only one fidelity
+    worker   facts about the evaluation that the worker reports
+    screen   metrics on the first samples, the low fidelity; empty where the search has only one fidelity
     """
 
     number: int
@@ -39,9 +40,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopped:
-    """The race was lost: a part of the search split showed that trial `beaten_by` is no dearer and no worse.
+    """The estimate of a stopped evaluation: a part of the split showed that trial `beaten_by` is no dearer or worse.
 
-    Such a trial is never on the front, in a selection or in the hypervolume.
+    An early-stopped trial is never on the front, in a selection or in the hypervolume.
 
     metrics    the costs, and estimates of the quality with their intervals
     beaten_by  number of the completed trial that it lost to
@@ -65,7 +66,7 @@ class EarlyStopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowFidelity:
-    """The candidate was evaluated on the first samples of the search split alone.
+    """The result of an evaluation on the first samples of the search split alone.
 
     A promoted candidate is evaluated on the whole split, which is another trial. A low-fidelity trial is never on the
     front, in a selection or in the hypervolume.
@@ -88,12 +89,13 @@ class LowFidelity:
 
     @property
     def reason(self) -> str:
+        """The reason why the trial is no result, as tables show it."""
         return f"seen on the first {self.samples} samples, and others looked more worth seeing on all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasible:
-    """The candidate breaks a limit before any forward pass: its bytes or MACs alone say so. `metrics` holds those."""
+    """A candidate that was not evaluated: a limit breaks before any forward pass, by the bytes or MACs in `metrics`."""
 
     number: int
     candidate: Candidate
@@ -104,7 +106,11 @@ class Infeasible:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The evaluation crashed, hung, ran out of memory or gave NaN. The trial can be run again by itself."""
+    """An evaluation that crashed, hung, ran out of memory or gave NaN. The trial can be run again by itself.
+
+    seed      seed of the evaluation
+    attempts  number of evaluations that were tried
+    """
 
     number: int
     candidate: Candidate
@@ -126,7 +132,7 @@ STATUS: Mapping[type[Trial], str] = {
     Infeasible: "infeasible",
     Failed: "failed",
 }
-"""Type of a trial -> the word that ledgers, tables and MLflow store for it."""
+"""Words that ledgers, tables and MLflow store for the types of trials."""
 
 
 def trial_to_record(trial: Trial) -> dict[str, Any]:

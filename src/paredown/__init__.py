@@ -1,9 +1,9 @@
-"""paredown: automatic search for model compression.
+"""Automatic search for compressed forms of a PyTorch model.
 
     front = paredown.search("task.toml")
-    front.pick("knee").export(format="onnx", out="small")
+    front.pick("knee").export(format="paredown", out="small")
 
-Everything is imported when it is first used, so that `import paredown` costs milliseconds and needs no torch.
+Every public name is imported when it is first used. So `import paredown` takes milliseconds and needs no torch.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _HOMES = {
     "load_model": ".compressors",
     "ParedownError": ".errors",
 }
-"""Where a public name lives, if not in `paredown.search`."""
+"""Public name -> its package, for names that are not in `paredown.search`."""
 
 
 def __getattr__(name: str) -> Any:

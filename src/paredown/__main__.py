@@ -1,4 +1,4 @@
-"""`python -m paredown`: the same as the command `paredown`."""
+"""Entry of `python -m paredown`, which is the same as the command `paredown`."""
 
 from __future__ import annotations
 

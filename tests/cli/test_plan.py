@@ -83,5 +83,5 @@ def test_apply_says_what_was_not_expressed_and_not_run(monkeypatch, tmp_path, ca
     assert "checked on onnxruntime here, not on its device" in said
     assert main([*arguments, "torchao-config"]) == 0
     said = capsys.readouterr().err
-    assert "nothing is claimed of it" in said
+    assert "the artifact makes no claims" in said
     assert "paredown verify" not in said

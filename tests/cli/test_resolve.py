@@ -73,7 +73,7 @@ def resolved(monkeypatch, tmp_path):
             raise calls.result
         return calls.result
 
-    monkeypatch.setattr("paredown.search.resolution", fake)
+    monkeypatch.setattr("paredown.search.resolve", fake)
     return calls
 
 
@@ -100,16 +100,16 @@ def test_for_people(resolved, tmp_path, capsys):
     assert main(["resolve", str(tmp_path), "--limit", "bytes<=12500"]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    (foreseen,) = [line for line in lines if "foreseen" in line]
+    (predicted,) = [line for line in lines if "predicted" in line]
     (evaluated,) = [line for line in lines if "t17" in line]
     for part in ("0.01230 nats [0.0100, 0.0150]", "91.44 % [90.50, 92.00]", "12.3 kB", "0.250 ms", "0.004 %"):
-        assert part in foreseen
+        assert part in predicted
     for part in ("t17 uniform, evaluated", "0.04560 nats [0.0400, 0.0500]", "90.11 %", "11.0 kB"):
         assert part in evaluated
     assert "macs" not in captured.out
     for part in (
         "least divergence within bytes ≤ 12.5 kB; device: x86-64-torch",
-        "of 60 trials held out, the prediction missed the divergence by a factor of 1.20 (rank correlation 0.99)",
+        "on 60 held-out trials the prediction missed the divergence by a factor of 1.20 (rank correlation 0.99)",
         "the accuracy by 1.23 %",
         "3 rows are estimates",
     ):
@@ -122,7 +122,7 @@ def test_what_else_there_is_to_say(resolved, tmp_path, capsys):
     )
     assert main(["resolve", str(tmp_path)]) == 0
     err = capsys.readouterr().err
-    for part in ("evaluated: t5", "no evaluated trial", "stopped by the time", "the sensitivity table alone"):
+    for part in ("evaluated: t5", "no evaluated trial", "ran out of time", "the sensitivity table alone"):
         assert part in err
 
 
@@ -133,7 +133,7 @@ def test_a_sweep_has_a_row_for_each_budget(resolved, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     (first,) = [line for line in lines if "10.0 kB" in line]
     (second,) = [line for line in lines if "20.0 kB" in line]
-    assert "foreseen" in first
+    assert "predicted" in first
     assert "t9, evaluated" in second
     assert "t17: 0.04560 nats" in second
 

@@ -16,3 +16,8 @@ def test_where_the_time_went_the_most_first() -> None:
 
 def test_times_alone_are_shown_as_they_are() -> None:
     assert _spread({"spent_s": 0.0, "seconds": {}}) == [("spent", "0 s")]
+
+
+def test_stored_words_are_shown_as_the_terms_of_the_field() -> None:
+    shown = _spread({"trials": {"completed": 3, "dominated": 2, "screened": 1}})
+    assert shown == [("trials completed", "3"), ("trials early-stopped", "2"), ("trials low-fidelity", "1")]

@@ -44,7 +44,7 @@ def _asked(*, shifts: bool) -> dict[str, Any]:
     problem = SyntheticProblem(n_groups=N_GROUPS, n_levels=N_LEVELS)
     given = problem.context()
     if shifts:
-        given = replace(given, table=replace(problem.table, shifts=_shifts(problem)))
+        given = replace(given, table=replace(problem.table, perturbations=_shifts(problem)))
     searcher = make_searcher("evolution", given)
     rng = np.random.default_rng(0)
     uniform = problem.uniform()

@@ -147,28 +147,27 @@ class _Interleaved:
 @contextmanager
 def _interleaved(blocks: list[float], *, every: int, block: int) -> Iterator[None]:
     """Puts that pool into the driver. Its workers are up before the search begins: waiting for them is no search."""
-    original = driver._pool
+    original = driver.open_pool
 
     @contextmanager
-    def pool(problem: SearchProblem, recorder: Recorder, workers: int, address: str | None) -> Iterator[Pool]:
-        with original(problem, recorder, workers, address) as inner:
-            with recorder.watch.charge("start workers"):
-                while inner.idle < workers:
-                    inner.wait(timeout_s=1.0)
+    def pool(problem: SearchProblem, workers: int, *, ray_address: str | None = None) -> Iterator[Pool]:
+        with original(problem, workers, ray_address=ray_address) as inner:
+            while inner.idle < workers:
+                inner.wait(timeout_s=1.0)
             yield _Interleaved(inner, problem, blocks, every=every, block=block)
 
-    driver._pool = pool
+    driver.open_pool = pool
     try:
         yield
     finally:
-        driver._pool = original
+        driver.open_pool = original
 
 
 @contextmanager
 def _unverified() -> Iterator[None]:
     """Exports and their clocks take minutes, and say nothing of the search."""
     original = driver.verify_points
-    driver.verify_points = lambda session: None
+    driver.verify_points = lambda inputs: None
     try:
         yield
     finally:

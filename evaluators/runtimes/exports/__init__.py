@@ -1,4 +1,4 @@
-"""Formats for devices and tools that are not here: each is checked as far as it can be; `docs/exports.md` says how far.
+"""Formats for devices and tools that are not here: each is checked as far as possible; `docs/exports.md` says how far.
 
 Importing this package imports none of the packages that a format needs.
 """
@@ -39,4 +39,4 @@ EXPORTS: dict[str, ExportFormat] = {
         ExportFormat(name="executorch", write=export_executorch, checked_by="torch"),
     )
 }
-"""Name -> format, beside those of the runtimes."""
+"""Formats by name, beside those of the runtimes."""

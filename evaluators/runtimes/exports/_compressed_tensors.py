@@ -1,4 +1,4 @@
-"""A Hugging Face folder with a `quantization_config` of compressed-tensors, which transformers and vLLM read.
+"""Export as a Hugging Face folder with a `quantization_config` of compressed-tensors, for transformers and vLLM.
 
 What it does   `huggingface/config.json` and `huggingface/model.safetensors`. Weights of linear layers: "pack-quantized"
                (2 to 8 bits, a scale for each output channel or group, with or without zero points), or "int-quantized"
@@ -32,7 +32,7 @@ FORMAT = "compressed-tensors"
 FOLDER = "huggingface"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 VERSION = "0.20.0"
-"""Of the library whose layout this is."""
+"""Version of the library that defines this layout."""
 
 PACKED, INTEGER, MIXED = "pack-quantized", "int-quantized", "mixed-precision"
 
@@ -45,7 +45,7 @@ def export_compressed_tensors(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes the folder `out/huggingface` and the notes; gives its `config.json`. See `Runtime.export`.
+    """Write the folder `out/huggingface` and the notes; return its `config.json`. See `Runtime.export`.
 
     A model of transformers gives its own config; another one's holds the `quantization_config` alone, which
     compressed-tensors reads and transformers does not. Raises `ExportError` naming layer and spec.
@@ -225,13 +225,13 @@ def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -
 
 
 def _dense(variant: Variant, spec: LayerSpec) -> Tensor:
-    """In its stored type, where that is a cast of the whole weight."""
+    """Dense weight in its stored type, where that is a cast of the whole weight."""
     is_cast = spec.weight_bits == 16 and spec.rank >= 1.0
     return variant.effective.to(variant.tensors["values"].dtype) if is_cast else variant.effective
 
 
 def _plain_state(model: nn.Module, replaced: set[str]) -> dict[str, Tensor]:
-    """Everything else that the model holds; of tensors that are one, the first name."""
+    """Remaining tensors of the model; a tensor of several names gets the first."""
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
     kept = model.state_dict().keys() - {weight_name(fqn) for fqn in replaced}
@@ -251,7 +251,7 @@ def _tied(model: nn.Module) -> set[str]:
 
 
 def _model_config(model: nn.Module) -> dict[str, Any]:
-    """That of a transformers model; of another nothing."""
+    """Config of a transformers model; empty for any other model."""
     config = getattr(model, "config", None)
     to_dict = getattr(config, "to_diff_dict", None)
     if not callable(to_dict):

@@ -1,4 +1,4 @@
-"""Reads what `_compressed_tensors` wrote into a model, as a reference of what other tools make of it."""
+"""Reader of files of `_compressed_tensors`, as a reference for other tools' results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load_compressed_tensors(path: Path, model: nn.Module) -> nn.Module:
-    """The weights of the folder that `path` (its config.json) lies in, decoded into `model`, and its input quantizers.
+    """Load the weights of the folder around `path` (its config.json), decoded, into `model`, with its input quantizers.
 
     Raises `IntegrityError` for a file that contradicts its config, `InputError` for another method or another model.
     """
@@ -56,7 +56,9 @@ def load_compressed_tensors(path: Path, model: nn.Module) -> nn.Module:
 
 
 def decode_weight(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> Tensor:
-    """float32 (out, in) of one linear layer. Raises `KeyError` or `ValueError` where a tensor is missing or odd."""
+    """Decode float32 (out, in) of one linear layer. Raises `KeyError` or `ValueError` where a tensor is missing or
+    invalid.
+    """
     import torch
 
     bits, scale = int(args["num_bits"]), tensors["weight_scale"].float()

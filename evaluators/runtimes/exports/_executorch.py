@@ -1,4 +1,4 @@
-"""ExecuTorch: one `.pte` program for phones and microcontrollers, lowered to XNNPACK where that has an operator.
+"""Export to ExecuTorch: one `.pte` program for phones and microcontrollers, lowered to XNNPACK where possible.
 
 What it does   effective weights in FP32, input quantizers as ordinary operations, a fixed batch of one sample
 Source         ExecuTorch 1.5, `executorch.exir.to_edge_transform_and_lower`
@@ -35,8 +35,11 @@ def export_executorch(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes `out/model.pte` and the notes; see `Runtime.export`. Raises `MissingExtra` where executorch is missing,
-    with the command that gets it, `ExportError` with its own words where it cannot lower the model."""
+    """Write `out/model.pte` and the notes; see `Runtime.export`.
+
+    Raises `MissingExtra` where executorch is missing, with the command that installs it, and `ExportError` with
+    executorch's message where it cannot lower the model.
+    """
     # a folder of that name on the path would do for the first, so one of its own modules is looked for too
     require("exporting to ExecuTorch", "executorch", "executorch", "executorch.exir")
     from .._lowering import fake_quantize, lower, prepare, refuse_products
@@ -68,7 +71,7 @@ def export_executorch(
 
 
 def load_pte(path: Path) -> nn.Module:
-    """The program as a module that runs in ExecuTorch's own runtime, one sample at a time."""
+    """Load the program as a module that runs in ExecuTorch's own runtime, one sample at a time."""
     require("running an ExecuTorch program", "executorch", "executorch")
     from torch import nn
 
@@ -89,7 +92,7 @@ def load_pte(path: Path) -> nn.Module:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Importing executorch and torchao warns of things that are theirs to mend, and prints."""
+    """Silence warnings and output that executorch and torchao cause at import."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What a format for a device that is not here is, and the note that lies beside its file."""
+"""Protocol of a format for a device that is not here, and the notes beside its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ NOTES_FILE = "export-notes.json"
 
 
 class Write(Protocol):
-    """Writes the files into `out` and gives the main one; the arguments are those of `Runtime.export`."""
+    """Function that writes the files into `out` and returns the main one; its arguments are those of
+    `Runtime.export`.
+    """
 
     def __call__(
         self,
@@ -47,7 +49,7 @@ class ExportFormat:
 
 @dataclass(slots=True, kw_only=True)
 class Notes:
-    """What became of each layer.
+    """Result of the export for each layer.
 
     written_as  fqn -> how it stands in the file
     fallbacks   fqn -> what the format cannot express, and what was written instead
@@ -68,7 +70,7 @@ class Notes:
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """The notes of an export; empty where it has none."""
+    """Notes of an export; empty where it has none."""
     path = folder / NOTES_FILE
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return data

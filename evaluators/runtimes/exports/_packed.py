@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 def pack_words(codes: Array, bits: int) -> Array:
-    """(R, C) int8 -> (R, ceil(C * bits / 32)) int32."""
+    """Pack (R, C) int8 to (R, ceil(C * bits / 32)) int32."""
     rows, columns = codes.shape
     shifted = (codes.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
     stream = np.unpackbits(shifted[:, :, None], axis=2, bitorder="little")[:, :, :bits].reshape(rows, columns * bits)
@@ -25,7 +25,7 @@ def pack_words(codes: Array, bits: int) -> Array:
 
 
 def unpack_words(words: Array, bits: int, columns: int) -> Array:
-    """(R, W) int32 -> (R, columns) int8: what `pack_words` was given."""
+    """Inverse of `pack_words`: (R, W) int32 to (R, columns) int8."""
     rows = words.shape[0]
     stream = np.unpackbits(np.ascontiguousarray(words, "<i4").view(np.uint8), axis=1, bitorder="little")
     codes = np.packbits(stream[:, : columns * bits].reshape(rows, columns, bits), axis=2, bitorder="little")[:, :, 0]

@@ -1,4 +1,4 @@
-"""ONNX as TensorRT 10 takes it: explicit QuantizeLinear and DequantizeLinear, symmetric, standard operators only.
+"""Export of ONNX for TensorRT 10: explicit QuantizeLinear and DequantizeLinear, symmetric, standard operators only.
 
 What it does   int8 weights per output channel and int8 activations per tensor, every zero point 0; before each
                convolution or product that the config quantizes, and on the residual that is added behind one. Weights
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 FORMAT = "tensorrt-onnx"
 MAIN_FILE = "model.tensorrt.onnx"
-"""The suffix tells `OnnxRuntime` to run the graph as it is written, without fusing or quantizing anything more."""
+"""Suffix that makes `OnnxRuntime` run the graph as written, without fusing or quantizing anything more."""
 
 _SIGNED_ZERO = 128
-"""The zero point of the unsigned 8-bit grid that is 0 on the signed one."""
+"""Zero point of the unsigned 8-bit grid that is 0 on the signed one."""
 
 
 def export_tensorrt(
@@ -44,7 +44,7 @@ def export_tensorrt(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes `out/model.tensorrt.onnx` and the notes; see `Runtime.export`.
+    """Write `out/model.tensorrt.onnx` and the notes; see `Runtime.export`.
 
     The file is checked before this returns: ONNX's own checker and strict shape inference, operators, types and zero
     points that TensorRT takes, and 2:4 patterns that are still there. Raises `ExportError` naming layer and spec for
@@ -87,7 +87,7 @@ def lower_for_tensorrt(
     calibration: Calibration | None,
     notes: Notes,
 ) -> tuple[list[Lowered], dict[str, AloneWeight]]:
-    """What each layer that is not neutral becomes, and the weights that are stored by themselves (weight-only)."""
+    """Lowered form of each layer that is not neutral, and the weights that are stored by themselves (weight-only)."""
     from ....compressors.values import is_inner
     from .._lowering import lower
     from ._tensorrt_check import is_two_to_four
@@ -113,7 +113,9 @@ def lower_for_tensorrt(
 
 
 def _with_symmetric(fqn: str, spec: LayerSpec, calibration: Calibration | None, notes: Notes) -> LayerSpec:
-    """The spec with an input quantizer whose zero point is 0 in int8: 8 bits with another one become symmetric."""
+    """Spec with an input quantizer whose zero point is 0 in int8: an 8-bit one with another zero point becomes
+    symmetric.
+    """
     if not spec.changes_activation:
         return spec
     if not spec.needs_range:
@@ -149,7 +151,9 @@ def _form(layer: Lowered, weight: AloneWeight | None) -> str:
 
 
 def _to_opset_21(model: object) -> None:
-    """INT4 and blocks came with opset 21. From 20 on, of what the exporter writes only one operator changed meaning."""
+    """Convert to opset 21, which brought INT4 and blocks. From 20 on, only one operator of the exporter changed
+    meaning.
+    """
     import onnx_ir as ir
 
     assert isinstance(model, ir.Model)

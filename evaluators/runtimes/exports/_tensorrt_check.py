@@ -1,4 +1,4 @@
-"""The file as TensorRT's parser would look at it, as far as that can be done without TensorRT."""
+"""Checks of a file like those of TensorRT's parser, as far as that is possible without TensorRT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .._lowering import Lowered
 
 MAX_OPSET = 24
-"""Of TensorRT 10.15; 10.0 takes up to 20."""
+"""Opsets of TensorRT 10.15; 10.0 accepts up to 20."""
 
 UNSUPPORTED = frozenset(
     [
@@ -62,11 +62,11 @@ UNSUPPORTED = frozenset(
         "Unique",
     ]
 )
-"""Operators that onnx-tensorrt's docs/operators.md (TensorRT 10.15) says the parser does not have."""
+"""Operators that the parser lacks, by onnx-tensorrt's docs/operators.md (TensorRT 10.15)."""
 
 
 def is_two_to_four(weight: Tensor) -> bool:
-    """Whether of every four weights next to each other along the input channels two or more are zero."""
+    """Tell whether two or more of every four adjacent weights along the input channels are zero."""
     if weight.dim() < 2 or weight.shape[1] % 4 or not bool(weight.any()):
         return False
     fours = (weight != 0).transpose(1, -1).reshape(-1, 4)
@@ -74,14 +74,14 @@ def is_two_to_four(weight: Tensor) -> bool:
 
 
 def two_to_four(layer: Lowered) -> int | None:
-    """The number of axes of a weight that has the pattern, or None."""
+    """Number of axes of a weight that has the pattern, or None."""
     if layer.effective is None or layer.factors is not None or not is_two_to_four(layer.effective):
         return None
     return layer.effective.dim()
 
 
 def check_file(path: Path, patterns: Mapping[str, int]) -> int:
-    """Raises `ExportError` for what TensorRT would refuse; gives the opset.
+    """Check a file and return the opset. Raises `ExportError` where TensorRT would refuse it.
 
     patterns  layers whose weights are 2:4, which must be so in the file
     """
@@ -130,7 +130,7 @@ def _check_node(node: onnx.NodeProto, arrays: Mapping[str, Any]) -> None:
 
 
 def _check_pattern(fqn: str, arrays: Mapping[str, Any]) -> None:
-    """In the file a weight is (out, in, …), or of a product (in, out)."""
+    """Check the pattern. A weight in the file is (out, in, …), or of a product (in, out)."""
     import torch
     from onnx import numpy_helper
 

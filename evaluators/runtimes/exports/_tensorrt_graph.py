@@ -1,4 +1,4 @@
-"""What TensorRT wants of the quantizers in a graph: signed, zero point 0, and on the residuals too."""
+"""Conversion of a graph's quantizers for TensorRT: signed, zero point 0, and on the residuals too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _MOVES = ("Slice", "Pad", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
-"""Operators that only move values (or add zeros): a quantizer may stand before them as well as behind."""
+"""Operators that only move values (or add zeros): a quantizer may stand before or behind them."""
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def signed_quantizers(graph: ir.Graph) -> None:
-    """Every uint8 quantizer of an activation becomes an int8 one with zero point 0.
+    """Convert every uint8 quantizer of an activation to an int8 one with zero point 0.
 
     The same numbers, because of what `lower_for_tensorrt` let through: zero point 128 of 8 bits, or codes that a clamp
     before it holds within [-128, 127] of the zero point.
@@ -38,7 +38,7 @@ def signed_quantizers(graph: ir.Graph) -> None:
 
 
 def quantize_residuals(graph: ir.Graph) -> dict[str, Any]:
-    """The other input of an addition behind a quantized product gets the quantizer that already stands on its tensor.
+    """Quantize the other input of an addition behind a quantized product by the quantizer that its tensor has.
 
     TensorRT fuses the addition into an int8 convolution only where that input is int8 too. Nothing new is calibrated:
     where no quantizer stands on the tensor (a projection, or a layer that is left alone), it stays in floating point.
@@ -81,7 +81,9 @@ def _is_dequantized(value: ir.Value | None) -> bool:
 
 
 def _share(node: ir.Node, index: int) -> bool:
-    """Follows the input back over what only moves values; whether a quantizer was found there (and is used now)."""
+    """Follow the input back through operators that only move values; returns whether a quantizer was found (and is used
+    now).
+    """
     value = node.inputs[index]
     while value is not None:
         producer = value.producer()
@@ -100,7 +102,7 @@ def _share(node: ir.Node, index: int) -> bool:
 
 
 def _in_order(node: ir.Node, dequantize: ir.Node) -> None:
-    """The quantizer's two nodes may stand behind the one that shall read them: they move up to it."""
+    """Move the quantizer's two nodes before the node that reads them, if they stand behind it."""
     graph = node.graph
     assert graph is not None
     order = {each: n for n, each in enumerate(graph)}

@@ -1,4 +1,4 @@
-"""Weights that are stored narrower than they are computed with: INT4 blocks, int8, FP16 and BF16."""
+"""Weights stored narrower than they are computed with: INT4 blocks, int8, FP16 and BF16."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _FLOAT = 1
-"""onnx.TensorProto.FLOAT"""
+"""Code of FLOAT in onnx.TensorProto."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AloneWeight:
-    """One weight (out, in, …) and how it is stored; the input of its layer is not quantized.
+    """Weight (out, in, …) and its storage; the input of its layer is not quantized.
 
     values  codes within int4 or int8 (out, in), or the weight itself in its storage type
     scales  (out, groups) float32, or None where nothing is scaled
@@ -39,8 +39,11 @@ class AloneWeight:
 
     @classmethod
     def of(cls, fqn: str, spec: LayerSpec, variant: Variant, *, has_input_quantizer: bool) -> AloneWeight | None:
-        """None where the weight has no such form: not a linear layer, codes with zero points or tables, low rank, a
-        short last group, blocks of several rows, or groups of more than 4 bits (TensorRT's INT8 has no blocks)."""
+        """Storage of a weight; None where no form fits.
+
+        That holds for: not a linear layer, codes with zero points or tables, low rank, a short last group, blocks of
+        several rows, or groups of more than 4 bits (TensorRT's INT8 has no blocks).
+        """
         shape = tuple(variant.effective.shape)
         if spec.rank < 1.0 or spec.weight_bits == 32:
             return None
@@ -78,7 +81,7 @@ def _half(variant: Variant, spec: LayerSpec) -> Array:
 
 
 def fill_alone(model: ir.Model, weights: Mapping[str, AloneWeight], open_weights: Mapping[str, ir.Value]) -> None:
-    """Replaces these open weights (see `_onnx_trace`), in place.
+    """Replace these open weights (see `onnx/_trace.py`), in place.
 
     Behind a Transpose that feeds products alone, and in a Gemm, the codes are written transposed, (in, out), so that a
     DequantizeLinear stands right before the product.
@@ -109,7 +112,7 @@ def _fill(graph: ir.Graph, weight: AloneWeight, node: ir.Node, index: int) -> No
 
 
 def _stored(graph: ir.Graph, weight: AloneWeight, before: ir.Node, *, transposed: bool) -> ir.Value:
-    """The weight as an initializer, and what makes FP32 of it in front of `before`."""
+    """Weight as an initializer, with the nodes before `before` that convert it to FP32."""
     import ml_dtypes
     import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""torchao's per-layer config as JSON: a `FqnToConfig`, in the serialization of `torchao.core.config.config_to_dict`.
+"""Export of torchao's per-layer config as JSON: a `FqnToConfig`, serialized by `torchao.core.config.config_to_dict`.
 
 What it does   says for each linear layer which of torchao's configs comes nearest; torchao then quantizes the
                *original* weights by its own rounding, so the numbers are not those that were searched: measure again
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = "torchao-config"
 MAIN_FILE = "torchao.json"
 TORCHAO = "0.18"
-"""The version whose fields these are."""
+"""Version of the fields."""
 
 
 def export_torchao(
@@ -38,7 +38,7 @@ def export_torchao(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Writes `out/torchao.json`. Raises `ExportError` listing each layer that torchao cannot express, and why.
+    """Write `out/torchao.json`. Raises `ExportError` listing each layer that torchao cannot express, and why.
 
     Read it with `config_from_dict(json.load(file))`, apply it with `torchao.quantization.quantize_(model, config,
     filter_fn=None)`.
@@ -54,7 +54,7 @@ def export_torchao(
 
 
 def torchao_config(model: nn.Module, assignment: Mapping[str, LayerSpec], notes: Notes) -> dict[str, Any]:
-    """The whole model's config as `config_to_dict(FqnToConfig(…))` gives it. Raises as `export_torchao`."""
+    """Config of the whole model as `config_to_dict(FqnToConfig(…))` gives it. Raises as `export_torchao`."""
     layers: dict[str, Any] = {}
     refused = []
     for fqn, spec in assignment.items():

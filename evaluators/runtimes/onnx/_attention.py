@@ -1,4 +1,4 @@
-"""Puts the quantizers of attention's scores into a traced model; `_onnx_operations` says how they are written."""
+"""Quantizers of attention's scores in a traced model; `_operations.py` writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import _operations as _onnx_operations  # noqa: F401  (registers the oper
 
 
 def round_scores(program: torch.export.ExportedProgram, layers: Sequence[Lowered]) -> None:
-    """Puts the scores' quantizers of these layers into a traced program, in place: inside of PyTorch's attention, or
+    """Put the scores' quantizers of these layers into a traced program, in place: inside of PyTorch's attention, or
     behind the softmax, of the module's own forward.
 
     Raises `ExportError` naming the layer where there is neither.
@@ -34,7 +34,7 @@ def round_scores(program: torch.export.ExportedProgram, layers: Sequence[Lowered
 
 
 def _rounded(graph: fx.Graph, node: fx.Node, values: Lowered | None) -> bool:
-    """Whether this is a softmax, or an attention: its scores are then rounded, if there are `values`."""
+    """Tell whether this is a softmax, or an attention: its scores are then rounded, if there are `values`."""
     step, zero_point = (values.scores if values is not None else None) or (0.0, 0)
     if node.target == torch.ops.aten.scaled_dot_product_attention.default:
         if not is_plain(*node.args, **node.kwargs):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Linear layers whose inputs are rounded by ranges found when they run, as a product of integers in ONNX Runtime.
+"""Linear layers with input ranges found at run time, as a product of integers in ONNX Runtime.
 
 What is written  step and zero point of each token (the values along the last axis) in ordinary operations, the codes by
                  one QuantizeLinear along that axis, the product by `MatMulIntegerToFloat`; what the zero points add,
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 
 _UINT8, _STEPS = 2, 255
-"""onnx.TensorProto.UINT8, and the steps of its range."""
+"""Code of UINT8 in onnx.TensorProto, and the number of steps of its range."""
 
 
 def in_unknown_places(layers: Sequence[Lowered], open_weights: Mapping[str, ir.Value]) -> set[str]:
-    """Of the layers that would run so those whose weight is used for anything but the module's one product: in another
-    module, or in this one under another name, where only a hook on the module knows that the input is rounded."""
+    """Find layers among those that would run so whose weight has any use but the module's one product.
+
+    Such a use is in another module, or in this one under another name, where only a hook on the module knows that the
+    input is rounded.
+    """
 
     def known(node: ir.Node, index: int) -> bool:
         if node.op_type == "Transpose":
@@ -48,7 +51,7 @@ def in_unknown_places(layers: Sequence[Lowered], open_weights: Mapping[str, ir.V
 
 
 def write_dynamic(writer: NodeWriter, layer: Lowered, product: ir.Node) -> ir.Value:
-    """The layer's product without its bias, in nodes before `product`, whose first input is what is rounded."""
+    """Write the layer's product without its bias, in nodes before `product`, whose first input is rounded."""
     assert layer.codes is not None
     assert layer.scales is not None
     codes, scales = layer.codes.numpy(), layer.scales.numpy()
@@ -85,7 +88,7 @@ def write_dynamic(writer: NodeWriter, layer: Lowered, product: ir.Node) -> ir.Va
 
 
 def _shape_of(op: Any, number: Any, x: ir.Value, n_outputs: int) -> ir.Value:
-    """The shape of x with the last axis replaced."""
+    """Shape of x with the last axis replaced."""
     known = None if x.shape is None else [size if isinstance(size, int) else -1 for size in x.shape[:-1]]
     if known is not None and known.count(-1) <= 1:
         found: ir.Value = number("shape", np.array([*known, n_outputs], np.int64))

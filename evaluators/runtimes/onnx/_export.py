@@ -1,4 +1,4 @@
-"""A compressed model as an ONNX file, for ONNX Runtime, OpenVINO, and whatever else reads QDQ."""
+"""Export of a compressed model as an ONNX file, for ONNX Runtime, OpenVINO, and other readers of QDQ."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export_onnx(
     narrow: NarrowRule | None = None,
     dynamic_from: int | None = None,
 ) -> Path:
-    """Writes `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
+    """Write `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
     guarded  for ONNX Runtime: keep it from quantizing FP32 weights by itself, see `quantize_guarded`, and write means
              as it has them in integers. OpenVINO does no such thing, and computes a FakeQuantize that a Clamp follows
@@ -56,8 +56,10 @@ def export_onnx(
 
 
 def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *, guarded: bool = True) -> ir.Model:
-    """The graph of `model` with these layers lowered. A dynamic one whose weight is used otherwise than in the
-    module's own product is rounded in ordinary operations."""
+    """Build the graph of `model` with these layers lowered.
+
+    A dynamic layer whose weight has other uses than the module's own product is rounded in ordinary operations.
+    """
     from .._lowering import prepare
     from ._dynamic import in_unknown_places
     from ._layers import fill_weights
@@ -76,7 +78,9 @@ def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *
 
 
 def finish(model: ir.Model) -> ir.Model:
-    """Shares equal quantizers; removes what is unused, and the exporter's notes, which hold paths of this machine."""
+    """Share equal quantizers; remove unused parts, and the exporter's notes, which hold paths of the building
+    machine.
+    """
     from onnx_ir.passes import common
 
     _share_quantizers(model.graph)
@@ -89,8 +93,9 @@ def finish(model: ir.Model) -> ir.Model:
 
 
 def _share_quantizers(graph: ir.Graph) -> None:
-    """One QuantizeLinear (and DequantizeLinear) where the same tensor is quantized alike twice, side by side or in turn
-    (which gives the same codes again)."""
+    """Share one QuantizeLinear (and DequantizeLinear) between equal quantizers of a tensor, side by side or in turn
+    (which gives the same codes again).
+    """
     seen: dict[object, ir.Value] = {}
     for node in tuple(graph):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -110,7 +115,7 @@ def _share_quantizers(graph: ir.Graph) -> None:
 
 
 def _codes_again(node: ir.Node, params: object) -> ir.Value | None:
-    """The codes that a QuantizeLinear makes anew of what was made of them."""
+    """Codes that a QuantizeLinear makes again from their own decoded values."""
     above = None if node.inputs[0] is None else node.inputs[0].producer()
     if node.op_type != "QuantizeLinear" or above is None or above.op_type != "DequantizeLinear":
         return None

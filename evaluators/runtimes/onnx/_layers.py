@@ -1,4 +1,4 @@
-"""Puts our form of each layer's weight into the graph: int8 codes, narrow codes that are widened again, or two factors.
+"""Weights of layers in the graph: int8 codes, narrow codes that are widened again, or two factors.
 
 Works on what `_onnx_trace` leaves: each such weight is an open input of the graph. A use of it that we know (the weight
 of a Conv or a Gemm, or of a MatMul behind a Transpose) gets the form that the runtimes have kernels for; for any other
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _FLOAT = 1
-"""onnx.TensorProto.FLOAT"""
+"""Code of FLOAT in onnx.TensorProto."""
 
 _FLOAT_PRODUCTS = 1
-"""MatMulNBits' accuracy_level: inputs stay FP32. From 4 on ONNX Runtime rounds them to int8, 0.5 % off."""
+"""Accuracy level of MatMulNBits: inputs stay FP32. From 4 on ONNX Runtime rounds them to int8, 0.5 % off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Norm:
-    """A BatchNormalization behind a convolution, as y = x * gain + shift per channel."""
+    """BatchNormalization behind a convolution, as y = x * gain + shift per channel."""
 
     node: ir.Node
     gain: Array
@@ -51,7 +51,7 @@ def fill_weights(
     *,
     integer_bias: bool = True,
 ) -> None:
-    """Replaces the open weights of these layers, in place. After all of them the graph has only the model's own inputs.
+    """Replace the open weights of these layers, in place. After all of them the graph has only the model's own inputs.
 
     integer_bias  write the bias of an integer Gemm as int32 codes, which ONNX Runtime needs and TensorRT refuses
     """
@@ -96,7 +96,9 @@ class Writer:
         return True
 
     def _fill_product(self, node: ir.Node, index: int, write: Callable[[ir.Node], ir.Value]) -> bool:
-        """A linear layer's product by other operators, as `write` puts them before it; a Gemm's bias is added."""
+        """Replace a linear layer's product by other operators, as `write` puts them before it; a Gemm's bias is
+        added.
+        """
         if node.op_type == "Transpose" and feeds_matmuls(node):
             for matmul in tuple(node.outputs[0].consumers()):
                 self._swap(matmul, write(matmul))
@@ -134,7 +136,7 @@ class Writer:
         self._graph.opset_imports.setdefault(CONTRIB, 1)
 
     def _swap(self, node: ir.Node, new: ir.Value) -> None:
-        """`new` in the place of what `node` gave."""
+        """Replace the output of `node` by `new`."""
         old = node.outputs[0]
         new.type, new.shape = old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
@@ -174,7 +176,9 @@ class Writer:
             self._graph.remove(norm.node, safe=True)
 
     def _two_convs(self, layer: Lowered, conv: ir.Node, gain: Array) -> ir.Node:
-        """k x k to r channels, then 1 x 1 to all: the first takes the old one's place, the second its bias."""
+        """Write k x k to r channels, then 1 x 1 to all: the first replaces the old convolution, the second has its
+        bias.
+        """
         u, v = _factors(layer)
         kernel = tuple(layer.effective.shape[1:]) if layer.effective is not None else ()
         conv.replace_input_with(1, self.constant(f"{layer.fqn}.weight_v", v.reshape(-1, *kernel)))
@@ -188,7 +192,9 @@ class Writer:
         return second
 
     def _gemm(self, layer: Lowered, gemm: ir.Node) -> None:
-        """Integer: the bias too, or ONNX Runtime has no kernel for it. Low rank: a MatMul goes before it."""
+        """Write a product. Integer: with an integer bias too, or ONNX Runtime has no kernel for it. Low rank: with a
+        MatMul before it.
+        """
         if layer.codes is None or layer.scales is None:
             self._first_factor(layer, gemm)
             u, _ = _factors(layer)
@@ -217,7 +223,7 @@ class Writer:
         matmul.replace_input_with(1, self.constant(f"{layer.fqn}.weight_u", u.T))
 
     def _first_factor(self, layer: Lowered, node: ir.Node) -> None:
-        """x @ V.T in front of a product; its second operand is then U.T instead of (U @ V).T."""
+        """Write x @ V.T before a product; its second operand is then U.T instead of (U @ V).T."""
         _, v = _factors(layer)
         first = self.before(node, "MatMul", [node.inputs[0], self.constant(f"{layer.fqn}.weight_v", v.T)], {})
         node.replace_input_with(0, first)
@@ -243,7 +249,7 @@ class Writer:
         return new.outputs[0]
 
     def _after(self, node: ir.Node, op: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> ir.Node:
-        """`op(node's output, *inputs)`, which all that used the output of `node` now use."""
+        """Put `op(node's output, *inputs)` behind `node`, for all its former consumers."""
         import onnx_ir as ir
 
         old = node.outputs[0]
@@ -260,7 +266,7 @@ class Writer:
         conv.replace_input_with(2, bias)
 
     def constant(self, name: str, array: Array) -> ir.Value:
-        """An initializer; the same numbers under the same name are written once."""
+        """Initializer of an array; the same numbers under the same name are written once."""
         import onnx_ir as ir
 
         array = np.ascontiguousarray(array)
@@ -273,7 +279,7 @@ class Writer:
         return self._constants[key]
 
     def _fresh(self, name: str) -> str:
-        """`name`, or `name.2` and so on where it is taken."""
+        """Unused name: `name`, or `name.2` and so on where it is taken."""
         candidates = chain([name], (f"{name}.{i}" for i in count(2)))
         fresh = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(fresh)
@@ -281,7 +287,7 @@ class Writer:
 
 
 def _half_array(values: Tensor) -> Array:
-    """FP16 as numpy has it; BF16, which it has not, as `ml_dtypes` has it."""
+    """Array in FP16 as numpy has it, or in BF16 as `ml_dtypes` has it."""
     if values.dtype == torch.float16:
         return values.numpy()
     import ml_dtypes
@@ -305,7 +311,7 @@ def _const(value: ir.Value | None) -> Array | None:
 
 
 def _following_norm(conv: ir.Node) -> _Norm | None:
-    """The BatchNormalization that alone uses the output of `conv`."""
+    """BatchNormalization that is the only consumer of `conv`'s output."""
     output = conv.outputs[0]
     uses = tuple(output.uses())
     if output.is_graph_output() or len(uses) != 1 or uses[0][0].op_type != "BatchNormalization" or uses[0][1] != 0:
@@ -321,7 +327,9 @@ def _following_norm(conv: ir.Node) -> _Norm | None:
 
 
 def _scaled_codes(codes: Array, scales: Array, gain: Array) -> tuple[Array, Array]:
-    """codes * scales * gain per output channel, as codes and positive scales: exact but for the rounding of a scale."""
+    """Fold gains into codes * scales per output channel, with positive scales: exact but for the rounding of a
+    scale.
+    """
     gain = np.broadcast_to(gain, scales.shape)
     column = (-1,) + (1,) * (codes.ndim - 1)
     new_scales = (scales.astype(np.float64) * np.abs(gain)).astype(np.float32)
@@ -331,7 +339,7 @@ def _scaled_codes(codes: Array, scales: Array, gain: Array) -> tuple[Array, Arra
 
 
 def _room_for_bias(codes: Array, scales: Array, bias: Array, input_scale: float) -> tuple[Array, Array]:
-    """Coarser codes for channels whose bias would not fit into int32 in units of input_scale * scale.
+    """Make codes coarser in channels whose bias would not fit into int32 in units of input_scale * scale.
 
     Runtimes store the bias of an integer convolution so, and a channel that batch norm has all but switched off
     (a gain near zero) overflows. What is lost is below 1e-6 of that channel's bias for each weight.

@@ -1,4 +1,4 @@
-"""Means over the positions between quantizers, as ONNX Runtime has an integer kernel for them (1.31).
+"""Means over the positions between quantizers, in the form for which ONNX Runtime has an integer kernel (1.31).
 
 It makes `QLinearGlobalAveragePool` of DequantizeLinear → GlobalAveragePool → QuantizeLinear, views in between being no
 matter; the exporter writes a ReduceMean, and a ReLU before it that has nothing left to do.
@@ -17,8 +17,10 @@ _POSITIONS = ([2, 3], [-2, -1])
 
 
 def means_in_codes(graph: ir.Graph) -> None:
-    """Takes out the ReLUs behind codes that have none below zero, and writes means of such tensors, that are
-    quantized again, as pooling. In place; no number changes."""
+    """Write means of codes without negatives, followed by a quantizer, as pooling, and remove the ReLUs before them.
+
+    In place; no number changes.
+    """
     for node in tuple(graph):
         if node.op_type == "Relu" and _is_positive(node.inputs[0]):
             node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)  # type: ignore[arg-type]
@@ -29,7 +31,7 @@ def means_in_codes(graph: ir.Graph) -> None:
 
 
 def _is_positive(value: ir.Value | None) -> bool:
-    """Whether these are uint8 codes around zero, widened."""
+    """Tell whether these are uint8 codes around zero, decoded."""
     node = None if value is None else value.producer()
     if node is None or node.op_type != "DequantizeLinear" or len(node.inputs) < 3:
         return False

@@ -1,5 +1,6 @@
-"""Operations of our own in a traced model, each one node, and how the ONNX exporter writes them: the fake quantizer of
-an activation, and plain attention whose scores may be rounded.
+"""Custom operations of a traced model, each one node, and their ONNX form.
+
+They are the fake quantizer of an activation, and plain attention whose scores may be rounded.
 
 PyTorch's attention would be written as one piece, with the scale between the quantizer of the queries and the product,
 where ONNX Runtime finds no integer kernel. Here the scale stands behind the product, and the scores' quantizer behind
@@ -17,15 +18,16 @@ from torch import Tensor
 from ....compressors.anatomy import plain_attention
 
 _UINT8 = 2
-"""onnx.TensorProto.UINT8"""
+"""Code of UINT8 in onnx.TensorProto."""
 _INT8 = 3
 _MIDDLE = 128
-"""Zero point of a symmetric uint8 quantizer, which an int8 one with zero point 0 says as well."""
+"""Zero point of a symmetric uint8 quantizer, equivalent to an int8 one with zero point 0."""
 
 
 @torch.library.custom_op("paredown::quantize_dequantize", mutates_args=())
 def quantize_dequantize(x: Tensor, scale: float, zero_point: int, signed: bool = False) -> Tensor:
-    """One node in a traced model, so that it can be written as QuantizeLinear and DequantizeLinear.
+    """Round an activation in one node of a traced model, so that it can be written as QuantizeLinear and
+    DequantizeLinear.
 
     `signed`: as int8 with zero point 0, where the zero point is in the middle. PyTorch's own
     `fake_quantize_per_tensor_affine` cannot be traced with a free axis (2.13).
@@ -54,7 +56,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, scale: float, step: float, zero
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes the two operations above."""
+    """Exporter's translations of the two operations above."""
     import onnxscript
 
     op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer

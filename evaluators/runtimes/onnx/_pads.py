@@ -1,4 +1,4 @@
-"""Padding goes behind the quantizer that it feeds, where the optimizer can fold it into the convolution."""
+"""Padding moved behind the quantizer that it feeds, where the optimizer can fold it into the convolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def pad_after_quantizing(graph: ir.Graph) -> bool:
-    """Pad, QuantizeLinear, DequantizeLinear becomes QuantizeLinear, DequantizeLinear, Pad. Whether there was any.
+    """Change Pad, QuantizeLinear, DequantizeLinear to QuantizeLinear, DequantizeLinear, Pad; return whether there was
+    any.
 
     A model that pads by itself (a "same" padding from TensorFlow, `nn.ZeroPad2d`) has the Pad between one layer and the
     quantizer of the next, and there no runtime runs the first layer as INT8. The numbers stay as they are: zero is a
@@ -33,7 +34,9 @@ def _is_of_zeros(pad: ir.Node) -> bool:
 
 
 def _quantizers(pad: ir.Node) -> list[tuple[ir.Node, ir.Node]]:
-    """Each QuantizeLinear that reads the padded tensor, with its DequantizeLinear; none if anything else reads it."""
+    """QuantizeLinear nodes that read the padded tensor, each with its DequantizeLinear; empty if it has another
+    consumer.
+    """
     found = []
     for node, index in pad.outputs[0].uses():
         readers = tuple(node.outputs[0].consumers())

@@ -1,4 +1,4 @@
-"""From a prepared PyTorch model to a graph in which our layers' weights are still open.
+"""Trace of a prepared PyTorch model to a graph in which our layers' weights are still open.
 
 The weight of a layer that we store in our own form is turned into an input of the graph before the optimizer runs:
 what it cannot see it cannot fold, transpose or rename, and `_onnx_layers` then finds each weight by its fqn.
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ASKS_FOR_MORE = ("attn_mask", "dropout_p", "is_causal", "enable_gqa")
-"""Arguments of PyTorch's attention that its plain form has not."""
+"""Arguments of PyTorch's attention that its plain form lacks."""
 
 
 def quantize_in_graph(x: Tensor, layer: Lowered) -> Tensor:
-    """The fake quantizer of a layer's input, as `trace` expects it."""
+    """Fake quantizer of a layer's input, as `trace` expects it."""
     if layer.activation is None:
         return x
     scale, zero_point = layer.activation
@@ -39,7 +39,8 @@ def quantize_in_graph(x: Tensor, layer: Lowered) -> Tensor:
 
 
 def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
-    """As `quantize_in_graph`; where the weight stays in FP32, a clamp to the very range of the quantizer follows.
+    """Fake quantizer like `quantize_in_graph`; where the weight stays in FP32, a clamp to the quantizer's range
+    follows.
 
     It changes nothing, and it keeps ONNX Runtime's `WeightBiasQuantization` (seen in 1.31) from quantizing that weight
     too, by itself and per tensor, as it does to each FP32 Conv and Gemm between DequantizeLinear and QuantizeLinear.
@@ -54,14 +55,14 @@ def quantize_guarded(x: Tensor, layer: Lowered) -> Tensor:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes operations of ours, and attention over three axes, of which it knows four only."""
+    """Exporter's translations of our operations, and of attention over three axes (it knows four only)."""
     import onnxscript
     from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention as attention
 
     op: Any = onnxscript.opset18  # its stubs know tensors only, and this is written for the tracer
 
     def plain_attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
-        """Without a mask, over any number of axes: one multiplication less than the exporter's own."""
+        """Attention without a mask, over any number of axes: one multiplication less than the exporter's own."""
         n, size = len(query.shape), query.shape[-1]
         scale = options.get("scale")
         given = [x for x in rest if x] + [options[name] for name in _ASKS_FOR_MORE if options.get(name)]
@@ -78,7 +79,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:
-    """The optimized graph of a prepared model, and the open weights by their layers' fqns.
+    """Optimized graph of a prepared model, and the open weights by their layers' fqns.
 
     Raises `ExportError`, with PyTorch's own words, where the model cannot be traced or a layer is not in the graph.
     """
@@ -108,7 +109,7 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
 
 
 def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
-    """The operation that could not be written, the module that calls it, and the first cause; else what is known."""
+    """Place of a failed export: the operation, the module that calls it, and the first cause; else what is known."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -131,7 +132,7 @@ def _named(program: torch.export.ExportedProgram, name: str) -> torch.fx.Node | 
 
 
 def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:
-    """fqn -> the names that its weight may have in the graph; a module that is reached by several has several."""
+    """fqn -> possible names of its weight in the graph; a module reached by several names has several."""
     by_parameter: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         by_parameter.setdefault(id(parameter), []).append(name)

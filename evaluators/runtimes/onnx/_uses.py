@@ -1,4 +1,4 @@
-"""What a node of an ONNX graph is to the layer whose weight it uses."""
+"""Roles of an ONNX graph's node for the layer whose weight it uses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CONTRIB = "com.microsoft"
 
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where PyTorch's exporter notes the fqns of the modules that a node comes from."""
+"""Key under which PyTorch's exporter notes the fqns of the modules that a node comes from."""
 
 
 def belongs(node: ir.Node, fqn: str) -> bool:
-    """Whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
+    """Tell whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
     scopes = node.metadata_props.get(_SCOPES)
     return scopes is None or f"'{fqn}'" in scopes
 

@@ -1,4 +1,4 @@
-"""`python -m paredown.cli`: the same as the `paredown` command."""
+"""Entry of `python -m paredown.cli`, which is the same as the command `paredown`."""
 
 import sys
 

@@ -1,5 +1,7 @@
-"""The command line: `--help`, `--version`, and which commands there are. The work is done by `paredown.search`,
-imported when a command runs."""
+"""The application: `--help`, `--version` and the list of commands.
+
+`paredown.search` does the work. It is imported when a command runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from ._search_commands import resume, search
 
 app = typer.Typer(
     name="paredown",
-    help="Search for compressed models: the Pareto front of models that run on your device, each point measured.",
+    help="Search for compressed forms of a model. The result is the Pareto front of models that run on your device.",
     add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
@@ -31,7 +33,7 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error too; may stand anywhere.")
+        bool, typer.Option("--debug", help="Also print the traceback of an error. May stand anywhere.")
     ] = False,
 ) -> None:
     if version:

@@ -1,4 +1,4 @@
-"""The commands that make artifacts and look whether they hold what they claim."""
+"""Commands that make artifacts, check them and compare them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="paredown, onnx, openvino, pt2, config; for elsewhere tensorrt-onnx, compressed-tensors, "
-            "torchao-config, executorch; or the format of a runtime of yours."
+            help="paredown, onnx, openvino, pt2, config; for other devices tensorrt-onnx, compressed-tensors, "
+            "torchao-config, executorch; or the format of your own runtime."
         ),
     ] = "paredown",
     entropy: Annotated[
-        bool, typer.Option("--entropy", help="Code the stored weights: fewer bytes, slower to load; paredown only.")
+        bool,
+        typer.Option(
+            "--entropy", help="Entropy-code the stored weights: fewer bytes, slower to load. Format paredown only."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a point as an artifact; prints its path."""
+    """Write a point as an artifact, and print its path."""
     from ..search import export_point
 
     path = export_point(run, point, format, out, entropy=entropy)
@@ -40,19 +43,22 @@ def export(
 
 def apply(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A config: exported, or written by hand.", show_default=False)
+        Path,
+        typer.Argument(metavar="CONFIG", help="Config: exported, planned, or written by hand.", show_default=False),
     ],
     task: Annotated[
-        Path, typer.Option(metavar="TASK.toml", help="The task that names the model and data.", show_default=False)
+        Path, typer.Option(metavar="TASK.toml", help="Task that names the model and data.", show_default=False)
     ],
     out: OutFolder,
     format: Annotated[
         str | None,
-        typer.Option(help="As for export, but config. Default: that of the task's runtime.", show_default=False),
+        typer.Option(
+            help="As for export, without config. Default: the format of the task's runtime.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an artifact from a config, without a search; prints its path."""
+    """Make an artifact from a config, without a search, and print its path."""
     from ..search import apply_config
 
     path = apply_config(config, task, out, format=format)
@@ -68,15 +74,15 @@ def verify(
         Path | None,
         typer.Option(
             metavar="TASK.toml|RUN",
-            help="The task, or a run of it. Default: the artifact's own, if its code comes with paredown.",
+            help="Task, or a run of it. Default: the artifact's own, if its code comes with paredown.",
             show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Load an artifact in a fresh process, measure quality and latency again, and compare with what it claims.
+    """Load an artifact in a fresh process, measure it again, and compare the figures with its claims.
 
-    Exit code 0: it holds what it claims; 1: it does not; 2: it is damaged, or no artifact.
+    Exit code 0: all claims hold. 1: a claim does not hold. 2: the artifact is damaged, or is none.
     """
     from ..search import verify_artifact
 
@@ -87,20 +93,20 @@ def verify(
         from ._tables import rows_table
 
         console.show(rows_table(result["checks"]))
-    console.say("holds what it claims" if result["ok"] else "does NOT hold what it claims")
+    console.say("all claims hold" if result["ok"] else "a claim does NOT hold: see the rows with ok = NO")
     if not result["ok"]:
         raise typer.Exit(1)
 
 
 def _agreement(path: Path) -> str:
-    """How far the artifact was from PyTorch when it was written."""
+    """Parity with PyTorch, as it was measured when the artifact was written."""
     from ..search.artifacts import read_artifact
 
     return read_artifact(path).agreement
 
 
 def _say_what_next(path: Path, format: str | None, task: Path) -> None:
-    """What the format could not express, how far it was checked, and how to do that again."""
+    """Print what the format could not express, how it was checked, and how to check it again."""
     if format == "config":
         return
     from ..evaluators.runtimes.exports import EXPORTS, read_notes
@@ -109,22 +115,22 @@ def _say_what_next(path: Path, format: str | None, task: Path) -> None:
         console.say(f"{fqn}: {what}")
     export = EXPORTS.get(format or "")
     if export is not None and export.checked_by is None:
-        console.say(f"{format} is not run here, and nothing is claimed of it: docs/exports.md")
+        console.say(f"{format} does not run here, so the artifact makes no claims; see docs/exports.md")
         return
     if agreement := _agreement(path):
         console.say(agreement)
     if export is not None:
-        console.say(f"checked on {export.checked_by} here, not on its device: docs/exports.md")
-    console.say(f"check it: paredown verify {path} --task {task}")
+        console.say(f"checked on {export.checked_by} here, not on its device; see docs/exports.md")
+    console.say(f"to check it again: paredown verify {path} --task {task}")
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A config, or the folder of an artifact.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
-    everything: Annotated[bool, typer.Option("--all", help="Layers that are the same, too.")] = False,
+    a: Annotated[Path, typer.Argument(metavar="A", help="Config, or folder of an artifact.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Config or artifact to compare it with.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Also show layers that are the same.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show in what two configs or artifacts differ, layer by layer: what is done to it, bytes, and the weights."""
+    """Compare two configs or artifacts layer by layer: specs, bytes and weights."""
     from ..search import diff as compare
 
     found = compare(a, b)

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, everything else to stderr."""
+"""Output: data goes to stdout, everything else goes to stderr."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PIPE_WIDTH = 200
-"""Columns of a table that is not written to a terminal, where COLUMNS does not say."""
+"""Width of a table that is not written to a terminal, if COLUMNS is not set."""
 
 
 def out() -> Console:
-    """A console on stdout as it is now. rich respects NO_COLOR and writes no colour into a pipe."""
+    """Make a console on the present stdout. rich respects NO_COLOR and writes no colour into a pipe."""
     return _console(sys.stdout)
 
 
 def err() -> Console:
-    """A console on stderr as it is now."""
+    """Make a console on the present stderr."""
     return _console(sys.stderr)
 
 
@@ -32,17 +32,17 @@ def _console(stream: Any) -> Console:
 
 
 def show(*renderables: RenderableType) -> None:
-    """Data for people, on stdout."""
+    """Print data for people on stdout."""
     console = out()
     for renderable in renderables:
         console.print(renderable)
 
 
 def say(text: str) -> None:
-    """A remark, on stderr, as plain text: no markup, no wrapping, so that a path in it can be copied."""
+    """Print a note on stderr as plain text. It has no markup and is not wrapped, so a path in it can be copied."""
     err().print(text, markup=False, soft_wrap=True)
 
 
 def show_json(data: object) -> None:
-    """Data for programs, on stdout: one JSON document, strict (no NaN)."""
+    """Print one strict JSON document (no NaN) on stdout, for programs."""
     print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,4 +1,4 @@
-"""`paredown doctor`: what is here, what is missing, and how to get it. Asks nothing of the network."""
+"""Report of `paredown doctor`: what is installed, what is missing, and how to get it. It uses no network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FOLDERS = ("search", "compressors", "evaluators", "hardware_profiles")
-"""The parts of the package that lie at the top of a checkout."""
+"""Parts of the package that lie at the top of a checkout."""
 
 _TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def examine() -> dict[str, Any]:
-    """JSON-ready; docs/json.md lists the keys. `ok` is false if the main job cannot run; `problems` says why."""
+    """Make the report, JSON-ready (docs/json.md lists its keys).
+
+    `ok` is false if a search cannot run; `problems` then says why.
+    """
     environment = here.environment()
     packages = environment["packages"]
     problems = [f"{name} is not installed; pip install paredown" for name in here.CORE[1:] if packages[name] is None]
@@ -50,14 +53,14 @@ def examine() -> dict[str, Any]:
 
 
 def _folder(name: str) -> str:
-    """Whether `paredown.<name>` can be found: installed, by the link in a checkout, or not (and what to do)."""
+    """Say how `paredown.<name>` is found (installed, or by a link in a checkout), or else what to do."""
     beside = Path(__file__).parents[1] / name
     spec = find_spec(f"paredown.{name}")
     if spec is not None and spec.origin is not None:
         return f"ok (link to {os.readlink(beside)})" if beside.is_symlink() else f"ok ({Path(spec.origin).parent})"
     if beside.is_file():
         return (
-            f"{beside} is a text file where a link should be: this checkout was made without symbolic links "
+            f"{beside} should be a symbolic link and is a text file: this checkout was made without symbolic links "
             "(git config core.symlinks); `pip install .` or `pip install -e .` works without them"
         )
     if beside.is_symlink():
@@ -66,7 +69,7 @@ def _folder(name: str) -> str:
 
 
 def _runtimes(*, can_import: bool) -> dict[str, dict[str, Any]]:
-    """Name -> whether it can be used here, and if not, how to get it: each runtime is asked itself."""
+    """Ask each runtime whether it can be used here, and if not, how to get it. Keys are names of runtimes."""
     if not can_import:
         return {}
     from ..evaluators.runtimes import get_runtime, list_runtimes
@@ -79,7 +82,7 @@ def _runtimes(*, can_import: bool) -> dict[str, dict[str, Any]]:
 
 
 def tables(report: dict[str, Any]) -> list[RenderableType]:
-    """The report for people."""
+    """Make the tables that show the report to people."""
     from rich.text import Text
 
     machine = dict(report["machine"])
@@ -92,9 +95,9 @@ def tables(report: dict[str, Any]) -> list[RenderableType]:
             packages.add_row(name, "not installed", "running from a checkout")
             continue
         extra = needed_by.get(name)
-        remark = "" if version else (f"pip install 'paredown\\[{extra}]'" if extra else "needed")
+        advice = "" if version else (f"pip install 'paredown\\[{extra}]'" if extra else "needed")
         packages.add_row(
-            name, version or "missing", remark, style=None if version else ("yellow" if extra else "bold red")
+            name, version or "missing", advice, style=None if version else ("yellow" if extra else "bold red")
         )
     runtimes = table("runtime", "version", "")
     for name, state in report["runtimes"].items():

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatting of numbers for people."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 DASH = "–"
 
 FRACTIONS = ("accuracy",)
-"""Metrics that are shares of one and read better in percent, whatever unit they carry."""
+"""Metrics that are fractions and are shown in percent, whatever their unit is."""
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def value(name: str, number: float, unit: str = "") -> str:
-    """A value of the metric `name`, with its unit: `98.52 %`, `12.3 kB`, `0.241 ms`, `3.41 M`."""
+    """Format a value of the metric `name` with its unit: `98.52 %`, `12.3 kB`, `0.241 ms`, `3.41 M`."""
     if not math.isfinite(number):
         return DASH
     if is_fraction(name, unit):
@@ -32,7 +32,7 @@ def value(name: str, number: float, unit: str = "") -> str:
 
 
 def interval(name: str, low: float | None, high: float | None, unit: str = "") -> str:
-    """`[98.1, 98.9]` in the unit of `value`; empty where the value is exact, `?` for an end that is not known."""
+    """Format an interval in the unit of `value`: `[98.1, 98.9]`; empty for an exact value, `?` for an unknown end."""
     known = [bound for bound in (low, high) if bound is not None]
     if not known or not all(math.isfinite(bound) for bound in known):
         return ""
@@ -42,7 +42,7 @@ def interval(name: str, low: float | None, high: float | None, unit: str = "") -
 
 
 def measurement(name: str, measured: Measurement | None) -> str:
-    """Value and interval; a dash where there is none."""
+    """Format a value and its interval; a dash if there is none."""
     if measured is None:
         return DASH
     span = interval(name, measured.low, measured.high, measured.unit)
@@ -50,15 +50,17 @@ def measurement(name: str, measured: Measurement | None) -> str:
 
 
 def is_fraction(name: str, unit: str = "") -> bool:
+    """Tell whether the metric `name` is a fraction of one, and is shown in percent."""
     return name in FRACTIONS or unit == "fraction"
 
 
 def n_bytes(number: float) -> str:
-    """Decimal units: 1 kB is 1,000 bytes."""
+    """Format bytes in decimal units: 1 kB is 1,000 bytes."""
     return f"{number:.0f} B" if abs(number) < 1000 else f"{count(number)}B"
 
 
 def count(number: float) -> str:
+    """Format a count with a decimal prefix: `332 k`, `40.8 M`."""
     for step, prefix in _STEPS:
         if abs(number) >= step:
             return f"{significant(number / step)} {prefix}"
@@ -66,7 +68,7 @@ def count(number: float) -> str:
 
 
 def significant(number: float, digits: int = 3) -> str:
-    """`digits` significant digits, never in scientific notation between 1e-4 and 1e6."""
+    """Format with `digits` significant digits; no scientific notation between 1e-4 and 1e6."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}"
     if not 1e-4 <= abs(number) < 1e6:
@@ -75,12 +77,12 @@ def significant(number: float, digits: int = 3) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """A factor: `4.02×`."""
+    """Format a factor: `4.02×`."""
     return DASH if ratio is None or not math.isfinite(ratio) else f"{significant(ratio)}×"
 
 
 def seconds(number: float | None) -> str:
-    """`8 s`, `2 m 05 s`, `3 h 12 m`."""
+    """Format a duration: `8 s`, `2 m 05 s`, `3 h 12 m`."""
     if number is None or not math.isfinite(number):
         return DASH
     whole = max(0, round(number))

@@ -1,4 +1,4 @@
-"""From an argument list to an exit code: every error becomes one line on stderr."""
+"""Entry point: an argument list becomes an exit code, and every error becomes one line on stderr."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..errors import Interrupted, ParedownError
 from ._app import app
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-"""What typer raises for arguments that it cannot parse; it exports only this leaf of the tree."""
+"""Error that typer raises for arguments that it cannot parse. typer exports only a leaf of this tree."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    0 done; 1 failed; 2 bad input; 3 nothing met the limits; 130 interrupted. Whatever goes wrong is one line on stderr:
-    `paredown: …`. For an error that paredown did not expect the traceback is kept in a file that the line names;
-    with `--debug` (anywhere before a `--`) or `PAREDOWN_DEBUG=1` every traceback is printed.
+    0 done; 1 failed; 2 bad input; 3 nothing met the limits; 130 interrupted. Every error is one line on stderr:
+    `paredown: …`. For an unexpected error the traceback is written to a file, and the line names the file. With
+    `--debug` (anywhere before a `--`) or `PAREDOWN_DEBUG=1` every traceback is printed.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     arguments, debug = _take_debug(given)
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", Interrupted.exit_code, debug)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
-    except Exception as error:  # the last resort: whatever it is, a person gets one line and the way to the rest
+    except Exception as error:  # the last resort: a person gets one line, and the way to the traceback
         return _fail(_unexpected(error, debug), 1, debug)
     return code if isinstance(code, int) else 0
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without `--debug`, and whether it was there (or PAREDOWN_DEBUG set)."""
+    """Remove `--debug` from the arguments; also tell if it was there (or PAREDOWN_DEBUG is set)."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:end] or os.environ.get("PAREDOWN_DEBUG", "0") not in ("", "0")
     return [a for i, a in enumerate(arguments) if a != "--debug" or i >= end], debug
@@ -59,7 +59,7 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "paredown"
     message = error.format_message().rstrip(".") if hasattr(error, "format_message") else str(error)
-    return f"{message[:1].lower()}{message[1:]}; `{command} --help` lists what there is"
+    return f"{message[:1].lower()}{message[1:]}; `{command} --help` lists the arguments and options"
 
 
 def _unexpected(error: Exception, debug: bool) -> str:

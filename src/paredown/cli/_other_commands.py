@@ -1,4 +1,4 @@
-"""The commands around a search: MLflow's pages, the installation, the schemas."""
+"""Commands around a search: MLflow's pages, the installation, the schemas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ._options import Json, RunFolder
 
 
 class Schema(StrEnum):
+    """Files that have a JSON Schema."""
+
     task = "task"
     config = "config"
     profile = "profile"
@@ -24,16 +26,16 @@ def ui(
         typer.Option(min=1, max=65535, help="Default: 5000, or a free one if that is taken.", show_default=False),
     ] = None,
 ) -> None:
-    """MLflow's UI on 127.0.0.1, at the store that the run is mirrored to; prints its address. Ctrl-C ends it."""
+    """Start MLflow's UI for a run on 127.0.0.1, and print its address. Ctrl-C ends it."""
     from ._ui import serve
 
     serve(run, port)
 
 
 def doctor(as_json: Json = False) -> None:
-    """What is installed, cores, instruction sets, runtimes, and what is missing and how to get it. Uses no network.
+    """Show what is installed, what is missing and how to get it; also cores, instruction sets and runtimes.
 
-    Exit code 1 if something that paredown needs is missing or broken.
+    It uses no network. Exit code 1: something that paredown needs is missing or broken.
     """
     from ._doctor import examine
 
@@ -49,7 +51,7 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def schema(kind: Annotated[Schema, typer.Argument(help="Of which file.", show_default=False)]) -> None:
+def schema(kind: Annotated[Schema, typer.Argument(help="Kind of file.", show_default=False)]) -> None:
     """Print the JSON Schema of a task, a config or a hardware profile."""
     from ._schema import schema_of
 

@@ -1,4 +1,4 @@
-"""`paredown plan`: a config without a search."""
+"""Command `paredown plan`: a config without a search."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 class Strategy(StrEnum):
+    """Rules that make a config; see `search/plans/`."""
+
     uniform = "uniform"
     sensitivity = "sensitivity"
     performance = "performance"
@@ -32,11 +34,14 @@ def plan(
     ] = None,
     strategy: Annotated[
         Strategy,
-        typer.Option(help="The same everywhere; bits where they matter; fast or frugal on the profile; FP16 or INT8."),
+        typer.Option(
+            help="uniform: the same for all layers. sensitivity: bits where they matter. performance, energy: "
+            "fast or frugal by the profile. fp16-mse: FP16 where INT8 is too coarse."
+        ),
     ] = Strategy.sensitivity,
     bits: Annotated[
         float | None,
-        typer.Option(help="Mean bits a weight; default the task's limits on costs, else 4.", show_default=False),
+        typer.Option(help="Mean bits of a weight. Default: the task's limits on costs, else 4.", show_default=False),
     ] = None,
     limit: Annotated[
         list[str] | None,
@@ -48,10 +53,10 @@ def plan(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="fp16-mse: relative error of INT8 above which a layer stays in FP16; 1e-4 by default."),
+        typer.Option(help="fp16-mse: relative error of INT8 above which a layer stays in FP16. Default: 1e-4."),
     ] = None,
     slack: Annotated[
-        float, typer.Option(min=0.0, help="performance, energy: how much more divergence they may spend.")
+        float, typer.Option(min=0.0, help="performance, energy: share of divergence that they may add to the least.")
     ] = 0.25,
     out: Annotated[
         Path | None,
@@ -59,7 +64,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A config by a rule, without a search: uniform, or from the sensitivity table. Nothing of it is evaluated."""
+    """Make a config by a rule or from the sensitivity table, without a search. It is not evaluated."""
     from ..digits import TASK_PATH
     from ..search import plan as make_plan
     from ..search.run import write_atomic

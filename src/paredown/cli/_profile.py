@@ -1,11 +1,11 @@
-"""`paredown profile`: what this machine and runtime can do, measured."""
+"""Command `paredown profile`: a hardware profile of this machine and a runtime, from measurements."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +15,14 @@ from . import _format as fmt
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..evaluators.latency import MachineFigures
+    from ..evaluators.latency import LayerShape, MachineFigures
     from ..evaluators.prediction import LatencyTable
     from ..hardware_profiles import HardwareProfile, Match
     from ..search import Task
+    from ..search.problem import Problem
 
 SLOWEST = 6
-"""Layers of a task's model that are measured alone: those with the most work."""
+"""Number of a task's layers that are measured alone: those with the most multiply-accumulates."""
 
 
 def profile(
@@ -33,31 +34,33 @@ def profile(
         Path | None,
         typer.Option(
             metavar="TASK.toml",
-            help="Its model's layers too, and a table to predict its latencies from.",
+            help="Also measure its model's layers, and make a table to predict its latencies from.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the hardware profile; with --task the table too.", show_default=False),
+        typer.Option(metavar="FILE", help="Write the hardware profile, and with --task the table.", show_default=False),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Whose figures stand where nothing is measured. Default: the shipped profile that is nearest.",
+            help="Profile for the figures that are not measured. Default: the nearest shipped profile.",
             show_default=False,
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the task's, else 1.", show_default=False)] = None,
-    models: Annotated[int, typer.Option(min=4, help="With --task: whole models to measure.")] = 80,
-    minutes: Annotated[float, typer.Option(min=0.0, help="With --task: for measuring them, at most.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures and profile as JSON on stdout.")] = False,
+    models: Annotated[int, typer.Option(min=4, help="With --task: number of whole models to measure.")] = 80,
+    minutes: Annotated[float, typer.Option(min=0.0, help="With --task: longest time to measure them.")] = 5.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures and the profile as JSON on stdout.")
+    ] = False,
 ) -> None:
-    """Measure this machine: what really runs faster here, how fast, and how fast memory is. Minutes; leave it alone.
+    """Measure which layers really run faster on this machine, how fast they are, and how fast memory is.
 
-    FILE is a hardware profile, for [hardware] profile. With --task also the table that [hardware] latency_table takes:
-    it lies beside FILE, as FILE.latency.json.
+    This takes minutes; leave the machine alone meanwhile. FILE is a hardware profile for [hardware] profile. With
+    --task the table for [hardware] latency_table is written beside it, as FILE.latency.json.
     """
     from ..evaluators.latency import STANDARD, machine_profile, measure_machine, nearest_profile
     from ..hardware_profiles import load_profile
@@ -68,13 +71,13 @@ def profile(
     chosen = runtime or named or _installed()
     if loaded is not None and chosen != loaded.hardware.runtime:
         loaded = loaded.with_overrides([f"hardware.runtime={json.dumps(chosen)}"])
-    given = load_profile(base) if base is not None else None  # a wrong name is better known now
+    given = load_profile(base) if base is not None else None  # a wrong name is an error now, and not after minutes
     n_threads = threads or (loaded.hardware.threads if loaded else 1)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        prepared = _prepared(loaded, Path(folder)) if loaded is not None else None
-        shapes = [*STANDARD, *(_shapes_of(prepared) if prepared is not None else ())]
+        problem = _problem_of(loaded, Path(folder)) if loaded is not None else None
+        shapes = [*STANDARD, *(_shapes_of(problem) if problem is not None else ())]
         figures = measure_machine(chosen, threads=n_threads, shapes=shapes, say=lambda text: console.say(f"… {text}"))
-        table = _table(prepared, chosen, n_threads, models, 60.0 * minutes) if prepared is not None else None
+        table = _table(problem, chosen, n_threads, models, 60.0 * minutes) if problem is not None else None
     made = machine_profile(figures, given or load_profile(nearest_profile(figures)))
     if out is not None:
         made.save(out)
@@ -95,19 +98,19 @@ def _installed() -> str:
     raise MissingExtra("measuring a machine needs a runtime; get one with: pip install 'paredown[openvino]'")
 
 
-def _prepared(task: Task, folder: Path) -> Any:
+def _problem_of(task: Task, folder: Path) -> Problem:
     from ..search.problem import prepare
     from ..search.task import settle_profile
 
     return prepare(settle_profile(task), store=folder / "store")
 
 
-def _shapes_of(prepared: Any) -> list[Any]:
-    """The layers with the most work, one of each shape."""
+def _shapes_of(problem: Problem) -> list[LayerShape]:
+    """Choose the layers with the most multiply-accumulates, one of each shape."""
     from ..evaluators.latency import LayerShape
 
-    found: dict[Any, Any] = {}
-    for layer in sorted(prepared.anatomy.layers, key=lambda layer: -layer.macs):
+    found: dict[object, LayerShape] = {}
+    for layer in sorted(problem.anatomy.layers, key=lambda layer: -layer.macs):
         if layer.kind == "conv2d" and layer.weight_shape[2] == layer.weight_shape[3] and layer.weight_shape[2] % 2:
             stride = max(1, round(layer.input_shape[-1] / layer.output_shape[-1]))
             shape = LayerShape(
@@ -125,13 +128,13 @@ def _shapes_of(prepared: Any) -> list[Any]:
     return list(found.values())[:SLOWEST]
 
 
-def _table(prepared: Any, runtime: str, threads: int, models: int, seconds: float) -> LatencyTable:
+def _table(problem: Problem, runtime: str, threads: int, models: int, seconds: float) -> LatencyTable:
     from ..evaluators.prediction import measure_table
 
     return measure_table(
-        prepared.bench.model, prepared.anatomy, prepared.bench.calibration, prepared.calibration_inputs,
-        [(group.layers, group.levels) for group in prepared.space.groups], runtime=runtime, threads=threads,
-        digest=prepared.model_digest, n_models=models, max_seconds=seconds,
+        problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
+        [(group.layers, group.levels) for group in problem.space.groups], runtime=runtime, threads=threads,
+        digest=problem.model_digest, n_models=models, max_seconds=seconds,
         say=lambda done, total: console.say(f"… model {done} of {total}") if done % 10 == 0 else None,
     )  # fmt: skip
 
@@ -155,7 +158,7 @@ def _tell(figures: MachineFigures, made: HardwareProfile, table: LatencyTable | 
     if table is not None:
         quality = table.quality()
         console.say(
-            f"{quality.n} models measured in {table.seconds:.0f} s, each foreseen from the others within "
+            f"{quality.n} models measured in {table.seconds:.0f} s, each predicted from the others within "
             f"{100 * quality.mape:.1f} % (worst {100 * quality.worst:.1f} %); the original: {table.original_ms:.4g} ms"
         )
     if out is not None:
@@ -165,14 +168,14 @@ def _tell(figures: MachineFigures, made: HardwareProfile, table: LatencyTable | 
 
 
 def _asked(when: Match) -> str:
-    """`INT8`, or what else the rule asks for."""
+    """Name what the rule asks for: `INT8`, or zeros, or everything else."""
     if when.activation_bits == (8,):
         return "INT8" + (f" from {when.min_channels} channels on" if when.min_channels else "")
     return "zeros" if when.patterns or when.min_sparsity else "everything else"
 
 
 def figures_table(figures: MachineFigures) -> Table:
-    """One row a layer and form: how long, how many times faster than FP32, and what ran."""
+    """Make a table with a row for each layer and form: time, speedup over FP32, and the kernel that ran."""
     from ._tables import escape, table
 
     made = table("layer", "form", "time", "faster", "rate", "ran", right=["time", "faster", "rate"])

@@ -1,4 +1,4 @@
-"""What a long run shows: one live panel on a terminal, else a plain line now and then; all on stderr."""
+"""Progress of a long run on stderr: one live panel on a terminal, else a plain line now and then."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ..search import Progress
 
 PHASES = ("load", "store", "baselines", "table", "search", "export", "verify", "report", "done")
-"""As the driver goes through them; not imported from there, so that the panel stands before anything heavy is here."""
+"""Phases in the order of a search. They are not imported, so the panel can appear before anything heavy is loaded."""
 
 LINE_EVERY_S = 10.0
-"""Plain lines of the same phase come no more often than this."""
+"""Least time between two plain lines of the same phase."""
 
 
 class Display(Protocol):
-    """A context manager that is called with each `Progress`."""
+    """Context manager that is called with each `Progress`."""
 
     def __call__(self, progress: Progress) -> None: ...
     def __enter__(self) -> Self: ...
@@ -34,7 +34,7 @@ class Display(Protocol):
 
 
 def display(title: str) -> Display:
-    """The live panel where stderr is a terminal that can move its cursor, else plain lines."""
+    """Make the live panel if stderr is a terminal that can move its cursor, else plain lines."""
     console = _console.err()
     if sys.stderr.isatty() and not console.is_dumb_terminal:
         return Panel(title)
@@ -42,7 +42,7 @@ def display(title: str) -> Display:
 
 
 class Lines:
-    """A line when the phase changes, and every `LINE_EVERY_S` within one. A message is written at once, and once."""
+    """Plain lines: one when the phase changes, then one every `LINE_EVERY_S`. Each message is written at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] | None = None) -> None:
         self._clock = clock
@@ -74,7 +74,9 @@ def _to_stderr(text: str) -> None:
 
 
 def line(progress: Progress) -> str:
-    """`search 37/150 · 2 failed · 62 s used, 190 s left · hypervolume 0.412 · best accuracy 98.20 %, bytes 12.3 kB`."""
+    """Format one line:
+    `search 37/150 · 2 failed · 62 s used, 190 s left · hypervolume 0.412 · best accuracy 98.20 %, bytes 12.3 kB`.
+    """
     parts = [f"{progress.phase} {progress.done}/{progress.total}" if progress.total else progress.phase]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
@@ -99,7 +101,7 @@ def _best(best: Mapping[str, float]) -> str:
 
 
 class Panel:
-    """One panel at the foot of the terminal that is redrawn in place, and gone when the run is over."""
+    """Panel at the foot of the terminal. It is redrawn in place, and disappears when the run is over."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.live import Live
@@ -173,7 +175,7 @@ class Panel:
 
 
 def _phases(current: str) -> RenderableType:
-    """All phases in order, the present one standing out; what is screened is searched until its finalists are seen."""
+    """Show all phases in order, the present one in bold. The promotion of finalists is a part of the search."""
     from rich.text import Text
 
     text, current = Text(), "search" if current == "finalists" else current

@@ -1,4 +1,4 @@
-"""What `paredown resolve` found, as a table for people."""
+"""Tables of the result of `paredown resolve`, for people."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ ALWAYS = ("bytes", "latency_ms")
 
 
 def resolution_table(found: Resolution) -> Table:
-    """One candidate beside the best evaluated trial within the same limits; of a sweep, one row a budget."""
+    """Make a table of the candidate and of the best evaluated trial within the same limits.
+
+    A sweep has a row for each budget.
+    """
     names = _shown(found)
     single = len(found.points) == 1
     extra = ["gap"] if single else ["gap", "best evaluated"]
     made = table("point", *names, *extra, right=[*names, "gap"])
     for point, best in zip(found.points, found.evaluated, strict=True):
         cells = [
-            f"{point.evaluated}, evaluated" if point.evaluated else "foreseen",
+            f"{point.evaluated}, evaluated" if point.evaluated else "predicted",
             *_cells(point.metrics, names),
             _percent(point.gap),
         ]
@@ -38,13 +41,13 @@ def resolution_table(found: Resolution) -> Table:
     return made
 
 
-def remarks(found: Resolution) -> list[str]:
-    """Lines below the table: the limits, how far to trust what is foreseen, and what was evaluated."""
+def notes(found: Resolution) -> list[str]:
+    """Make the lines below the table: the limits, the error of the predictions, and what was evaluated."""
     limits = ", ".join(text for name, (low, high) in found.limits.items() if (text := bound(name, low, high)))
     lines = [f"least {found.minimised}" + (f" within {limits}" if limits else "") + f"; device: {found.profile}"]
     lines.append(_trust(found))
     if any(point.status == "time" for point in found.points):
-        lines.append("the solver was stopped by the time: a better candidate may exist, by the gap at most")
+        lines.append("the solver ran out of time: a better candidate may exist, better by the gap at most")
     if len(found.points) == 1:
         (point,), (best,) = found.points, found.evaluated
         if point.evaluated is not None:
@@ -56,13 +59,13 @@ def remarks(found: Resolution) -> list[str]:
 
 def _trust(found: Resolution) -> str:
     if not found.trust:
-        return "foreseen from the sensitivity table alone, for there are too few trials: take it for a hint"
+        return "predicted from the sensitivity table alone, because there are too few trials; the error is not known"
     parts = []
     for name, trust in found.trust.items():
         error = f"a factor of {math.exp(trust.error):.2f}" if name == "divergence" else fmt.value(name, trust.error)
         parts.append(f"{name} by {error} (rank correlation {trust.rank:.2f})")
     n = max(trust.n for trust in found.trust.values())
-    return f"foreseen, not measured; of {n} trials held out, the prediction missed the " + ", the ".join(parts)
+    return f"predicted, not measured; on {n} held-out trials the prediction missed the " + ", the ".join(parts)
 
 
 def _shown(found: Resolution) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands that read a run: how far it is, what it found, and what it would find within other limits."""
+"""Commands that read a run: its status, its front, its layers, and its answer to other limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAILURES_SHOWN = 5
 
 
 def status(run: RunFolder, as_json: Json = False) -> None:
-    """What a run is doing, what it has spent, and the front so far."""
+    """Show what a run is doing, what it has spent, and the front so far."""
     from ..search import open_run
 
     opened = open_run(run)
@@ -43,18 +43,18 @@ def status(run: RunFolder, as_json: Json = False) -> None:
 
 def front(
     run: RunFolder,
-    everything: Annotated[bool, typer.Option("--all", help="Every completed trial and every metric.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every completed trial and every metric.")] = False,
     profile: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Another device, one of the task's or any: the same trials with its costs, modelled.",
+            help="Show the same trials with the modelled costs of another device.",
             show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The points, beside the original and the uniform baselines."""
+    """Show the points of a run, beside the original and the uniform baselines."""
     from ..search import open_run
 
     show_front(open_run(run).front(all=everything, profile=profile), as_json, everything=everything)
@@ -63,11 +63,11 @@ def front(
 def explain(
     run: RunFolder,
     point: Annotated[
-        str, typer.Argument(metavar="POINT", help="As for export; any trial's id too.", show_default=False)
+        str, typer.Argument(metavar="POINT", help="As for export, or the ID of any trial.", show_default=False)
     ],
     as_json: Json = False,
 ) -> None:
-    """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is, which kernel ran."""
+    """Show each layer of a point: its spec, cost, saving and sensitivity, and the kernel that ran."""
     from ..search import open_run
     from ..search.artifacts import add_kernels
 
@@ -78,7 +78,7 @@ def explain(
         otherwise = add_kernels(opened, point_id, layers)
     except ParedownError as error:  # the runtime may not be here, where a run is only looked at
         otherwise = {}
-        console.say(f"which kernels ran is not known: {error}")
+        console.say(f"the kernels that ran are not known: {error}")
     found = opened.state.verified.get(int(point_id.removeprefix("t")))
     agreement = found.agreement if found else ""
     if as_json:
@@ -92,7 +92,7 @@ def explain(
     if agreement:
         console.say(agreement)
     if any(row["weight_bytes"] is None for row in layers):
-        console.say("of what is removed whole there are rows of its own; the layers' own rows are at their whole size")
+        console.say("removed units and blocks have rows of their own; the rows of layers are for their whole size")
     console.say("sensitivity: divergence of the outputs with this layer alone at its level; weight error: ‖W-Ŵ‖²/‖W‖²")
 
 
@@ -102,34 +102,39 @@ def resolve(
         list[str] | None,
         typer.Option(
             metavar="LIMIT",
-            help='"bytes<=100000", "bytes<=25%" of the original, "accuracy>=0.98,latency_ms<=0.5"; may be repeated. '
+            help='"bytes<=100000", "bytes<=25%" of the original, "accuracy>=0.98,latency_ms<=0.5". May be repeated. '
             "Default: the run's own.",
             show_default=False,
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH", help="Another device: its hardware profile.", show_default=False),
+        typer.Option(metavar="NAME|PATH", help="Hardware profile of another device.", show_default=False),
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="COST", help="Every budget of a cost: bytes, macs, bops, latency_ms.", show_default=False),
+        typer.Option(
+            metavar="COST", help="Answer every budget of a cost: bytes, macs, bops, latency_ms.", show_default=False
+        ),
     ] = None,
-    points: Annotated[int, typer.Option(min=2, help="Budgets of a sweep.")] = 20,
+    points: Annotated[int, typer.Option(min=2, help="Number of budgets of a sweep.")] = 20,
     out: Annotated[
         Path | None,
         typer.Option(metavar="CONFIG.json", help="Write the config, for `paredown apply`.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The best candidate within other limits, or for another device: in seconds, foreseen from the run's trials.
+    """Find the best candidate within other limits, or for another device, in seconds.
 
-    Nothing is evaluated; the best evaluated trial within the same limits stands beside it.
+    It is predicted from the run's trials; nothing is evaluated. Beside it stands the best evaluated trial within the
+    same limits.
     """
     from ..search import resolve as resolve_run
 
     if out is not None and sweep is not None:
-        raise InputError("--out writes one config, and --sweep finds many; give the limits of one of them instead")
+        raise InputError(
+            "--out writes one config, and --sweep finds many; give the limits of one with --limit, without --sweep"
+        )
     found = resolve_run(run, limits=limit, profile=profile, sweep=sweep, points=points)
     if out is not None:
         from ..search.run import write_atomic
@@ -141,24 +146,25 @@ def resolve(
 
 
 def show_front(front: Front, as_json: bool, *, everything: bool = False) -> None:
+    """Print a front: a table with notes, or JSON. Raises `InputError` if it has no points."""
     if as_json:
         console.show_json(front.to_dict())
         return
     if not front.points:
-        raise InputError(f"{front.run} has no points yet; `paredown status {front.run}` says how far it is")
-    from ._tables import front_remarks, front_table
+        raise InputError(f"{front.run} has no points yet; `paredown status {front.run}` shows its progress")
+    from ._tables import front_notes, front_table
 
     console.show(front_table(front, everything=everything))
-    for remark in front_remarks(front):
-        console.say(remark)
+    for note in front_notes(front):
+        console.say(note)
 
 
 def _show_resolution(found: Resolution, as_json: bool) -> None:
     if as_json:
         console.show_json(found.to_dict())
         return
-    from ._resolution import remarks, resolution_table
+    from ._resolution import notes, resolution_table
 
     console.show(resolution_table(found))
-    for remark in remarks(found):
-        console.say(remark)
+    for note in notes(found):
+        console.say(note)

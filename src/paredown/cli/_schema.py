@@ -7,7 +7,7 @@ from typing import Any
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """`kind` is "task", "config" or "profile"."""
+    """Make the JSON Schema of a `kind` of file: "task", "config" or "profile"."""
     if kind == "task":
         from ..search import task_schema
 
@@ -20,7 +20,7 @@ def schema_of(kind: str) -> dict[str, Any]:
 
 
 def config_schema() -> dict[str, Any]:
-    """Of a config: what each layer becomes. A layer that is not named, or a key that is left out, is left alone."""
+    """Make the JSON Schema of a config. A layer that is not named, or a key that is left out, is left alone."""
     from ..compressors import ACTIVATION_BITS, FORMAT_BITS, WEIGHT_BITS, LayerSpec
     from ..compressors.values import ACTIVATION_SCHEMES, ACTIVATION_SCOPES, SCALE_BITS
     from ..search.space import SCHEMA_VERSION

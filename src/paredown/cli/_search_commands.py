@@ -1,4 +1,4 @@
-"""The commands that search: a new run, and one that goes on."""
+"""Commands that search: `search` begins a run, and `resume` continues one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class Children(StrEnum):
+    """Points that get an MLflow run of their own."""
+
     pareto = "pareto"
     all = "all"
     none = "none"
@@ -36,31 +38,34 @@ def search(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the run. Default: runs/NAME-DATE.", show_default=False),
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Mixed candidates to try.", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of mixed candidates to try.", show_default=False)] = None,
     budget: Annotated[str | None, typer.Option(help="Time to spend: 90s, 30m, 2h.", show_default=False)] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
     searcher: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="evolution, random, tpe, nsga2 or a sampler's import path.", show_default=False
+            metavar="NAME",
+            help="evolution, genetic, policy, random, or optuna:SAMPLER (tpe, nsga2, or an import path).",
+            show_default=False,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random choice comes from it.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", show_default=False)] = None,
     mlflow_children: Annotated[
-        Children | None, typer.Option(help="Which points get an MLflow run of their own.", show_default=False)
+        Children | None, typer.Option(help="Points that get an MLflow run of their own.", show_default=False)
     ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option(
-            "-o", metavar="TABLE.KEY=VALUE", help="Change a key of the task; may be repeated.", show_default=False
+            "-o", metavar="TABLE.KEY=VALUE", help="Change a key of the task. May be repeated.", show_default=False
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search a model and print the verified front.
+    """Search for compressed forms of a model, and print the verified front.
 
-    Stop it at any time (Ctrl-C, a kill): `paredown resume RUN` goes on. MLflow, Ray and OpenVINO send no telemetry.
+    It can be stopped at any time (Ctrl-C, a kill): `paredown resume RUN` continues it. MLflow, Ray and OpenVINO send
+    no telemetry.
     """
     from ..search import Task
     from ..search import search as run_search
@@ -84,7 +89,7 @@ def search(
 
 
 def resume(run: RunFolder, workers: Workers = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
-    """Go on with a run that was stopped or killed; needs nothing but its folder."""
+    """Continue a run that was stopped or killed. Only its folder is needed."""
     from ..search import resume as resume_search
 
     with _working(run, as_json) as progress:
@@ -100,13 +105,13 @@ def _default_task() -> Path:
 
 
 def _setting(key: str, value: Any) -> str | None:
-    """An override in TOML's notation (a JSON string or integer is one); None where nothing was given."""
+    """Write an override in TOML's notation (a JSON string or integer is one); None if no value was given."""
     return None if value is None else f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 @contextmanager
 def _working(run: Path, as_json: bool) -> Iterator[Any]:
-    """The progress display; an interrupt says how to go on, and unmet limits still show the front."""
+    """Show progress. After an interrupt, say how to continue; if no point met the limits, still show the front."""
     from ._progress import display
 
     console.say(f"run: {run}")
@@ -114,8 +119,8 @@ def _working(run: Path, as_json: bool) -> Iterator[Any]:
         with terminated_as_interrupted(), display(f"paredown · {run}") as progress:
             yield progress
     except KeyboardInterrupt:
-        known = (run / "task.json").is_file()  # else it was stopped before there was anything to go on with
-        raise Interrupted(f"interrupted{f'; go on with: paredown resume {run}' if known else ''}") from None
+        known = (run / "task.json").is_file()  # else it was stopped before there was anything to continue
+        raise Interrupted(f"interrupted{f'; to continue: paredown resume {run}' if known else ''}") from None
     except LimitsNotMet:
         from ..search import open_run
 

@@ -1,4 +1,4 @@
-"""What a signal from outside does to a command."""
+"""Signals from outside."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises `KeyboardInterrupt` inside, as Ctrl-C does. In a thread, where no handler can be set, nothing
-    changes."""
+    """Let SIGTERM raise `KeyboardInterrupt` inside the block, as Ctrl-C does.
+
+    In a thread no handler can be set, and nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

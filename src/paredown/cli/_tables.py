@@ -1,4 +1,4 @@
-"""Fronts, layers and checks as tables for people."""
+"""Tables of fronts, layers and checks, for people."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from ..search import Front, Point
 
 COSTS = ("bytes", "latency_ms")
-"""Costs that have columns of their own, with the ratio to the original's."""
+"""Costs with a column of their own, beside the ratio to the original."""
 
 _WHOLE_FROM_S = 10.0
 """Times from here on are shown in whole seconds."""
+
+_SHOWN_AS = {"dominated": "early-stopped", "screened": "low-fidelity"}
+"""Stored words, and the terms that people read for them."""
 
 _KIND_STYLE = {"original": "bold", "uniform": "yellow", "mixed": "cyan"}
 
 
 def table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    """Make an empty table in the style of all tables here; `right` names the columns of numbers."""
     from rich import box
     from rich.table import Table
 
@@ -32,9 +36,9 @@ def table(*columns: str, right: Sequence[str] = (), title: str | None = None) ->
 
 
 def front_table(front: Front, *, everything: bool = False) -> Table:
-    """One row a point. Size and latency stand beside their ratio to the original's, in the same runtime.
+    """Make a table with a row for each point. Size and latency stand beside their ratio to the original's.
 
-    With `everything` also points that are neither on the front nor baselines, and the spec's further metrics.
+    everything  also show points that are neither on the front nor baselines, and all other metrics
     """
     from ..search.report import ratio
 
@@ -69,31 +73,31 @@ def front_table(front: Front, *, everything: bool = False) -> Table:
 
 
 def _plain_metrics(front: Front, points: Sequence[Point], everything: bool) -> list[str]:
-    """The metrics that get one column: the objectives without size and latency; then, if asked, all others."""
+    """List the metrics with one column: the objectives without size and latency; if `everything`, all others too."""
     names = [o.name for o in front.objectives] + [name for p in points for name in p.metrics if everything]
     known = {name for p in points for name in p.metrics}
     return [name for name in dict.fromkeys(names) if name not in COSTS and name in known]
 
 
 def _main_split(name: str, points: Sequence[Point]) -> str | None:
-    """The report split where any point has figures of it."""
+    """Name the split of the column: the report split if any point has a figure of it."""
     splits = [p.metrics[name].split for p in points if name in p.metrics and p.metrics[name].split]
     return "report" if "report" in splits else (splits[0] if splits else None)
 
 
 def _cell(point: Point, name: str, split: str | None = None) -> str:
-    """`split` is the one that the column's title names; a figure of another says so."""
+    """Format a cell. `split` is in the title of the column; a figure of another split names its own."""
     measured = point.metrics.get(name)
     if measured is None:
         return fmt.DASH
-    remarks: list[str] = [measured.source] if measured.source != "measured" else []
+    marks: list[str] = [measured.source] if measured.source != "measured" else []
     if measured.split and measured.split != split and name not in COSTS:
-        remarks.append(measured.split)
-    return " ".join([fmt.measurement(name, measured), *remarks])
+        marks.append(measured.split)
+    return " ".join([fmt.measurement(name, measured), *marks])
 
 
 def _throughput(point: Point) -> str:
-    """At the best batch, which is named."""
+    """Format the throughput at the best batch, with the batch."""
     most, batch = (point.metrics.get(name) for name in ("throughput_per_s", "best_batch"))
     if most is None or batch is None:
         return fmt.DASH
@@ -110,8 +114,8 @@ def _style(point: Point) -> str | None:
     return _KIND_STYLE[point.kind] if point.recommended or point.kind != "mixed" else None
 
 
-def front_remarks(front: Front) -> list[str]:
-    """Lines below the table: what the search wanted, and how to read the marks."""
+def front_notes(front: Front) -> list[str]:
+    """Make the lines below the table: objectives, limits, and the meaning of the marks."""
     lines = ["objectives: " + ", ".join(f"{'max' if o.maximise else 'min'} {o.name}" for o in front.objectives)]
     if front.profile:
         lines[0] += f"; device: {front.profile}"
@@ -122,12 +126,13 @@ def front_remarks(front: Front) -> list[str]:
         lines.append(f"no point meets the limits; {front.nearest}")
     if any(p.recommended for p in front.points):
         lines.append(
-            "★ verified, within the limits, and better than uniform settings beyond noise; [ ] are 95 % intervals"
+            "★: verified, within the limits, and better than uniform settings beyond noise; [ ]: 95 % intervals"
         )
     return lines
 
 
 def bound(name: str, low: float | None, high: float | None) -> str:
+    """Format the limits of a metric: `accuracy ≥ 90.00 % and accuracy ≤ 95.00 %`; empty without limits."""
     parts = [
         f"{name} {sign} {fmt.value(name, bound)}" for sign, bound in (("≥", low), ("≤", high)) if bound is not None
     ]
@@ -148,7 +153,7 @@ _LAYER_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def layers_table(layers: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a group of layers: what it got, what it costs, what it saves, how sensitive it is."""
+    """Make a table with a row for each group of layers: spec, cost, saving and sensitivity."""
     keys = [key for key in _LAYER_COLUMNS if any(layer.get(key) is not None for layer in layers)]
     columns = [_LAYER_COLUMNS[key][0] for key in keys]
     made = table(*columns, right=[column for column in columns if column not in ("layer", "got", "runs as", "ran in")])
@@ -162,7 +167,7 @@ def _layer_cell(key: str, value: Any) -> str:
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Names and values, one a row; a mapping among the values is spread over rows of its own."""
+    """Make a table of names and values. A mapping among the values gets rows of its own."""
     from rich.table import Table
 
     made = Table(box=None, show_header=False, pad_edge=False)
@@ -176,7 +181,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
-        title = f"{prefix}{name.removesuffix('_s')}".replace("_", " ")
+        title = f"{prefix}{_SHOWN_AS.get(name, name).removesuffix('_s')}".replace("_", " ")
         if isinstance(value, Mapping):
             rows += _times(value, facts.get("spent_s")) if name == "seconds" else _spread(value, f"{title} ")
         elif name.endswith("_s") or name == "core_seconds":
@@ -191,8 +196,10 @@ def _spread(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 
 def _times(seconds: Mapping[str, float], spent: float | None) -> list[tuple[str, str]]:
-    """Where the time went, the most first, with the share of the whole where that is known; what is charged to nothing
-    is `other`."""
+    """List where the time went, the longest first, with the share of the whole if that is known.
+
+    Time that no purpose is charged with is `other`.
+    """
     ranked = sorted(seconds.items(), key=lambda item: -item[1])
     if ranked and spent and (rest := spent - sum(seconds.values())) > 0:
         ranked.append(("other", rest))
@@ -207,7 +214,7 @@ def _times(seconds: Mapping[str, float], spent: float | None) -> list[tuple[str,
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One column for each key; a row with a false `ok` stands out."""
+    """Make a table with a column for each key. A row with a false `ok` is red."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     made = table(*(key.replace("_", " ") for key in keys))
     for row in rows:
@@ -216,7 +223,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def diff_table(found: Mapping[str, Any], *, everything: bool = False) -> Table:
-    """One row a layer that differs (or all), the claims below; columns that say nothing are left out."""
+    """Make a table with a row for each layer that differs (or all), and the claims below; no column is empty."""
     rows = [_diff_row(layer) for layer in found["layers"] if everything or not layer["same"]]
     for name, values in found["claims"].items():
         if everything or (values["a"] != values["b"] and not name.startswith("latency_p")):
@@ -248,6 +255,7 @@ def _plain(value: Any) -> str:
 
 
 def escape(text: str) -> str:
+    """Escape rich's markup, so that `[2, 3]` is shown as it is."""
     from rich.markup import escape
 
     return escape(text)

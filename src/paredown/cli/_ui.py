@@ -1,4 +1,4 @@
-"""`paredown ui`: MLflow's own UI, on loopback, at the store that a run is mirrored to."""
+"""Command `paredown ui`: MLflow's own UI on loopback, at the store that a run is mirrored to."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ._signals import terminated_as_interrupted
 HOST = "127.0.0.1"
 PORT = 5000
 PATIENCE_S = 120.0
-"""How long the server may take until it answers."""
+"""Longest time until the server must answer."""
 
 VIEW = "workflowType=machine_learning"
-"""MLflow opens its pages for language-model applications otherwise."""
+"""Query that opens MLflow's pages for training; its default is pages for language-model applications."""
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""No telemetry, and no workers for jobs that paredown does not have."""
+"""Environment of the server: no telemetry, and no workers for jobs that paredown does not have."""
 
 
 def serve(run: Path, port: int | None) -> None:
     """Start the server, print the address of the run's page, and wait until Ctrl-C, SIGTERM or the server's end.
 
-    For a run that is mirrored to a server already, only the address is printed.
+    If the run is mirrored to a tracking server, only the address is printed.
     Raises `InputError` if the run has no mirror or the port is taken, `ParedownError` if the server does not come up.
     """
     mirror = _mirror(run)
@@ -54,7 +54,7 @@ def serve(run: Path, port: int | None) -> None:
             print(f"http://{HOST}:{chosen}/{page}", flush=True)
             console.say("Ctrl-C ends it")
             code = server.wait()
-        raise ParedownError(f"MLflow's server ended by itself with exit code {code}; what it said stands above")
+        raise ParedownError(f"MLflow's server ended by itself with exit code {code}; its output is above")
     except KeyboardInterrupt:
         console.say("the UI has ended")
     finally:
@@ -62,7 +62,10 @@ def serve(run: Path, port: int | None) -> None:
 
 
 def command(uri: str, port: int) -> list[str]:
-    """One worker is enough for one person; the server refuses requests that come in another host's name."""
+    """Make the command of the server. One worker is enough for one person.
+
+    The server refuses requests in the name of another host.
+    """
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri,
         "--host", HOST, "--port", str(port), "--workers", "1",
@@ -86,11 +89,11 @@ def _mirror(run: Path) -> dict[str, Any]:
 
 
 def _port(wanted: int | None) -> int:
-    """The wanted port, or an error if it is taken; by default `PORT`, or any free one."""
+    """Choose a port: the wanted one (an error if it is taken), else `PORT`, else any free one."""
     if wanted is not None:
         if not _free(wanted):
             raise InputError(
-                f"port {wanted} of {HOST} is taken; give another with --port, or none to have a free one found"
+                f"port {wanted} of {HOST} is taken; give another with --port, or leave out --port to use a free one"
             )
         return wanted
     if _free(PORT):
@@ -116,9 +119,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise ParedownError(
-                f"MLflow's server did not start (exit code {server.returncode}); what it said stands above"
-            )
+            raise ParedownError(f"MLflow's server did not start (exit code {server.returncode}); its output is above")
         with socket.socket() as probe:
             probe.settimeout(1.0)
             if probe.connect_ex((HOST, port)) == 0:
@@ -128,7 +129,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and all its children, politely first."""
+    """End the server and all its children: first with SIGTERM, then with SIGKILL."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(server.pid, how)

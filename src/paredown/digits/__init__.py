@@ -1,6 +1,7 @@
-"""The embedded default: scikit-learn's handwritten digits and a small CNN, so that `paredown search` runs with no task.
+"""The embedded default task, which `paredown search` runs when no task is given.
 
-`task.toml` is the task, `digits.safetensors` the weights, and `examples/digits/train.py` made them.
+It has scikit-learn's handwritten digits and a small CNN. `task.toml` is the task and `digits.safetensors` has the
+weights. `examples/digits/train.py` made them.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 TASK_PATH = Path(__file__).with_name("task.toml")
-"""The embedded task file; what it names lies beside it."""
+"""Path of the embedded task file. The files that it names lie beside it."""
 
 WEIGHTS_PATH = Path(__file__).with_name("digits.safetensors")
-"""The weights that `examples/digits/train.py` writes."""
+"""Path of the weights that `examples/digits/train.py` writes."""
 
 __all__ = ["TASK_PATH", "WEIGHTS_PATH"]

@@ -1,13 +1,13 @@
-"""scikit-learn's 1,797 handwritten digits, split once and for all.
+"""Splits of scikit-learn's 1,797 handwritten digits.
 
 | split | images | used for |
 |---|---|---|
 | training | 897 | `examples/digits/train.py` |
 | calibration | 128 of the training images | ranges of activations |
-| search | 300 | choosing |
-| report | 600 | the figures that are printed, never a choice |
+| search (validation) | 300 | choosing |
+| report (test) | 600 | the figures that are printed, never a choice |
 
-The split is fixed: the stored weights were trained on these training images, and any other split would leak them.
+The splits are fixed. The stored weights were trained on these training images, so any other split would leak them.
 Digits: Alpaydin and Kaynak (1998), UCI Machine Learning Repository, CC BY 4.0.
 """
 
@@ -27,7 +27,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def digits_splits() -> dict[str, Labelled]:
-    """The three disjoint splits by name: the data factory of the embedded task."""
+    """Make the three disjoint splits by name. This is the data factory of the embedded task."""
     images, labels = _load()
     order = _order(labels)
     calibration = order[N_REPORT + N_SEARCH :][:N_CALIBRATION]
@@ -36,7 +36,7 @@ def digits_splits() -> dict[str, Labelled]:
 
 
 def digits_training() -> Labelled:
-    """What the weights may be trained on: all that is neither search nor report. The first 128 are calibration too."""
+    """Make the training images: all that are in neither search nor report. The first 128 are the calibration split too."""
     images, labels = _load()
     index = _order(labels)[N_REPORT + N_SEARCH :]
     return images[index], labels[index]
@@ -51,7 +51,7 @@ def _load() -> Labelled:
 
 
 def _order(labels: Tensor) -> Tensor:
-    """A fixed permutation, in which every run of images holds the ten classes nearly evenly: any cut is stratified."""
+    """Make a fixed permutation. Every run of images has nearly as many of each class, so any cut is stratified."""
     rng = np.random.default_rng(_SPLIT_SEED)
     shuffled = rng.permutation(len(labels))
     classes = labels.numpy()[shuffled]

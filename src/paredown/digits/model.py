@@ -1,4 +1,4 @@
-"""A CNN of 8 x 8 digits, small but with what real ones have: batch norm, a residual block, a depthwise convolution."""
+"""Small CNN for 8 x 8 digits, with parts of real ones: batch norm, a residual block, a depthwise convolution."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn import functional
 
 
 class DigitsNet(nn.Module):
-    """Images (N, 1, 8, 8), as `digits_splits` gives them, to logits (N, 10).
+    """Classifier: images (N, 1, 8, 8), as `digits_splits` gives them, to logits (N, 10).
 
-    A stem, a residual block at 8 x 8, and a depthwise-separable convolution at 4 x 4: seven layers that can be
-    compressed, of different sizes and sensitivities.
+    It has a stem, a residual block at 8 x 8, and a depthwise-separable convolution at 4 x 4. Its seven layers can be
+    compressed, and have different sizes and sensitivities.
     """
 
     def __init__(self, *, width: int = 24) -> None:
@@ -43,5 +43,5 @@ class DigitsNet(nn.Module):
 
 
 def digits_net() -> DigitsNet:
-    """The model of the embedded default, not yet trained: the factory that `task.toml` names."""
+    """Make the untrained model of the embedded default. This is the factory that `task.toml` names."""
     return DigitsNet()

@@ -1,4 +1,4 @@
-"""Contract suites: what a metric, a compressor, a searcher or a runtime of your own must do to be used by paredown.
+"""Contract suites for your own metric, compressor, searcher or runtime.
 
 Each `check_…` runs every clause of one protocol and raises `AssertionError` naming the clause that is broken.
 """

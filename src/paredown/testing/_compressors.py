@@ -1,4 +1,4 @@
-"""The contract of a compression method; see `paredown.compressors` (`register_weight_method` and the others).
+"""Contract of a compression method; see `paredown.compressors` (`register_weight_method` and the others).
 
     from paredown.testing import check_compressor
     check_compressor("weight", "mine")
@@ -35,7 +35,7 @@ from ..errors import InputError, SpecError
 
 _BITS = (2, 3, 4, 5, 6, 7, 8)
 _ASKED: tuple[tuple[int | str, bool, bool], ...] = ((0, False, True), (8, True, True), ("tensor", False, False))
-"""Group size, whether half of the weights were dropped, whether the inputs are known."""
+"""Settings to check: group size, whether half of the weights were dropped, whether the inputs are known."""
 _FULLY, _ENOUGH = ("int", "int_asym", "palette"), ((3, 5), (1, 1), (2, 31))
 """Formats that are checked on every matrix, and shapes of the matrices for the others."""
 
@@ -65,7 +65,7 @@ def check_compressor(kind: str, name: str) -> None:
 
 
 def _matrices() -> Iterator[tuple[str, Tensor]]:
-    """Weights that a method must cope with, (out, n) float32."""
+    """Weights that a method must handle, (out, n) float32."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(rows: int, columns: int) -> Tensor:
@@ -84,7 +84,7 @@ def _matrices() -> Iterator[tuple[str, Tensor]]:
 
 
 def _check_formats(name: str, matrix: Tensor, where: str) -> None:
-    """A method that is handed a problem: every format and width that it has, with and without groups and zeros."""
+    """Check a method that gets a problem: every format and width that it has, with and without groups and zeros."""
     method, formats = REGISTRIES["weight"][name], REGISTRIES["weight"].formats(name)
     looks_at_inputs = REGISTRIES["weight"].needs(name) is not None
     for format in formats or ():
@@ -137,7 +137,7 @@ def _check_answer(problem: WeightProblem, coded: Coded, where: str, looks_at_inp
 
 
 def _some_moments(n: int) -> Tensor:
-    """(1, n, n): correlated inputs, the last of them dead where there are several."""
+    """Moments (1, n, n) of correlated inputs, the last of them zero where there are several."""
     x = torch.randn(4 * n, n, generator=torch.Generator().manual_seed(n))
     x = x + x.mean(dim=1, keepdim=True) * 2.0
     if n > 1:
@@ -166,7 +166,7 @@ def _check_weight(method: Callable[..., Any], matrix: Tensor, where: str) -> Non
 
 
 def _plain_error(matrix: Tensor, low: int, high: int) -> Tensor:
-    """Squared error of each row when the scale is set by the largest magnitude: what any method must not exceed."""
+    """Squared error of each row when the largest magnitude sets the scale; no method may exceed it."""
     scale = matrix.abs().amax(dim=1).clamp(min=1e-30) / high
     restored = (matrix / scale[:, None]).round().clamp(low, high) * scale[:, None]
     return (matrix - restored).square().sum(dim=1)
@@ -197,7 +197,7 @@ def _check_sparsity(method: Callable[..., Any], matrix: Tensor, where: str) -> N
 
 
 def _check_patterns(name: str, matrix: Tensor, where: str) -> None:
-    """A method that is handed a problem: every pattern that fits, with and without knowledge of the inputs."""
+    """Check a method that gets a problem: every pattern that fits, with and without knowledge of the inputs."""
     method, (rows, columns) = REGISTRIES["sparsity"][name], (matrix.shape[0], matrix.shape[1])
     needs = REGISTRIES["sparsity"].needs(name) or ""
     for text, share in (("", 0.1), ("", 0.5), ("", 0.99), ("2:4", 0.5), ("2x2", 0.5), ("row", 0.75), ("column", 0.5)):
@@ -228,7 +228,7 @@ def _check_patterns(name: str, matrix: Tensor, where: str) -> None:
 
 
 def _some_gradients(matrix: Tensor) -> Tensor:
-    """(2, out, n): means, and mean squares that are no less than theirs."""
+    """Gradients (2, out, n): means, and mean squares that are not below the means' squares."""
     mean = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(matrix.numel()))
     return torch.stack([mean, mean.square() * 2.0])
 
@@ -261,7 +261,9 @@ _CHECKS: dict[str, Callable[[Callable[..., Any], Tensor, str], None]] = {
 
 
 def _check_stored(kind: str, name: str) -> None:
-    """The method at work in `compress`: what is stored gives the effective weight back, and neutral is a no-op."""
+    """Check the method inside `compress`: the stored form gives the effective weight back, and the neutral spec is a
+    no-op.
+    """
     weight = torch.randn(8, 6, 3, 3, generator=torch.Generator().manual_seed(1))
     layer = LayerInfo(fqn="layer", kind="conv2d", weight_shape=tuple(weight.shape))
     settings: dict[str, dict[str, Any]] = {
@@ -289,7 +291,7 @@ def _check_stored(kind: str, name: str) -> None:
 
 
 def _call(method: Callable[..., Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    """The result as a tuple, after checking that the call is pure and repeatable."""
+    """Result as a tuple, after a check that the call is pure and repeatable."""
     before = [_copied(a) for a in arguments]
     random_state = torch.random.get_rng_state()
     first = method(*arguments)

@@ -1,4 +1,4 @@
-"""The contract suite's other process: a searcher plays there, and says what it asked."""
+"""Other process of the contract suite: a searcher runs there and prints its asks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ContractViolation(AssertionError):
 
 
 def play(searcher: Searcher, problem: SyntheticProblem, n: int, *, start: int = 0) -> list[Candidate]:
-    """Asks and tells one by one."""
+    """Run a searcher, asking and telling one by one."""
     asked: list[Candidate] = []
     for i in range(n):
         for candidate in searcher.ask(1):
@@ -61,7 +61,7 @@ def asked_elsewhere(make: SearcherFactory, hash_seed: str, state: str | None, n:
 
 
 def answer() -> None:
-    """The other process's part: plays, and prints what was asked."""
+    """Main function of the other process: run a searcher and print its asks."""
     order = json.loads(sys.stdin.read())
     problem = SyntheticProblem(n_groups=8)
     searcher = _find(order)(problem.context(seed=4))

@@ -1,4 +1,4 @@
-"""Contract suites for metrics and evaluators: what every one of them promises, whatever it computes.
+"""Contract suites for metrics and evaluators: promises that hold whatever they compute.
 
     check_metric(my_metric, outputs, targets, worse=bad_outputs)
     check_evaluator(lambda model, split: run_split(model, split))
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..evaluators import Measurement, Metric, MetricError, Split
 
 Evaluate = Callable[[nn.Module, Split], Tensor | Measurement | float]
-"""A model and a split to a result; it may run the model as it likes, and leaves everything as it was."""
+"""Function of a model and a split; it may run the model in any way, and leaves everything as it was."""
 
 
 def check_metric(
@@ -30,7 +30,7 @@ def check_metric(
     reference: Tensor | None = None,
     worse: Tensor | None = None,
 ) -> None:
-    """A metric gives one finite score for each sample, from that sample alone, and leaves what it is given alone.
+    """Check a metric: one finite score for each sample, from that sample alone, and its arguments left alone.
 
     outputs    (N, …) with N >= 2, for samples that differ in score
     targets    as the metric takes them; `reference` likewise
@@ -67,7 +67,7 @@ def check_metric(
 
 
 def check_evaluator(evaluate: Evaluate) -> None:
-    """An evaluator gives the same twice, and leaves the model, the data and the process as it found them.
+    """Check an evaluator: repeated calls agree, and leave the model, the data and the process as they were.
 
     That is: each module's train mode, hooks, parameters and buffers, the split's tensors, the grad mode, and the random
     states of torch, numpy and Python. All of it when the model raises, too.
@@ -91,11 +91,11 @@ def check_evaluator(evaluate: Evaluate) -> None:
 
 
 class _ModelError(RuntimeError):
-    """What the failing model raises."""
+    """Error that the failing model raises."""
 
 
 class _Awkward(nn.Module):
-    """In train mode but for one part, with dropout, batch norm and buffers: every trace that can be left shows."""
+    """Model in train mode but for one part, with dropout, batch norm and buffers, so that every side effect shows."""
 
     def __init__(self, *, fails: bool = False) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Awkward(nn.Module):
 
 
 class _Unchanged:
-    """Looks at everything before and after."""
+    """Comparison of everything before and after."""
 
     def __init__(self, model: nn.Module, split: Split, grad: bool, when: str = "") -> None:
         self.model, self.split, self.grad, self.when = model, split, grad, f" {when}".rstrip()

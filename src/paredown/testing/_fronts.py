@@ -1,4 +1,4 @@
-"""A made-up finished run: trials, a space and a front with everything that a page or a table may have to show."""
+"""Made-up finished run: trials, a space and a front with everything that a page or a table may have to show."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _N_REPORT = 5000
 
 
 def example_space() -> SearchSpace:
-    """Five layers, seven weight widths each, activations in 8 bits wherever the weight is quantized."""
+    """Space of five layers, seven weight widths each, activations in 8 bits wherever the weight is quantized."""
     levels = tuple(_spec(bits) for bits in WIDTHS)
     return SearchSpace(groups=tuple(Group(name=fqn, layers=(fqn,), levels=levels) for fqn in LAYERS))
 
 
 def example_trials(n_mixed: int = 24) -> list[Trial]:
-    """The original, six uniform settings, `n_mixed` mixed ones, of which one failed and one was infeasible."""
+    """Trials: the original, six uniform settings, `n_mixed` mixed ones, of which one failed and one was infeasible."""
     trials: list[Trial] = [_completed(0, (0,) * len(LAYERS), "original")]
     trials += [_completed(level, (level,) * len(LAYERS), "uniform") for level in range(1, len(WIDTHS))]
     random = Random(0)
@@ -45,7 +45,9 @@ def example_trials(n_mixed: int = 24) -> list[Trial]:
 
 
 def example_front(run: Path) -> Front:
-    """Verified on the report split: the original, six uniform settings, and five mixed points, one not confirmed."""
+    """Front verified on the report split: the original, six uniform settings, and five mixed points, one not
+    confirmed.
+    """
     points = [_point(0, (0,) * len(LAYERS), "original")]
     points += [_point(level, (level,) * len(LAYERS), "uniform") for level in range(1, len(WIDTHS))]
     mixed = [
@@ -71,7 +73,7 @@ def _spec(bits: int) -> LayerSpec:
 
 
 def _facts(levels: tuple[int, ...]) -> tuple[float, float, float]:
-    """accuracy, bytes, milliseconds: smooth made-up laws."""
+    """Accuracy, bytes, milliseconds by smooth made-up laws."""
     bits = [WIDTHS[level] for level in levels]
     loss = sum(0.15 * h * 4.0 ** -(b - 1) for h, b in zip(_HARM, bits, strict=True) if b < 32)
     size = 900 + sum(n * b / 8 for n, b in zip(_WEIGHTS, bits, strict=True))

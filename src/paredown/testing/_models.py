@@ -1,4 +1,4 @@
-"""Awkward little models: what a compressor, a searcher or a runtime is likely to get wrong, each in a few lines.
+"""Awkward little models that a compressor, a searcher or a runtime is likely to get wrong, each in a few lines.
 
 `AWKWARD` maps a name to a function that makes (model in eval mode, inputs for `compressors.forward`), the same every
 time. The batch has four samples.
@@ -73,7 +73,7 @@ class OutOfOrder(nn.Module):
 
 
 class KeywordInputs(nn.Module):
-    """Called with a dict, answers with a dict, as a Hugging Face model does; holds a buffer and a bare parameter."""
+    """Model called with a dict that returns a dict, like a Hugging Face model; it has a buffer and a bare parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class KeywordInputs(nn.Module):
 
 
 class Transformer(nn.Module):
-    """One pre-norm block over tokens: attention of two heads, MLP, and a head on the mean."""
+    """Pre-norm block over tokens: attention of two heads, MLP, and a head on the mean."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Transformer(nn.Module):
 
 
 class _FusedAttention(nn.Module):
-    """Two heads, written out: queries, keys and values from one layer, and products of plain tensors."""
+    """Attention of two heads, written out: queries, keys and values from one layer, and products of plain tensors."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class WrittenOut(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM in both directions over tokens, a GRU over what it gives, and a head on the last state."""
+    """LSTM in both directions over tokens, a GRU over its output, and a head on the last state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Recurrent(nn.Module):
 
 
 class Multihead(nn.Module):
-    """`nn.MultiheadAttention`, which uses the weight of its `out_proj` by itself, between layers that are ordinary."""
+    """Model with `nn.MultiheadAttention`, which uses the weight of its `out_proj` itself, between ordinary layers."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Multihead(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two blocks whose input goes around them too, one of them through a convolution; what is added is normalised."""
+    """Two residual blocks, one with a convolution in its shortcut; the branch that is added is normalised."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,9 @@ class Encoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Keys and values of other widths than the queries: three projections by themselves; time comes first."""
+    """Cross-attention with keys and values of other widths than the queries: three separate projections; time comes
+    first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -237,7 +239,7 @@ class CrossAttention(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Nothing that can be compressed."""
+    """Model with nothing that can be compressed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +288,7 @@ def _one_channel() -> nn.Module:
 
 
 AWKWARD: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {}
-"""name -> function that makes (model, inputs). `nothing` has no layer that can be compressed; the others all have."""
+"""Mapping name -> function that makes (model, inputs). Only `nothing` has no layer that can be compressed."""
 
 
 def _add(name: str, make_model: Callable[[], nn.Module], make_inputs: Callable[[], Inputs]) -> None:

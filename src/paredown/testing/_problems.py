@@ -108,7 +108,7 @@ class SyntheticProblem:
     def dominated(
         self, number: int, candidate: Candidate, *, beaten_by: int = 0, optimism: float = 1.0
     ) -> EarlyStopped:
-        """As if a race had dropped it after an eighth of its samples; `optimism` divides the estimated divergence."""
+        """Trial that a race dropped after an eighth of its samples; `optimism` divides the estimated divergence."""
         metrics = self.metrics(candidate)
         true = metrics["divergence"].value
         metrics["divergence"] = Measurement(
@@ -125,7 +125,7 @@ class SyntheticProblem:
         return Infeasible(number=number, candidate=candidate, kind="mixed", reason="too many bytes, as told")
 
     def uniform(self) -> list[Candidate]:
-        """One candidate for each level, all groups alike: the baselines."""
+        """Baseline candidates, one for each level, all groups alike."""
         return [Candidate(levels=(level,) * len(self.space)) for level in range(len(self.bits))]
 
     def every_candidate(self) -> Iterator[Candidate]:

@@ -1,4 +1,4 @@
-"""For tests of plugins: what is registered inside a block is forgotten at its end."""
+"""Isolation of the registries, for tests of plugins: a registration inside the block is forgotten at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def isolated_registries() -> Iterator[None]:
-    """Puts every registry back at the end: methods, metrics, runtimes, searchers; imported files are forgotten too.
+    """Restore every registry at the end: methods, metrics, runtimes, searchers; imported files are forgotten too.
 
     Without it a plugin's names stay taken for the rest of the process, and a second test cannot register them.
     """

@@ -1,4 +1,4 @@
-"""The contract of a runtime; see `paredown.evaluators.runtimes` (`Runtime`, `register_runtime`).
+"""Contract of a runtime; see `paredown.evaluators.runtimes` (`Runtime`, `register_runtime`).
 
     from paredown.testing import check_runtime
     check_runtime(MyRuntime())
@@ -74,10 +74,12 @@ TREATMENTS = {
         LayerSpec(weight_bits=5, rank=0.5, sparsity=0.25),
     ),
 }
-"""Name -> specs that the layers get in turn. The last two leave activations alone, so they must agree to rounding."""
+"""Treatments: name -> specs that the layers get in turn. The last two leave activations alone, so they must agree to
+rounding.
+"""
 
 MAY_BE_REFUSED = ("8 bits of whole tensors", "8 bits in attention's products", "narrow weights")
-"""Treatments that a runtime may refuse, by an `ExportError` that names a layer; the others it must run."""
+"""Treatments that a runtime may refuse, by an `ExportError` that names a layer; it must run the others."""
 
 _FLOAT_TOLERANCE = 1e-4
 _SHARE_OF_EFFECT = 0.5
@@ -112,7 +114,7 @@ class _Case:
     calibration: Calibration
     expected: Tensor
     float_expected: Tensor
-    """What comes out when no activation is quantized."""
+    """Case of a model and treatment, with the outputs that no quantized activation gives."""
 
     @classmethod
     def make(cls, name: str, specs: tuple[LayerSpec, ...]) -> _Case:

@@ -1,4 +1,4 @@
-"""What every searcher must do. Give `check_searcher` a function that makes yours.
+"""Contract of a searcher. Give `check_searcher` a function that makes yours.
 
     def make(context):
         return MySearcher(context, option=3)
@@ -30,7 +30,7 @@ N_TRIALS = 40
 
 
 def check_searcher(make: SearcherFactory, *, better_than_random: bool = True, keeps_limits: bool = False) -> None:
-    """Runs every clause. Raises `ContractViolation` for the first that is broken.
+    """Check every clause. Raises `ContractViolation` for the first that is broken.
 
     better_than_random  False for a searcher that does not claim to be (random search itself)
     keeps_limits        True for one that claims to propose nothing that its static costs rule out (`check_limits`)
@@ -44,7 +44,9 @@ def check_searcher(make: SearcherFactory, *, better_than_random: bool = True, ke
 
 
 def check_candidates(make: SearcherFactory) -> None:
-    """`ask(n)` gives at most n candidates of the space, whose levels are builtin ints; `ask(0)` gives none."""
+    """Check that `ask(n)` gives at most n candidates of the space, whose levels are builtin ints; `ask(0)` gives
+    none.
+    """
     problem = SyntheticProblem(n_groups=5, n_levels=4)
     searcher = make(problem.context())
     _require(not searcher.ask(0), "candidates", "ask(0) must give no candidate")
@@ -65,7 +67,9 @@ def check_candidates(make: SearcherFactory) -> None:
 
 
 def check_no_duplicates(make: SearcherFactory) -> None:
-    """No candidate is proposed twice, nor one that was told: completed, raced out, failed, infeasible or still out."""
+    """Check that no candidate is proposed twice, nor one that was told: completed, raced out, failed, infeasible or
+    running.
+    """
     problem = SyntheticProblem(n_groups=3, n_levels=4)
     searcher = make(problem.context())
     searcher.tell([problem.trial(i, c) for i, c in enumerate(problem.uniform())])
@@ -79,7 +83,9 @@ def check_no_duplicates(make: SearcherFactory) -> None:
 
 
 def check_exhaustion(make: SearcherFactory) -> None:
-    """A small space is proposed whole, each candidate once, and then nothing more; a space of one candidate too."""
+    """Check that a small space is proposed whole, each candidate once, and then nothing more; a space of one candidate
+    too.
+    """
     for n_groups, n_levels in ((1, 1), (2, 3)):
         problem = SyntheticProblem(n_groups=n_groups, n_levels=n_levels)
         searcher = make(problem.context())
@@ -97,7 +103,9 @@ def check_exhaustion(make: SearcherFactory) -> None:
 
 
 def check_any_trial(make: SearcherFactory) -> None:
-    """Trials come in any order and of any type: late, never asked for, told twice, all failed; `ask` still works."""
+    """Check that `ask` works after trials in any order and of any type: late, never asked for, told twice, all
+    failed.
+    """
     problem = SyntheticProblem(n_groups=4, n_levels=4, limits={"divergence": (None, 0.5), "bytes": (None, 4e6)})
     searcher = make(problem.context())
     strangers = [c for i, c in enumerate(problem.every_candidate()) if i % 37 == 0]
@@ -126,7 +134,9 @@ def check_any_trial(make: SearcherFactory) -> None:
 
 
 def check_failures_are_not_results(make: SearcherFactory) -> None:
-    """A failed trial is no result: a search in which the whole cheap half fails still proposes the other half."""
+    """Check that a failed trial counts as no result: if the whole cheap half fails, the other half is still
+    proposed.
+    """
     problem = SyntheticProblem(n_groups=6, n_levels=5, seed=3)
     searcher = make(problem.context())
     middle = problem.table.cost_of("bytes", Candidate(levels=(1,) * 6))
@@ -140,7 +150,8 @@ def check_failures_are_not_results(make: SearcherFactory) -> None:
 
 
 def check_dominated_are_not_results(make: SearcherFactory) -> None:
-    """A trial that was raced out is no result: where the whole cheap half is, the other half is still proposed.
+    """Check that a trial that was raced out counts as no result: if the whole cheap half is, the other half is still
+    proposed.
 
     Its estimates may be learnt from, and it may lack any.
     """
@@ -162,7 +173,7 @@ def check_dominated_are_not_results(make: SearcherFactory) -> None:
 
 
 def check_unmeasured_levels(make: SearcherFactory) -> None:
-    """A sensitivity table with NaN and infinity, of levels that could not be measured, is no obstacle."""
+    """Check a sensitivity table with NaN and infinity, from levels that could not be measured: it is no obstacle."""
     problem = SyntheticProblem(n_groups=4, n_levels=4)
     rows = [list(row) for row in problem.table.divergence]
     rows[1][2], rows[2][3] = float("inf"), float("nan")
@@ -175,7 +186,7 @@ def check_unmeasured_levels(make: SearcherFactory) -> None:
 
 
 def check_limits(make: SearcherFactory) -> None:
-    """What breaks a limit by its static costs, which the table gives, is not proposed while there is anything else."""
+    """Check that candidates whose static costs break a limit, by the table, come only after all others."""
     free = SyntheticProblem(n_groups=8, n_levels=5)
     cheapest, dearest = (free.table.cost_of("bytes", c) for c in (free.uniform()[-1], free.uniform()[0]))
     most = cheapest + 0.25 * (dearest - cheapest)
@@ -187,7 +198,7 @@ def check_limits(make: SearcherFactory) -> None:
 
 
 def check_report(make: SearcherFactory) -> None:
-    """Where a searcher reports on itself: JSON builtins, a trust in [0, 1], at any time; and it changes no proposal."""
+    """Check a searcher's report on itself: JSON builtins, a trust in [0, 1], at any time; it changes no proposal."""
     problem = SyntheticProblem(n_groups=8)
     quiet, asked = make(problem.context()), make(problem.context())
     if not isinstance(asked, Reporting):
@@ -201,7 +212,7 @@ def check_report(make: SearcherFactory) -> None:
 
 
 def check_objectives(make: SearcherFactory) -> None:
-    """Two to four objectives, one that is maximised among them, and a context without a sensitivity table."""
+    """Check two to four objectives, one of them maximised, and a context without a sensitivity table."""
     names = ("divergence", "bytes", "bops", "accuracy")
     for n, with_table in ((2, False), (3, True), (4, True), (4, False)):
         problem = SyntheticProblem(n_groups=5, n_levels=4, objectives=names[:n], with_table=with_table)
@@ -216,7 +227,9 @@ def check_objectives(make: SearcherFactory) -> None:
 
 
 def check_determinism(make: SearcherFactory) -> None:
-    """Same context and calls, same asks, whatever the global generators hold; another seed, other asks."""
+    """Check that the same context and calls give the same asks, whatever the global generators hold, and another seed
+    others.
+    """
     problem = SyntheticProblem(n_groups=8)
     before = np.random.get_state(), random.getstate()  # noqa: NPY002 - the global generators must not matter
     try:
@@ -234,7 +247,9 @@ def check_determinism(make: SearcherFactory) -> None:
 
 
 def check_another_process(make: SearcherFactory) -> None:
-    """The same asks in another process with another hash seed, from the start and from a state saved in mid-run."""
+    """Check for equal asks in another process with another hash seed, from the start and from a state saved in
+    mid-run.
+    """
     problem = SyntheticProblem(n_groups=8)
     searcher = make(problem.context(seed=4))
     head = _play(searcher, problem, 20)
@@ -254,7 +269,9 @@ def check_another_process(make: SearcherFactory) -> None:
 
 
 def check_state(make: SearcherFactory) -> None:
-    """`state_dict` is JSON and a snapshot; loaded in mid-run, with candidates out, it goes on as the old one would."""
+    """Check that `state_dict` is JSON and a snapshot; loaded in mid-run, with candidates out, it goes on as the old one
+    would.
+    """
     problem = SyntheticProblem(n_groups=8, limits={"divergence": (None, 1.0)})
     for n_before in (0, 1, 5, 25):
         searcher = make(problem.context(seed=2))
@@ -280,7 +297,8 @@ def check_state(make: SearcherFactory) -> None:
 
 
 def check_better_than_random(make: SearcherFactory) -> None:
-    """On a problem whose whole front is known: more of its hypervolume than random search, by a paired sign-flip test.
+    """Check for more hypervolume than random search, by a paired sign-flip test, on a problem whose whole front is
+    known.
 
     The problem has few enough candidates to list them all; random search gets the same seeds and as many trials.
     """
@@ -322,7 +340,7 @@ def _require(ok: bool, clause: str, message: str) -> None:
 
 
 def _fate(problem: SyntheticProblem, number: int, candidate: Candidate) -> Trial:
-    """A fifth each of the candidates fail, are infeasible and are raced out, by their levels alone."""
+    """Fate of a candidate, by its levels alone: a fifth each fail, are infeasible and are raced out."""
     dice = sum((i + 1) * level for i, level in enumerate(candidate.levels)) % 5
     if dice == 2:
         return problem.dominated(number, candidate)
@@ -339,7 +357,7 @@ def _json(state: dict[str, Any], what: str = "state: state_dict") -> str:
 
 
 def _sign_flip(differences: Sequence[float]) -> float:
-    """Exact one-sided p: how many sign patterns of the differences have a mean at least as large as theirs."""
+    """Exact one-sided p: the share of sign patterns of the differences with a mean at least as large as theirs."""
     values = np.asarray(differences)
     patterns = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
     return float(np.mean(patterns @ values >= values.sum() - 1e-12))

@@ -1,4 +1,5 @@
-"""Little architectures with channels, heads, neurons or units to remove: what couples them, each in a few lines.
+"""Little architectures with channels, heads, neurons or units to remove, for each kind of coupling, in a few lines
+each.
 
 `STRUCTURES` maps a name to a function that makes (model in eval mode, inputs for `compressors.forward`), the same every
 time, with batch norms that have statistics of their own.
@@ -16,7 +17,7 @@ from ..compressors import Inputs
 
 
 class Residual(nn.Module):
-    """A stem and two basic blocks on one stage, the second of half the resolution; shortcuts as named.
+    """Stem and two basic blocks on one stage, the second of half the resolution; shortcuts as named.
 
     shortcut  "projection": a strided convolution; "padded": every second pixel, and zeros for the new channels
     """
@@ -57,7 +58,7 @@ class Dense(nn.Module):
 
 
 class Separable(nn.Module):
-    """Depthwise and pointwise convolutions, a sigmoid gate on channels (a masked channel's gate is no zero)."""
+    """Depthwise and pointwise convolutions, with a sigmoid gate on channels (a masked channel's gate is not zero)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +77,10 @@ class Separable(nn.Module):
 
 
 class Connected(nn.Module):
-    """Each layer reads all that were before it, under a norm of its own (a DenseNet), and a residual around a depthwise
-    convolution between pointwise ones (MobileNetV2)."""
+    """Layers that each read all earlier ones, under a norm of their own (a DenseNet), and a MobileNetV2 block.
+
+    The latter is a residual around a depthwise convolution between pointwise ones.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class Connected(nn.Module):
 
 
 class Grouped(nn.Module):
-    """A convolution in four groups: as many channels must go from each."""
+    """Convolution in four groups: each group must lose as many channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class Grouped(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM (or GRU) of two layers between linear layers."""
+    """LSTM (or GRU) of two layers between linear layers."""
 
     def __init__(self, cell: str = "LSTM", *, bidirectional: bool = False) -> None:
         super().__init__()
@@ -160,7 +163,7 @@ class Decoder(nn.Module):
 
 
 class GroupedQueries(nn.Module):
-    """A decoder's block written by hand: eight query heads over four key/value heads, a gated MLP, RMS norms."""
+    """Block of a decoder written by hand: eight query heads over four key/value heads, a gated MLP, RMS norms."""
 
     def __init__(self, width: int = 32, n_heads: int = 8, n_kv_heads: int = 4) -> None:
         super().__init__()
@@ -185,7 +188,7 @@ class GroupedQueries(nn.Module):
 
 
 class Packed(nn.Module):
-    """Queries, keys and values of one linear layer.
+    """Packed attention: queries, keys and values of one linear layer.
 
     interleaved  each head's query, key and value lie side by side; else all queries come first
     """
@@ -207,7 +210,7 @@ class Packed(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of six experts, of which two are asked for each token.
+    """Mixture of six experts, of which two are asked for each token.
 
     dispatched  each expert runs on those tokens alone that ask it; else all run on all
     """
@@ -235,7 +238,7 @@ class Experts(nn.Module):
 
 
 STRUCTURES: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {}
-"""name -> function that makes (model, inputs)."""
+"""Mapping name -> function that makes (model, inputs)."""
 
 
 def _add(name: str, make_model: Callable[[], nn.Module], make_inputs: Callable[[], Inputs]) -> None:

@@ -27,3 +27,9 @@ def test_a_key_that_is_unknown_or_missing_is_named() -> None:
         Anatomy.from_dict({"layers": [{**layer, "colour": 1}]})
     with pytest.raises(InputError, match="missing key 'layers' in a stored Anatomy"):
         Anatomy.from_dict({"n_params": 3})
+
+
+def test_the_keys_of_runs_that_an_earlier_version_stored_are_read() -> None:
+    layer = {"fqn": "conv", "kind": "conv2d", "weight_shape": [2, 3, 1, 1], "sum_after": "bn", "relu_behind": True}
+    read = Anatomy.from_dict({"layers": [layer]})["conv"]
+    assert (read.residual_output, read.relu_before_mean) == ("bn", True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from paredown.compressors import LayerSpec, applicable, calibrate, compress, trace_anatomy, weight_at
-from paredown.compressors.anatomy import attended, hidden_inputs
+from paredown.compressors.anatomy import attention_projection_inputs, recurrent_inputs
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -79,7 +79,7 @@ def test_hidden_states_by_hand(kind: type[nn.RNNBase], both: bool, batch_first: 
     initial = None if not starts else tuple(given) if kind is nn.LSTM else given[0]
     state = torch.get_rng_state()
     with torch.no_grad():
-        found = dict(hidden_inputs(module, x, initial))
+        found = dict(recurrent_inputs(module, x, initial))
         expected = by_hand(module, sequences, h0, c0)
     assert torch.equal(state, torch.get_rng_state())
     assert set(found) == {name for name in expected if not name.startswith("weight_ih_l0")}
@@ -110,7 +110,7 @@ def test_what_an_attention_gives_to_its_projection_by_hand(bias: bool, masked: b
     hooks = []
     handle = attention.register_forward_hook(lambda *_: hooks.append(1))
     with torch.no_grad():
-        found = attended(attention, (x, x, x), {"key_padding_mask": padding, "need_weights": False})
+        found = attention_projection_inputs(attention, (x, x, x), {"key_padding_mask": padding, "need_weights": False})
         parts = nn.functional.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
         q, k, v = (part.reshape(3, 5, 2, 4).transpose(1, 2) for part in parts)
         scores = (q @ k.transpose(2, 3) / 2.0).masked_fill(padding[:, None, None], -torch.inf)
@@ -171,6 +171,6 @@ def test_a_weight_that_is_parametrized_is_taken_as_it_is_computed() -> None:
     plain, normed = (recurrent(nn.LSTM, num_layers=2) for _ in range(2))
     nn.utils.parametrizations.weight_norm(normed, "weight_hh_l0")
     with torch.no_grad():
-        found, expected = (dict(hidden_inputs(module, normal(4, 3, 5), None)) for module in (normed, plain))
+        found, expected = (dict(recurrent_inputs(module, normal(4, 3, 5), None)) for module in (normed, plain))
     for name, rows in expected.items():
         assert torch.allclose(found[name], rows, atol=1e-6)

@@ -89,7 +89,7 @@ def scaled(name, how):
 @pytest.mark.parametrize("name", CASES)
 def test_every_link_is_found_and_no_other(name):
     make, shape, expected = CASES[name]
-    assert {link.made[0] for link in find_equalizable_pairs(seeded(make), torch.randn(*shape))} == expected
+    assert {pair.producers[0] for pair in find_equalizable_pairs(seeded(make), torch.randn(*shape))} == expected
 
 
 @pytest.mark.parametrize("how", ["equalize", "awq"])
@@ -98,8 +98,8 @@ def test_the_function_stays(name, how):
     before, after, weights, model, changed = scaled(name, how)
     assert float((after - before).abs().max()) <= 1e-5 * float(before.abs().max())
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, weights[key])}
-    touched = {key for link in changed for key in (*link.made, *(use.name for use in link.uses))}
-    assert {link.made[0] for link in changed} <= moved <= touched
+    touched = {key for pair in changed for key in (*pair.producers, *(consumer.name for consumer in pair.consumers))}
+    assert {pair.producers[0] for pair in changed} <= moved <= touched
     assert changed or (name, how) == ("normed", "equalize")
 
 

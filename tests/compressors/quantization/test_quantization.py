@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from paredown.compressors import ActivationQuantizer
-from paredown.compressors.files import pack, pack_bits, packed_bytes, unpack, unpack_bits
+from paredown.compressors.files import pack, packed_bytes, unpack
 from paredown.compressors.quantization import affine, affine_qparams, code_range, fake_quantize, mse_range
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -142,7 +142,6 @@ def test_packing_by_hand():
     assert pack(torch.tensor([-2, -1, 0, 1], dtype=torch.int8), 2).tolist() == [0b11100100]
     # 3 bits: 0 -> 4, 1 -> 5, -4 -> 0: bits 001 101 000 (least significant first) spill into a second byte
     assert pack(torch.tensor([0, 1, -4], dtype=torch.int8), 3).tolist() == [0b00101100, 0]
-    assert pack_bits(torch.tensor([True] * 9)).tolist() == [255, 1]
     assert (packed_bytes(3, 3), packed_bytes(8, 3), packed_bytes(0, 3)) == (2, 3, 0)
 
 
@@ -152,10 +151,3 @@ def test_packing_round_trips(bits, values):
     packed = pack(codes, bits)
     assert packed.numel() == packed_bytes(len(values), bits)
     assert torch.equal(unpack(packed, bits, len(values)), codes)
-
-
-@given(st.lists(st.booleans(), max_size=40))
-def test_bitmaps_round_trip(flags):
-    packed = pack_bits(torch.tensor(flags, dtype=torch.bool))
-    assert packed.numel() == packed_bytes(len(flags), 1)
-    assert unpack_bits(packed, len(flags)).tolist() == flags

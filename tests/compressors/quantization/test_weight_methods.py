@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paredown.compressors import LayerInfo, LayerMoments, LayerSpec, VariantStore, compress, methods, needs_moments
 from paredown.compressors.quantization import (
+    ROUNDING_DAMPING,
     Coded,
     Grid,
     WeightProblem,
@@ -17,7 +18,6 @@ from paredown.compressors.quantization import (
     adaround,
     awq,
     compensated,
-    damped,
     decoded,
     descent,
     entropy_clip,
@@ -30,6 +30,7 @@ from paredown.compressors.quantization import (
     weighted,
 )
 from paredown.compressors.registry import _registry as registry
+from paredown.compressors.registry import damped
 from paredown.errors import SpecError
 from paredown.testing._compressors import check_compressor
 
@@ -105,7 +106,7 @@ class TestCompensation:
 
         def errors(coded):
             d = (decoded(coded) - asked.matrix).reshape(groups, -1, 45)
-            return ((d @ damped(asked.moments)) * d).sum(dim=2).reshape(-1)
+            return ((d @ damped(asked.moments, ROUNDING_DAMPING)) * d).sum(dim=2).reshape(-1)
 
         mine, theirs = errors(adaround(asked)), errors(gptq(asked))
         assert bool((mine <= theirs * 1.0001).all())

@@ -15,9 +15,9 @@ from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
 from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
-from paredown.search.run import RunFacts
 from paredown.search.artifacts import capacity, read_artifact
 from paredown.search.devices import Device, describe_latency_mismatch, describe_profile_mismatch, is_here, wanted
+from paredown.search.run import RunFacts
 from paredown.search.task import environment
 from paredown.search.values import static_measurements
 
@@ -337,7 +337,7 @@ X86 = {"architecture": "x86_64", "instruction_sets": ["avx2"]}
 def test_a_profile_that_does_not_fit_the_machine_is_remarked_on() -> None:
     assert describe_profile_mismatch(load_profile("x86-64-avx2-openvino"), "openvino", X86) == []
     (line,) = describe_profile_mismatch(load_profile("x86-64-amx-openvino"), "openvino", X86)
-    assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU has not" in line
+    assert "assumes avx512f, avx512_vnni, amx_int8, amx_bf16, which this CPU does not have" in line
     (line,) = describe_profile_mismatch(load_profile(PHONE), "torch", X86)
     assert "is not here: its latency stays modelled" in line
     assert (

@@ -274,24 +274,25 @@ def test_the_table_says_where_each_level_pushes_the_outputs(
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
         table = session.measure_table()
         assert table is not None
-        assert table.shifts is not None
+        assert table.perturbations is not None
         assert session.state.frame is not None
         assert session.state.frame["n"] == 32
-        worker, superposed = Worker(session.problem.context), Superposition(table.shifts, table.divergence)
+        worker, superposed = Worker(session.problem.context), Superposition(table.perturbations, table.divergence)
         for g, level in session.state.rows:  # the others are guesses
             levels = list(base_levels(session.problem.space))
             levels[g] = level
             of_frame = worker.measure_rows(g, [level], 32)[0].value  # the table's may be of 128 samples
             assert superposed(np.array([levels]), shares=False)[0][0] == pytest.approx(of_frame, rel=0.02, abs=1e-5)
-        inner = reduce_space(session.problem.space, table, [(0, 1), (2, 3)]).table.shifts
+        inner = reduce_space(session.problem.space, table, [(0, 1), (2, 3)]).table.perturbations
         assert inner is not None
-        assert np.array_equal(inner.rows[0], np.delete(table.shifts.rows[0], 1, axis=0), equal_nan=True)
+        assert np.array_equal(inner.rows[0], np.delete(table.perturbations.rows[0], 1, axis=0), equal_nan=True)
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:  # another day, from the ledger
         again = session.measure_table()
         assert again is not None
-        assert again.shifts is not None
+        assert again.perturbations is not None
         assert all(
-            np.array_equal(a, b, equal_nan=True) for a, b in zip(again.shifts.rows, table.shifts.rows, strict=True)
+            np.array_equal(a, b, equal_nan=True)
+            for a, b in zip(again.perturbations.rows, table.perturbations.rows, strict=True)
         )
         session.state.frame = None  # a ledger that is older
         assert perturbations_of(session.state, session.problem.space) is None
@@ -303,10 +304,10 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(
     with open_session(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as session:
         table = session.measure_table()
         assert table is not None
-        assert table.shifts is not None
+        assert table.perturbations is not None
         assert len({row[0] for row in table.divergence}) == 1
-        assert table.shifts.base.any()
-        assert not any(rows[0].any() for rows in table.shifts.rows)
+        assert table.perturbations.base.any()
+        assert not any(rows[0].any() for rows in table.perturbations.rows)
     at_base = [record for record in _records(tmp_path, "row") if record["level"] == 0 and record["n"] == 32]
     assert sum(record["passes"] > 0 for record in at_base) == 1
     assert len(at_base) == len(table.divergence)

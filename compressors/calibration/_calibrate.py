@@ -1,0 +1,159 @@
+"""Calibration of a model in one pass over real data: ranges of activations and, on request, moments of the inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ...errors import InputError
+from .. import quantization  # noqa: F401  (registers the built-in activation methods)
+from ..anatomy import Anatomy, forward, hook_scores, module_at, preserved, temporary_hooks
+from ..registry import ACTIVATION
+from ._calibration import (
+    DEFAULT_BITS,
+    DEFAULT_METHOD,
+    ActivationRange,
+    Calibration,
+    output_key,
+    ranges_key,
+    scores_key,
+)
+from ._moments import MomentCollector
+
+_SAMPLE = 32768
+
+
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[object],
+    anatomy: Anatomy,
+    *,
+    bits: Sequence[int] = (DEFAULT_BITS,),
+    moments: bool = False,
+    means: bool = False,
+    tensors: bool = False,
+    products: bool = False,
+) -> Calibration:
+    """Run `model` once on every batch (see `forward`) and choose ranges for the input of each layer.
+
+    The pass keeps the extremes of each layer's values, and an even sample of at most 32768 of them. The model is
+    left as it was. Raises `InputError` if there is no batch, or if a layer's input holds NaN or infinity.
+
+    bits      widths to choose ranges for, always with 8; by every registered method
+    tensors   also choose ranges for inputs of sums, which `activation_scope` tensor needs
+    products  also choose ranges for factors of attention products, which `activation_scope` product needs
+    moments   also collect the inputs' second moments, which methods such as "gptq" need (see `_moments.py`)
+    means     also collect their means, which are cheap and come with the moments anyway
+    """
+    collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
+    places = {
+        x.fqn: (x.shared_input, x.residual_output)
+        for x in anatomy.layers
+        if tensors and (x.shared_input or x.residual_output)
+    }
+    factors = {x.fqn: (x.product, x.product_in) for x in anatomy.layers if products and x.product}
+    n_batches = 0
+    with temporary_hooks() as hooks:
+        watchers = _watch(model, anatomy, places, factors, hooks)
+        with preserved(model), nullcontext() if collector is None else collector.watching():
+            for inputs in batches:
+                forward(model, inputs)
+                n_batches += 1
+    if n_batches == 0:
+        raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
+    by_method = {
+        ranges_key(name, width): {fqn: watcher.range(name, width) for fqn, watcher in watchers.items() if watcher.n > 0}
+        for width in dict.fromkeys((DEFAULT_BITS, *bits))
+        for name in ACTIVATION.names
+    }
+    return Calibration(
+        ranges=by_method.pop(DEFAULT_METHOD),
+        others=by_method,
+        moments=None if collector is None else collector.result(anatomy),
+        places=places,
+        products=factors,
+    )
+
+
+def _watch(
+    model: nn.Module,
+    anatomy: Anatomy,
+    places: Mapping[str, tuple[str, str]],
+    factors: Mapping[str, tuple[str, str]],
+    hooks: list[RemovableHandle],
+) -> dict[str, RangeWatcher]:
+    """Install a watcher for every range, and return them by the key of the range; their handles go to `hooks`."""
+    watchers = {
+        layer.fqn: RangeWatcher(layer.fqn)
+        for layer in anatomy.layers
+        if layer.kind != "embedding" and not layer.is_fused
+    }
+    for fqn, watcher in watchers.items():
+        hooks.append(module_at(model, fqn).register_forward_pre_hook(watcher, with_kwargs=True))
+    for fqn, (_, after) in places.items():
+        if after:
+            relu = anatomy[fqn].relu_before_mean
+            watchers[output_key(fqn)] = output = RangeWatcher(f"{fqn}, behind {after},", positive=relu)
+            hooks.append(module_at(model, after).register_forward_hook(output.see_output))
+    for fqn, (product, inside) in factors.items():
+        watchers[output_key(fqn)] = output = RangeWatcher(f"a product of attention, which {fqn} gives,")
+        hooks.append(module_at(model, fqn).register_forward_hook(output.see_output))
+        if product == "value":
+            watchers[scores_key(fqn)] = scores = RangeWatcher(f"a product of attention, with what {fqn} gives,")
+            hooks += hook_scores(module_at(model, inside), scores.see_scores)
+    return watchers
+
+
+class RangeWatcher:
+    """Forward pre-hook that keeps the extremes and an even sample of a layer's inputs.
+
+    positive  take only the values that a ReLU lets pass
+    """
+
+    def __init__(self, fqn: str, *, positive: bool = False) -> None:
+        self.fqn, self.positive = fqn, positive
+        self.n = 0
+        self.low = 0.0
+        self.high = 0.0
+        self.stride = 1
+        self.sample = torch.empty(0)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._see(args[0] if args else kwargs.get("input"))
+
+    def see_output(self, module: nn.Module, args: object, output: object) -> None:
+        """Forward hook that sees outputs in the same way."""
+        self._see(output)
+
+    def see_scores(self, scores: Tensor) -> Tensor:
+        """Observe attention's scores in the same way."""
+        self._see(scores)
+        return scores
+
+    def _see(self, x: object) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
+            return
+        x = x.detach().reshape(-1)
+        x = x.clamp(min=0.0) if self.positive else x
+        low, high = float(x.min()), float(x.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError(
+                f"the input of {self.fqn} holds NaN or infinity on the calibration data; check the data and the weights"
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        start = -self.n % self.stride
+        self.sample = torch.cat([self.sample, x[start :: self.stride].float().cpu()])
+        self.n += x.numel()
+        while self.sample.numel() > _SAMPLE:
+            self.sample = self.sample[::2].clone()
+            self.stride *= 2
+
+    def range(self, method: str, bits: int) -> ActivationRange:
+        low, high = ACTIVATION[method](self.sample, self.low, self.high, bits)
+        return ActivationRange(low=min(0.0, float(low)), high=max(0.0, float(high)), n=self.n)

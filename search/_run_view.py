@@ -1,4 +1,4 @@
-"""A run as its user sees it: its front, its status, and what each layer of a point became."""
+"""A run as its user sees it: its front, its status, and the layers of its points."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from .values import Completed, EarlyStopped, Failed, Infeasible, LowFidelity, is
 
 
 class Run(StoredRun):
-    """A run's folder, for reading. `open_run` makes one."""
+    """A run's folder, opened for reading by `open_run`."""
 
     def front(self, all: bool = False, *, profile: str | Path | None = None) -> Front:
-        """The front so far; with `all`, every completed trial as a point.
+        """Return the front so far.
 
-        profile  another device, by the name of one of the task's profiles, or by name or path of any
+        all      True: every completed trial is a point
+        profile  another device: the name of one of the task's profiles, or the name or path of any profile
         """
         return front_of(self, everything=all, profile=profile).with_exporter(export_point)
 
     def status(self) -> dict[str, Any]:
-        """What it is doing, what is spent, how the trials went, and the picks so far."""
+        """Return the phase of the run, its costs, its trials by status, and the picks so far.
+
+        The result is the JSON of `paredown status --json`; docs/json.md lists its keys.
+        """
         state = self.state
         phase = (
             "done"
@@ -67,10 +71,11 @@ class Run(StoredRun):
         }
 
     def explain(self, point_id: str) -> list[dict[str, Any]]:
-        """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is. What can be removed
-        whole has a row as well, which saves bytes; those that are left, and the MACs, are the layers'.
+        """Return a row for each group of a point: its spec, its costs, its savings, and its sensitivity.
 
-        sensitivity  divergence with this group alone at its level; None where the table has no such row
+        A removable structure has a row as well, with the bytes that it saves. Bytes and MACs that remain are in the
+        rows of the layers. Sensitivity is the divergence with this group alone at its level; None if the table has no
+        such row. Raises `InputError` for an unknown point.
         """
         trial = self.trial(point_id)
         facts = self.facts()
@@ -96,6 +101,9 @@ class Run(StoredRun):
 
 
 def open_run(path: Path | str) -> Run:
-    """Read a run's folder. A running or killed search may be read at any time."""
+    """Open a run's folder. The run of a running or killed search can be opened at any time.
+
+    Raises `InputError` for a folder without a run, and `IntegrityError` for a ledger that cannot be read.
+    """
     stored = read_run(path)
     return Run(stored.path, stored.task, stored.state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,7 @@ from .phases import (
 )
 from .plans import planned_seeds
 from .problem import FILE as CHOICE
-from .problem import prepare, said, settle_runtime
+from .problem import describe_runtime_choice, prepare, settle_runtime
 from .run import (
     SCHEMA_VERSION,
     LedgerRecorder,
@@ -86,6 +86,23 @@ def search(
     Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
     `Interrupted` when stopped by a signal: everything found so far is kept, and `resume` goes on.
     """
+    return run_search(task, model=model, out=out, workers=workers, ray_address=ray_address, progress=progress)
+
+
+def run_search(
+    task: Task | Mapping[str, Any] | Path | str,
+    *,
+    model: nn.Module | None = None,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: Listener | None = None,
+    verify: Callable[[VerifyInputs], None] = verify_points,
+) -> Front:
+    """Do what `search` does, with another verifier.
+
+    verify  called once after the trials; it records the verified points
+    """
     task = as_task(task)
     if model is None and task.model is None:
         raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
@@ -100,8 +117,8 @@ def search(
         recorder = LedgerRecorder(run.state, task.budget, progress, ledger=ledger, workers=workers)
         if choice is not None:
             write_atomic(run.path / CHOICE, json.dumps(choice, indent=2) + "\n")
-            recorder.note(said(choice))
-        return _drive(run, recorder, model, workers, ray_address)
+            recorder.note(describe_runtime_choice(choice))
+        return _drive(run, recorder, model, workers, ray_address, verify)
 
 
 def resume(
@@ -119,7 +136,14 @@ def resume(
     )
 
 
-def _drive(run: StoredRun, recorder: LedgerRecorder, model: nn.Module | None, workers: int, ray: str | None) -> Front:
+def _drive(
+    run: StoredRun,
+    recorder: LedgerRecorder,
+    model: nn.Module | None,
+    workers: int,
+    ray_address: str | None,
+    verify: Callable[[VerifyInputs], None],
+) -> Front:
     """Take a run from its task to its front, and record how it ended."""
     recorder.append({"type": "started", "schema_version": SCHEMA_VERSION})
     recorder.say("load")
@@ -135,14 +159,14 @@ def _drive(run: StoredRun, recorder: LedgerRecorder, model: nn.Module | None, wo
         try:
             with ExitStack() as stack:
                 with recorder.watch.charge("start workers"):
-                    pool = stack.enter_context(open_pool(problem, workers, ray_address=ray))
+                    pool = stack.enter_context(open_pool(problem, workers, ray_address=ray_address))
                 with recorder.watch.charge("start mirrors"):
                     mirrors.open()  # while the workers come up
                 freeze_gc()
                 found = _search(run, problem, JobRunner(pool=pool, clock=clock), recorder, mirrors)
             clock.stop_if_asked()
             with recorder.watch.charge("verification"):
-                verify_points(found)
+                verify(found)
             clock.stop_if_asked()
         except Interrupted:
             _end(recorder, mirrors, "interrupted")

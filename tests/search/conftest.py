@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paredown.search import SensitivityTable, Task
-from paredown.search import _search as _driver
+from paredown.search import Front, SensitivityTable, Task
+from paredown.search._search import run_search
 from paredown.search.phases import (
     Clock,
     CostModel,
@@ -53,10 +54,10 @@ def tiny_task() -> Callable[..., Task]:
     return make
 
 
-@pytest.fixture
-def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whoever looks at trials alone: no fresh process, which takes seconds to import torch, measures the points."""
-    monkeypatch.setattr(_driver, "verify_points", lambda session: None)
+@pytest.fixture(scope="session")
+def search_unverified() -> Callable[..., Front]:
+    """`search` for tests that look at trials alone: it verifies no points, which takes a process of some seconds."""
+    return partial(run_search, verify=lambda inputs: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from paredown.search import Progress, Task, search
+from paredown.search import Front, Progress, Task
 from paredown.search.phases import one_blas_thread
 
 
@@ -40,13 +40,14 @@ def test_as_before_after_an_error_too(two_threads: None) -> None:
     assert _threads() == before
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_search_proposes_in_one_thread(two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path) -> None:
+def test_a_search_proposes_in_one_thread(
+    two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     seen: set[int] = set()
 
     def looked_at(progress: Progress) -> None:
         if progress.phase == "search":
             seen.update(_threads())
 
-    search(tiny_task(), out=tmp_path / "run", workers=0, progress=looked_at)
+    search_unverified(tiny_task(), out=tmp_path / "run", workers=0, progress=looked_at)
     assert seen == {1}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, EarlyStopped, Failed, LowFidelity, Task, Trial, open_run, search
+from paredown.search import Candidate, Completed, EarlyStopped, Failed, Front, LowFidelity, Task, Trial, open_run
 from paredown.search.evaluation import AnyOutcome, EvaluateCandidate, EvaluateLowFidelity, Worker
 from paredown.search.phases import Promotion, as_screened, screening_samples
 from paredown.search.problem import EvaluationContext, prepare
@@ -138,9 +138,8 @@ def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tm
     assert whole.low_fidelity["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     screened = [t for t in run.trials if isinstance(t, LowFidelity)]
     seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, LowFidelity)]
@@ -158,7 +157,7 @@ def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
     on_front = {p["id"] for p in run.front().to_dict()["points"] if p["kind"] == "mixed"}
     assert on_front <= {f"t{t.number}" for t in seen}
     before = run.trials
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     assert open_run(tmp_path / "run").trials == before  # nothing is left to be done
 
 

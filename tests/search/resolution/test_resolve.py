@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paredown.errors import ConfigError, InputError, LimitsNotMet
-from paredown.search import Completed, Run, Task, apply_config, open_run, resolve, resume, search
+from paredown.search import Completed, Front, Run, Task, apply_config, open_run, resolve
 from paredown.search.run import Ledger, read
 from paredown.search.space import assignment_of
 
@@ -18,7 +19,7 @@ TINY = Path(__file__).parents[1] / "tiny"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, search_unverified: Callable[..., Front]) -> Path:
     data = {
         "model": {"factory": "tiny.py:model"},
         "data": {"factory": "tiny.py:data", "calibration": 40, "search": 160, "report": 200},
@@ -31,9 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mlflow": {"enabled": False},
     }
     out = tmp_path_factory.mktemp("resolve") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)  # the most of the time
-        search(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
+    search_unverified(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
     return out
 
 
@@ -81,7 +80,7 @@ def test_one_limit(run: Run, folder: Path) -> None:
     assert best.id in {f"t{t.number}" for t in within}
     assert found.trust["divergence"].n == len(done(run))
     assert found.trust["divergence"].rank > 0.8
-    # what was evaluated is not far better than what is foreseen to be the best
+    # what was evaluated is not far better than the predicted best
     low = point.metrics["divergence"].low
     assert low is not None
     assert low < 1.5 * best.metrics["divergence"].value
@@ -126,7 +125,7 @@ def test_a_candidate_that_was_evaluated_is_known_again(run: Run) -> None:
 def test_limits_out_of_reach_are_named(run: Run) -> None:
     with pytest.raises(LimitsNotMet, match=r"bytes <= 10 is out of reach: the least that this space allows is \d+"):
         resolve(run, limits="bytes<=10")
-    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: foreseen is 0\.\d+ at best$"):
+    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: the prediction is 0\.\d+ at best$"):
         resolve(run, limits="accuracy>=0.999")
     tight = f"divergence<=1e-6,bytes<={bytes_of(run, 0.1)}"
     with pytest.raises(LimitsNotMet, match=r"divergence <= 1e-06 is out of reach: .* at best within the other limits"):
@@ -204,14 +203,14 @@ def test_without_limits_the_runs_own_hold(run: Run, tmp_path: Path) -> None:
     assert resolve(limited).limits == {"bytes": (None, bytes_of(run, 0.2))}
 
 
-def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(run: Run, tmp_path: Path) -> None:
+def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(
+    run: Run, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     old = copy_without(run, tmp_path / "run", key="anatomy")
     assert resolve(old, limits="bytes<=40%").points
     with pytest.raises(InputError, match=r"did not keep the model's anatomy.*`paredown resume .*` adds it"):
         resolve(old, limits="bytes<=40%", profile="x86-64-openvino")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)
-        resume(old.path, workers=0)
+    search_unverified(old.task, out=old.path, workers=0)
     assert resolve(old.path, limits="bytes<=40%", profile="x86-64-openvino").points
 
 
@@ -231,10 +230,10 @@ def test_a_run_without_a_table_is_refused_in_words(run: Run, tmp_path: Path) -> 
         resolve(bare, limits="bytes<=40%")
 
 
-def test_a_quality_that_cannot_be_foreseen_is_refused_in_words(run: Run, tmp_path: Path) -> None:
+def test_a_quality_that_cannot_be_predicted_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     short = copy_without(run, tmp_path / "run")
     short.state.trials = short.state.trials[:6]
-    with pytest.raises(InputError, match="accuracy cannot be foreseen from 5 trials; limit the divergence instead"):
+    with pytest.raises(InputError, match="accuracy cannot be predicted from 5 trials; limit the divergence instead"):
         resolve(short, limits="accuracy>=0.5")
     found = resolve(short, sweep="bytes", points=9)
     assert found.trust == {}

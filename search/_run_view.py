@@ -38,7 +38,9 @@ class Run(StoredRun):
             else "stopped"
         )
         front = (
-            self.front().to_dict() if state.facts and state.trials else {"points": [], "picks": {}, "hypervolume": None}
+            self.front().to_dict()
+            if state.facts is not None and state.trials
+            else {"points": [], "picks": {}, "hypervolume": None}
         )
         return {
             "run": str(self.path),
@@ -76,10 +78,10 @@ class Run(StoredRun):
         such row. Raises `InputError` for an unknown point.
         """
         trial = self.trial(point_id)
-        facts, space = self.facts(), self.space
-        bytes_of, macs_of = facts["costs"]["bytes"], facts["costs"]["macs"]
+        facts = self.facts()
+        bytes_of, macs_of = facts.costs["bytes"], facts.costs["macs"]
         rows = []
-        for g, (group, level) in enumerate(zip(space.groups, trial.candidate.levels, strict=True)):
+        for g, (group, level) in enumerate(zip(facts.space.groups, trial.candidate.levels, strict=True)):
             spec, is_set = group.levels[level], is_structural(group.name)
             rows.append(
                 {
@@ -88,11 +90,11 @@ class Run(StoredRun):
                     "spec": spec.to_dict(),
                     "label": "whole" if is_set and spec.is_neutral else spec.label(),
                     "weight_bytes": None if is_set else int(bytes_of[g][level]),
-                    "bytes_saved": int(facts["original_bytes"][g] - bytes_of[g][level]),
+                    "bytes_saved": int(facts.original_bytes[g] - bytes_of[g][level]),
                     "macs": None if is_set else int(macs_of[g][level]),
                     "sensitivity": 0.0 if spec.is_neutral else self.state.rows.get((g, level)),
-                    "weight_error": facts["weight_error"][g][level],
-                    "runs_as": facts["runs_as"][g][level],
+                    "weight_error": facts.weight_error[g][level],
+                    "runs_as": facts.runs_as[g][level],
                 }
             )
         return rows

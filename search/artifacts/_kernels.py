@@ -25,15 +25,14 @@ def kernels_of(
 
     Raises what the runtime raises for an artifact that it cannot load.
     """
-    from ...compressors import Anatomy
     from ...evaluators.prediction import forms_of
     from ...evaluators.runtimes import kernels_by_layer, ran_otherwise
 
     folder = run.path / "verified" / f"t{number}"
-    if not (folder / MANIFEST).is_file() or "anatomy" not in run.state.facts:
+    anatomy = run.facts().anatomy
+    if not (folder / MANIFEST).is_file() or anatomy is None:
         return {}, {}
     artifact = read_artifact(folder)
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
     trial = run.trial(f"t{number}")
     assignment = {} if trial.kind == "original" else run.space.assignment(trial.candidate)
     kernels = (find or kernels_by_layer)(

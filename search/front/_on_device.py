@@ -47,28 +47,24 @@ class OnDevice:
         Raises `ProfileError` if there is no such profile, and `InputError` for a run that did not keep the model's
         anatomy.
         """
-        from ...compressors import Anatomy
-        from ...evaluators import ActivationGraph
         from ...hardware_profiles import load_profile
 
-        facts, hardware = run.state.facts, run.task.hardware
-        own = facts.get("profiles", [facts["profile"]])
-        found = load_profile(run.task.profiles[own.index(profile)] if profile in own else profile)
-        if facts.get("anatomy") is None:
+        facts, hardware = run.facts(), run.task.hardware
+        own = [*facts.profiles]
+        found = load_profile(run.task.profiles[own.index(str(profile))] if profile in own else profile)
+        if facts.anatomy is None:
             raise InputError(
                 f"{run.path} was made by a paredown that did not keep the model's anatomy, without which no latency "
                 f"can be modelled for {found.name}; `paredown resume {run.path}` adds it"
             )
-        stored = facts.get("activations")
         device = Device(
-            profile=found, names=tuple(name for name in MODELLED if name in facts["costs"]), batch=hardware.batch,
-            threads=hardware.threads, graph=ActivationGraph.from_dict(stored) if stored else None,
+            profile=found, names=tuple(name for name in MODELLED if name in facts.costs), batch=hardware.batch,
+            threads=hardware.threads, graph=facts.activations,
             grid_g_per_kwh=hardware.grid_g_per_kwh,
         )  # fmt: skip
-        anatomy, space = Anatomy.from_dict(facts["anatomy"]), run.space
         return cls(
-            name=found.name, device=device, rows=device.rows(anatomy, space), anatomy=anatomy, space=space,
-            grid_g_per_kwh=hardware.grid_g_per_kwh,
+            name=found.name, device=device, rows=device.rows(facts.anatomy, facts.space), anatomy=facts.anatomy,
+            space=facts.space, grid_g_per_kwh=hardware.grid_g_per_kwh,
         )  # fmt: skip
 
     def trials(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -88,7 +84,7 @@ class OnDevice:
 
     def limits(self, run: StoredRun) -> Limits:
         """Return the run's limits; a share of the original is a share of the original's cost on this device."""
-        bounds = {name: (low, high) for name, (low, high) in run.state.facts["limits"].items()}
+        bounds = dict(run.facts().limits)
         for name, limit in run.task.cost_limits.items():
             if name in MODELLED and limit.max_ratio is not None and name in self.rows.original:
                 share = limit.max_ratio * self.rows.original[name]

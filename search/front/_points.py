@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...evaluators.latency import TIE
-from ..run import front_hypervolume, limits_from, objectives_from
+from ..run import front_hypervolume
 from ..space import config_of
 from ..values import Completed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
 from ._front import Front, Point
@@ -27,16 +27,14 @@ SIGNIFICANCE = 0.05
 
 def selection_of(run: StoredRun, device: OnDevice | None = None) -> Selection:
     """Return the trials that become points, on the run's first device or on another."""
-    facts = run.state.facts
-    trials, limits = (
-        (run.trials, facts["limits"]) if device is None else (device.trials(run.trials), device.limits(run))
-    )
-    return select(trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(limits))
+    facts = run.facts()
+    trials, limits = (run.trials, facts.limits) if device is None else (device.trials(run.trials), device.limits(run))
+    return select(trials, facts.objectives, facts.guide, limits)
 
 
 def selections_of(run: StoredRun) -> list[Selection]:
     """Return the selection on each of the run's devices, the first device first."""
-    further = run.state.facts.get("profiles", [])[1:]
+    further = run.facts().profiles[1:]
     return [selection_of(run), *(selection_of(run, OnDevice.of(run, name)) for name in further)]
 
 
@@ -47,20 +45,20 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
     profile     another device: the same trials with its costs. Nothing is evaluated, and no latency is measured
     """
     facts = run.state.facts
-    if not facts:
+    if facts is None:
         return Front(points=(), picks={}, objectives=(), limits={}, run=run.path)
-    device = None if profile is None or profile == facts["profile"] else OnDevice.of(run, profile)
+    device = None if profile is None or profile == facts.profile else OnDevice.of(run, profile)
     trials = run.trials if device is None else device.trials(run.trials)
-    objectives = objectives_from(facts["objectives"])
-    limits = limits_from(facts["limits"] if device is None else device.limits(run))
+    objectives = facts.objectives
+    limits = facts.limits if device is None else device.limits(run)
     chosen = selection_of(run, device)
     confirmed = _confirmed(run, chosen)
     members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
     if everything:
         known = {trial.number for trial in members}
         members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
-    space = run.space
-    labels = {tuple(levels): label for levels, label in facts.get("baselines", [])}
+    space = facts.space
+    labels = {candidate.levels: label for candidate, label in facts.baselines or ()}
     points = [
         _point(run, space, trial, chosen, confirmed, limits, objectives, labels, elsewhere=device is not None)
         for trial in members
@@ -73,7 +71,7 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
         objectives=objectives,
         limits=limits,
         run=run.path,
-        profile=facts["profile"] if device is None else device.name,
+        profile=facts.profile if device is None else device.name,
         hypervolume=front_hypervolume(trials, objectives, limits),
         nearest=nearest(trials, limits),
     )

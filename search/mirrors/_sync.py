@@ -85,15 +85,13 @@ class Mirrors:
     def _study(self, final: bool) -> None:
         from ._optuna import OptunaMirror
 
-        facts = self._run.state.facts
         if self._optuna is None:
-            from ..run import limits_from, objectives_from
-
+            facts = self._run.facts()
             self._optuna = OptunaMirror(
                 self._run.path / "optuna.log",
-                space=self._run.space,
-                objectives=objectives_from(facts["objectives"]),
-                limits=limits_from(facts["limits"]),
+                space=facts.space,
+                objectives=facts.objectives,
+                limits=facts.limits,
             )
         self._optuna.sync(self._run.trials)
 

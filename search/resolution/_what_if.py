@@ -14,7 +14,7 @@ from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement, Source
 from ..allocation import Programme, Solution, knapsack, pad, solve
 from ..front import OnDevice
-from ..run import StoredRun, assemble, limits_from, objectives_from, perturbations_of
+from ..run import StoredRun, assemble, perturbations_of
 from ..values import (
     Candidate,
     Completed,
@@ -71,7 +71,7 @@ class WhatIf:
 
         Raises `InputError` for a run without a sensitivity table or without its original.
         """
-        space, facts, state = run.space, run.state.facts, run.state
+        facts, state = run.facts(), run.state
         if not state.rows:
             raise InputError(
                 f"{run.path} has no sensitivity table (its searcher, {run.task.search.searcher}, uses none, or it was "
@@ -82,25 +82,25 @@ class WhatIf:
         if first is None:
             raise InputError(f"{run.path} has not evaluated its original yet; run `paredown resume {run.path}`")
         original = {name: m.value for name, m in first.metrics.items()}
-        costs, fixed = of_first_device(facts["costs"]), of_first_device(facts["fixed"])
+        costs, fixed = of_first_device(facts.costs), of_first_device(facts.fixed)
         device = None
         if profile is not None:
             device = OnDevice.of(run, profile)
             costs |= device.rows.costs
             fixed |= device.rows.fixed
             original |= device.rows.original
-        elif facts.get("activations") is not None:  # the costs are the run's own, but memory is no sum over groups
-            device = OnDevice.of(run, facts["profile"])
+        elif facts.activations is not None:  # the costs are the run's own, but memory is no sum over groups
+            device = OnDevice.of(run, facts.profile)
         table, n_estimated = _table(run, costs, fixed)
-        quality = Objective(name=facts["quality"], maximise=_is_maximised(run))
+        quality = Objective(name=facts.quality, maximise=_is_maximised(run))
         notes = []
         if n_estimated:
             notes.append(f"{n_estimated} rows of the sensitivity table were never measured; estimates stand for them")
         return cls(
-            run=run, space=space, table=table, objectives=objectives_from(facts["objectives"]), quality=quality,
-            predictor=Predictor(space, table, run.trials, quality, run.task.search.seed),
-            original=original, original_id=f"t{first.number}", limits=limits_from(facts["limits"]),
-            profile=facts["profile"] if device is None else device.name, device=device,
+            run=run, space=facts.space, table=table, objectives=facts.objectives, quality=quality,
+            predictor=Predictor(facts.space, table, run.trials, quality, run.task.search.seed),
+            original=original, original_id=f"t{first.number}", limits=facts.limits,
+            profile=facts.profile if device is None else device.name, device=device,
             done=tuple(t for t in done if t.kind != "original"), notes=tuple(notes),
             time_limit_s=time_limit_s,
             latency_source=first.metrics["latency_ms"].source if profile is None else "modelled",
@@ -241,7 +241,7 @@ def _table(run: StoredRun, costs: Mapping[str, Any], fixed: Mapping[str, float])
     Estimates are those of the search, else the errors of the weights, scaled to the measured rows.
     """
     state, space = run.state, run.space
-    guess = state.estimate["values"] if state.estimate and state.estimate["values"] else state.facts["weight_error"]
+    guess = state.estimate["values"] if state.estimate and state.estimate["values"] else run.facts().weight_error
     wanted = [(g, i) for g, group in enumerate(space.groups) for i, s in enumerate(group.levels) if not s.is_neutral]
     table = assemble(
         wanted, state.row_facts, space.n_levels, guess, fixed=fixed,
@@ -254,8 +254,8 @@ def _table(run: StoredRun, costs: Mapping[str, Any], fixed: Mapping[str, float])
 
 def _is_maximised(run: StoredRun) -> bool:
     """Say whether the task's metric is maximised, by the objectives if it is among them, else by itself."""
-    name = run.state.facts["quality"]
-    for objective in objectives_from(run.state.facts["objectives"]):
+    name = run.facts().quality
+    for objective in run.facts().objectives:
         if objective.name == name:
             return objective.maximise
     from ...evaluators import METRICS

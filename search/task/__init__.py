@@ -10,7 +10,7 @@ from ._load_model import load_task_metric, load_task_model, user_modules
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
-from ._sections import DataSection, RepairSection, Section, SpaceSection
+from ._sections import BudgetSection, DataSection, RepairSection, Section, SpaceSection
 from ._splits import Splits, load_task_data, sizes
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
@@ -18,6 +18,7 @@ from ._task import Task, as_task
 __all__ = [
     "ISA",
     "TASK",
+    "BudgetSection",
     "DataSection",
     "Plugins",
     "RepairSection",

@@ -216,7 +216,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
     )  # fmt: skip
     # exports and their clocks take minutes, and say nothing of the quality
     with mock.patch("paredown.search._search.export_original"):
-        run_search(task, model=subject.model, out=folder, workers=0, verify=lambda session: None)
+        run_search(task, model=subject.model, out=folder, workers=0, verify=lambda inputs: None)
     run = open_run(folder)
     known = [trial for trial in run.trials if isinstance(trial, Completed) and trial.kind != "original"]
     fitting = [t for t in known if all(t.metrics[name].value <= most for name, most in costs.items())]

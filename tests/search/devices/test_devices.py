@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from paredown.compressors import Anatomy
 from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
@@ -22,6 +21,7 @@ from paredown.search._search import run_search
 from paredown.search.artifacts import capacity, read_artifact
 from paredown.search.devices import Device, describe_latency_mismatch, describe_profile_mismatch, is_here, wanted
 from paredown.search.phases import verify_points
+from paredown.search.run import RunFacts
 from paredown.search.task import environment
 from paredown.search.values import static_measurements
 
@@ -62,8 +62,9 @@ def mixed(run: Run) -> list[Completed]:
 
 
 def test_every_trial_has_the_costs_of_every_device(run: Run) -> None:
-    assert run.state.facts["profiles"] == [SERVER, PHONE, CHIP]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    assert run.facts().profiles == (SERVER, PHONE, CHIP)
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     for trial in mixed(run):
         specs = run.space.assignment(trial.candidate)
         for name, suffix in ((SERVER, ""), (PHONE, f"@{PHONE}"), (CHIP, f"@{CHIP}")):
@@ -130,12 +131,13 @@ def test_a_front_can_be_asked_for_any_device(run: Run, tmp_path: Path) -> None:
 
 def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     there = run.front(profile=PHONE)
-    older = {key: value for key, value in run.state.facts.items() if key not in ("profiles", "activations")}
-    monkeypatch.setattr(run.state, "facts", older)
+    newer = ("schema_version", "profiles", "activations")
+    older = {key: value for key, value in run.facts().to_record().items() if key not in newer}
+    monkeypatch.setattr(run.state, "facts", RunFacts.from_record(older))
     seen = run.front(profile=PHONE)
     assert seen.original.metrics["latency_ms"] == there.original.metrics["latency_ms"]
     assert "latency_ms" in run.front().original.metrics
-    monkeypatch.setattr(run.state, "facts", {key: value for key, value in older.items() if key != "anatomy"})
+    monkeypatch.setattr(run.state, "facts", replace(run.facts(), anatomy=None))
     with pytest.raises(InputError, match="did not keep the model's anatomy"):
         run.front(profile=PHONE)
 
@@ -433,7 +435,8 @@ def test_energy_without_energies_is_refused_before_anything_is_searched(tmp_path
 
 
 def test_rows_and_the_whole_agree(run: Run) -> None:
-    anatomy, space = Anatomy.from_dict(run.state.facts["anatomy"]), run.space
+    anatomy, space = run.facts().anatomy, run.space
+    assert anatomy is not None
     device = Device(profile=load_profile(PHONE), names=("latency_ms", "energy_mj"), batch=4, threads=2)
     rows = device.rows(anatomy, space)
     for trial in mixed(run)[:5]:

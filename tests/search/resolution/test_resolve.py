@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paredown.compressors import Anatomy
 from paredown.errors import ConfigError, InputError, LimitsNotMet
 from paredown.search import Completed, Front, Run, Task, apply_config, open_run, resolve
 from paredown.search.run import Ledger, read
@@ -47,18 +47,18 @@ def done(run: Run) -> list[Completed]:
 
 def bytes_of(run: Run, share: float) -> float:
     """A budget this far between the fewest bytes and the most."""
-    costs, fixed = run.state.facts["costs"]["bytes"], run.state.facts["fixed"]["bytes"]
+    costs, fixed = run.facts().costs["bytes"], run.facts().fixed["bytes"]
     low, high = (fixed + sum(pick(row) for row in costs) for pick in (min, max))
     return float(low + share * (high - low))
 
 
 def copy_without(run: Run, folder: Path, *, key: str | None = None, record: str | None = None) -> Run:
-    """The run as a ledger without a key of its facts, or without a type of record, would have it."""
+    """The run as an older ledger, without a version and a key of its facts, or without a type of record, has it."""
     folder.mkdir()
     shutil.copy(run.path / "task.json", folder)
     with Ledger(folder / "ledger.log") as ledger:
         for line in read(run.path / "ledger.log")[0]:
-            kept = {name: value for name, value in line.items() if name != key}
+            kept = {name: value for name, value in line.items() if name not in (key, "schema_version")}
             if line["type"] != record:
                 ledger.append(kept)
     return open_run(folder)
@@ -162,7 +162,7 @@ def test_a_sweep_keeps_the_other_limits(run: Run) -> None:
 
 
 def test_another_device(run: Run) -> None:
-    same = resolve(run, limits="bytes<=40%", profile=run.state.facts["profile"])
+    same = resolve(run, limits="bytes<=40%", profile=run.facts().profile)
     here, there = (resolve(run, limits="bytes<=40%", **over) for over in ({}, {"profile": "x86-64-openvino"}))
     assert same.to_dict() == {**here.to_dict(), "points": same.to_dict()["points"]}
     assert same.points[0].metrics == here.points[0].metrics
@@ -177,14 +177,16 @@ def test_costs_on_a_device_are_those_that_a_search_for_it_would_have(run: Run) -
 
     profile = load_profile("x86-64-openvino")
     point = resolve(run, limits="bytes<=40%", profile="x86-64-openvino").points[0]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     whole = modelled_latency_ms(anatomy, run.space.assignment(point.candidate), profile)
     assert point.metrics["latency_ms"].value == pytest.approx(whole.total_ms)
 
 
 def test_the_config_is_one_that_apply_takes(run: Run, tmp_path: Path) -> None:
     point = resolve(run, limits="bytes<=40%").points[0]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     assert assignment_of(point.config, anatomy) == run.space.assignment(point.candidate)
     artifact = apply_config(point.config, run.task, tmp_path / "artifact")
     manifest = json.loads((artifact / "manifest.json").read_text())
@@ -197,7 +199,7 @@ def test_without_limits_the_runs_own_hold(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the run has no limits of its own: give some"):
         resolve(run)
     limited = copy_without(run, tmp_path / "run")
-    limited.state.facts["limits"] = {"bytes": [None, bytes_of(run, 0.2)]}
+    limited.state.facts = replace(run.facts(), limits={"bytes": (None, bytes_of(run, 0.2))})
     assert resolve(limited).limits == {"bytes": (None, bytes_of(run, 0.2))}
 
 

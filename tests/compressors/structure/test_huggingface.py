@@ -135,7 +135,7 @@ def test_a_config_that_means_something_else_is_refused() -> None:
     model, inputs = t5()
     sets = find(model, inputs).sets
     kept = {s.name: range(8) for s in sets if s.kind == "hidden"}
-    with pytest.raises(ConfigError, match="answers differently"):
+    with pytest.raises(ConfigError, match="gives other outputs"):
         reloadable(remove(model, removal_of(model, sets, kept)), sets, kept, inputs)
 
 

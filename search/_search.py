@@ -1,8 +1,7 @@
 """A run from its task to its front.
 
 store -> baselines -> table -> search -> verify -> report. Each phase looks at the ledger first and does what is
-missing, so
-that a run that was killed anywhere goes on from there.
+missing, so that a run that was killed anywhere goes on from there.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -80,6 +79,23 @@ def search(
     Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
     `Interrupted` when stopped by a signal: what was found so far is kept, and `resume` goes on.
     """
+    return run_search(task, model=model, out=out, workers=workers, ray_address=ray_address, progress=progress)
+
+
+def run_search(
+    task: Task | Mapping[str, Any] | Path | str,
+    *,
+    model: nn.Module | None = None,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: Listener | None = None,
+    verify: Callable[[SearchSession], None] = verify_points,
+) -> Front:
+    """Do what `search` does, with another verifier.
+
+    verify  called once after the trials; it records the verified points
+    """
     task = as_task(task)
     if model is None and task.model is None:
         raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
@@ -91,7 +107,7 @@ def search(
         if choice is not None:
             write_atomic(run.path / CHOICE, json.dumps(choice, indent=2) + "\n")
             Recorder(run, ledger, progress).note(describe_runtime_choice(choice))
-        return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address)
+        return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address, verify)
 
 
 def resume(
@@ -110,7 +126,12 @@ def resume(
 
 
 def _drive(
-    run: StoredRun, recorder: Recorder, model: nn.Module | None, workers: int | None, ray_address: str | None
+    run: StoredRun,
+    recorder: Recorder,
+    model: nn.Module | None,
+    workers: int | None,
+    ray_address: str | None,
+    verify: Callable[[SearchSession], None],
 ) -> Front:
     workers = usable_cores() if workers is None else workers
     if workers < 0:
@@ -140,7 +161,7 @@ def _drive(
                 _search(session, mirrors)
             session.stop_if_asked()
             with recorder.watch.charge("verification"):
-                verify_points(session)
+                verify(session)
             session.stop_if_asked()
         except Interrupted:
             _end(recorder, mirrors, "interrupted")

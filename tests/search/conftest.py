@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paredown.search import Task
-from paredown.search import _search as _driver
+from paredown.search import Front, Task
+from paredown.search._search import run_search
 from paredown.search.phases import SearchSession, build_store, evaluate_baselines
 from paredown.search.problem import EvaluationContext, prepare
 from paredown.search.run import Recorder, create_run
@@ -39,18 +40,18 @@ def tiny_task() -> Callable[..., Task]:
     return make
 
 
-@pytest.fixture
-def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whoever looks at trials alone: no fresh process, which takes seconds to import torch, measures the points."""
-    monkeypatch.setattr(_driver, "verify_points", lambda session: None)
+@pytest.fixture(scope="session")
+def search_unverified() -> Callable[..., Front]:
+    """`search` for tests that look at trials alone: it verifies no points, which takes a process of some seconds."""
+    return partial(run_search, verify=lambda session: None)
 
 
 @pytest.fixture
 def open_session() -> Callable[..., AbstractContextManager[SearchSession]]:
-    """`with open_sitting(task, path) as sitting`: a run in `path`, new or gone on with, up to its baselines.
+    """`with open_session(task, path) as session`: a run in `path`, new or resumed, up to its baselines.
 
-    pool        who works, made of the bench; by default this process
-    groundwork  whether the store is built and the baselines are seen
+    pool        makes the workers from the context; by default this process
+    groundwork  whether the store is built and the baselines are evaluated
     """
 
     @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paredown.search import Candidate, Progress, open_run, search
+from paredown.search import Candidate, Progress, open_run
 from paredown.search import _search as driver
 from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate
 from paredown.search.phases import SearchSession, build_store
@@ -52,8 +52,10 @@ def whole_search(
     )
     blocks: list[float] = []
     cpu: dict[str, float] = {}
-    with _interleaved(blocks, every=max(1, n_trials // n_blocks), block=block), _unverified(), _cpu_by_purpose(cpu):
-        search(task, out=folder / "run", workers=WORKERS, progress=_Lines(f"{samples} images"))
+    with _interleaved(blocks, every=max(1, n_trials // n_blocks), block=block), _cpu_by_purpose(cpu):
+        driver.run_search(
+            task, out=folder / "run", workers=WORKERS, progress=_Lines(f"{samples} images"), verify=_unverified
+        )
     status = open_run(folder / "run").status()
     seconds = dict(status["seconds"])
     seconds["evaluation"] -= sum(blocks)
@@ -164,15 +166,8 @@ def _interleaved(blocks: list[float], *, every: int, block: int) -> Iterator[Non
         driver._pool = original
 
 
-@contextmanager
-def _unverified() -> Iterator[None]:
-    """Exports and their clocks take minutes, and say nothing of the search."""
-    original = driver.verify_points
-    driver.verify_points = lambda session: None
-    try:
-        yield
-    finally:
-        driver.verify_points = original
+def _unverified(session: SearchSession) -> None:
+    """Verify nothing: exports and their clocks take minutes, and say nothing of the search."""
 
 
 @contextmanager

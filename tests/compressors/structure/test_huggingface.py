@@ -124,7 +124,9 @@ def test_what_no_config_can_say_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"the layers keep 2 and 4|no config of BertConfig says"):
         reloadable(remove(model, removal_of(model, sets, uneven)), sets, uneven, inputs)
     both = {s.name: [0, 1] for s in sets if s.kind == "heads"}  # BERT works out a head's width from their number
-    with pytest.raises(ConfigError, match=r"no config of BertConfig says what is left: .*query\.weight is \(8, 16\)"):
+    with pytest.raises(
+        ConfigError, match=r"no config of BertConfig describes the kept parts: .*query\.weight is \(8, 16\)"
+    ):
         reloadable(remove(model, removal_of(model, sets, both)), sets, both, inputs)
 
 

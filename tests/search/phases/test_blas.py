@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from paredown.search import Task, search
+from paredown.search import Front, Task
 from paredown.search import _search as driver
 from paredown.search.phases import one_blas_thread
 
@@ -42,9 +42,12 @@ def test_as_before_after_an_error_too(two_threads: None) -> None:
     assert _threads() == before
 
 
-@pytest.mark.usefixtures("unverified")
 def test_a_search_proposes_in_one_thread(
-    two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_threads: None,
+    tiny_task: Callable[..., Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    search_unverified: Callable[..., Front],
 ) -> None:
     seen: list[set[int]] = []
     explore = driver.explore
@@ -54,5 +57,5 @@ def test_a_search_proposes_in_one_thread(
         explore(*args, **kwargs)
 
     monkeypatch.setattr(driver, "explore", looked_at)
-    search(tiny_task(), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(), out=tmp_path / "run", workers=0)
     assert seen == [{1}]

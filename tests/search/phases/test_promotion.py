@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, EarlyStopped, Failed, LowFidelity, Task, Trial, open_run, search
+from paredown.search import (
+    Candidate,
+    Completed,
+    EarlyStopped,
+    Failed,
+    Front,
+    LowFidelity,
+    Task,
+    Trial,
+    open_run,
+)
 from paredown.search.evaluation import Worker
 from paredown.search.evaluation import _worker as _bench
 from paredown.search.phases import Promotion, SearchSession, as_screened, explore
@@ -142,9 +152,8 @@ def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tm
     assert whole.low_fidelity["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     screened = [t for t in run.trials if isinstance(t, LowFidelity)]
     seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, LowFidelity)]
@@ -162,7 +171,7 @@ def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
     on_front = {p["id"] for p in run.front().to_dict()["points"] if p["kind"] == "mixed"}
     assert on_front <= {f"t{t.number}" for t in seen}
     before = run.trials
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     assert open_run(tmp_path / "run").trials == before  # nothing is left to be done
 
 
@@ -192,9 +201,8 @@ def _explored(opened: AbstractContextManager[SearchSession], *, stop_after: int 
         return list(session.state.trials)
 
 
-@pytest.mark.usefixtures("unverified")
 def test_time_is_kept_for_those_that_are_due(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_unverified: Callable[..., Front]
 ) -> None:
     """By a clock on which a look at the first samples takes a second, one at all four, and nothing else any time."""
     began = time.monotonic()
@@ -211,7 +219,7 @@ def test_time_is_kept_for_those_that_are_due(
 
         monkeypatch.setattr(Worker, name, timed)
     task = tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=100s")
-    search(task, out=tmp_path / "run", workers=0)
+    search_unverified(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     guide, limits = objectives_from(run.state.facts["guide"]), limits_from(run.state.facts["limits"])
     promotion = Promotion(guide, ["bytes"], [limits])

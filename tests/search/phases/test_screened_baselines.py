@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, LowFidelity, Task, open_run, search
+from paredown.search import Candidate, Completed, Front, LowFidelity, Task, open_run
 from paredown.search.phases import screened_baselines
 from paredown.search.values import Objective
 
@@ -51,12 +51,13 @@ def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) ->
         assert seen[:2] == sorted(affordable)[:2]
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_many_uniform_settings(
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_unverified: Callable[..., Front]
+) -> None:
     monkeypatch.setattr("paredown.search.phases._store_and_baselines.MANY", 3)
     more = ("search.screen=40", "search.searcher=random", "budget.trials=10")
     space = ('space.weight_method=["affine", "minmax", "percentile"]', "space.weight_bits=[2, 3, 4, 8, 32]")
-    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     first = [t for t in run.trials if t.kind == "uniform" and isinstance(t, LowFidelity)]
     whole = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Completed)]
@@ -69,5 +70,5 @@ def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, m
     for point in run.front().points:
         assert point.kind != "uniform" or np.isfinite(point.metrics["divergence"].value)
     before = run.trials
-    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
     assert open_run(tmp_path / "run").trials == before  # nothing is left to be done

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paredown.compressors import Anatomy
 from paredown.errors import ConfigError, InputError, LimitsNotMet
-from paredown.search import Completed, Run, Task, apply_config, open_run, resolve, resume, search
+from paredown.search import Completed, Front, Run, Task, apply_config, open_run, resolve
 from paredown.search.run import Ledger, read
 from paredown.search.space import assignment_of
 
@@ -18,7 +19,7 @@ TINY = Path(__file__).parents[1] / "tiny"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, search_unverified: Callable[..., Front]) -> Path:
     data = {
         "model": {"factory": "tiny.py:model"},
         "data": {"factory": "tiny.py:data", "calibration": 40, "search": 160, "report": 200},
@@ -31,9 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mlflow": {"enabled": False},
     }
     out = tmp_path_factory.mktemp("resolve") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)  # the most of the time
-        search(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
+    search_unverified(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
     return out
 
 
@@ -202,14 +201,14 @@ def test_without_limits_the_runs_own_hold(run: Run, tmp_path: Path) -> None:
     assert resolve(limited).limits == {"bytes": (None, bytes_of(run, 0.2))}
 
 
-def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(run: Run, tmp_path: Path) -> None:
+def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(
+    run: Run, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     old = copy_without(run, tmp_path / "run", key="anatomy")
     assert resolve(old, limits="bytes<=40%").points
     with pytest.raises(InputError, match=r"did not keep the model's anatomy.*`paredown resume .*` adds it"):
         resolve(old, limits="bytes<=40%", profile="x86-64-openvino")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)
-        resume(old.path, workers=0)
+    search_unverified(old.task, out=old.path, workers=0)
     assert resolve(old.path, limits="bytes<=40%", profile="x86-64-openvino").points
 
 

@@ -80,7 +80,7 @@ def test_a_wrong_value_is_named(name: str, options: dict[str, Any], message: str
 
 
 def test_a_sweep_needs_the_table() -> None:
-    context = SyntheticProblem(n_groups=3, n_levels=3, with_table=False).context()
+    context = SyntheticProblem(n_groups=3, n_levels=3, table_noise=None).context()
     with pytest.raises(InputError, match="seed_with_sweep needs the sensitivity table"):
         make_searcher("optuna", context, {"seed_with_sweep": True})
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..compressors import FLOAT_BITS, Pattern
+from ...compressors import FLOAT_BITS, Pattern
 
 if TYPE_CHECKING:
-    from ..compressors import LayerInfo, LayerSpec
-    from ..hardware_profiles import HardwareProfile, Lowered
+    from ...compressors import LayerInfo, LayerSpec
+    from ...hardware_profiles import HardwareProfile, Lowered
 
 
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:

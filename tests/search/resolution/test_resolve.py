@@ -157,7 +157,7 @@ def test_a_sweep_keeps_the_other_limits(run: Run) -> None:
         assert point.metrics["divergence"].value <= 0.5
     with pytest.raises(InputError, match="a sweep is over one of bytes, macs, bops, latency_ms, got 'accuracy'"):
         resolve(run, sweep="accuracy")
-    with pytest.raises(InputError, match="a sweep takes 2 points at least, got 1"):
+    with pytest.raises(InputError, match="a sweep needs at least 2 points, got 1"):
         resolve(run, sweep="bytes", points=1)
 
 

@@ -8,7 +8,7 @@ from .registry import REGISTRIES
 
 
 def is_method(kind: str, name: str) -> bool:
-    """Whether a method of this kind has this name, or the name is an expression over some (see
+    """Tell whether a method of this kind has this name, or the name is an expression over some (see
     `sparsity/_blend.py`).
     """
     return name in methods(kind) or name in REGISTRIES[kind]

@@ -1,4 +1,4 @@
-"""What a compressed model is worth: quality, size, operations, latency.
+"""Evaluation of a compressed model: quality, size, operations, latency, memory, energy.
 
 `Measurement` is imported at once; what needs torch, numpy or a runtime is imported when it is first asked for.
 The runtimes (PyTorch, ONNX Runtime, OpenVINO) are in `paredown.evaluators.runtimes`.
@@ -9,17 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_exports
-from ._measurement import Measurement, Source
+from .values import Measurement, Source
 
 if TYPE_CHECKING:
-    from ._costs import Cost, bops, macs
-    from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
-    from ._kv_cache import KvCacheSpec, kv_cache_bytes, with_kv_cache
-    from ._lowered import lowered_as
-    from ._modelled import LayerRoofline, ModelledLatency, modelled_latency_ms, roofline
-    from ._preserved import preserved
-    from ._run import ReferenceOutputs, run_batches, run_split
-    from ._split import Inputs, Split
+    from .costs import Cost, LayerRoofline, ModelledLatency, bops, lowered_as, macs, modelled_latency_ms, roofline
     from .energy import ModelledEnergy, co2_g_per_million, measure_energy, modelled_energy_mj
     from .latency import (
         LatencySamples,
@@ -29,15 +22,28 @@ if TYPE_CHECKING:
         interleaved,
         pinned,
     )
-    from .memory import ActivationGraph, Peak, memory_bytes, peak_activations, trace_activations
+    from .memory import (
+        ActivationGraph,
+        KvCacheSpec,
+        Peak,
+        kv_cache_bytes,
+        memory_bytes,
+        peak_activations,
+        trace_activations,
+        with_kv_cache,
+    )
     from .quality import (
         METRICS,
         Metric,
         MetricError,
         PairedResult,
+        Scores,
         SequentialTest,
         default_looks,
         divergence_per_sample,
+        evaluate_outputs,
+        evaluate_parts,
+        evaluate_split,
         get_metric,
         losses_of,
         metric_from_callable,
@@ -48,27 +54,44 @@ if TYPE_CHECKING:
         value_of_loss,
     )
     from .sensitivity import loss_gradients
+    from .values import Inputs, ReferenceOutputs, Split, preserved, run_batches, run_split
 
 _HOMES = {
-    "._costs": ("Cost", "bops", "macs"),
-    "._evaluate": ("Scores", "evaluate_outputs", "evaluate_parts", "evaluate_split"),
-    "._kv_cache": ("KvCacheSpec", "kv_cache_bytes", "with_kv_cache"),
-    "._lowered": ("lowered_as",),
-    "._modelled": ("LayerRoofline", "ModelledLatency", "modelled_latency_ms", "roofline"),
-    "._preserved": ("preserved",),
-    "._run": ("ReferenceOutputs", "run_batches", "run_split"),
-    "._split": ("Inputs", "Split"),
+    ".values": ("Inputs", "ReferenceOutputs", "Split", "preserved", "run_batches", "run_split"),
+    ".costs": (
+        "Cost",
+        "LayerRoofline",
+        "ModelledLatency",
+        "bops",
+        "lowered_as",
+        "macs",
+        "modelled_latency_ms",
+        "roofline",
+    ),
     ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "pinned"),
     ".energy": ("ModelledEnergy", "co2_g_per_million", "measure_energy", "modelled_energy_mj"),
-    ".memory": ("ActivationGraph", "Peak", "memory_bytes", "peak_activations", "trace_activations"),
+    ".memory": (
+        "ActivationGraph",
+        "KvCacheSpec",
+        "Peak",
+        "kv_cache_bytes",
+        "memory_bytes",
+        "peak_activations",
+        "trace_activations",
+        "with_kv_cache",
+    ),
     ".quality": (
         "METRICS",
         "Metric",
         "MetricError",
         "PairedResult",
+        "Scores",
         "SequentialTest",
         "default_looks",
         "divergence_per_sample",
+        "evaluate_outputs",
+        "evaluate_parts",
+        "evaluate_split",
         "get_metric",
         "losses_of",
         "metric_from_callable",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .artifacts._diff import diff
     from .artifacts._manifest import load
     from .front._front import Front, Point
-    from .resolution._resolve import Resolution, resolve
+    from .resolution import Resolution, resolve
     from .run._progress import Progress
     from .searchers import SearchContext, Searcher, register_searcher
     from .task._axes import register_axis
@@ -59,7 +59,7 @@ _HOMES = {
         "Front",
         "Point",
     ),
-    ".resolution._resolve": (
+    ".resolution": (
         "Resolution",
         "resolve",
     ),

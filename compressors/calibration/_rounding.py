@@ -50,8 +50,8 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
         return _rounding_of_product(calibration, fqn, spec, params)
     if fqn not in calibration.places:
         raise ConfigError(
-            f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know who else reads its input "
-            "and what it is added to; calibrate with tensors=True, or, if it is alone with both, take activation_scope "
+            f"{fqn} is to be {spec.label()}, whose activation_scope 'tensor' needs to know the other consumers of "
+            "its input and output; calibrate with tensors=True, or, if there are none, take activation_scope "
             "'layer'"
         )
     shared_input, residual_output = calibration.places[fqn]
@@ -69,8 +69,8 @@ def _rounding_of_product(calibration: Calibration, fqn: str, spec: LayerSpec, pa
     """
     if fqn not in calibration.products:
         raise ConfigError(
-            f"{fqn} is to be {spec.label()}, whose activation_scope 'product' needs the range of what it gives to a "
-            "product of attention; calibrate with products=True, or, if it gives nothing to one, take activation_scope "
+            f"{fqn} is to be {spec.label()}, whose activation_scope 'product' needs the range of its output in a "
+            "product of attention; calibrate with products=True, or, if it has no such product, take activation_scope "
             "'layer'"
         )
     product, inside = calibration.products[fqn]

@@ -28,6 +28,7 @@ from ._palette import kmeans
 from ._problem import Coded, WeightProblem, decoded
 from ._ranges import entropy, entropy_clip, minmax, percentile
 from ._rounding import fit_nearest
+from ._soft_rounding import PUSH, RATE, push_exponent, soft_variable, stretched
 from ._solve import broken_promise, knows, solve
 from ._tables import fixed_table
 from ._weighted import awq, weighted
@@ -35,6 +36,8 @@ from ._weighted import awq, weighted
 __all__ = [
     "CASTS",
     "CONCRETE",
+    "PUSH",
+    "RATE",
     "ROUNDING_DAMPING",
     "ActivationQuantizer",
     "Coded",
@@ -74,7 +77,10 @@ __all__ = [
     "mse_range",
     "neighbours",
     "percentile",
+    "push_exponent",
+    "soft_variable",
     "solve",
+    "stretched",
     "symmetric_qparams",
     "to_groups",
     "weighted",

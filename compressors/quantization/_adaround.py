@@ -23,14 +23,9 @@ from ._fit import fit
 from ._gptq import compensated
 from ._grid import CONCRETE, Rounder
 from ._problem import Coded, WeightProblem, coded, nearest
+from ._soft_rounding import PUSH, RATE, STRETCH, push_exponent, soft_variable, stretched
 
 _ITERATIONS = 600
-_WARM = 0.2
-"""Share of the iterations without the term that pushes soft variables to 0 or 1."""
-_RATE = 0.1
-_PUSH = 10.0
-_SOFTEST, _HARDEST = 20.0, 2.0
-_STRETCH = 1.1
 
 
 def adaround(problem: WeightProblem) -> Coded:
@@ -69,32 +64,30 @@ def _learned(problem: WeightProblem, rounder: Rounder, hessian: Tensor) -> Tenso
     matrix, floor = problem.matrix / largest, lower / largest  # each row within [-1, 1]: no overflow in the squares
     gap = upper / largest - floor
     share = torch.where(gap > 0, (problem.target / largest - floor) / gap.clamp(min=1e-30), 0.5).clamp(0.01, 0.99)
-    stretched = (share + (_STRETCH - 1.0)) / (2.0 * _STRETCH - 1.0)
-    soft = torch.log(stretched / (1.0 - stretched))  # begins at the weight itself
+    soft = soft_variable(share)  # begins at the weight itself
     # each row's error in units of what rounding to nearest costs it, so that one push fits all layers
     plain = (rounder.values(problem.target) / largest - matrix).reshape(groups, -1, shape[1])
     unit = ((plain @ hessian) * plain).sum(dim=2).reshape(-1, 1).clamp(min=1e-30)
     momentum, power = torch.zeros_like(soft), torch.zeros_like(soft)
     for step in range(1, _ITERATIONS + 1):
         logistic = torch.sigmoid(soft)
-        wide = logistic * (2.0 * _STRETCH - 1.0) - (_STRETCH - 1.0)
+        wide = stretched(logistic)
         open_ = (wide > 0.0) & (wide < 1.0)
         part = wide.clamp(0.0, 1.0)
-        slope = torch.where(open_, (2.0 * _STRETCH - 1.0) * logistic * (1.0 - logistic), 0.0)
+        slope = torch.where(open_, (2.0 * STRETCH - 1.0) * logistic * (1.0 - logistic), 0.0)
         values = floor + gap * part
         values = values if problem.mask is None else values * problem.mask
         error = (values - matrix).reshape(groups, -1, shape[1])
         gradient = 2.0 * (error @ hessian).reshape(shape) * gap * (shape[1] / unit)
-        progress = (step / _ITERATIONS - _WARM) / (1.0 - _WARM)
-        if progress > 0:
-            beta = _SOFTEST + (_HARDEST - _SOFTEST) * progress
+        beta = push_exponent(step, _ITERATIONS)
+        if beta is not None:
             centred = 2.0 * part - 1.0
-            gradient -= 2.0 * _PUSH * beta * centred.abs().pow(beta - 1.0) * centred.sign()
+            gradient -= 2.0 * PUSH * beta * centred.abs().pow(beta - 1.0) * centred.sign()
         gradient *= slope
         momentum.mul_(0.9).add_(gradient, alpha=0.1)
         power.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         scale = (power / (1.0 - 0.999**step)).sqrt_().add_(1e-12)
-        soft.addcdiv_(momentum / (1.0 - 0.9**step), scale, value=-_RATE)
+        soft.addcdiv_(momentum / (1.0 - 0.9**step), scale, value=-RATE)
     up = torch.sigmoid(soft) >= 0.5
     values = torch.where(up, upper, lower)
     return values if problem.mask is None else values * problem.mask

@@ -1,4 +1,4 @@
-"""Block reconstruction: each code up or down, learned for the output of a whole block rather than of a layer.
+"""Block reconstruction: each code is rounded up or down, as learned for the output of a whole block, not of a layer.
 
 What it does   the weights of a block (a residual block, a feed-forward part; else a layer) go to one of two
                neighbouring codes by a soft variable, learned on calibration data so that the block's output, given what
@@ -6,21 +6,20 @@ What it does   the weights of a block (a residual block, a feed-forward part; el
 Paper          Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 3.2 and
                3.3: the error is weighted by the squared gradient; rounding as in Nagel et al. 2020, eq. 21 to 24
 We differ      the gradient is of the divergence, by answers drawn from the original's outputs (no labels are needed).
-               It begins at the codes that are there, whatever method gave them; scales, of weights and activations,
-               stay. A fifth of the samples is held out: a block that is not nearer to the original there stays as it
-               was, and so does the model. It is learned with the original's biases and statistics, which is what a
-               reconstructed model keeps: repaired ones belong to the codes that were there
-Cost           no stored byte. `STEPS` forward and backward passes of each block on a batch, and of the samples two
-               passes of the whole model for each block
-Did not help   after `Repairs` (ResNet-20 at 3 bits: the divergence doubled, and all stayed as it was), nor `Repairs`
-               after it; where rounding to nearest is near the original already. Figures: `quantization/README.md`
+               Learning begins at the existing codes of any method; scales of weights and activations stay. A fifth of
+               the samples is held out: a block that is not nearer to the original on them stays as it was, and so does
+               the model. Blocks are learned with the original's biases and statistics, which a reconstructed model
+               keeps: repaired ones belong to the former codes
+Cost           no stored byte. `STEPS` forward and backward passes of each block on a batch, and two passes of the whole
+               model over the samples for each block
+Did not help   after `Repairs` (ResNet-20 at 3 bits: the divergence doubled, and all codes stayed), nor `Repairs` after
+               it; where rounding to nearest is near the original already. Figures: `quantization/README.md`
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,33 +28,27 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...errors import InputError
-from ..anatomy import LayerInfo, forward, module_at, preserved, temporary_hooks
-from ..calibration import drawn_answers
-from ..quantization import Coded, Rounder
+from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved
+from ..quantization import PUSH, RATE, push_exponent
 from ..values import LayerSpec, weight_name
-from ..variants import CompressedModel, Variant, decode, load_coded, store_coded
+from ..variants import CompressedModel, Variant
+from ._block_batches import BlockBatch, block_call, block_target, copied
 from ._blocks import Block, blocks_of
 from ._repair import Values, installed
+from ._soft_weight import SoftWeight
 
 CODE_VERSION = 1
-"""Raised when the same inputs give other codes."""
+"""Version of the code, raised when the same inputs give other codes."""
 STEPS = 400
 LARGEST = 2**26
-"""Numbers of a block's inputs, outputs and weights of the outputs that are kept, at most (but for two batches)."""
+"""Largest count of numbers kept for a block (inputs, outputs, weights of the outputs); two batches are always kept."""
 _HELD_OUT = 5
-"""One batch of so many is not learned from."""
-_DRAWS = 2
-_WARM = 0.2
-"""Share of the steps without a push towards 0 or 1."""
-_RATE = 0.1
-_PUSH = 10.0
-_SOFTEST, _HARDEST = 20.0, 2.0
-_STRETCH = 1.1
+"""Period of held-out batches: one of so many is not learned from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstructed:
-    """What became of one block: its error on the samples held out, relative to what it was, and if that is kept."""
+    """Result for one block: its error on held-out samples relative to the former one, and whether codes were kept."""
 
     block: Block
     ratio: float
@@ -64,12 +57,14 @@ class Reconstructed:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reconstruction:
-    """variants  of all layers, new ones where codes changed
-    blocks    in the order in which they run
-    left      fqn -> why this layer of changed weights is in no block, in a clause
-    ratio     the divergence of the model's outputs on the samples held out, relative to what it was
-    kept      whether the model is nearer to the original; else `variants` and `values` are those that were given
-    values    biases and running statistics that go with the variants; none where they are kept
+    """Result of a reconstruction.
+
+    variants  variants of all layers, new ones where codes changed
+    blocks    blocks in the order in which they run
+    left      fqn -> reason why this layer of changed weights is in no block, as a clause
+    ratio     divergence of the model's outputs on held-out samples, relative to the former one
+    kept      whether the model is nearer to the original; else `variants` and `values` are the given ones
+    values    biases and running statistics that go with the variants; empty where these are kept
     """
 
     variants: dict[str, Variant]
@@ -80,7 +75,7 @@ class Reconstruction:
     kept: bool
 
     def notes(self) -> list[str]:
-        """A line for what was learned, and one for the layers that were left as they are."""
+        """Lines for people: one about the learned blocks, and one for each reason why layers were left alone."""
         lines = []
         if self.blocks:
             kept = [one for one in self.blocks if one.kept]
@@ -109,17 +104,19 @@ def reconstruct(
     seed: int = 0,
     steps: int = STEPS,
 ) -> Reconstruction:
-    """Other codes for the variants of `assignment`, one step from those that they have at most. Scales, zeros of a
-    sparse weight and bytes stay (fewer bytes where more codes became zero). Deterministic; the model is left as it was.
+    """Learn other codes for the variants of `assignment`, at most one step away from the present ones.
+
+    Scales, zeros of a sparse weight and bytes stay (fewer bytes where more codes became zero). Deterministic; the model
+    is left as it was.
 
     resident    holds the model with its original weights
-    batches     calibration inputs of some 32 samples, two batches at least; every fifth is held out. Of a large block
-                as many are looked at as `LARGEST` allows
-    values      biases and running statistics that go with `variants` (`Repairs`): with them the model is what the
-                reconstructed one, which does without, has to be nearer to the original than
-    divergence  "kl" for logits, "mse" else: what the original's outputs and these are compared by
+    batches     calibration inputs of some 32 samples, two batches at least; every fifth is held out. `LARGEST` limits
+                the number of batches for a large block
+    values      biases and running statistics that go with `variants` (`Repairs`). The reconstructed model, which has
+                none of them, must be nearer to the original than the model with them
+    divergence  measure of the distance from the original's outputs: "kl" for logits, "mse" for others
 
-    Raises `InputError` for fewer than two batches, or outputs that do not depend on what a block gives.
+    Raises `InputError` for fewer than two batches, or outputs that do not depend on a block's output.
     """
     if len(batches) < 2:
         raise InputError(
@@ -127,22 +124,14 @@ def reconstruct(
             f"{len(batches)}; give it more calibration samples, or smaller batches"
         )
     values = values or {}
-    found, left = dict(variants), {}
-    eligible: list[str] = []
-    for layer in resident.anatomy.layers:
-        spec = assignment.get(layer.fqn, LayerSpec())
-        if spec.changes_weight:
-            why = _misfit(layer, spec, found[layer.fqn])
-            if why is None:
-                eligible.append(layer.fqn)
-            else:
-                left[layer.fqn] = why
+    found = dict(variants)
+    eligible, left = _eligible(resident.anatomy, assignment, variants)
     done: list[Reconstructed] = []
-    work = _Work(resident, assignment, batches, divergence, seed, steps)
+    work = _Learner(resident, assignment, batches, divergence, seed, steps)
     if eligible:
         blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
-        left |= {fqn: "it does not run, or not as a module" for fqn in eligible if fqn not in in_blocks}
+        left |= {fqn: "it does not run as a module" for fqn in eligible if fqn not in in_blocks}
         for number, block in enumerate(blocks):
             new, ratio = work.learned(number, block, found)
             if ratio < 1.0:
@@ -160,23 +149,40 @@ def reconstruct(
     )
 
 
-def _misfit(layer: LayerInfo, spec: LayerSpec, variant: Variant) -> str | None:
-    """Why a layer's codes are not learned, in a clause."""
+def _eligible(
+    anatomy: Anatomy, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
+) -> tuple[list[str], dict[str, str]]:
+    """(fqns of layers whose codes can be learned, fqn -> reason why another layer of changed weights is left alone)."""
+    eligible: list[str] = []
+    left: dict[str, str] = {}
+    for layer in anatomy.layers:
+        spec = assignment.get(layer.fqn, LayerSpec())
+        if spec.changes_weight:
+            reason = _reason_against(layer, variants[layer.fqn])
+            if reason is None:
+                eligible.append(layer.fqn)
+            else:
+                left[layer.fqn] = reason
+    return eligible, left
+
+
+def _reason_against(layer: LayerInfo, variant: Variant) -> str | None:
+    """Reason why a layer's codes are not learned, as a clause."""
     if layer.is_fused:
         return "a weight inside a recurrent layer or an attention"
     if layer.tied_to:
-        return "a weight that another layer has too"
+        return "its weight is shared with another layer"
     if layer.n_calls != 1:
-        return "run more than once in a pass"
+        return "it runs more than once in a pass"
     if layer.kind == "embedding":
-        return "an embedding, whose rows are no sums that could make up for each other"
+        return "an embedding, whose rows are not summed, so errors cannot cancel"
     if variant.even_codes() is None:
         return "codes that are no integers on an even grid (int, int_asym)"
     return None
 
 
-class _Work:
-    """What is asked of the model for each block: how the original answers, and what the compressed one is fed."""
+class _Learner:
+    """Learning of blocks, with the original model's outputs and the compressed model's inputs of each block."""
 
     def __init__(
         self, resident: CompressedModel, assignment: Mapping[str, LayerSpec], batches: Sequence[object],
@@ -194,24 +200,24 @@ class _Work:
             yield model
 
     def learned(self, number: int, block: Block, variants: Mapping[str, Variant]) -> tuple[dict[str, Variant], float]:
-        """New variants of the block's layers, and their error on what is held out, relative to the old ones'."""
+        """New variants of the block's layers, and their error on held-out samples relative to the old ones'."""
         model = self.resident.model
         module = module_at(model, block.fqn)
         generator = torch.Generator().manual_seed(_seed_of(self.seed, number))
-        seen = self._seen(module, generator, variants)
+        seen = self._block_batches(module, generator, variants)
         held_out = [one for one in seen if one.number in self.held_out]
         learned_from = [one for one in seen if one.number not in self.held_out]
         if not (learned_from and held_out):
             return {}, 1.0
         soft = {
-            fqn: _Soft(variants[fqn], self.assignment[fqn].weight_only, self.resident.weight(fqn))
+            fqn: SoftWeight(variants[fqn], self.assignment[fqn].weight_only, self.resident.weight(fqn))
             for fqn in block.layers
         }
         prefix = f"{block.fqn}." if block.fqn else ""
         names = {fqn: weight_name(fqn).removeprefix(prefix) for fqn in block.layers}
 
-        def error(weights: Mapping[str, Tensor], one: _Seen) -> Tensor:
-            args, kwargs = _copied(one.args), _copied(one.kwargs)
+        def error(weights: Mapping[str, Tensor], one: BlockBatch) -> Tensor:
+            args, kwargs = copied(one.args), copied(one.kwargs)
             output = functional_call(module, {names[fqn]: w for fqn, w in weights.items()}, args, kwargs)
             return one.error(output.float())
 
@@ -228,24 +234,29 @@ class _Work:
             after = sum(float(error(hard, one)) for one in held_out)
         return new, after / before
 
-    def _learn(self, soft: Mapping[str, _Soft], seen: Sequence[_Seen], error: Any, generator: torch.Generator) -> None:
+    def _learn(
+        self, soft: Mapping[str, SoftWeight], seen: Sequence[BlockBatch], error: Any, generator: torch.Generator
+    ) -> None:
         n_weights = sum(one.logit.numel() for one in soft.values())
-        optimizer = torch.optim.Adam([one.logit for one in soft.values()], lr=_RATE)
+        optimizer = torch.optim.Adam([one.logit for one in soft.values()], lr=RATE)
         for step in range(1, self.steps + 1):
             one = seen[int(torch.randint(len(seen), (1,), generator=generator))]
             loss = error({fqn: layer.weight() for fqn, layer in soft.items()}, one)
-            progress = (step / self.steps - _WARM) / (1.0 - _WARM)
-            if progress > 0.0:
-                beta = _SOFTEST + (_HARDEST - _SOFTEST) * progress
+            beta = push_exponent(step, self.steps)
+            if beta is not None:
                 open_ = sum((1.0 - (2.0 * layer.share() - 1.0).abs().pow(beta)).sum() for layer in soft.values())
-                loss = loss + _PUSH / n_weights * open_
+                loss = loss + PUSH / n_weights * open_
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    def _seen(self, module: nn.Module, generator: torch.Generator, variants: Mapping[str, Variant]) -> list[_Seen]:
-        """The original's outputs of a module with the weight of each number, and the compressed model's inputs. Of the
-        batches that go through it in both."""
+    def _block_batches(
+        self, module: nn.Module, generator: torch.Generator, variants: Mapping[str, Variant]
+    ) -> list[BlockBatch]:
+        """Batches of a module: the original's outputs with their weights, and the compressed model's inputs.
+
+        Only batches that pass through the module in both models are included.
+        """
         model, size = self.resident.model, 0
         chosen: list[tuple[int, Tensor, Tensor]] = []
         first = [next(n for n in range(len(self.batches)) if n not in self.held_out), self.held_out[0]]
@@ -254,20 +265,20 @@ class _Work:
             for number in (*first, *rest):
                 if number in rest and chosen and size + size // len(chosen) > LARGEST:
                     break
-                if (told := _target(model, module, self.batches[number], self.divergence, generator)) is None:
+                if (told := block_target(model, module, self.batches[number], self.divergence, generator)) is None:
                     continue
                 chosen.append((number, *told))
                 size += 3 * told[0].numel()
         with self.compressed(variants) as compressed:
             found = []
             for number, target, weight in chosen:
-                args, kwargs, shape = _call(compressed, module, self.batches[number])
-                if shape == target.shape:  # an expert may be asked by other tokens now
-                    found.append(_Seen(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
+                args, kwargs, shape = block_call(compressed, module, self.batches[number])
+                if shape == target.shape:  # an expert may get other tokens now
+                    found.append(BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
         return found
 
     def divergence_of(self, variants: Mapping[str, Variant], values: Values) -> float:
-        """From the original, on what is held out."""
+        """Divergence from the original's outputs, on held-out samples."""
         model, total = self.resident.model, 0.0
         for number in self.held_out:
             inputs = self.batches[number]
@@ -283,143 +294,8 @@ class _Work:
         return total
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Seen:
-    """Of one batch at one block."""
-
-    number: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    target: Tensor
-    weight: Tensor
-
-    def error(self, output: Tensor) -> Tensor:
-        """Of a sample, on average."""
-        return ((output - self.target).square() * self.weight).sum() / len(output)
-
-
-class _Soft:
-    """A weight between two neighbouring codes each, one of which is the code that it has."""
-
-    def __init__(self, variant: Variant, spec: LayerSpec, original: Tensor) -> None:
-        self.spec, self.shape = spec, tuple(original.shape)
-        rows = (len(original), original[0].numel())
-        self.coded, survives = load_coded(variant.tensors, rows, spec)
-        grid, device = self.coded.grid, original.device
-        rounder = Rounder(grid, self.coded.params, rows)
-        offset = torch.zeros(()) if rounder.zero is None else rounder.zero - float(rounder.half)
-        codes, (low, high) = self.coded.codes.float(), grid.code_range
-        decoded = variant.effective.reshape(rows)
-        frozen = torch.zeros(rows, dtype=torch.bool)
-        if spec.sparsity > 0.0 or survives is not None:
-            frozen = decoded == 0  # another zero would need other bytes
-        codes = torch.where(frozen, offset.expand(rows), codes)
-        place = original.cpu().float().reshape(rows) / rounder.scale + offset
-        floor = place.floor()
-        base = torch.where(codes > floor + 1.0, codes - 1.0, torch.where(codes < floor, codes, floor))
-        base = base.clamp(min=float(low), max=float(high - 1))
-        nearest = place.round().clamp(min=float(low), max=float(high)) == codes
-        share = torch.where(nearest, place - base, 0.2 + 0.6 * (codes - base)).clamp(0.01, 0.99)
-        stretched = (share + (_STRETCH - 1.0)) / (2.0 * _STRETCH - 1.0)
-        self.base, self.frozen, self.kept = base, frozen, codes
-        self._floor, self._scale = ((base - offset).to(device), rounder.scale.to(device))
-        self._moving = (~frozen).to(device)
-        self.logit = torch.log(stretched / (1.0 - stretched)).to(device).requires_grad_()
-        self.dtype = original.dtype
-
-    def share(self) -> Tensor:
-        """(R, C) in [0, 1]: how far from the lower code to the upper one; 0 or 1 where nothing may move."""
-        wide = torch.sigmoid(self.logit) * (2.0 * _STRETCH - 1.0) - (_STRETCH - 1.0)
-        return wide.clamp(0.0, 1.0) * self._moving
-
-    def weight(self) -> Tensor:
-        values = (self._floor + self.share()) * self._scale * self._moving
-        return values.reshape(self.shape).to(self.dtype)
-
-    def variant(self, before: Variant) -> Variant:
-        """With each code where its share is nearer; `before` itself where that would take more bytes."""
-        with torch.no_grad():
-            up = (self.share() >= 0.5).cpu().float()
-        codes = torch.where(self.frozen, self.kept, self.base + up).to(torch.int8)
-        tensors = store_coded(Coded(codes=codes, params=self.coded.params, grid=self.coded.grid), self.spec)
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        if sum(tensor.nbytes for tensor in tensors.values()) > before.n_bytes:
-            return before
-        return dataclasses.replace(before, tensors=tensors, effective=decode(self.spec, self.shape, tensors))
-
-
-def _target(
-    model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
-    """(output of the module, mean square of the divergence's gradient by it), of the model as it is; None where it is
-    not called."""
-    given: list[Tensor] = []
-
-    def cut(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        given.append(output.detach().clone().requires_grad_())
-        return given[0].clone()  # what comes behind may write into it
-
-    with temporary_hooks() as hooks, torch.enable_grad():
-        hooks.append(module.register_forward_hook(cut))
-        outputs = forward(model, inputs)
-        if not given:
-            return None
-        weight = torch.zeros_like(given[0])
-        for _ in range(_DRAWS):
-            product = _drawn(outputs, divergence, generator)
-            if not product.requires_grad:
-                raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
-            (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
-            weight += gradient.square() / _DRAWS
-    return given[0].detach().float(), weight.detach().float()
-
-
-def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator) -> Tensor:
-    """A scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, but for a factor."""
-    z = outputs.float()
-    if divergence != "kl":
-        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
-        return (signs.to(z) * z).sum()
-    answers = drawn_answers(z, generator)
-    return z.reshape(-1, z.shape[-1]).log_softmax(-1).gather(1, answers[:, None]).sum()
-
-
-class _Reached(Exception):
-    """What comes behind need not run."""
-
-
-def _call(
-    model: nn.Module, module: nn.Module, inputs: object
-) -> tuple[tuple[Any, ...], dict[str, Any], torch.Size | None]:
-    """What the module is called with, and the shape of what it gives; None where it is not called."""
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    shapes: list[torch.Size] = []
-
-    def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((_copied(args), _copied(kwargs)))
-
-    def end(module: nn.Module, args: object, output: Tensor) -> None:
-        shapes.append(output.shape)
-        raise _Reached
-
-    with temporary_hooks() as hooks, suppress(_Reached):
-        hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
-        hooks.append(module.register_forward_hook(end))
-        forward(model, inputs)
-    return (*seen[0], shapes[0]) if shapes else ((), {}, None)
-
-
-def _copied(value: Any) -> Any:
-    """With tensors of its own, for a module may write into what it is given."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return tuple(_copied(item) for item in value) if type(value) is tuple else value
-
-
 def _seed_of(seed: int, number: int) -> int:
-    """A seed for each block."""
+    """Seed of a block."""
     return (seed * 1_000_003 + number) % 2**63
 
 

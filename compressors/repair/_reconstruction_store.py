@@ -78,7 +78,7 @@ def _read(path: Path, key: str, variants: Mapping[str, Variant]) -> tuple[dict[s
         raise IntegrityError(f"{error} (reconstructed blocks; once deleted, they are learned again)") from error
     metadata = header["__metadata__"]
     if metadata.get("format") != _FORMAT or metadata.get("key") != key:
-        raise IntegrityError(f"{path} holds something else than its name says; delete it, and it is made again")
+        raise IntegrityError(f"{path} holds other data than its name states; delete it, and it is learned again")
     tensors: dict[str, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         for name in header:

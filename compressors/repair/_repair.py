@@ -1,14 +1,16 @@
-"""What a compressed model's own numbers can make good without training: biases, and the statistics of batch norms.
+"""Repairs of a compressed model without training: corrected biases and recalibrated batch norms.
 
-What it does   bias: a layer whose weight became W + D gives other outputs on average, by D E[x]; that is taken off
-               its bias, or off the running mean of the batch norm behind it. batch norm: running statistics are moved
-               by as much as compression has moved the statistics of its inputs on calibration data
+What it does   bias correction: a layer whose weight became W + D has outputs shifted by D E[x] on average; that is
+               subtracted from its bias, or from the running mean of the batch norm behind it. Batch-norm recalibration:
+               running statistics are moved by as much as compression has moved the statistics of the inputs on
+               calibration data
 Paper          bias: Nagel et al. 2019, "Data-Free Quantization", 4.2, with means from calibration (Nagel et al. 2021,
                3.5). Batch norm: as Sun et al. 2019, "Hybrid 8-bit Floating Point Training and Inference", tune them
                again
-We differ      bias: from the original's means, so that each layer's part depends on its own variant alone and is
-               worked out once. Batch norm: not the statistics themselves are taken but their change, measured in the
-               same way on the same samples before and after; where nothing changed, nothing is touched, bit for bit
+We differ      bias: by the original's means, so that each layer's correction depends on its own variant alone and is
+               computed once. Batch norm: the change of the statistics is used, not the statistics themselves. It is
+               measured in the same way on the same samples before and after; where nothing changed, nothing is touched,
+               bit for bit
 Cost           no stored byte: the numbers were stored before. bias: a product with a vector for each variant. Batch
                norm: a pass over the calibration samples for each model
 Did not help   a layer that has neither a bias nor a batch norm behind it has no place for the correction
@@ -35,23 +37,26 @@ if TYPE_CHECKING:
     from ..structure import Removal
 
 Values = Mapping[str, Tensor]
-"""Name in the state_dict -> what it becomes."""
+"""Name in the state_dict -> new value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where a shift of a layer's outputs can be put; `sign` is -1 where it is subtracted from them."""
+    """Parameter or buffer that can absorb a shift of a layer's outputs.
+
+    sign  -1 where the value is subtracted from the outputs
+    """
 
     name: str
     sign: float
 
 
 class Repairs:
-    """Works out what is to be changed for an assignment; changes nothing itself (see `installed`).
+    """Computes corrected biases and statistics for an assignment; it changes nothing itself (see `installed`).
 
     resident  holds the model with its original weights whenever a method here is called
-    means     of the layers' inputs, for `biases`; None: there are no corrections
-    batches   calibration inputs, for `norms`; the first of them finds the batch norms behind the layers
+    means     means of the layers' inputs, for `corrected_biases`; None: there are no corrections
+    batches   calibration inputs, for `recalibrated_norms`; the first of them finds the batch norms behind the layers
     """
 
     def __init__(self, resident: CompressedModel, means: Moments | None, batches: Sequence[object]) -> None:
@@ -64,16 +69,16 @@ class Repairs:
 
     @property
     def without_place(self) -> tuple[str, ...]:
-        """Layers whose shift cannot be put anywhere."""
+        """Layers whose shift no parameter can absorb."""
         layers = self.resident.anatomy.layers
         return tuple(x.fqn for x in layers if x.kind != "embedding" and x.fqn not in self._places)
 
-    def biases(
+    def corrected_biases(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], removal: Removal | None = None
     ) -> dict[str, Tensor]:
-        """Biases and running means with which each layer's outputs have the mean that they had.
+        """Biases and running means that restore the mean of each layer's outputs.
 
-        removal  what is masked beside that; the variants are then of the whole shape, zero where nothing is left
+        removal  parts that are masked as well; variants then have the whole shape, with zeros in removed positions
         """
         state: dict[str, Tensor] = {}
         own = self.resident.model.state_dict()
@@ -85,7 +90,7 @@ class Repairs:
             if place is None or not (spec.changes_weight or axes) or (removal and _is_skipped(layer.fqn, removal)):
                 continue
             variant = variants[layer.fqn] if spec.changes_weight else None
-            if removal is not None:  # rows and columns are other ones for every removal: nothing to keep
+            if removal is not None:  # rows and columns differ for every removal: nothing to cache
                 shift = self._shift(layer, variant, axes)
             else:
                 key = (layer.fqn, spec)
@@ -95,17 +100,19 @@ class Repairs:
             if shift is not None:
                 old = state.get(place.name, own[place.name])
                 state[place.name] = (old.double() + place.sign * shift.to(old.device)).to(old.dtype)
-        return _of_what_is_left(state, own, kept)
+        return _masked_values(state, own, kept)
 
-    def norms(
+    def recalibrated_norms(
         self,
         assignment: Mapping[str, LayerSpec],
         variants: Mapping[str, Variant],
         given: Values,
         removal: Removal | None = None,
     ) -> dict[str, Tensor]:
-        """`given`, and running statistics moved as the inputs' statistics have moved under `assignment`, `given` and
-        `removal` (see `biases`). Of what a removal takes away nothing is moved."""
+        """`given`, with running statistics moved like their inputs' under `assignment`, `given` and `removal`.
+
+        Statistics of removed parts are not moved. `removal` as in `corrected_biases`.
+        """
         model = self.resident.model
         norms = _norms(model)
         if not norms or not self.batches or (removal is None and all(spec.is_neutral for spec in assignment.values())):
@@ -117,19 +124,19 @@ class Repairs:
             after = _statistics(model, norms, self.batches)
         state, found = model.state_dict(), dict(given)
         for name, (old_mean, old_variance) in self._before.items():
-            if name not in after:  # in a block that is skipped
+            if name not in after:  # its block is skipped
                 continue
             mean, variance = after[name]
-            # a shift that `given` has put into the running mean is there already: this takes its place
+            # the measured change includes a shift that `given` put into the running mean, so it replaces that
             running = state[f"{name}running_mean"]
             found[f"{name}running_mean"] = (running.double() + (mean - old_mean)).to(running.dtype)
             running = state[f"{name}running_var"]
             ratio = torch.where(old_variance > 0, variance / old_variance.clamp(min=1e-30), 1.0)
             found[f"{name}running_var"] = (running.double() * ratio).to(running.dtype)
-        return _of_what_is_left(found, state, kept)
+        return _masked_values(found, state, kept)
 
     def _shift(self, layer: LayerInfo, variant: Variant | None, axes: Mapping[int, tuple[int, ...]]) -> Tensor | None:
-        """(out,) float64: what the outputs have lost on average."""
+        """Average loss (out,) float64 of the outputs."""
         mean = None if self.means is None else self.means.mean(layer.fqn)
         if mean is None:
             return None
@@ -156,7 +163,7 @@ def _is_skipped(fqn: str, removal: Removal) -> bool:
 
 
 def kept_positions(model: nn.Module, removal: Removal) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Every name of a tensor that is cut -> axis -> positions kept."""
+    """Name of each tensor that is cut, all its names -> axis -> positions kept."""
     from ..structure import cut_tensors
 
     axes = {id(tensor): kept for tensor, kept in cut_tensors(model, removal)}
@@ -165,10 +172,10 @@ def kept_positions(model: nn.Module, removal: Removal) -> dict[str, dict[int, tu
     return {name: axes[id(tensor)] for name, tensor in tensors.items() if id(tensor) in axes}
 
 
-def _of_what_is_left(
+def _masked_values(
     values: dict[str, Tensor], own: Values, kept: Mapping[str, Mapping[int, tuple[int, ...]]]
 ) -> dict[str, Tensor]:
-    """The same with what a mask would have where something is removed: zero, and of a variance what it was."""
+    """Values with a mask's numbers in removed positions: zero, and for a variance its old value."""
     if not kept:
         return values
     from ..structure import mask_of
@@ -184,7 +191,7 @@ def _of_what_is_left(
 
 @contextmanager
 def installed(model: nn.Module, values: Values) -> Iterator[None]:
-    """Inside, these parameters and buffers have these values; afterwards they are as before, without a copy."""
+    """Give these parameters and buffers these values inside the block; restore them afterwards, without a copy."""
     state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     state.update(model.named_buffers(remove_duplicate=False))
     kept = [(state[name], state[name].data) for name in values]
@@ -198,7 +205,7 @@ def installed(model: nn.Module, values: Values) -> Iterator[None]:
 
 
 def _places(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, _Place]:
-    """fqn -> its own bias, or the running mean of the batch norm that its output goes to."""
+    """fqn -> the layer's own bias, or the running mean of the batch norm that reads its output."""
     places: dict[str, _Place] = {}
     biases = [
         None if layer.is_fused else module_at(model, layer.fqn)._parameters.get("bias") for layer in anatomy.layers
@@ -226,21 +233,21 @@ def _norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _norms_behind(model: nn.Module, anatomy: Anatomy, inputs: object) -> dict[str, str]:
-    """fqn of a layer that runs once -> prefix of the batch norm, run once too, that is handed its very output."""
+    """fqn of a layer that runs once -> prefix of the batch norm, also run once, that reads its output."""
     norms = _norms(model)
     outputs: dict[str, Tensor] = {}
     entered: dict[str, list[Tensor]] = {name: [] for name in norms}
     plain = [layer for layer in anatomy.layers if layer.kind != "embedding" and not layer.is_fused]
     once = [layer.fqn for layer in plain if layer.n_calls == 1]
     with temporary_hooks() as hooks, preserved(model):
-        hooks.extend(module_at(model, fqn).register_forward_hook(_keep(outputs, fqn)) for fqn in once)
-        hooks.extend(norm.register_forward_pre_hook(_note(entered[name])) for name, norm in norms.items())
+        hooks.extend(module_at(model, fqn).register_forward_hook(_record_output(outputs, fqn)) for fqn in once)
+        hooks.extend(norm.register_forward_pre_hook(_record_input(entered[name])) for name, norm in norms.items())
         forward(model, inputs)
     lone = {name: seen[0] for name, seen in entered.items() if len(seen) == 1}
     return {fqn: name for fqn, output in outputs.items() for name, seen in lone.items() if seen is output}
 
 
-def _keep(outputs: dict[str, Tensor], fqn: str) -> Any:
+def _record_output(outputs: dict[str, Tensor], fqn: str) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if isinstance(output, Tensor):
             outputs[fqn] = output
@@ -248,7 +255,7 @@ def _keep(outputs: dict[str, Tensor], fqn: str) -> Any:
     return hook
 
 
-def _note(entered: list[Tensor]) -> Any:
+def _record_input(entered: list[Tensor]) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         entered.extend(x for x in args[:1] if isinstance(x, Tensor))
 
@@ -258,11 +265,11 @@ def _note(entered: list[Tensor]) -> Any:
 def _statistics(
     model: nn.Module, norms: Mapping[str, nn.Module], batches: Sequence[object]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Prefix -> mean and variance of what enters each batch norm, float64; of those that run.
+    """Prefix -> mean and variance, float64, of the inputs of each batch norm that runs.
 
-    As in training, each normalises by the statistics of the batch itself, so that a later one is measured on inputs
-    that are in order again. The modules stay in eval mode: what enters them is normalised, and then given the running
-    statistics, which they take off again.
+    As in training, each norm uses the statistics of the batch itself, so that a later one is measured on normalised
+    inputs. The modules stay in eval mode: a hook normalises their inputs, and adds the running statistics, which the
+    module then removes again.
     """
     sums: dict[str, list[Tensor]] = {}
 

@@ -120,7 +120,7 @@ def _hook(fqn: str, seen: dict[str, _Record]) -> Any:
         before = args[0] if args else next(iter(kwargs.values()), None)
         after = output[0] if isinstance(output, tuple) and output else output
         if not isinstance(before, Tensor) or not isinstance(after, Tensor) or before.shape != after.shape:
-            seen[fqn] = _Record(False, "what it answers has another shape than what it is given", 0, 0.0)
+            seen[fqn] = _Record(False, "its output has another shape than its input", 0, 0.0)
             return
         axis = 1 if before.ndim == 4 else -1
         likeness = functional.cosine_similarity(before.double(), after.double(), dim=axis).mean()

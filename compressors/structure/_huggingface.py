@@ -53,14 +53,15 @@ def reloadable(
         with torch.device("meta"):
             fresh = type(model)(changed)
     except Exception as error:  # the class's own code refuses the numbers; the reason is reported
-        raise ConfigError(f"no config of {type(config).__name__} says what is left: {error}") from error
+        raise ConfigError(f"no config of {type(config).__name__} describes the kept parts: {error}") from error
     want = {name: tuple(value.shape) for name, value in fresh.state_dict().items()}
     have = {name: tuple(value.shape) for name, value in state.items()}
     if want != have:
         name = next(iter(sorted(set(want) ^ set(have)) or [n for n in want if want[n] != have[n]]))
         raise ConfigError(
-            f"no config of {type(config).__name__} says what is left: {name} is {have.get(name, 'not there')}, and the "
-            f"config makes it {want.get(name, 'absent')}. Keep the same share of every layer, or use paredown's format"
+            f"no config of {type(config).__name__} describes the kept parts: {name} is {have.get(name, 'not there')}, "
+            f"and the config makes it {want.get(name, 'absent')}. Keep the same share of every layer, or use paredown's "
+            "format"
         )
     with torch.random.fork_rng(devices=[]):
         built = type(model)(changed)
@@ -73,7 +74,7 @@ def reloadable(
         scale = float(forward(model, inputs).abs().mean())
     if not apart <= 1e-4 * scale + 1e-6:
         raise ConfigError(
-            f"a {type(model).__name__} of what is left answers differently (by {apart:.2g}; outputs are about "
+            f"a {type(model).__name__} of the kept parts gives other outputs (by {apart:.2g}; outputs are about "
             f"{scale:.2g}): its class uses the changed numbers elsewhere too. Keep the width, or use paredown's format"
         )
     return built.train(model.training)

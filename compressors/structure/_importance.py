@@ -47,7 +47,7 @@ def score(
             raise SpecError(f"entropy is a score of attention heads whose softmax was seen; {coupled.name} has none")
         if found is None:
             raise SpecError(
-                f"the score {method!r} says nothing of {coupled.name}: no layer that reads its units was seen to run; "
+                f"the score {method!r} has no value for {coupled.name}: no layer that reads its units was seen to run; "
                 f"take taylor or hessian"
             )
         return -found if method == "entropy" else found
@@ -76,5 +76,5 @@ def _of_weights(model: nn.Module, coupled: CoupledSet, method: str) -> Tensor:
             used = True
     if not used:
         what = "no batch norm scales its units" if method == "batch_norm" else "nothing makes its units"
-        raise SpecError(f"the score {method!r} says nothing of {coupled.name}: {what}; choose another")
+        raise SpecError(f"the score {method!r} has no value for {coupled.name}: {what}; choose another")
     return total.sqrt() if method in ("l2", "group") else total

@@ -146,14 +146,7 @@ def removal_of(
             size = coupled.n_units * norm.width * len(norm.offsets)
             _, positions = norms.setdefault((norm.tensor, norm.axis), (size, set()))
             positions.update(norm.positions(gone))
-        for attribute in coupled.attributes:
-            value = attribute.per_unit * len(left)
-            known = attributes.setdefault(attribute.module, {}).setdefault(attribute.name, value)
-            if known != value:
-                raise ConfigError(
-                    f"{attribute.module}.{attribute.name} would have to be {known} and {value}: two coupled sets "
-                    f"disagree about it; keep the same share of both"
-                )
+        _set_attributes(attributes, coupled, len(left))
         attention.update(dict.fromkeys(coupled.attention))
         if coupled.router:
             routers[coupled.router] = left
@@ -175,6 +168,18 @@ def removal_of(
         attention=tuple(attention),
         skipped=dict(skipped or {}),
     )
+
+
+def _set_attributes(attributes: dict[str, dict[str, int]], coupled: CoupledSet, n_left: int) -> None:
+    """Add the numbers of a set's attributes. Raises `ConfigError` where another set wants another number."""
+    for attribute in coupled.attributes:
+        value = attribute.per_unit * n_left
+        known = attributes.setdefault(attribute.module, {}).setdefault(attribute.name, value)
+        if known != value:
+            raise ConfigError(
+                f"{attribute.module}.{attribute.name} would have to be {known} and {value}: two coupled sets "
+                f"disagree about it; keep the same share of both"
+            )
 
 
 def _check_member(member: Member, coupled: CoupledSet, shapes: Mapping[str, tuple[int, ...]]) -> None:

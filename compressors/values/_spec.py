@@ -269,7 +269,7 @@ def _patterned(sparsity: float, text: str) -> float:
     """Share of zeros, checked against the pattern; N:M makes it exact."""
     pattern = Pattern.parse(text)
     if pattern.kind and sparsity == 0.0:
-        raise SpecError(f"pattern {text!r} says where zeros stand, and sparsity is 0; give a sparsity, or no pattern")
+        raise SpecError(f"pattern {text!r} places zeros, but sparsity is 0; give a sparsity, or no pattern")
     if pattern.share is None:
         return sparsity
     if abs(sparsity - pattern.share) > _NEAR:

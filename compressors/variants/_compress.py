@@ -32,7 +32,7 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.changes_structure:
         return "keep is for coupled sets of channels, heads or neurons; this is a layer"
     return (
-        _sealed_misfit(spec, layer)
+        _fused_misfit(spec, layer)
         or _rank_misfit(spec, layer)
         or _bits_misfit(spec, layer)
         or _sparsity_misfit(spec, layer)
@@ -41,7 +41,7 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
     )
 
 
-def _sealed_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
+def _fused_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if not layer.is_fused:
         return None
     inside = f"this is a weight inside {_AROUND[layer.kind]}"

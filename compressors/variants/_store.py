@@ -114,7 +114,7 @@ class VariantStore:
             raise IntegrityError(f"{error} (a variant of {layer.fqn}; once deleted, it is built again)") from error
         metadata = header["__metadata__"]
         if metadata.get("key") != key or metadata.get("spec") != json.dumps(spec.to_dict(), sort_keys=True):
-            raise IntegrityError(f"{path} holds another variant than its name says; delete it, and it is built again")
+            raise IntegrityError(f"{path} holds another variant than its name states; delete it, and it is built again")
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in header if name != "__metadata__"}
         effective = tensors.pop(_EFFECTIVE, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .._measurement import Measurement
+from ..values import Measurement
 
 _MJ_PER_KWH = 3.6e9
 """Millijoules."""

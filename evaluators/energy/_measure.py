@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
 from ...errors import InputError
-from .._measurement import Measurement
+from ..values import Measurement
 from ._counters import Counter
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from .._costs import specs_of
-from .._measurement import Measurement
-from .._modelled import LayerRoofline, roofline
+from ..costs import LayerRoofline, roofline, specs_of
+from ..values import Measurement
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec

@@ -1,8 +1,9 @@
 """Latency measurements that stay meaningful on a machine with other users.
 
-One measurement a machine at a time (`exclusive_slot`), on a core of its own (`pinned`), candidate and reference
-interleaved at random (`interleaved`), ranked by the 10th percentile, with differences below max(3 %, A/A) called ties
-(`aa_floor`, `compare`).
+One measurement at a time runs on a machine (`exclusive_slot`), on a core of its own (`pinned`). Candidate and reference
+are interleaved at random (`interleaved`) and ranked by the 10th percentile. Differences below max(3 %, A/A) count as
+ties (`aa_floor`, `compare`). It knows `runtimes`. Begin with `_interleaved.py`; a machine's own profile begins in
+`_micro.py`. Another fact about the machine belongs in `_machine.py`.
 """
 
 from ._compare import TIE, Comparison, Verdict, compare

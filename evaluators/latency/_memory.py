@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ParedownError
-from .._measurement import Measurement
+from ..values import Measurement
 
 if TYPE_CHECKING:
     from ...compressors import Inputs
@@ -67,7 +67,7 @@ def memory_bytes(field: str, status: Path = Path("/proc/self/status")) -> int:
                 return int(line.split()[1]) * 1024
     except OSError as error:
         raise ParedownError(f"{status} cannot be read: peak memory is measured on Linux only") from error
-    raise ParedownError(f"{status} says nothing of {field}: peak memory is measured on Linux only")
+    raise ParedownError(f"{status} has no field {field}: peak memory is measured on Linux only")
 
 
 def main(argv: Sequence[str]) -> int:

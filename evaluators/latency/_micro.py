@@ -72,15 +72,13 @@ def measure_machine(
             with exclusive_slot():
                 kernels += _forms_of(probe, shape, seconds, overhead["session"].value)
         facts = machine_facts(probe.last, threads=1, pinning=pinning)
-        scaling = None
     if threads > 1:
         say(f"{threads} cores")
-        scaling = _scaling(runtime, threads, seconds)
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    scaling = _scaling(runtime, threads, seconds) if threads > 1 else None
     return MachineFigures(
         cpu=facts["cpu"],
         architecture=platform.machine(),
-        n_cores=n_cores,
+        n_cores=_n_cores(),
         n_numa_nodes=max(1, len(numa_nodes())),
         memory_bytes=memory_bytes(),
         scaling=scaling,
@@ -100,6 +98,11 @@ def measure_machine(
         seconds=round(time.monotonic() - start, 1),
         date=probe.date,
     )
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Probe:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._measurement import Measurement
+from ..values import Measurement
 
 RANKED_BY = 10
 """Percentile by which models are ranked: the code's own cost when nothing else was running."""

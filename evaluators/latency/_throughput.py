@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
-from .._measurement import Measurement
+from ..values import Measurement
 from ._interleaved import Timer, interleaved
 from ._samples import LatencySamples
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .._costs import specs_of
-from .._lowered import lowered_as
+from ..costs import lowered_as, specs_of
 from ._liveness import ActivationGraph, Peak, peak_activations
 
 if TYPE_CHECKING:

@@ -1,6 +1,8 @@
 """Predicted latency of a model's forms on a real runtime, from a few dozen of them that were measured whole.
 
-`measure_table` gives a `LatencyTable`, which foresees all others with an interval. How: this folder's card.
+`measure_table` gives a `LatencyTable`, which predicts all other forms with an interval; this folder's README explains
+the method. It knows `latency` and `runtimes`. Begin with `_campaign.py` (what is measured) and `_table.py` (the
+result). Another property of a model that affects latency is a block in `_features.py`.
 """
 
 from ._bed import Bed, Timed

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy, Calibration, Inputs, LayerSpec
 
 Group: TypeAlias = tuple[Sequence[str], Sequence["LayerSpec"]]
-"""Layers that decide together, and the forms that they may take."""
+"""Layers that decide together, and their levels."""
 Timer: TypeAlias = Callable[[Mapping[str, Form]], Timed]
 Say: TypeAlias = Callable[[int, int], None]
 """Callback with the number of measured models, and the number there will be."""
@@ -67,57 +68,75 @@ def measure(
     rng = np.random.default_rng(seed)
     counts = [len(offer) for offer in offers]
     start = clock()
-    tried: dict[Forms, None] = {layout.forms({}): None}  # the original is what the others are timed against
-    found: list[MeasuredModel] = []
-    refused: list[str] = []
-
-    def forms_at(levels: Sequence[int]) -> dict[str, Form]:
-        return {fqn: form for offer, n in zip(offers, levels, strict=True) for fqn, form in offer[n].items()}
-
-    def time_one(levels: Sequence[int]) -> None:
-        by_fqn = forms_at(levels)
-        forms = layout.forms(by_fqn)
-        if forms in tried:
-            return
-        tried[forms] = None
-        try:
-            timed = timer(by_fqn)
-        except ParedownError as error:
-            refused.append(str(error))
-            return
-        found.append(
-            MeasuredModel(forms=forms, ratio=timed.ratio, error=timed.error, ms=timed.ms, original_ms=timed.original_ms)
-        )
-        if say is not None:
-            say(len(found), n_models)
+    campaign = _Campaign(layout, offers, timer)
+    found = campaign.found
 
     def is_over() -> bool:
         return len(found) >= n_models or (clock() - start >= max_seconds and len(found) >= LEAST_MODELS)
 
+    def time_one(levels: Sequence[int]) -> None:
+        if not is_over() and campaign.time_one(levels) and say is not None:
+            say(len(found), n_models)
+
     uniform = [[min(n, count - 1) for count in counts] for n in range(max(counts))]
     for levels in [*uniform, *draw(counts, N_RANDOM, rng)]:
-        if not is_over():
-            time_one(levels)
-    scales: dict[str, float] = {}
+        time_one(levels)
     while not is_over() and len(found) >= LEAST_MODELS:
-        pool = [
-            levels for levels in dict.fromkeys(draw(counts, POOL, rng)) if layout.forms(forms_at(levels)) not in tried
-        ]
+        pool = [levels for levels in dict.fromkeys(draw(counts, POOL, rng)) if not campaign.was_tried(levels)]
         if not pool:
             break
-        many = [layout.forms(forms_at(levels)) for levels in pool]
-        fitted = _fit(layout, found, also=many)
-        for index in next_to_measure(fitted, many, BATCH):
-            if not is_over():
-                time_one(pool[index])
+        many = [campaign.forms(levels) for levels in pool]
+        for index in next_to_measure(_fit(layout, found, also=many), many, BATCH):
+            time_one(pool[index])
     if len(found) < LEAST_MODELS:
-        why = refused[-1] if refused else f"the space has only {len(tried) - 1} that differ in what runs"
         raise ParedownError(
-            f"latency cannot be predicted: {LEAST_MODELS} models must be measured, and {len(found)} were: {why}; "
+            f"latency cannot be predicted: {LEAST_MODELS} models must be measured, and {len(found)} were: "
+            f"{campaign.reason_for_few}; "
             'set [hardware] latency = "modelled"'
         )
-    scales = dict(_fit(layout, found).scales)
-    return found, scales
+    return found, dict(_fit(layout, found).scales)
+
+
+class _Campaign:
+    """Timed models of a space, and the refused ones. `found` holds the results in their order."""
+
+    def __init__(self, layout: Layout, offers: Sequence[Sequence[Mapping[str, Form]]], timer: Timer) -> None:
+        self.layout, self.offers, self.timer = layout, offers, timer
+        self.tried: dict[Forms, None] = {layout.forms({}): None}  # the original, against which the others are timed
+        self.found: list[MeasuredModel] = []
+        self.refused: list[str] = []
+
+    def forms(self, levels: Sequence[int]) -> Forms:
+        return self.layout.forms(self._by_fqn(levels))
+
+    def was_tried(self, levels: Sequence[int]) -> bool:
+        return self.forms(levels) in self.tried
+
+    def time_one(self, levels: Sequence[int]) -> bool:
+        """Time a model and tell whether there is a new result: not if its forms were tried, or the runtime refuses."""
+        if self.was_tried(levels):
+            return False
+        forms = self.forms(levels)
+        self.tried[forms] = None
+        try:
+            timed = self.timer(self._by_fqn(levels))
+        except ParedownError as error:
+            self.refused.append(str(error))
+            return False
+        self.found.append(
+            MeasuredModel(forms=forms, ratio=timed.ratio, error=timed.error, ms=timed.ms, original_ms=timed.original_ms)
+        )
+        return True
+
+    @property
+    def reason_for_few(self) -> str:
+        """Reason why so few models were measured: the last refusal, or the size of the space."""
+        if self.refused:
+            return self.refused[-1]
+        return f"the space has only {len(self.tried) - 1} that differ in what runs"
+
+    def _by_fqn(self, levels: Sequence[int]) -> dict[str, Form]:
+        return {fqn: form for offer, n in zip(self.offers, levels, strict=True) for fqn, form in offer[n].items()}
 
 
 def _fit(layout: Layout, found: Sequence[MeasuredModel], also: Sequence[Forms] = ()) -> Any:
@@ -145,42 +164,31 @@ def measure_table(
     digest          of the model, kept in the table
     Raises `ExportError` where the model has no form in ONNX, `ParedownError` for a runtime that has none either.
     """
-    import torch
-
     from ..runtimes import with_batch
 
-    if runtime not in ("onnxruntime", "openvino"):
-        raise ParedownError(
-            f"latency is predicted for onnxruntime and openvino, and the runtime is {runtime!r}; "
-            'set [hardware] latency = "modelled"'
-        )
+    _check_runtime(runtime)
     start = time.monotonic()
     template = Template.trace(model, anatomy, calibration, example_inputs)
     layout = Layout.of(anatomy, template.layers, template.wiring)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with pinned(last_cores(threads)) as pinning:
-            bed = Bed(template, with_batch(example_inputs, 1), runtime=runtime, threads=threads, seed=seed)
+    with (
+        _torch_threads(threads),
+        pinned(last_cores(threads)) as pinning,
+        closing(Bed(template, with_batch(example_inputs, 1), runtime=runtime, threads=threads, seed=seed)) as bed,
+    ):
 
-            def timer(forms: Mapping[str, Form]) -> Timed:
-                with exclusive_slot():
-                    return bed.time(forms)
+        def timer(forms: Mapping[str, Form]) -> Timed:
+            with exclusive_slot():
+                return bed.time(forms)
 
-            try:
-                offers = offers_of(anatomy, groups)
-                layout = with_lone_gains(
-                    layout, anatomy, offers, runtime=runtime, threads=threads, original_ms=bed.original_ms()
-                )
-                found, scales = measure(
-                    layout, offers, timer, n_models=n_models,
-                    max_seconds=max(1.0, max_seconds - (time.monotonic() - start)), seed=seed, say=say,
-                )  # fmt: skip
-                facts = machine_facts(bed.original, threads=threads, pinning=pinning)
-            finally:
-                bed.close()
-    finally:
-        torch.set_num_threads(before)
+        offers = offers_of(anatomy, groups)
+        layout = with_lone_gains(
+            layout, anatomy, offers, runtime=runtime, threads=threads, original_ms=bed.original_ms()
+        )
+        found, scales = measure(
+            layout, offers, timer, n_models=n_models,
+            max_seconds=max(1.0, max_seconds - (time.monotonic() - start)), seed=seed, say=say,
+        )  # fmt: skip
+        facts = machine_facts(bed.original, threads=threads, pinning=pinning)
     return LatencyTable(
         model=digest,
         runtime=runtime,
@@ -193,3 +201,24 @@ def measure_table(
         seconds=round(time.monotonic() - start, 1),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
+
+
+def _check_runtime(runtime: str) -> None:
+    if runtime not in ("onnxruntime", "openvino"):
+        raise ParedownError(
+            f"latency is predicted for onnxruntime and openvino, and the runtime is {runtime!r}; "
+            'set [hardware] latency = "modelled"'
+        )
+
+
+@contextmanager
+def _torch_threads(n: int) -> Iterator[None]:
+    """Make PyTorch compute on `n` threads inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..._arrays import FloatArray
 from ...errors import InputError
-from .._measurement import Measurement
+from ..values import Measurement
 from ._features import Forms, LayerClass, Layout
 from ._fit import NAMES, Fitted, fit
 from ._forms import Form
@@ -50,15 +50,15 @@ class Quality:
     noise: float
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
     """Latency model fitted to whole models measured end to end; JSON.
 
-    model        digest of the weights it was measured with
-    machine      where: CPU, core, NUMA node, versions
+    model        digest of the weights that were measured
+    machine      CPU, core, NUMA node, versions
     original_ms  p10 of the FP32 original in this runtime, over all its runs here
-    scales       of the fit, see `_fit`; the fit itself is done again when the table is loaded
-    seconds      that the measuring took
+    scales       scales of the fit, see `_fit`; a loaded table is fitted again with them
+    seconds      time that the measurement took
     """
 
     model: str
@@ -71,18 +71,21 @@ class LatencyTable:
     scales: Mapping[str, float]
     seconds: float = 0.0
     date: str = ""
-    _fitted: Fitted | None = field(default=None, repr=False)
+    _fitted: Fitted | None = field(default=None, repr=False, compare=False)
 
     def fitted(self) -> Fitted:
-        if self._fitted is None:
-            self._fitted = fit(
-                self.layout,
-                [m.forms for m in self.measured],
-                [m.ratio for m in self.measured],
-                [m.error for m in self.measured],
-                scales=self.scales,
-            )
-        return self._fitted
+        """Fit of the measured models; it is made once."""
+        if self._fitted is not None:
+            return self._fitted
+        fitted = fit(
+            self.layout,
+            [m.forms for m in self.measured],
+            [m.ratio for m in self.measured],
+            [m.error for m in self.measured],
+            scales=self.scales,
+        )
+        object.__setattr__(self, "_fitted", fitted)
+        return fitted
 
     def ratios(self, many: Sequence[Mapping[str, Form]]) -> tuple[FloatArray, FloatArray]:
         """(mean, standard deviation with noise) of the latency relative to the original's, each (n,)."""

@@ -8,6 +8,7 @@ from ._accuracy import ACCURACY
 from ._classes import IGNORED
 from ._cosine import COSINE
 from ._divergence import divergence_per_sample, resolve_divergence
+from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
 from ._interval import summarise, wilson
 from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metric_from_callable, register_metric
 from ._mse import MSE
@@ -26,10 +27,14 @@ __all__ = [
     "Metric",
     "MetricError",
     "PairedResult",
+    "Scores",
     "SequentialTest",
     "critical_value",
     "default_looks",
     "divergence_per_sample",
+    "evaluate_outputs",
+    "evaluate_parts",
+    "evaluate_split",
     "get_metric",
     "losses_of",
     "metric_from_callable",

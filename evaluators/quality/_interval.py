@@ -6,8 +6,7 @@ import math
 
 from torch import Tensor
 
-from .._measurement import Measurement
-from .._split import Split
+from ..values import Measurement, Split
 from ._metric import Metric, MetricError
 
 Z95 = 1.959963984540054

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .._split import Inputs, Split
+from ..values import Inputs, Split
 
 Divergence = Literal["kl", "mse"]
 PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._split import Inputs
+from ..values import Inputs
 from ._classes import IGNORED, checked_classes, mean_of_counted
 from ._metric import Metric, MetricError
 

@@ -1,8 +1,8 @@
 """Runtimes that run a compressed model: PyTorch (eager or compiled), ONNX Runtime, OpenVINO.
 
-Add one with `register_runtime`.
-
-Importing this package imports none of them.
+It knows `values`; importing it imports none of the runtimes. Begin with `_base.py` (the protocol `Runtime`) and
+`_lowering.py` (the form in which a layer leaves PyTorch). A new runtime is one file like `_openvino.py`, registered
+with `register_runtime` (also from outside); the contract suite is `paredown.testing.check_runtime`.
 """
 
 from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, register_runtime, require

@@ -188,7 +188,7 @@ def refuse_products(layers: Sequence[Lowered], where: str) -> None:
     for layer in layers:
         if layer.product_in is not None:
             raise ExportError(
-                f"{layer.fqn} rounds what goes into a product of attention, and {where} has no such place; give it "
+                f"{layer.fqn} rounds a factor of a product of attention, and {where} has no such place; give it "
                 "activation_scope 'layer', or take the format 'onnx', 'openvino' or 'paredown'"
             )
 

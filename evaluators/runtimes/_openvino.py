@@ -96,9 +96,9 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
             rounding = rounding_of(calibration, fqn, spec)
             if rounding.output is not None:
                 raise ExportError(
-                    f"{fqn} is {spec.label()}, which rounds what {rounding.output_at} gives to a sum, and OpenVINO "
-                    "drops that rounding where it fuses the sum; take activation_scope 'layer', its default, which is "
-                    "as fast there"
+                    f"{fqn} is {spec.label()}, which rounds the output of {rounding.output_at} before a sum, and "
+                    "OpenVINO drops that rounding where it fuses the sum; take activation_scope 'layer', its default, "
+                    "which is as fast there"
                 )
 
 

@@ -1,7 +1,9 @@
 """Effect of one layer's treatment alone on the outputs, for less than a whole pass each.
 
-`PrefixCache` answers from memory what ran before the layer; `fisher_table` guesses all of it from one backward pass;
-an `OutputFrame` keeps in which direction it changes them; `loss_gradients` says what the loss makes of each weight.
+It knows `quality` and `values`. Begin with `_prefix.py`: `PrefixCache` keeps the calls before the layer in memory, so
+only the rest of a pass runs. `fisher_table` (`_fisher.py`) estimates the whole table from backward passes. An
+`OutputFrame` keeps the direction of a change in the outputs; `loss_gradients` gives the gradients of the loss by each
+weight. Another estimate of sensitivity is one file here.
 """
 
 from ._calls import Timeline

@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import forward, weight_at
-from .._preserved import preserved
-from .._run import _device, _moved
-from .._split import Inputs, Split
+from ..values import Inputs, Split, device_of, moved, preserved
 
 Forward = Callable[..., Any]
 
@@ -132,7 +130,7 @@ def _remembers(model: nn.Module, inputs: Inputs) -> str | None:
 
 def moved_to(inputs: Inputs, model: nn.Module) -> Inputs:
     """Inputs on the device of the model's parameters."""
-    return _moved(inputs, _device(model))
+    return moved(inputs, device_of(model))
 
 
 def _kept(model: nn.Module) -> dict[int, list[tuple[str, Any, object]]]:

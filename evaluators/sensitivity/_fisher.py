@@ -34,8 +34,8 @@ from ...compressors import (
 from ...compressors.anatomy import FUSED_KINDS, kind_at
 from ...compressors.calibration import differentiable
 from ...errors import InputError
-from .._split import Split
 from ..quality import MetricError
+from ..values import Split
 from ._calls import Forward, moved_to, wrapped
 
 Groups = Sequence[tuple[Sequence[str], Sequence[LayerSpec]]]
@@ -90,16 +90,16 @@ def fisher_table(
     logits where "kl" is asked for, and whatever torch raises where the model cannot be differentiated.
     """
     names = [fqn for fqns, _ in groups for fqn in fqns]
-    sealed = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in FUSED_KINDS}
-    layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in sealed}
+    fused = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in FUSED_KINDS}
+    layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in fused}
     totals = [[0.0] * len(levels) for _, levels in groups]
     generator = torch.Generator().manual_seed(seed)
     for inputs, _ in split.batches(batch_size):
-        seen, inside, n = _backward(model, inputs, layers, sealed, divergence, variance, draws, generator)
+        seen, inside, n = _backward(model, inputs, layers, fused, divergence, variance, draws, generator)
         with preserved(model):
             for g, (fqns, levels) in enumerate(groups):
                 calls = [call for call in seen if call.fqn in fqns]
-                weights = {fqn: sealed[fqn] for fqn in fqns if fqn in inside}
+                weights = {fqn: fused[fqn] for fqn in fqns if fqn in inside}
                 for i, spec in enumerate(levels):
                     if not spec.is_neutral and (calls or weights):
                         found = _inside(weights, inside, spec, variants, n)
@@ -111,7 +111,7 @@ def fisher_table(
 
 
 def _backward(
-    model: nn.Module, inputs: Any, layers: dict[str, nn.Module], sealed: dict[str, nn.Parameter], divergence: str,
+    model: nn.Module, inputs: Any, layers: dict[str, nn.Module], fused: dict[str, nn.Parameter], divergence: str,
     variance: float, draws: int, generator: torch.Generator,
 ) -> tuple[list[_Seen], dict[str, list[Tensor]], int]:  # fmt: skip
     """Run backward for each draw, and return every call of the layers with the gradients of <v, outputs>.
@@ -136,15 +136,15 @@ def _backward(
         return probed
 
     root = _Root(model)
-    with preserved(root), differentiable(list(sealed.values())), torch.enable_grad(), wrapped(root, probe):
+    with preserved(root), differentiable(list(fused.values())), torch.enable_grad(), wrapped(root, probe):
         outputs = forward(root, moved_to(inputs, model))
         for draw in range(draws):
             product = _draw(outputs, divergence, variance, generator)
             gradients = torch.autograd.grad(
-                product, [*(call.probe for call in seen), *sealed.values()], retain_graph=draw + 1 < draws,
+                product, [*(call.probe for call in seen), *fused.values()], retain_graph=draw + 1 < draws,
                 allow_unused=True,
             )  # fmt: skip
-            for fqn, gradient in zip(sealed, gradients[len(seen) :], strict=True):
+            for fqn, gradient in zip(fused, gradients[len(seen) :], strict=True):
                 if gradient is not None:
                     inside.setdefault(fqn, []).append(gradient)
             for call, gradient in zip(seen, gradients, strict=False):

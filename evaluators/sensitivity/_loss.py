@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from ...compressors import Anatomy, Gradients, collect_gradients
 from ...compressors.calibration import PASSES
-from .._split import Split
 from ..quality import IGNORED, Metric
+from ..values import Split
 
 
 def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0) -> Gradients:

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from ...compressors import Anatomy
 from ...compressors.anatomy import runs_in
 from ...errors import ParedownError
-from .._run import run_split
-from .._split import Inputs, Split
+from ..values import Inputs, Split, run_split
 from ._calls import Call, Forward, Timeline, holds_below, is_changed, is_plain, rebuilt, tensors_of, weights_of, wrapped
 
 
@@ -154,7 +153,7 @@ class PrefixCache:
             raise PrefixMismatchError("the pass made fewer calls than the recorded one")
         if is_changed(lent):
             self._kept.clear()
-            raise PrefixMismatchError("the pass wrote into what the recorded one gave")
+            raise PrefixMismatchError("the pass wrote into recorded outputs")
 
     def _record(self, inputs: Inputs, wanted: set[int]) -> None:
         made: list[nn.Module] = []
@@ -178,11 +177,13 @@ class PrefixCache:
         if made != [call.module for call in calls]:
             raise PrefixMismatchError("passes of this model are not replayed: its calls depend on the data")
         if is_changed(lent):
-            raise PrefixMismatchError("passes of this model are not replayed: what it writes to depends on the data")
+            raise PrefixMismatchError("passes of this model are not replayed: its writes depend on the data")
 
     def _keep(self, index: int, call: Call, output: Any, lent: list[tuple[Tensor, int]]) -> None:
         if not is_plain(output):
-            raise PrefixMismatchError("passes of this model are not replayed: what its calls give depends on the data")
+            raise PrefixMismatchError(
+                "passes of this model are not replayed: the kind of its outputs depends on the data"
+            )
         if call.is_changed_later:
             self._kept[index] = rebuilt(output, torch.clone)
             return
@@ -192,7 +193,7 @@ class PrefixCache:
     def given(self, index: int, lent: list[tuple[Tensor, int]]) -> Any:
         """Recorded output of call `index`. Raises `PrefixMismatchError` if it was not kept."""
         if index not in self._kept:
-            raise PrefixMismatchError("what this call gave was not kept")
+            raise PrefixMismatchError("the output of this call was not kept")
         if self.timeline.calls[index].is_changed_later:
             return rebuilt(self._kept[index], torch.clone)
         lent += [(tensor, tensor._version) for tensor in tensors_of(self._kept[index])]

@@ -110,8 +110,8 @@ class LayerVariants:
         """
         values: Mapping[str, Tensor] = {}
         if self.context.repair.bias:
-            values = self._own_repairs().biases(assignment, variants, removal)
-        return self._own_repairs().norms(assignment, variants, values, removal) if batch_norm else values
+            values = self._own_repairs().corrected_biases(assignment, variants, removal)
+        return self._own_repairs().recalibrated_norms(assignment, variants, values, removal) if batch_norm else values
 
     def _own_repairs(self) -> Repairs:
         """Make them at the first use, because that takes a forward pass."""

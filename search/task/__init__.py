@@ -19,7 +19,7 @@ from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
 from ._section import Section
-from ._sections import DataSection, RepairSection
+from ._sections import BudgetSection, DataSection, RepairSection
 from ._space_section import AxesSection, SpaceSection
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
@@ -32,6 +32,7 @@ __all__ = [
     "TASK",
     "AxesSection",
     "Axis",
+    "BudgetSection",
     "DataSection",
     "Plugins",
     "RepairSection",

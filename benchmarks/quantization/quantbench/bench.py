@@ -95,10 +95,10 @@ class Bench:
 
     def repaired(self, assignment: Assignment, variants: Variants, *, norms: bool) -> Mapping[str, Tensor] | None:
         """None where the model has nothing (more) to repair."""
-        values = self.repairs.biases(assignment, variants)
+        values = self.repairs.corrected_biases(assignment, variants)
         if not norms:
             return values or None
-        more = self.repairs.norms(assignment, variants, values)
+        more = self.repairs.recalibrated_norms(assignment, variants, values)
         return more if set(more) != set(values) or any("running" in name for name in more) else None
 
     def row(

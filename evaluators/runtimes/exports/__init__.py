@@ -1,6 +1,7 @@
 """Formats for devices and tools that are not here: each is checked as far as possible; `docs/exports.md` says how far.
 
-Importing this package imports none of the packages that a format needs.
+It knows `runtimes`; importing it imports none of the packages that a format needs. Begin with `_format.py` (the
+protocol and the notes). A new format is one file like `_torchao.py`, and an entry in the mapping below.
 """
 
 from ._compressed_tensors import export_compressed_tensors

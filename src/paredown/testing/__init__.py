@@ -1,6 +1,8 @@
 """Contract suites for your own metric, compressor, searcher or runtime.
 
-Each `check_…` runs every clause of one protocol and raises `AssertionError` naming the clause that is broken.
+Each `check_…` runs every clause of one protocol and raises `AssertionError` naming the clause that is broken. It knows
+all of paredown below the command line. Begin with the file of your protocol: `_compressors.py`, `_evaluators.py`,
+`_runtimes.py` or `_searchers.py`. Awkward models for all suites are in `_models.py` and `_structures.py`.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ BITS: tuple[int, ...] = (32, 8, 7, 6, 5, 4, 3, 2)
 class SyntheticProblem:
     """Weight widths for `n_groups` layers; divergence, bytes and MAC-like cost as a quantized network would show them.
 
-    Alone, a layer's divergence is about sensitivity · 4^-bits, with some disorder (the `table`, noisy by
-    `table_noise`). Together they add up, times pairwise interactions of random sign (`interaction`), and saturate.
-    Everything is a pure function of the constructor's arguments and the candidate.
+    Alone, a layer's divergence is about sensitivity · 4^-bits, with some disorder. Together they add up, times pairwise
+    interactions of random sign (`interaction`), and saturate. Everything is a pure function of the constructor's
+    arguments and the candidate.
 
+    table_noise  relative noise of the sensitivity table in the context (None: there is no table)
     reach        layers further apart than this do not interact (None: all do)
-    n_levels     how many widths each group may have, from `BITS` (the first is left alone)
+    n_levels     number of widths of each group, from `BITS` (the first is left alone)
     objectives   2 to 4 of "divergence", "bytes", "bops", "accuracy" (which is maximised)
     """
 
@@ -36,9 +37,8 @@ class SyntheticProblem:
         seed: int = 0,
         interaction: float = 1.0,
         reach: int | None = None,
-        table_noise: float = 0.3,
+        table_noise: float | None = 0.3,
         objectives: tuple[str, ...] = ("divergence", "bytes"),
-        with_table: bool = True,
         limits: dict[str, tuple[float | None, float | None]] | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ class SyntheticProblem:
         self.pairs = interaction * np.triu(rng.normal(0.0, 1.0, (n_groups, n_groups)), 1)
         if reach is not None:
             self.pairs = np.tril(self.pairs, reach)
-        noise = np.exp(table_noise * rng.normal(0.0, 1.0, self.alone.shape))
+        noise = np.exp((table_noise or 0.0) * rng.normal(0.0, 1.0, self.alone.shape))
         self.objectives = tuple(Objective(name=name, maximise=name == "accuracy") for name in objectives)
         self.space = SearchSpace(
             groups=tuple(
@@ -72,14 +72,14 @@ class SyntheticProblem:
             fixed={"bytes": 4096.0, "bops": 0.0},
             n_samples=64,
         )
-        self._with_table = with_table
+        self._has_table = table_noise is not None
 
     def context(self, seed: int = 0) -> SearchContext:
         return SearchContext(
             space=self.space,
             objectives=self.objectives,
             seed=seed,
-            table=self.table if self._with_table else None,
+            table=self.table if self._has_table else None,
             limits=self.limits,
         )
 

@@ -1,4 +1,4 @@
-"""What goes into the products of attention: found in the traced pass, and rounded where the spec says so."""
+"""Factors of attention's products: found in the traced pass, and rounded where the spec says so."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_a_block_s_input_is_shared_and_its_norm_is_added() -> None:
 
 
 class Changed(nn.Module):
-    """The same object, written to before the layer reads it."""
+    """Model that writes into a tensor before the layer reads the same object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_a_tensor_that_was_written_to_is_another() -> None:
 
 
 class Pooled(nn.Module):
-    """What a layer gives goes through a ReLU into a mean."""
+    """Model with a layer whose output goes through a ReLU into a mean."""
 
     def __init__(self, relu: nn.Module, pool: nn.Module) -> None:
         super().__init__()
@@ -111,7 +111,9 @@ def test_a_mean_of_the_output_itself_and_other_readers() -> None:
 
 
 def test_what_a_relu_lets_pass_has_all_the_codes() -> None:
-    """By hand: codes from 0 to 255 for 0 to the largest; what is below rounds to 0, as the ReLU makes it."""
+    """Computed by hand: codes from 0 to 255 for 0 to the largest; negative values round to 0, as the ReLU makes
+    them.
+    """
     torch.manual_seed(0)
     model, inputs = Pooled(nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval(), torch.randn(4, 3, 8, 8)
     anatomy = trace_anatomy(model, inputs)
@@ -141,7 +143,7 @@ def test_models_without_sums_have_none() -> None:
 
 
 def test_whole_tensors_are_rounded_for_all_their_readers() -> None:
-    """By hand: around the first block the sum of two rounded tensors, each on its own grid."""
+    """Computed by hand: around the first block the sum of two rounded tensors, each on its own grid."""
     model, inputs = AWKWARD["residual"]()
     assert isinstance(inputs, Tensor)
     anatomy = trace_anatomy(model, inputs)

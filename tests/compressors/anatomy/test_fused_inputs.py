@@ -1,4 +1,4 @@
-"""What weights inside a recurrent layer or an attention are multiplied with, against the formulas written out."""
+"""Inputs of weights inside a recurrent layer or an attention, compared with the formulas written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a traced model is said to be made of."""
+"""Layers, shapes and costs of a traced model."""
 
 import pytest
 import torch

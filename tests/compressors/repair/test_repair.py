@@ -54,7 +54,7 @@ def bench(model, batches, spec=THREE):
 
 
 def means(model, fqn, batches):
-    """Of the outputs of one module, channel by channel."""
+    """Means of the outputs of one module, channel by channel."""
     seen = []
     module = model.get_submodule(fqn)
     handle = module.register_forward_hook(lambda module, args, output: seen.append(output.transpose(0, 1).flatten(1)))
@@ -74,7 +74,7 @@ def test_a_layer_alone_keeps_the_mean_of_its_outputs(fqn):
     behind = {"first": "norm"}.get(fqn, fqn)
     before = means(model, behind, batches)
     one = {fqn: assignment[fqn]}
-    values = repairs.biases(one, variants)
+    values = repairs.corrected_biases(one, variants)
     assert list(values) == [{"first": "norm.running_mean"}.get(fqn, f"{fqn}.bias")]
     with resident.apply(one, variants):
         assert float((means(model, behind, batches) - before).abs().max()) > 1e-3
@@ -88,8 +88,8 @@ def test_batch_norms_follow():
     resident, calibration, assignment, variants = bench(model, batches, LayerSpec(weight_bits=2))
     repairs = Repairs(resident, calibration.moments, batches)
     before = means(model, "norm", batches)
-    for given in ({}, repairs.biases(assignment, variants)):
-        values = repairs.norms(assignment, variants, given)
+    for given in ({}, repairs.corrected_biases(assignment, variants)):
+        values = repairs.recalibrated_norms(assignment, variants, given)
         assert set(values) == set(given) | {"norm.running_mean", "norm.running_var"}
         with resident.apply(assignment, variants), installed(model, values):
             assert means(model, "norm", batches) == pytest.approx(before, abs=0.02)
@@ -103,7 +103,7 @@ def test_a_later_batch_norm_is_measured_on_inputs_that_are_in_order_again():
     batches = [normal(8, 3, 5, 5)]
     resident, _, assignment, variants = bench(model, batches, LayerSpec(weight_bits=16, weight_format="fp16"))
     variants["0"].effective.mul_(2.0)
-    values = Repairs(resident, None, batches).norms(assignment, variants, {})
+    values = Repairs(resident, None, batches).recalibrated_norms(assignment, variants, {})
     running = 1.0 + (4.0 - 1.0)
     assert values["1.running_var"] == pytest.approx(running * torch.ones(5), rel=1e-3)
     assert values["3.running_var"] == pytest.approx(torch.ones(4), rel=2e-2)
@@ -115,7 +115,7 @@ def test_awkward_models_are_left_as_they_were_and_what_is_neutral_is_not_touched
     before = model_digest(model)
     resident, calibration, assignment, variants = bench(model, [inputs])
     repairs = Repairs(resident, calibration.moments, [inputs])
-    values = repairs.norms(assignment, variants, repairs.biases(assignment, variants))
+    values = repairs.recalibrated_norms(assignment, variants, repairs.corrected_biases(assignment, variants))
     assert set(values) <= set(model.state_dict())
     assert all(bool(torch.isfinite(value).all()) for value in values.values())
     with resident.apply(assignment, variants), installed(model, values):
@@ -123,13 +123,13 @@ def test_awkward_models_are_left_as_they_were_and_what_is_neutral_is_not_touched
     assert model_digest(model) == before
     assert not any(module._forward_pre_hooks for module in model.modules())
     neutral = dict.fromkeys(assignment, LayerSpec())
-    assert repairs.norms(neutral, {}, repairs.biases(neutral, {})) == {}
+    assert repairs.recalibrated_norms(neutral, {}, repairs.corrected_biases(neutral, {})) == {}
 
 
 def test_where_nothing_moved_the_statistics_stay_bit_for_bit():
     model, batches = Net().eval(), [normal(9, 3, 9, 9)]
     resident, _, _, variants = bench(model, batches)
-    values = Repairs(resident, None, batches).norms({"last": THREE}, variants, {})
+    values = Repairs(resident, None, batches).recalibrated_norms({"last": THREE}, variants, {})
     assert torch.equal(values["norm.running_mean"], model.norm.running_mean)
     assert torch.equal(values["norm.running_var"], model.norm.running_var)
 

@@ -1,4 +1,4 @@
-"""Where a matrix has values: every format by hand, as a property, and when it lies."""
+"""Sparse formats: every format by hand, as a property, and with invalid data."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class TestScores:
         assert wanda(problem(matrix, moments=second)).tolist() == [[4.0, 3.0], [8.0, 0.5]]
 
     def test_obs_is_what_the_best_repair_leaves(self):
-        """Of each single weight: the least output error of any weights of which that one is zero."""
+        """Checks each weight's score against the least output error of all weights with that one zero."""
         matrix, second = normal(2, 5), moments(5)
         asked = problem(matrix, moments=second)
         h = torch.linalg.inv(torch.linalg.inv((second[0] + 0.01 * second[0].diagonal().mean() * torch.eye(5)).double()))

@@ -71,7 +71,7 @@ class Case:
         self.n_bytes = save_model(self.path, self.model, self.assignment, self.variants, self.calibration)
 
     def fresh(self):
-        """The same architecture with other weights."""
+        """Model of the same architecture with other weights."""
         model, _ = AWKWARD[self.name]()
         with torch.no_grad():
             for parameter in model.parameters():
@@ -379,7 +379,9 @@ def candidates(draw):
 @settings(max_examples=40)
 @given(candidate=candidates())
 def test_the_foreseen_bytes_are_the_file_and_the_file_is_the_weights(candidate, tmp_path_factory):
-    """What the search counts is the length of the file, exactly; entropy-coded the file is no longer, and the same."""
+    """The length of the file is exactly the count that the search uses; the entropy-coded file is no longer, and equal
+    in content.
+    """
     name, model, anatomy, assignment = candidate
     folder = tmp_path_factory.mktemp("candidate")
     variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}

@@ -96,7 +96,7 @@ def test_a_block_that_changes_the_shape_is_named() -> None:
 
     blocks, left = find_blocks(Widening().eval(), torch.randn(2, 4))
     assert [block.fqn for block in blocks] == ["layers.1"]
-    assert left == {"layers.0": "what it answers has another shape than what it is given"}
+    assert left == {"layers.0": "its output has another shape than its input"}
     with pytest.raises(SpecError, match="of 1 blocks 0 to 0 can be dropped, got 1"):
         weakest_blocks(blocks, torch.zeros(1), 1)
 

@@ -1,4 +1,4 @@
-"""What is found, what is left alone, and how it is said."""
+"""Coupled sets that are found, parts that are left alone, and the reasons given."""
 
 from __future__ import annotations
 

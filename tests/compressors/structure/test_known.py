@@ -1,4 +1,4 @@
-"""What calibration knows of a layer that has lost rows and columns."""
+"""Calibration statistics of a layer that has lost rows and columns."""
 
 from __future__ import annotations
 

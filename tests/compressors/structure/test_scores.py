@@ -144,7 +144,7 @@ def test_bad_scores_are_named() -> None:
     model, coupled, inputs = little()
     with pytest.raises(SpecError, match=r"one of l1, l2, batch_norm.*got 'l3'"):
         score(model, coupled, "l3")
-    with pytest.raises(SpecError, match="'batch_norm' says nothing of neurons:0: no batch norm"):
+    with pytest.raises(SpecError, match="'batch_norm' has no value for neurons:0: no batch norm"):
         score(model, coupled, "batch_norm")
     with pytest.raises(SpecError, match="'taylor' needs evidence"):
         score(model, coupled, "taylor")

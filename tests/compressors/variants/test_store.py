@@ -114,7 +114,7 @@ def test_a_file_under_anothers_name_is_refused(store, weight):
         store.get(weight, LayerSpec(weight_bits=bits), LAYER)
     four, five = (store.path(store.key(weight, LayerSpec(weight_bits=bits), LAYER)) for bits in (4, 5))
     four.write_bytes(five.read_bytes())
-    with pytest.raises(IntegrityError, match="holds another variant than its name says"):
+    with pytest.raises(IntegrityError, match="holds another variant than its name states"):
         VariantStore(store.root).get(weight, W4, LAYER)
 
 

@@ -1,4 +1,4 @@
-"""What is said of the machine: read from files that say it, and measured."""
+"""Facts of the machine: read from the system's files, and measured."""
 
 from __future__ import annotations
 

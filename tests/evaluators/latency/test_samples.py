@@ -66,7 +66,7 @@ def test_the_interval_covers_what_it_says() -> None:
 
 @pytest.mark.parametrize("q", [50, 90, 95, 99])
 def test_every_percentiles_interval_covers_what_it_says(q: int) -> None:
-    """Of an exponential time: 300 sessions of 400 runs, which are enough for p99."""
+    """Exponential times: 300 sessions of 400 runs, which are enough for p99."""
     rng = np.random.default_rng(q)
     covered, true = 0, -math.log(1 - q / 100)
     for _ in range(300):

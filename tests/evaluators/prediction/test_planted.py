@@ -1,4 +1,4 @@
-"""What was planted is found again: costs of layers and of borders, how sure one is of them, what to measure next."""
+"""Planted costs of layers and borders are found again, with correct uncertainty and a sensible next measurement."""
 
 from __future__ import annotations
 

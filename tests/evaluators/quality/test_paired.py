@@ -68,7 +68,7 @@ def test_few_differences_are_counted_exactly() -> None:
 
 
 def test_draws_agree_with_the_exact_count() -> None:
-    """Of 16 different sizes all 65,536 flips, against what is drawn."""
+    """All 65,536 flips of 16 different sizes, compared with the draws."""
     rng = np.random.default_rng(2)
     lead = rng.normal(0.3, 1.0, 16)
     patterns = 1 - 2 * ((np.arange(2**16)[:, None] >> np.arange(16)) & 1)

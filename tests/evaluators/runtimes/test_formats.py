@@ -1,4 +1,4 @@
-"""What `export_model` writes, beyond what the contract suite looks at."""
+"""Files of `export_model`, beyond the checks of the contract suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written and what really runs: no stray quantizers, and what cannot be written is named."""
+"""Written and really executed graphs: no stray quantizers, and an error that names what cannot be written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_attention_over_three_axes_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sliced", [False, True])
 @pytest.mark.vnni
 def test_a_convolution_before_a_mean_is_integer(sliced: bool, tmp_path: Path) -> None:
-    """What its ReLU lets pass is rounded, as its scope says; the mean of these codes is one of integers too."""
+    """The positive values after its ReLU are rounded, as its scope says; the mean of these codes is an integer one
+    too.
+    """
 
     class Pooled(nn.Module):
         def __init__(self) -> None:
@@ -110,7 +112,7 @@ def test_attention_is_integer_where_its_factors_are_rounded(name: str, tmp_path:
 
 
 def test_no_quantizer_stands_between_a_convolution_a_sum_and_its_relu(tmp_path: Path) -> None:
-    """Of the residual blocks all that is left in FP32 is what reads the last sum; every convolution is integer."""
+    """The only FP32 consumers in the residual blocks read the last sum; every convolution is integer."""
     model, inputs = AWKWARD["residual"]()
     anatomy = trace_anatomy(model, inputs)
     calibration = calibrate(model, [inputs], anatomy, tensors=True)

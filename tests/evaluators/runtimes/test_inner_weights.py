@@ -34,12 +34,12 @@ WAYS = (
 def test_what_runs_is_what_was_searched(runtime: str, name: str, tmp_path: Path) -> None:
     model, inputs = AWKWARD[name]()
     anatomy = trace_anatomy(model, inputs)
-    sealed = [layer for layer in anatomy.layers if layer.is_fused]
+    fused = [layer for layer in anatomy.layers if layer.is_fused]
     assignment = {
         layer.fqn: next(s for s in (WAYS[i % len(WAYS)], LayerSpec(weight_bits=4)) if applicable(s, layer) is None)
-        for i, layer in enumerate(sealed)
+        for i, layer in enumerate(fused)
     }
-    variants = {x.fqn: compress(weight_at(model, x.fqn), assignment[x.fqn], x) for x in sealed}
+    variants = {x.fqn: compress(weight_at(model, x.fqn), assignment[x.fqn], x) for x in fused}
     reference = copy.deepcopy(model)
     for fqn, variant in variants.items():
         weight_at(reference, fqn).data.copy_(variant.effective)

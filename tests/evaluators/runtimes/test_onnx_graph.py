@@ -1,4 +1,4 @@
-"""What our form of the weights does to the graph: hand-made cases, each compared with numbers worked out beforehand."""
+"""Effects of our weights' form on the graph: hand-made cases, each compared with numbers computed beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ran is named by layer, and what ran otherwise than it was to."""
+"""Executed kernels by layer, and the layers that ran differently from the plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the profiles say that a layer runs as is what the exporters write."""
+"""The exporters write a layer in the form that the profiles give for it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_evaluations_improve_on_the_table_alone() -> None:
 
 def test_without_a_table_it_still_beats_random() -> None:
     for seed in range(3):
-        problem = SyntheticProblem(seed=seed, with_table=False)
+        problem = SyntheticProblem(seed=seed, table_noise=None)
         found = play(make_searcher("evolution", problem.context(seed)), problem, 60)
         other = play(make_searcher("random", problem.context(seed)), problem, 60)
         assert problem.score(found) > problem.score(other) + 0.05

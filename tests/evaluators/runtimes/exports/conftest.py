@@ -1,4 +1,4 @@
-"""What the tests of the exports share: a compressed model and its outputs, and a process for other libraries."""
+"""Shared parts of the tests of exports: a compressed model and its outputs, and a process for other libraries."""
 
 from __future__ import annotations
 

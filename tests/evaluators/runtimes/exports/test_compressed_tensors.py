@@ -214,7 +214,7 @@ with torch.no_grad():
 def test_transformers_loads_it_and_gives_the_same_outputs(
     name: str, bound: float, elsewhere: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Of the untrained BERT all outputs are near zero, and a value between two codes may fall on the other side."""
+    """All outputs of the untrained BERT are near zero, and a value between two codes may fall on the other side."""
     found = elsewhere(("transformers", "compressed_tensors"), HUGGING_FACE, name, tmp_path).split()
     apart, largest = (float(number) for number in found[found.index("apart") + 1 :][:2])
     assert largest > 0

@@ -10,7 +10,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ...errors import InputError
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """Arguments of a model: `model(x)`, `model(*xs)` or `model(**xs)`. Axis 0 of every tensor is the sample."""

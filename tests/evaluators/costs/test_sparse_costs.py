@@ -1,4 +1,4 @@
-"""What zeros and factors cost on a device: only what its runtime makes use of."""
+"""Costs of zeros and factors on a device: only those that its runtime exploits count."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..compressors import FLOAT_BITS, LayerSpec
-from ..errors import ConfigError
-from ._measurement import Measurement
+from ...compressors import FLOAT_BITS, LayerSpec
+from ...errors import ConfigError
+from ..values import Measurement
 
 if TYPE_CHECKING:
-    from ..compressors import Anatomy, LayerInfo
+    from ...compressors import Anatomy, LayerInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def factor_macs(layer: LayerInfo, rank: float, form: str = "channel") -> tuple[i
     """MACs as `spec_macs` gives them, of a rank (share of the full one) in a form; 1.0 is the whole weight."""
     if rank >= 1.0 or layer.macs == 0 or form == "residual":
         return (layer.macs,)
-    from ..compressors.lowrank import part_macs  # that package needs torch
+    from ...compressors.lowrank import part_macs  # that package needs torch
 
     return tuple(reversed(part_macs(form, rank, layer).values()))
 

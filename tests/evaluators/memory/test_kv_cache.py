@@ -15,7 +15,7 @@ from torch import nn
 from paredown.compressors import forward
 from paredown.errors import InputError
 from paredown.evaluators import KvCacheSpec, kv_cache_bytes, with_kv_cache
-from paredown.evaluators._kv_cache import KvCache, _Kept, _Packed
+from paredown.evaluators.memory import KvCache, KvCacheLayer, PackedGroups
 
 
 def llama(**more: Any) -> nn.Module:
@@ -47,7 +47,7 @@ def test_what_is_packed_is_within_half_a_step(
     bits: int, n: int, group: int, middle: float, width: float, seed: int
 ) -> None:
     x = middle + width * torch.randn(2, 3, n, generator=torch.Generator().manual_seed(seed))
-    packed = _Packed.of(x, bits, group)
+    packed = PackedGroups.of(x, bits, group)
     found = packed.widened(group)
     assert found.shape == x.shape
     step = packed.step.float().repeat_interleave(min(group, n), dim=-1)[..., :n]
@@ -58,7 +58,7 @@ def test_what_is_packed_is_within_half_a_step(
 
 
 def test_a_group_by_hand() -> None:
-    packed = _Packed.of(torch.tensor([[0.0, 15.0, 7.0, -4.0, 11.0]]), 4, 3)
+    packed = PackedGroups.of(torch.tensor([[0.0, 15.0, 7.0, -4.0, 11.0]]), 4, 3)
     assert packed.widened(3).tolist() == [[0.0, 15.0, 7.0, -4.0, 11.0]]
     assert packed.codes.tolist() == [[0 | 15 << 4, 7 | 0 << 4, 15]]
     assert packed.low.tolist() == [[0.0, -4.0]]
@@ -88,12 +88,12 @@ def test_fewer_bits_move_the_outputs_further_and_recent_tokens_not_at_all() -> N
 
 
 def test_keys_by_channel_bear_an_outlying_channel() -> None:
-    """What KIVI is about: one channel of the keys that is large for all tokens."""
+    """KIVI's motivation: one channel of the keys that is large for all tokens."""
     keys, values = torch.randn(1, 2, 64, 8), torch.randn(1, 2, 64, 8)
     keys[..., 3] += 40.0
     errors = {}
     for how in ("channel", "token"):
-        layer = _Kept(KvCacheSpec(bits=4, group=32, recent=0, keys=how))
+        layer = KvCacheLayer(KvCacheSpec(bits=4, group=32, recent=0, keys=how))
         layer.update(keys, values)
         again, _ = layer.update(keys[..., :1, :], values[..., :1, :])
         errors[how] = float((again[..., :64, :] - keys).square().mean())

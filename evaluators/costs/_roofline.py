@@ -18,13 +18,13 @@ from itertools import pairwise
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from ._costs import factor_macs, specs_of
+from ..values import Measurement
 from ._lowered import is_depthwise, lowered_as
-from ._measurement import Measurement
+from ._static import factor_macs, specs_of
 
 if TYPE_CHECKING:
-    from ..compressors import Anatomy, LayerInfo, LayerSpec
-    from ..hardware_profiles import HardwareProfile, Lowered
+    from ...compressors import Anatomy, LayerInfo, LayerSpec
+    from ...hardware_profiles import HardwareProfile, Lowered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def _product_shapes(layer: LayerInfo, spec: LayerSpec, products: tuple[int, ...]
     out, inner = layer.matrix_shape
     if len(products) == 1:
         return [(max(1, out // layer.groups), inner, layer.macs // layer.n_weights)]
-    from ..compressors.lowrank import part_shapes  # that package needs torch
+    from ...compressors.lowrank import part_shapes  # that package needs torch
 
     shapes = reversed(part_shapes(spec.rank_form, spec.rank, layer.weight_shape).values())
     return [(*shape, n // (shape[0] * shape[1])) for shape, n in zip(shapes, products, strict=True)]

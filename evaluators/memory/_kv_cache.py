@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, MissingExtra
+from ...errors import InputError, MissingExtra
 
 BITS = (4, 8)
 
@@ -47,7 +47,7 @@ class KvCacheSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Packed:
+class PackedGroups:
     """(..., n) numbers in groups along the last axis: packed codes, and minimum and step of each group in FP16."""
 
     codes: Tensor
@@ -57,7 +57,7 @@ class _Packed:
     n: int
 
     @classmethod
-    def of(cls, x: Tensor, bits: int, group: int) -> _Packed:
+    def of(cls, x: Tensor, bits: int, group: int) -> PackedGroups:
         n = x.shape[-1]
         group = min(group, n)
         short = -n % group
@@ -86,7 +86,7 @@ class _Packed:
         return self.codes.nbytes + self.low.nbytes + self.step.nbytes
 
 
-class _Kept:
+class KvCacheLayer:
     """Keys and values of one layer, (batch, heads, tokens, channels), with the interface of transformers' cache
     layers.
     """
@@ -98,7 +98,7 @@ class _Kept:
 
     def __init__(self, spec: KvCacheSpec) -> None:
         self.spec = spec
-        self.packed: list[tuple[_Packed, _Packed]] = []
+        self.packed: list[tuple[PackedGroups, PackedGroups]] = []
         self.keys: Tensor | None = None  # those that are left as they are
         self.values: Tensor | None = None
 
@@ -123,15 +123,17 @@ class _Kept:
             keys = self.keys[..., :whole, :]
             keys = keys.transpose(-1, -2) if spec.keys == "channel" else keys
             values = self.values[..., :whole, :]
-            self.packed.append((_Packed.of(keys, spec.bits, spec.group), _Packed.of(values, spec.bits, spec.group)))
+            self.packed.append(
+                (PackedGroups.of(keys, spec.bits, spec.group), PackedGroups.of(values, spec.bits, spec.group))
+            )
         self.keys, self.values = (x[..., whole:, :].clone() for x in (self.keys, self.values))
 
-    def _widened(self, pair: tuple[_Packed, _Packed]) -> tuple[Tensor, Tensor]:
+    def _widened(self, pair: tuple[PackedGroups, PackedGroups]) -> tuple[Tensor, Tensor]:
         keys, values = (each.widened(self.spec.group) for each in pair)
         return (keys.transpose(-1, -2) if self.spec.keys == "channel" else keys), values
 
     @staticmethod
-    def _tokens(pair: tuple[_Packed, _Packed]) -> int:
+    def _tokens(pair: tuple[PackedGroups, PackedGroups]) -> int:
         return int(pair[1].codes.shape[-2])
 
     def get_seq_length(self) -> int:
@@ -160,8 +162,8 @@ class KvCache:
             raise MissingExtra(
                 "a KV cache needs transformers, which is not installed; run: pip install 'paredown[huggingface]'"
             ) from error
-        CacheLayerMixin.register(_Kept)  # it asks of which kind its layers are
-        self._layers = [_Kept(spec) for _ in range(n_layers)]
+        CacheLayerMixin.register(KvCacheLayer)  # it asks of which kind its layers are
+        self._layers = [KvCacheLayer(spec) for _ in range(n_layers)]
         layers: Any = list(self._layers)
         self._cache: Any = Cache(layers=layers)
 

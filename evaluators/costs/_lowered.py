@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..compressors import FLOAT_BITS
-from ..compressors.values import spec_fields
-from ..hardware_profiles import Treatment
+from ...compressors import FLOAT_BITS
+from ...compressors.values import spec_fields
+from ...hardware_profiles import Treatment
 
 if TYPE_CHECKING:
-    from ..compressors import LayerInfo, LayerSpec
-    from ..hardware_profiles import HardwareProfile, Lowered
+    from ...compressors import LayerInfo, LayerSpec
+    from ...hardware_profiles import HardwareProfile, Lowered
 
 
 def lowered_as(layer: LayerInfo, spec: LayerSpec, profile: HardwareProfile) -> Lowered:

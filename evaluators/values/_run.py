@@ -9,8 +9,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from ..compressors import forward
-from ..errors import InputError
+from ...compressors import forward
+from ...errors import InputError
 from ._preserved import preserved
 from ._split import Inputs, Split
 
@@ -69,7 +69,7 @@ def _run(model: nn.Module | Callable[[Inputs], Tensor], inputs: Inputs) -> Tenso
     if not isinstance(model, nn.Module):
         return model(inputs)
     with preserved(model):
-        return forward(model, _moved(inputs, _device(model)))
+        return forward(model, moved(inputs, device_of(model)))
 
 
 def _checked(outputs: Tensor, inputs: Inputs, split: Split) -> Tensor:
@@ -89,13 +89,13 @@ def _length(inputs: Inputs) -> int:
     return int(inputs[0].shape[0] if isinstance(inputs, tuple) else inputs.shape[0])
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     for tensor in chain(model.parameters(), model.buffers()):  # the first one says it: the others are not gathered
         return tensor.device
     return torch.device("cpu")
 
 
-def _moved(inputs: Inputs, device: torch.device) -> Inputs:
+def moved(inputs: Inputs, device: torch.device) -> Inputs:
     if isinstance(inputs, dict):
         return {key: part.to(device) for key, part in inputs.items()}
     if isinstance(inputs, tuple):

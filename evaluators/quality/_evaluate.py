@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ._run import ReferenceOutputs, run_batches
-from ._split import Inputs, Split
-from .quality import Metric, MetricError, divergence_per_sample
+from ..values import Inputs, ReferenceOutputs, Split, run_batches
+from ._divergence import divergence_per_sample
+from ._metric import Metric, MetricError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

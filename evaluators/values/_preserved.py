@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from torch import nn
 
-from .. import compressors
+from ... import compressors
 
 
 @contextmanager

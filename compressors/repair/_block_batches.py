@@ -1,0 +1,108 @@
+"""Data of block reconstruction: a block's inputs and target in one batch, taken from passes of the model."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ..anatomy import forward, temporary_hooks
+from ..calibration import drawn_answers
+
+_DRAWS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockBatch:
+    """Inputs and target of one block in one batch.
+
+    number  of the batch
+    target  the original's output
+    weight  weight of each number of the output in the error
+    """
+
+    number: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    target: Tensor
+    weight: Tensor
+
+    def error(self, output: Tensor) -> Tensor:
+        """Weighted squared error of a sample, on average."""
+        return ((output - self.target).square() * self.weight).sum() / len(output)
+
+
+def block_target(
+    model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """(output of the module, mean square of the divergence's gradient by it) of the present model.
+
+    None where the module is not called. Raises `InputError` where the model's outputs do not depend on it.
+    """
+    given: list[Tensor] = []
+
+    def cut(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        given.append(output.detach().clone().requires_grad_())
+        return given[0].clone()  # later modules may write into it
+
+    with temporary_hooks() as hooks, torch.enable_grad():
+        hooks.append(module.register_forward_hook(cut))
+        outputs = forward(model, inputs)
+        if not given:
+            return None
+        weight = torch.zeros_like(given[0])
+        for _ in range(_DRAWS):
+            product = _drawn(outputs, divergence, generator)
+            if not product.requires_grad:
+                raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
+            (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
+            weight += gradient.square() / _DRAWS
+    return given[0].detach().float(), weight.detach().float()
+
+
+def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator) -> Tensor:
+    """Scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, up to a factor."""
+    z = outputs.float()
+    if divergence != "kl":
+        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
+        return (signs.to(z) * z).sum()
+    answers = drawn_answers(z, generator)
+    return z.reshape(-1, z.shape[-1]).log_softmax(-1).gather(1, answers[:, None]).sum()
+
+
+class _Reached(Exception):
+    """Stop of a pass whose rest need not run."""
+
+
+def block_call(
+    model: nn.Module, module: nn.Module, inputs: object
+) -> tuple[tuple[Any, ...], dict[str, Any], torch.Size | None]:
+    """(args, kwargs) of the module's call, and the shape of its output; None for the shape where it is not called."""
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    shapes: list[torch.Size] = []
+
+    def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((copied(args), copied(kwargs)))
+
+    def end(module: nn.Module, args: object, output: Tensor) -> None:
+        shapes.append(output.shape)
+        raise _Reached
+
+    with temporary_hooks() as hooks, suppress(_Reached):
+        hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
+        hooks.append(module.register_forward_hook(end))
+        forward(model, inputs)
+    return (*seen[0], shapes[0]) if shapes else ((), {}, None)
+
+
+def copied(value: Any) -> Any:
+    """Copy with its own tensors, as a module may write into its inputs."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return tuple(copied(item) for item in value) if type(value) is tuple else value

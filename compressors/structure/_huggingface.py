@@ -60,8 +60,8 @@ def reloadable(
         name = next(iter(sorted(set(want) ^ set(have)) or [n for n in want if want[n] != have[n]]))
         raise ConfigError(
             f"no config of {type(config).__name__} describes the kept parts: {name} is {have.get(name, 'not there')}, "
-            f"and the config makes it {want.get(name, 'absent')}. Keep the same share of every layer, or use paredown's "
-            "format"
+            f"and the config makes it {want.get(name, 'absent')}. Keep the same share of every layer, or use "
+            "paredown's format"
         )
     with torch.random.fork_rng(devices=[]):
         built = type(model)(changed)

@@ -5,19 +5,56 @@ It knows `values`; importing it imports none of the runtimes. Begin with `_base.
 with `register_runtime` (also from outside); the contract suite is `paredown.testing.check_runtime`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
 from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, register_runtime, require
-from ._chain import FORMS
 from ._formats import export_model, list_formats
-from ._lowering import Lowered, fake_quantize, lower, prepare, runs_dynamic
-from ._narrow import NarrowRule
 from ._onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from ._openvino import OpenVinoRuntime, OpenVinoSession
-from ._program import as_call, batch_size, chunks, export_program, with_batch
-from ._ran import is_integer, kernels_by_layer, ran_otherwise, where_rounded
-from ._thresholds import dynamic_from, narrow_rule
 from ._torch import STRUCTURE_FILE, TorchRuntime
 from ._torch_compile import CompiledTorchRuntime
-from ._torch_dynamic import has_integer_products
+
+if TYPE_CHECKING:
+    from ._chain import FORMS
+    from ._lowering import Lowered, fake_quantize, lower, prepare, runs_dynamic
+    from ._narrow import NarrowRule
+    from ._program import as_call, batch_size, chunks, export_program, with_batch
+    from ._ran import is_integer, kernels_by_layer, ran_otherwise, where_rounded
+    from ._thresholds import dynamic_from, narrow_rule
+    from ._torch_dynamic import has_integer_products
+
+_HOMES = {
+    "._chain": ("FORMS",),
+    "._lowering": (
+        "Lowered",
+        "fake_quantize",
+        "lower",
+        "prepare",
+        "runs_dynamic",
+    ),
+    "._narrow": ("NarrowRule",),
+    "._program": (
+        "as_call",
+        "batch_size",
+        "chunks",
+        "export_program",
+        "with_batch",
+    ),
+    "._ran": (
+        "is_integer",
+        "kernels_by_layer",
+        "ran_otherwise",
+        "where_rounded",
+    ),
+    "._thresholds": (
+        "dynamic_from",
+        "narrow_rule",
+    ),
+    "._torch_dynamic": ("has_integer_products",),
+}
 
 __all__ = [
     "FORMS",
@@ -56,6 +93,8 @@ __all__ = [
     "where_rounded",
     "with_batch",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
 
 for _runtime in (TorchRuntime(), OnnxRuntime(), OpenVinoRuntime(), CompiledTorchRuntime()):
     register_runtime(_runtime)

@@ -4,14 +4,33 @@ It knows `runtimes`; importing it imports none of the packages that a format nee
 protocol and the notes). A new format is one file like `_torchao.py`, and an entry in the mapping below.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...._lazy import lazy_exports
 from ._compressed_tensors import export_compressed_tensors
-from ._compressed_tensors_load import load_compressed_tensors
 from ._executorch import export_executorch, load_pte
 from ._format import NOTES_FILE, ExportFormat, read_notes
-from ._packed import pack_words, unpack_words
 from ._tensorrt import export_tensorrt
-from ._tensorrt_check import check_file, is_two_to_four
 from ._torchao import export_torchao
+
+if TYPE_CHECKING:
+    from ._compressed_tensors_load import load_compressed_tensors
+    from ._packed import pack_words, unpack_words
+    from ._tensorrt_check import check_file, is_two_to_four
+
+_HOMES = {
+    "._compressed_tensors_load": ("load_compressed_tensors",),
+    "._packed": (
+        "pack_words",
+        "unpack_words",
+    ),
+    "._tensorrt_check": (
+        "check_file",
+        "is_two_to_four",
+    ),
+}
 
 __all__ = [
     "EXPORTS",
@@ -29,6 +48,9 @@ __all__ = [
     "read_notes",
     "unpack_words",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+
 EXPORTS: dict[str, ExportFormat] = {
     each.name: each
     for each in (

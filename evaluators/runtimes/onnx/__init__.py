@@ -4,11 +4,37 @@ It serves ONNX Runtime, OpenVINO and the exports. It knows `compressors` and the
 `_export.py`. Another rewriting of the graph is one file here.
 """
 
-from ._export import MAIN_FILE, build, export_onnx, finish
-from ._layers import fill_weights
-from ._means import means_in_codes
-from ._trace import quantize_in_graph, trace
-from ._uses import feeds_matmuls, is_linear
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ._export import MAIN_FILE, build, export_onnx, finish
+    from ._layers import fill_weights
+    from ._means import means_in_codes
+    from ._trace import quantize_in_graph, trace
+    from ._uses import feeds_matmuls, is_linear
+
+_HOMES = {
+    "._export": (
+        "MAIN_FILE",
+        "build",
+        "export_onnx",
+        "finish",
+    ),
+    "._layers": ("fill_weights",),
+    "._means": ("means_in_codes",),
+    "._trace": (
+        "quantize_in_graph",
+        "trace",
+    ),
+    "._uses": (
+        "feeds_matmuls",
+        "is_linear",
+    ),
+}
 
 __all__ = [
     "MAIN_FILE",
@@ -22,3 +48,5 @@ __all__ = [
     "quantize_in_graph",
     "trace",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -214,7 +214,7 @@ def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
 SIGNALS = """
 import signal, sys, time
 from pathlib import Path
-from paredown.compressors import Anatomy, calibrate
+from paredown.compressors import calibrate, trace_anatomy
 from paredown.evaluators.runtimes import get_runtime
 from paredown.testing import AWKWARD
 

@@ -21,7 +21,9 @@ from .values import (
     WEIGHT_BITS,
     LayerSpec,
     Pattern,
+    SpecField,
     formats,
+    register_field,
 )
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ __all__ = [
     "Reconstruction",
     "Repairs",
     "Rounding",
+    "SpecField",
     "Variant",
     "VariantStore",
     "activation_quantizer",
@@ -194,6 +197,7 @@ __all__ = [
     "preserved",
     "reconstruct",
     "register_activation_method",
+    "register_field",
     "register_rank_method",
     "register_sparsity_method",
     "register_weight_method",

@@ -1,8 +1,8 @@
-"""What a device and its runtime can run, and what it costs: data, checked when it is loaded.
+"""Hardware profiles: the kernels that a device and its runtime have, and their costs. Checked when they are loaded.
 
-A profile is a JSON file (docs/hardware.md): a device, a runtime on it, figures with their sources, and rules that say
-what really runs. One that was measured is made like any other, with `kind: "measured"` in its figures:
-`HardwareProfile.from_dict({...}).save("mine.json")`.
+A profile is a JSON file (docs/hardware.md): a device, a runtime on it, figures with their sources, and rules from a
+treatment to a kernel. A measured profile is made like any other, with `kind: "measured"` in its figures:
+`HardwareProfile.from_dict({...}).save("mine.json")`. This folder imports no other. Begin with `_profile.py`.
 """
 
 from __future__ import annotations

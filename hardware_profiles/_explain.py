@@ -1,4 +1,4 @@
-"""pydantic's complaints in one line that says where, what was expected and what came."""
+"""Errors of pydantic in one line: the place, the expected value and the given one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = 3
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first few complaints, joined; an unknown key with the nearest known one."""
+    """Join the first few errors; an unknown key comes with the nearest known one."""
     details = error.errors(include_url=False)
     lines = [_line(detail, model) for detail in details[:SHOWN]]
     if len(details) > SHOWN:
@@ -43,7 +43,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the schema knows at a place, by walking the fields' types."""
+    """Keys that the schema knows at a place, found along the types of the fields."""
     here: Any = model
     for part in loc:
         if isinstance(here, type) and issubclass(here, BaseModel) and str(part) in here.model_fields:

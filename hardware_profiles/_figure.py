@@ -1,4 +1,4 @@
-"""A number that says where it is from, and the bounds that no device breaks."""
+"""Figures with a source, and the bounds that no device breaks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DeviceKind = Literal["cpu", "gpu", "mcu", "npu"]
 
 
 class Closed(BaseModel):
-    """Unknown keys, and numbers in quotes, are refused."""
+    """Base of the schema: it refuses unknown keys and numbers in quotes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -47,16 +47,18 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "alignment.channels": (2, 4096, "channels"),
     "operators.ms": (1e-6, 1e7, "milliseconds"),
 }
-"""Field -> the least and the most that can be, and the unit. Wide: they catch a wrong unit, and not a wrong figure."""
+"""Field -> the least and the greatest possible value, and the unit. The bounds are wide: they catch a wrong unit, not a
+wrong figure."""
 
 RATE_BOUNDS: dict[DeviceKind, tuple[float, float]] = {
     "cpu": (1e-3, 2e4), "gpu": (1e-2, 2e5), "mcu": (1e-6, 2e2), "npu": (1e-3, 5e6)
 }  # fmt: skip
-"""Of one core, in 10⁹ multiply-accumulates a second. AMX reaches 3·10³, a streaming multiprocessor of Hopper 2·10⁴."""
+"""Bounds of one core, in 10⁹ multiply-accumulates a second. AMX reaches 3·10³, a streaming multiprocessor of Hopper
+2·10⁴."""
 
 
 def check(where: str, value: float, bounds: tuple[float, float], unit: str) -> None:
-    """Raises `ValueError` that names the figure, the bound and the unit, for what cannot be."""
+    """Refuse an impossible value with a `ValueError` that names the figure, the bound and the unit."""
     low, high = bounds
     if not low <= value <= high:
         broken = f"at least {low:g}" if value < low else f"at most {high:g}"

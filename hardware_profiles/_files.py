@@ -13,15 +13,15 @@ _FOLDER = Path(__file__).parent / "data"
 
 
 def list_profiles() -> list[str]:
-    """The names of the profiles that come with the package, sorted."""
+    """Names of the profiles that come with the package, sorted."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
-    """A profile by its name, or from a JSON file (anything with a path separator, or that ends with `.json`).
+    """Load a profile by its name, or from a JSON file (a path separator or the ending `.json` marks a path).
 
-    Raises `ProfileError`: no such profile or file, no JSON (with the line), an unknown key, a figure without source or
-    that is not positive.
+    Raises `ProfileError`: no such profile or file, no JSON (with the line), an unknown key, a figure without a source,
+    a figure that is not positive.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text or "\\" in text:

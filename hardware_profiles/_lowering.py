@@ -1,4 +1,4 @@
-"""What a runtime makes of a layer: seldom what was asked for."""
+"""Rules that map a treatment of a layer to the kernel that a runtime uses, which is often another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pattern = Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$", description="N:M,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
-    """What a layer is, and what was asked for it: all that a rule can look at.
+    """A layer and its requested treatment: everything that a rule can look at.
 
     weight_format  "int" for integer codes on an even grid; else the format's own name ("fp8_e4m3")
     group_size     weights that share a scale along a row; 0: the whole row (or tensor) does
@@ -29,9 +29,8 @@ class Treatment:
     depthwise      a convolution with as many groups as output channels
     rounded_output  False for a layer whose output goes into a sum in FP32
     dynamic        activations are rounded by ranges that are found when the layer runs, one for each token
-    channels       (out, in) of one group, where alignment and width matter; None: not known, and taken as aligned, but
-                   not as wide
-    n_weights      of the layer, where its size matters; None: not known, and taken as small
+    channels       (out, in) of one group; None: unknown, which counts as aligned and as narrow
+    n_weights      weights of the layer; None: unknown, which counts as small
     """
 
     kind: str
@@ -59,16 +58,17 @@ class Treatment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
-    """What really runs.
+    """The kernel that a runtime uses.
 
     weight_bits, activation_bits  of the kernel; 32 is FP32
     sparse    whether zeros save work
     low_rank  whether the two factors run as two products (else their product runs as one)
-    kernel    what runs, by the runtime's own name for it
+    kernel    the runtime's own name of the kernel
     rate      key of the profile's `rates_gmac_s`
-    native    whether this is what was asked for. False: a format narrower or sparser than what runs saves bytes at most
-    note      of the rule that decided: why
-    rule      its place in `lowering`
+    native    whether the kernel runs the requested treatment. False: a format narrower or sparser than the kernel's
+              saves bytes at most
+    note      reason, from the rule that decided
+    rule      position of that rule in `lowering`
     """
 
     weight_bits: int
@@ -83,10 +83,11 @@ class Lowered:
 
 
 def block_of(blocks: tuple[int, ...], group_size: int, columns: int, *, whole: bool) -> int | None:
-    """Columns that share a scale in a kernel that has these `blocks`, for a weight whose scales belong to groups of
-    `group_size` columns (0: of all): the longest that no group's end cuts. None where none fits.
+    """Columns that share a scale in a kernel with these `blocks`: the longest block that no group's end cuts.
 
-    whole  whether the row must be whole blocks; else its last one may be cut short
+    group_size  columns of the weight that share a scale; 0: all of them
+    whole       whether the row must be whole blocks; else its last one may be cut short
+    Returns None where no block fits.
     """
     by_length = sorted(blocks, reverse=True)
     if group_size == 0 or group_size >= columns:

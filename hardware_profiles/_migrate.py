@@ -1,4 +1,4 @@
-"""Profiles written for an older schema, brought to this one."""
+"""Migration of profiles from an older schema version to this one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNKNOWN = "unknown"
 
 
 def migrate(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same profile in the schema of this version; one that is of this version already is copied.
+    """Return the same profile in the schema of this version; a profile of this version is copied.
 
     From 1 to 2:
 
@@ -30,7 +30,7 @@ def migrate(data: Mapping[str, Any]) -> dict[str, Any]:
     "paper" of a figure, and in a rule's `when` depthwise, weight_formats, group_sizes, min_sparsity, patterns, aligned.
     Everything else means what it meant, `rates_gmac_s` (without an `efficiency`: what is reached) included.
 
-    Whatever else is wrong with `data` is left for the schema to say.
+    The schema reports any other error in `data`.
     """
     new = dict(data)
     if new.get("schema_version") != 1:

@@ -13,12 +13,12 @@ from ..errors import InputError
 from ._device import Alignment, Cache, Energy, Operator, Tile
 from ._explain import explain
 from ._figure import BOUNDS, RATE_BOUNDS, Closed, DeviceKind, Figure, check
-from ._lowering import FLOAT_BITS, KINDS, Lowered, Pattern, Rule, Treatment, apply_rule
+from ._lowering import KINDS, Lowered, Pattern, Rule, Treatment, apply_rule
 from ._migrate import SCHEMA_VERSION, migrate
 
 
 class ProfileError(InputError):
-    """A hardware profile cannot be found or read, or what it says is wrong."""
+    """A hardware profile cannot be found or read, or its content is wrong."""
 
 
 class HardwareProfile(Closed):
@@ -129,7 +129,7 @@ class HardwareProfile(Closed):
         return {rule.runs_as.rate for rule in self.lowering}
 
     def _bounded(self) -> Iterator[tuple[str, str, float]]:
-        """(where, key of `BOUNDS`, value) of every figure but the rates."""
+        """Yield (place, key of `BOUNDS`, value) of every figure except the rates."""
         for name in (
             "memory_bytes", "storage_bytes", "scaling", "bandwidth_gb_s", "bandwidth_all_gb_s", "layer_overhead_us",
             "boundary_overhead_us",
@@ -156,9 +156,9 @@ class HardwareProfile(Closed):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "the profile") -> HardwareProfile:
-        """From JSON of this schema version, or of an older one (see `migrate`).
+        """A profile from JSON of this schema version, or of an older one (see `migrate`).
 
-        Raises `ProfileError` that names the key, what was expected and, for an unknown one, the nearest known.
+        Raises `ProfileError` that names the key, the expected value and, for an unknown key, the nearest known one.
         """
         version = data.get("schema_version")
         if isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
@@ -172,63 +172,43 @@ class HardwareProfile(Closed):
             raise ProfileError(f"{source}: {explain(error, cls)}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without what was left out."""
+        """The profile as JSON-ready values, without the keys that were left out."""
         data = self.model_dump(mode="json", exclude_none=True)
         return {key: value for key, value in data.items() if value not in ({}, [], "") or key == "isa"}
 
     def save(self, path: Path | str) -> Path:
-        """Write it as JSON, for `load_profile` to read; gives the path."""
+        """Write the profile as JSON, for `load_profile` to read; return the path."""
         path = Path(path)
         path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
     @property
     def saturates(self) -> bool:
-        """Whether products of unsigned by signed bytes are added in pairs, with saturation at 16 bits (vpmaddubsw), as
-        by ONNX Runtime and OpenVINO on an x86-64 without VNNI. Weights of 7 bits cannot reach it: 2 · 255 · 64 < 2¹⁵.
+        """Tell whether integer kernels add products of unsigned by signed bytes in pairs, saturating at 16 bits.
+
+        ONNX Runtime and OpenVINO do so (vpmaddubsw) on an x86-64 without VNNI. Weights of 7 bits cannot saturate:
+        2 · 255 · 64 < 2¹⁵.
         """
         whole = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(self.isa)
         return self.runtime in ("onnxruntime", "openvino") and self.architecture == "x86_64" and not whole
 
-    def lower(
-        self,
-        kind: str,
-        *,
-        weight_bits: int = FLOAT_BITS,
-        activation_bits: int = FLOAT_BITS,
-        weight_format: str = "int",
-        group_size: int = 0,
-        sparsity: float = 0.0,
-        pattern: str | None = None,
-        rank: float = 1.0,
-        depthwise: bool = False,
-        rounded_output: bool = True,
-        dynamic: bool = False,
-        channels: tuple[int, int] | None = None,
-        n_weights: int | None = None,
-    ) -> Lowered:
-        """What really runs where a layer of this kind is treated so (see `Treatment` for the names).
+    def lower(self, asked: Treatment) -> Lowered:
+        """Kernel that the runtime uses for a layer with this treatment: the first rule that fits decides.
 
-        Raises `ProfileError` for an unknown kind. What no rule speaks of is what the last one says.
+        Raises `ProfileError` for an unknown kind of layer. A treatment that no rule names falls to the last rule.
         """
-        if kind not in KINDS:
-            raise ProfileError(f"a layer's kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        asked = Treatment(
-            kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, weight_format=weight_format,
-            group_size=group_size, sparsity=sparsity, pattern=pattern, rank=rank, depthwise=depthwise,
-            rounded_output=rounded_output, dynamic=dynamic, channels=channels,
-            n_weights=n_weights,
-        )  # fmt: skip
+        if asked.kind not in KINDS:
+            raise ProfileError(f"a layer's kind must be one of {', '.join(KINDS)}, got {asked.kind!r}")
         index, rule = next((i, r) for i, r in enumerate(self.lowering) if r.when.fits(asked))
         return apply_rule(rule, asked, index=index)
 
     def alignment_of(self, kind: str, *, depthwise: bool = False) -> int:
-        """Channels of such a layer should be multiples of this; 1 where it does not matter."""
+        """Number that the channels of such a layer should be a multiple of; 1 where it does not matter."""
         wanted = [int(one.channels.value) for one in self.alignment if one.fits(kind, depthwise=depthwise)]
         return max(wanted, default=1)
 
     def rate_gmac_s(self, rate: str, *, threads: int = 1) -> float:
-        """What `threads` cores of a cpu reach together, or all cores of another device, at this rate."""
+        """Speed in 10⁹ multiply-accumulates a second of `threads` cores of a cpu, or of all cores of another device."""
         reached = self.rates_gmac_s[rate].value * (self.efficiency[rate].value if rate in self.efficiency else 1.0)
         n = self.cores_used(threads)
         return reached * (1.0 + (n - 1) * (self.scaling.value if self.scaling else 1.0))
@@ -237,9 +217,9 @@ class HardwareProfile(Closed):
         return min(threads, self.cores) if self.kind == "cpu" else self.cores
 
     def level_of(self, n_bytes: float, *, threads: int = 1) -> tuple[str, float]:
-        """The nearest level that holds so many bytes, and its bandwidth in 10⁹ bytes a second for so many threads.
+        """Nearest level that holds `n_bytes`, and its bandwidth in 10⁹ bytes a second for `threads` threads.
 
-        Only levels with a bandwidth count; what fits in none comes from memory.
+        Only levels with a bandwidth count. Data that fits in none of them comes from memory.
         """
         n = self.cores_used(threads)
         for cache in self.caches:
@@ -252,7 +232,7 @@ class HardwareProfile(Closed):
         return "memory", max(self.bandwidth_gb_s.value, min(self.bandwidth_gb_s.value * n, most))
 
     def pj_per_byte(self, level: str) -> float | None:
-        """Of a byte from this level, or from the next farther one that has a figure; None without energies."""
+        """Picojoules to move a byte from this level, or from the next farther one with a figure; None without any."""
         if self.energy is None:
             return None
         levels = ("l1", "l2", "l3", "l4", "memory")

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from .artifacts._diff import diff
     from .artifacts._manifest import load
     from .front._front import Front, Point
-    from .resolution._resolve import Resolution, resolve
+    from .resolution import Resolution, resolve
     from .run._progress import Progress
     from .searchers import SearchContext, Searcher, register_searcher
+    from .task._axes import register_axis
+    from .task._axis import Axis
     from .task._task import Task, task_schema
     from .values import Objective, SensitivityTable
     from .values._space import Candidate, Group, SearchSpace
@@ -48,6 +50,7 @@ _HOMES = {
     ),
     "._verify_artifact": (
         "EMBEDDED",
+        "Axis",
         "verify_artifact",
     ),
     ".artifacts._diff": ("diff",),
@@ -56,12 +59,14 @@ _HOMES = {
         "Front",
         "Point",
     ),
-    ".resolution._resolve": (
+    ".resolution": (
         "Resolution",
         "resolve",
     ),
     ".run._progress": ("Progress",),
     ".searchers": ("SearchContext", "Searcher", "register_searcher"),
+    ".task._axes": ("register_axis",),
+    ".task._axis": ("Axis",),
     ".task._task": (
         "Task",
         "task_schema",
@@ -83,6 +88,7 @@ _HOMES = {
 
 __all__ = [
     "EMBEDDED",
+    "Axis",
     "Candidate",
     "Completed",
     "EarlyStopped",
@@ -109,6 +115,7 @@ __all__ = [
     "load",
     "open_run",
     "plan",
+    "register_axis",
     "register_searcher",
     "resolve",
     "resume",

@@ -1,4 +1,4 @@
-"""Artifacts on demand: of a point, or of a config."""
+"""Artifacts on demand, from a point of a run or from a config."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InputError, ParedownError
-from ..evaluators import Measurement
-from ..evaluators.runtimes import STRUCTURE_FILE
 from .artifacts import (
     CONFIG,
     MANIFEST,
-    REFERENCE,
+    ExportedModel,
     Exporter,
     artifact_format,
     inside,
-    is_for_elsewhere,
-    judge_loaded,
+    measure_beside_original,
     needs_factory,
     read_artifact,
     runtime_for,
@@ -53,13 +50,15 @@ def export_point(
 ) -> Path:
     """Write a point's artifact into the (new or empty) folder `out`, measured in a fresh process; gives the folder.
 
-    point   an id, a pick, or limits (see `Front.pick`)
-    format  "paredown", "onnx", "openvino", "pt2", that of a runtime of your own, "config" (the JSON alone), or one for
-            devices and tools that are not here: "tensorrt-onnx", "compressed-tensors", "torchao-config", "executorch"
-            (docs/exports.md). What nothing here can run ("torchao-config") is written without a manifest
-    entropy code the stored weights: fewer bytes, and slower to load; of the format "paredown" alone
+    point    an id, a pick, or limits (see `Front.pick`)
+    format   "paredown", "onnx", "openvino", "pt2", the format of your own runtime, "config" (the JSON alone), or one
+             for devices and tools that are not here: "tensorrt-onnx", "compressed-tensors", "torchao-config",
+             "executorch" (docs/exports.md). A format that nothing here can run ("torchao-config") gets no manifest
+    model    again, if the search was given it
+    entropy  code the stored weights: fewer bytes, and slower to load; for the format "paredown" alone
 
-    Raises `ParedownError` where the artifact does not run, or does not compute what PyTorch computes.
+    Raises `InputError` for a folder that is not empty or a format that is not known, and `ParedownError` where the
+    artifact does not run, or does not compute what PyTorch computes.
     """
     _check_entropy(entropy, format)
     opened = read_run(run)
@@ -99,11 +98,12 @@ def apply_config(
     model: nn.Module | None = None,
     entropy: bool = False,
 ) -> Path:
-    """A config, exported or written by hand, to a measured artifact in the (new or empty) folder `out`; no search.
+    """Write the artifact of a config, exported or made by hand, into the (new or empty) folder `out`, without a search.
 
-    format  default: that of the task's runtime
-    entropy as in `export_point`
-    Raises `ConfigError` for a config of another model.
+    format   default: the format of the task's runtime
+    model    the model itself, where the task names none
+    entropy  as in `export_point`
+    Gives the folder. Raises `ConfigError` for a config of another model, and what `export_point` raises.
     """
     from .task import as_task
 
@@ -125,7 +125,7 @@ def apply_config(
 
 
 def _check_units(problem: Problem, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
-    """Raises `ConfigError` where as many units as the trial kept are not what its shares mean now."""
+    """Raise `ConfigError` where the trial's shares would keep another number of units now."""
     from .evaluation import LayerVariants, PrunedModelBuilder, macs_left
 
     if not structure_of(assignment):
@@ -160,8 +160,8 @@ def _make(
     point: str,
     entropy: bool = False,
 ) -> Path:
-    """Export, load in a fresh process, compare with PyTorch, measure, and only then write the manifest. Of one that
-    fails on the way nothing is left.
+    """Export, run in a fresh process, compare with PyTorch, measure, and only then write the manifest. Nothing is left
+    of an artifact that fails on the way.
     """
     try:
         return _make_checked(problem, assignment, format, out, point=point, entropy=entropy)
@@ -178,48 +178,26 @@ def _make_checked(
     runtime = runtime_for(format, problem.task)
     if runtime is None:  # nothing here can run it, so nothing is claimed of it
         return out
-    elsewhere = is_for_elsewhere(format)
-    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        original = exporter.export({}, format, Path(folder) / "original")
-        artifacts = {REFERENCE: original, "artifact": main.resolve()}
-        found = exporter.measure(artifacts, runtime=runtime, folder=Path(folder) / "fresh", is_reference=elsewhere)[
-            "artifact"
-        ]
-        if found.reason is not None:
-            raise ParedownError(f"the export does not run: {found.reason}")
-        agreed = exporter.agreed(assignment, found.outputs, main, runtime="" if elsewhere else runtime)
-        if agreed.broken and not elsewhere:  # a format for another device may round more than the search did
-            raise ParedownError(f"the export does not compute what PyTorch computes: {agreed.text}")
-        _, plain, _, anatomy = exporter.left(assignment)
-        totals = problem.devices[0].whole(anatomy, plain)
-        claims = static_measurements(totals, problem.task.hardware.grid_g_per_kwh)  # all of them modelled
-        claims |= judge_loaded(problem, exporter.reference, found)[0] | agreed.metrics
-        stored = (
-            sum(file.stat().st_size for file in (main, main.with_name(STRUCTURE_FILE)) if file.exists())
-            if format == "paredown"
-            else exporter.stored_bytes(assignment, Path(folder))
-        )
-        claims["bytes"] = Measurement(value=float(stored), unit="B")
-    claims["file_bytes"] = Measurement(
-        value=float(sum(f.stat().st_size for f in out.rglob("*") if f.is_file())), unit="B"
-    )
+    exported = ExportedModel(folder=out, main=main, assignment=assignment, format=format, runtime=runtime)
+    with tempfile.TemporaryDirectory(prefix="paredown-") as name:
+        original = exporter.export({}, format, Path(name) / "original")
+        measured = measure_beside_original(exporter, exported, original, Path(name))
+    if not measured.ran:
+        raise ParedownError(f"the export does not run: {measured.reason}")
+    if measured.reason is not None:
+        raise ParedownError(measured.reason)
+    _, plain, _, anatomy = exporter.remaining_model(assignment)
+    totals = problem.devices[0].whole(anatomy, plain)
+    modelled = static_measurements(totals, problem.task.hardware.grid_g_per_kwh)
     write_artifact(
-        out,
-        main=main,
-        exporter=exporter,
-        assignment=assignment,
-        claims=claims,
-        point=point,
-        format=format,
-        facts=found.facts,
-        agreement=agreed.text,
-        entropy=entropy,
-    )
+        exported, exporter, claims={**modelled, **measured.metrics, **measured.sizes}, point=point,
+        facts=measured.facts, agreement=measured.parity_text, entropy=entropy,
+    )  # fmt: skip
     return out
 
 
 def _check_model(task: Task, model: nn.Module | None, format: str) -> None:
-    """Raises `InputError` where a fresh process would have no model, or nothing to build it with."""
+    """Raise `InputError` where a fresh process would have no model, or nothing to build it with."""
     if model is None and task.model is None:
         raise InputError(
             "the model was handed in from Python and the task names none: do this from Python too, with model=, or "

@@ -1,4 +1,4 @@
-"""One call: from a task to a config, without a search."""
+"""Plans: from a task to a config in one call, without a search."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compressors import Anatomy, LayerSpec
-    from .phases import SearchSession
+    from .phases import CostModel
     from .problem import Problem
     from .run import Listener
     from .task import Task
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """config   as `paredown apply` takes it, with what is known of it as claims
-    metrics  what it costs (counted or modelled), and the summed divergence where a table was measured ("predicted");
-             nothing of it was evaluated
+    """A config made by a rule, and its costs. Nothing of it was evaluated.
+
+    config   config for `paredown apply`, with the metrics as its claims
+    metrics  counted or modelled costs, and the summed divergence where a table was measured ("predicted")
     limits   name -> (least, most) that were kept; empty for "fp16-mse"
-    errors   "fp16-mse" alone: layer -> relative error of its INT8 weights
+    errors   layer -> relative error of its INT8 weights; for "fp16-mse" alone
     """
 
     strategy: str
@@ -77,14 +78,16 @@ def plan(
     model: nn.Module | None = None,
     progress: Listener | None = None,
 ) -> Plan:
-    """A config by a rule or by the sensitivity table, without a search; in this process, in seconds to a minute.
+    """Make a config by a rule or by the sensitivity table, without a search.
 
-    strategy   one of `STRATEGIES`; each has a file of its own in this folder
+    It works in this process, and takes seconds to a minute.
+
+    strategy   one of `STRATEGIES`; each has a file of its own in `plans/`
     bits       stored bits a weight, on average ("uniform": the width). Without bits and limits: the task's own limits
                on costs, else 4
     limits     "bytes<=100000", "bytes<=25%" of the original's, "latency_ms<=0.5", "mean_bits<=4", or several
     threshold  "fp16-mse" alone: the relative error above which a layer stays in FP16
-    slack      "performance" and "energy": how much more divergence than the least they may spend, as a share
+    slack      "performance" and "energy" alone: share by which their divergence may exceed the least
 
     Raises `InputError` for arguments that do not go together, `LimitsNotMet` where nothing keeps the limits.
     """
@@ -104,7 +107,7 @@ def plan(
     if threshold is not None:
         raise InputError(f"a threshold is for fp16-mse alone, and this is {strategy}")
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
-        return _by_levels(task, strategy, bits, limits, slack, model, progress, Path(folder) / "run")
+        return _by_levels(task, strategy, bits, limits, slack, model, progress, Path(folder))
 
 
 def _by_levels(
@@ -117,49 +120,46 @@ def _by_levels(
     progress: Listener | None,
     folder: Path,
 ) -> Plan:
-    """In a run of its own, which has a store and a table and no trials."""
-    from .phases import SearchSession, build_store
+    """Plan with the levels of the task's space. The store lies in `folder`; rows and remarks are kept in memory."""
+    from .phases import Clock, JobRunner, TableInputs, build_store, measure_table
     from .problem import prepare
-    from .run import Recorder, create_run, store_path
-    from .workers import InProcess
+    from .run import MemoryRecorder, State
+    from .workers import open_pool
 
     task = _with_a_table(task)
-    run, ledger = create_run(folder, task)
-    with ledger:
-        problem = prepare(task, store=store_path(folder), model=model)
-        pool = InProcess(problem.context)
-        try:
-            recorder = Recorder(run, ledger, progress)
-            session = SearchSession(run=run, recorder=recorder, problem=problem, pool=pool, stopping=threading.Event())
-            build_store(session)
-            bounds, bits = budget_of(session, bits, limits)
-            recorder.limits = {name: bound for name, bound in bounds.items() if name in session.costs}
-            ground = strategy_context_of(session, bounds, bits)
-            levels = BY_LEVELS[strategy](ground, slack)
-            return _planned(session, ground, strategy, levels)
-        finally:
-            pool.close()
+    problem = prepare(task, store=folder / "store", model=model)
+    recorder = MemoryRecorder(State(), task.budget, progress)
+    clock = Clock(budget=task.budget, state=recorder.state, watch=recorder.watch, stopping=threading.Event())
+    with open_pool(problem, workers=0) as pool:
+        runner = JobRunner(pool=pool, clock=clock)
+        costs = build_store(problem, runner, recorder, folder=folder)
+        bounds, bits = budget_of(costs, bits, limits)
+        on_costs = {name: bound for name, bound in bounds.items() if name in costs.rows}
+        inputs = TableInputs(costs=costs, limits=on_costs, runner=runner, recorder=recorder)
+        context = strategy_context_of(costs, bounds, bits, lambda: measure_table(inputs))
+        levels = BY_LEVELS[strategy](context, slack)
+        return _planned(costs, context, strategy, levels)
 
 
 def _with_a_table(task: Task) -> Task:
-    """The same task with a searcher that asks for a sensitivity table."""
+    """Return the same task with a searcher that uses a sensitivity table."""
     data = task.to_dict()
     data["search"] = {**data.get("search", {}), "searcher": "evolution", "params": {}}
     return type(task).from_dict(data, base_dir=task.base_dir)
 
 
-def _planned(session: SearchSession, ground: StrategyContext, strategy: str, levels: tuple[int, ...]) -> Plan:
+def _planned(costs: CostModel, context: StrategyContext, strategy: str, levels: tuple[int, ...]) -> Plan:
     candidate = Candidate(levels=levels)
-    metrics = dict(session.static(candidate))
-    bits = total(mean_bits(ground.space, ground.anatomy), levels)
+    metrics = dict(costs.metrics_of(candidate))
+    bits = total(mean_bits(context.space, context.anatomy), levels)
     metrics[MEAN_BITS] = Measurement(value=bits, unit="bit", source="measured")
-    if ground.has_table:
-        metrics["divergence"] = Measurement(value=ground.table.divergence_of(candidate), source="predicted")
+    if context.has_table:
+        metrics["divergence"] = Measurement(value=context.table.divergence_of(candidate), source="predicted")
     if strategy == "energy":
-        rows, fixed = ground.more["energy_mj"]()
+        rows, fixed = context.more["energy_mj"]()
         metrics["energy_mj"] = Measurement(value=total(rows, levels) + fixed, unit="mJ", source="modelled")
-    config = with_claims(config_of(ground.space.assignment(candidate)), metrics)
-    return Plan(strategy=strategy, config=config, metrics=metrics, limits=ground.limits)
+    config = with_claims(config_of(context.space.assignment(candidate)), metrics)
+    return Plan(strategy=strategy, config=config, metrics=metrics, limits=context.limits)
 
 
 def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:

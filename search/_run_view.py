@@ -1,4 +1,4 @@
-"""A run as its user sees it: its front, its status, and what each layer of a point became."""
+"""A run as its user sees it: its front, its status, and the layers of its points."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from .values import Completed, EarlyStopped, Failed, Infeasible, LowFidelity, is
 
 
 class Run(StoredRun):
-    """A run's folder, for reading. `open_run` makes one."""
+    """A run's folder, opened for reading by `open_run`."""
 
     def front(self, all: bool = False, *, profile: str | Path | None = None) -> Front:
-        """The front so far; with `all`, every completed trial as a point.
+        """Return the front so far.
 
-        profile  another device, by the name of one of the task's profiles, or by name or path of any
+        all      True: every completed trial is a point
+        profile  another device: the name of one of the task's profiles, or the name or path of any profile
         """
         return front_of(self, everything=all, profile=profile).with_exporter(export_point)
 
     def status(self) -> dict[str, Any]:
-        """What it is doing, what is spent, how the trials went, and the picks so far."""
+        """Return the phase of the run, its costs, its trials by status, and the picks so far.
+
+        The result is the JSON of `paredown status --json`; docs/json.md lists its keys.
+        """
         state = self.state
         phase = (
             "done"
@@ -34,7 +38,9 @@ class Run(StoredRun):
             else "stopped"
         )
         front = (
-            self.front().to_dict() if state.facts and state.trials else {"points": [], "picks": {}, "hypervolume": None}
+            self.front().to_dict()
+            if state.facts is not None and state.trials
+            else {"points": [], "picks": {}, "hypervolume": None}
         )
         return {
             "run": str(self.path),
@@ -65,16 +71,17 @@ class Run(StoredRun):
         }
 
     def explain(self, point_id: str) -> list[dict[str, Any]]:
-        """Each layer of a point: what it got, what it costs, what it saves, how sensitive it is. What can be removed
-        whole has a row as well, which saves bytes; those that are left, and the MACs, are the layers'.
+        """Return a row for each group of a point: its spec, its costs, its savings, and its sensitivity.
 
-        sensitivity  divergence with this group alone at its level; None where the table has no such row
+        A removable structure has a row as well, with the bytes that it saves. Bytes and MACs that remain are in the
+        rows of the layers. Sensitivity is the divergence with this group alone at its level; None if the table has no
+        such row. Raises `InputError` for an unknown point.
         """
         trial = self.trial(point_id)
-        facts, space = self.facts(), self.space
-        bytes_of, macs_of = facts["costs"]["bytes"], facts["costs"]["macs"]
+        facts = self.facts()
+        bytes_of, macs_of = facts.costs["bytes"], facts.costs["macs"]
         rows = []
-        for g, (group, level) in enumerate(zip(space.groups, trial.candidate.levels, strict=True)):
+        for g, (group, level) in enumerate(zip(facts.space.groups, trial.candidate.levels, strict=True)):
             spec, is_set = group.levels[level], is_structural(group.name)
             rows.append(
                 {
@@ -83,17 +90,20 @@ class Run(StoredRun):
                     "spec": spec.to_dict(),
                     "label": "whole" if is_set and spec.is_neutral else spec.label(),
                     "weight_bytes": None if is_set else int(bytes_of[g][level]),
-                    "bytes_saved": int(facts["original_bytes"][g] - bytes_of[g][level]),
+                    "bytes_saved": int(facts.original_bytes[g] - bytes_of[g][level]),
                     "macs": None if is_set else int(macs_of[g][level]),
                     "sensitivity": 0.0 if spec.is_neutral else self.state.rows.get((g, level)),
-                    "weight_error": facts["weight_error"][g][level],
-                    "runs_as": facts["runs_as"][g][level],
+                    "weight_error": facts.weight_error[g][level],
+                    "runs_as": facts.runs_as[g][level],
                 }
             )
         return rows
 
 
 def open_run(path: Path | str) -> Run:
-    """Read a run's folder. A running or killed search may be read at any time."""
+    """Open a run's folder. The run of a running or killed search can be opened at any time.
+
+    Raises `InputError` for a folder without a run, and `IntegrityError` for a ledger that cannot be read.
+    """
     stored = read_run(path)
     return Run(stored.path, stored.task, stored.state)

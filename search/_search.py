@@ -1,8 +1,7 @@
-"""A run from its task to its front.
+"""The search: a run from its task to its front.
 
-store -> baselines -> table -> search -> verify -> report. Each phase looks at the ledger first and does what is
-missing, so
-that a run that was killed anywhere goes on from there.
+The phases are store, baselines, table, exploration and verification; a report follows. Each phase reads the state of
+the run first and does what is missing, so a run that was killed anywhere goes on from there.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,19 +20,25 @@ from ._run_view import Run
 from .front import Front
 from .mirrors import Mirrors
 from .phases import (
-    SearchSession,
+    Clock,
+    JobRunner,
+    TableInputs,
+    VerifyInputs,
     build_store,
     evaluate_baselines,
     explore,
     export_original,
     measure_table,
     one_blas_thread,
+    record_facts,
     verify_points,
 )
 from .plans import planned_seeds
 from .problem import FILE as CHOICE
-from .problem import Problem, prepare, said, settle_runtime
+from .problem import describe_runtime_choice, prepare, settle_runtime
 from .run import (
+    SCHEMA_VERSION,
+    LedgerRecorder,
     Listener,
     Recorder,
     StoredRun,
@@ -47,11 +52,12 @@ from .run import (
 )
 from .space import describe_kv_cache, describe_left_alone, describe_products, describe_saturation
 from .task import as_task, settle_profile, usable_cores
-from .workers import InProcess, Pool
+from .workers import open_pool
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .problem import Problem
     from .task import Task
 
 
@@ -64,7 +70,7 @@ def search(
     ray_address: str | None = None,
     progress: Listener | None = None,
 ) -> Front:
-    """Search the task's space within its budget, verify the front, and give it back.
+    """Search the task's space within its budget, verify the front, and return it.
 
     task         a `Task`, the path of a TOML file, or the same as a dict
     model        the model itself, where the task names none; a resumed run needs it again
@@ -75,23 +81,44 @@ def search(
     ray_address  of a running Ray cluster
     progress     called with a `Progress` now and then
 
-    Of several devices the first on which points meet the limits has its front given back.
+    Where the task names several devices, the front is that of the first on which points meet the limits.
 
     Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
-    `Interrupted` when stopped by a signal: what was found so far is kept, and `resume` goes on.
+    `Interrupted` when stopped by a signal: everything found so far is kept, and `resume` goes on.
+    """
+    return run_search(task, model=model, out=out, workers=workers, ray_address=ray_address, progress=progress)
+
+
+def run_search(
+    task: Task | Mapping[str, Any] | Path | str,
+    *,
+    model: nn.Module | None = None,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: Listener | None = None,
+    verify: Callable[[VerifyInputs], None] = verify_points,
+) -> Front:
+    """Do what `search` does, with another verifier.
+
+    verify  called once after the trials; it records the verified points
     """
     task = as_task(task)
     if model is None and task.model is None:
         raise TaskError("the task names no [model]; give factory, huggingface or export there, or pass model=")
+    workers = usable_cores() if workers is None else workers
+    if workers < 0:
+        raise InputError(f"--workers must be 0 (everything in this process) or more, got {workers}")
     folder = Path(out) if out is not None else new_run_path(task)
     task, choice = settle_runtime(task, model=model, run=folder)
     task = settle_profile(task, run=folder)
     run, ledger = create_run(folder, task)
     with ledger:
+        recorder = LedgerRecorder(run.state, task.budget, progress, ledger=ledger, workers=workers)
         if choice is not None:
             write_atomic(run.path / CHOICE, json.dumps(choice, indent=2) + "\n")
-            Recorder(run, ledger, progress).note(said(choice))
-        return _drive(run, Recorder(run, ledger, progress), model, workers, ray_address)
+            recorder.note(describe_runtime_choice(choice))
+        return _drive(run, recorder, model, workers, ray_address, verify)
 
 
 def resume(
@@ -110,70 +137,84 @@ def resume(
 
 
 def _drive(
-    run: StoredRun, recorder: Recorder, model: nn.Module | None, workers: int | None, ray_address: str | None
+    run: StoredRun,
+    recorder: LedgerRecorder,
+    model: nn.Module | None,
+    workers: int,
+    ray_address: str | None,
+    verify: Callable[[VerifyInputs], None],
 ) -> Front:
-    workers = usable_cores() if workers is None else workers
-    if workers < 0:
-        raise InputError(f"--workers must be 0 (everything in this process) or more, got {workers}")
-    recorder.append({"type": "started"})
+    """Take a run from its task to its front, and record how it ended."""
+    recorder.append({"type": "started", "schema_version": SCHEMA_VERSION})
     recorder.say("load")
     with recorder.watch.charge("load"):
         problem = prepare(run.task, store=store_path(run.path), model=model)
-    recorder.objectives, recorder.workers = problem.objectives, workers
-    for line in (
-        *describe_left_alone(problem.context.model, problem.anatomy),
-        *describe_products(problem.anatomy, problem.space),
-        *describe_saturation(run.task, problem.space, [device.profile for device in problem.devices]),
-    ):
-        recorder.note(line)
-    if run.task.model is not None and run.task.model.kv_cache_bits is not None:
-        recorder.note(describe_kv_cache(problem.context.model, run.task.model.kv_cache_bits))
+    _note_space(problem, recorder)
     mirrors = Mirrors(run, recorder.note)
-    stopping = threading.Event()
-    with _signals(stopping), gc_frozen(), one_blas_thread():
+    clock = Clock(
+        budget=run.task.budget, state=run.state, watch=recorder.watch, stopping=threading.Event(), workers=workers,
+        run=run.path,
+    )  # fmt: skip
+    with _signals(clock.stopping), gc_frozen(), one_blas_thread():
         try:
-            with _pool(problem, recorder, workers, ray_address) as pool:
+            with ExitStack() as stack:
+                with recorder.watch.charge("start workers"):
+                    pool = stack.enter_context(open_pool(problem, workers, ray_address=ray_address))
                 with recorder.watch.charge("start mirrors"):
                     mirrors.open()  # while the workers come up
                 freeze_gc()
-                session = SearchSession(run=run, recorder=recorder, problem=problem, pool=pool, stopping=stopping)
-                _search(session, mirrors)
-            session.stop_if_asked()
+                found = _search(run, problem, JobRunner(pool=pool, clock=clock), recorder, mirrors)
+            clock.stop_if_asked()
             with recorder.watch.charge("verification"):
-                verify_points(session)
-            session.stop_if_asked()
+                verify(found)
+            clock.stop_if_asked()
         except Interrupted:
             _end(recorder, mirrors, "interrupted")
             raise
         recorder.say("report")
         _end(recorder, mirrors, "done")
     recorder.say("done")
-    opened = Run(run.path, run.task, run.state)
-    fronts = [opened.front(), *(opened.front(profile=name) for name in run.state.facts.get("profiles", [])[1:])]
-    for front in fronts:
-        if front.nearest is None:
-            return front
-    raise LimitsNotMet(f"no point meets the limits; {fronts[0].nearest}. The run is in {run.path}")
+    return _first_front(Run(run.path, run.task, run.state))
 
 
-def _search(session: SearchSession, mirrors: Mirrors) -> None:
-    build_store(session)
-    export_original(session)
-    evaluate_baselines(session)
-    table = measure_table(session)
+def _note_space(problem: Problem, recorder: Recorder) -> None:
+    """Note the layers that are left alone, and what the chosen runtime and profile do to the space."""
+    model, task = problem.context.model, problem.task
+    for line in (
+        *describe_left_alone(model, problem.anatomy),
+        *describe_products(problem.anatomy, problem.space),
+        *describe_saturation(task, problem.space, [device.profile for device in problem.devices]),
+    ):
+        recorder.note(line)
+    if task.model is not None and task.model.kv_cache_bits is not None:
+        recorder.note(describe_kv_cache(model, task.model.kv_cache_bits))
+
+
+def _search(
+    run: StoredRun, problem: Problem, runner: JobRunner, recorder: LedgerRecorder, mirrors: Mirrors
+) -> VerifyInputs:
+    """Go through the phases up to the last trial; the verification comes when the workers are closed."""
 
     def mirror() -> None:
         if mirrors.due:
-            session.recorder.times()  # so that the mirrors, and whoever asks for the status, see where the time goes
-            with session.recorder.watch.charge("mirrors"):
+            recorder.times()  # so that the mirrors, and `paredown status`, show the seconds by purpose
+            with recorder.watch.charge("mirrors"):
                 mirrors.sync(final=False)
 
-    explore(session, table, mirror, seeds=planned_seeds(session, table) if session.task.search.plans else {})
-    session.recorder.times()
+    costs = build_store(problem, runner, recorder, folder=run.path)
+    record_facts(run, costs, recorder)
+    found = VerifyInputs(run=run, problem=problem, recorder=recorder, clock=runner.clock, latency=costs.latency)
+    export_original(found)
+    trials = evaluate_baselines(costs, runner, recorder)
+    table = measure_table(TableInputs(costs=costs, limits=trials.limits, runner=runner, recorder=recorder))
+    seeds = planned_seeds(costs, table, recorder)
+    explore(trials, runner, recorder, table, after_each=mirror, seeds=seeds)
+    recorder.times()
+    return found
 
 
-def _end(recorder: Recorder, mirrors: Mirrors, how: str) -> None:
-    """The ledger first: the mirrors say how it ended, and may fail."""
+def _end(recorder: LedgerRecorder, mirrors: Mirrors, how: str) -> None:
+    """Record how the run ended, then bring the mirrors up to date: they show it, and may fail."""
     recorder.times()
     recorder.append({"type": "ended", "how": how})
     with recorder.watch.charge("mirrors"):
@@ -181,23 +222,13 @@ def _end(recorder: Recorder, mirrors: Mirrors, how: str) -> None:
     recorder.times()
 
 
-@contextmanager
-def _pool(problem: Problem, recorder: Recorder, workers: int, ray_address: str | None) -> Iterator[Pool]:
-    with recorder.watch.charge("start workers"):
-        pool: Pool
-        if workers == 0:
-            pool = InProcess(problem.context)
-        else:
-            from .workers import RayPool
-
-            threads = max(1, usable_cores() // workers)
-            pool = RayPool(
-                problem.context, workers=workers, threads=threads, address=ray_address, modules=problem.modules
-            )
-    try:
-        yield pool
-    finally:
-        pool.close()
+def _first_front(run: Run) -> Front:
+    """Return the front of the first device on which points meet the limits. Raises `LimitsNotMet` if there is none."""
+    fronts = [run.front(), *(run.front(profile=name) for name in run.facts().profiles[1:])]
+    for front in fronts:
+        if front.nearest is None:
+            return front
+    raise LimitsNotMet(f"no point meets the limits; {fronts[0].nearest}. The run is in {run.path}")
 
 
 @contextmanager

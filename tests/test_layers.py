@@ -223,7 +223,7 @@ def test_ray_optuna_and_mlflow_are_imported_in_one_place_each(modules: dict[str,
     "line",
     [
         "from ..front import Front",
-        "def late():\n    from ..phases import SearchSession",
+        "def late():\n    from ..phases import CostModel",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..run import StoredRun",
         "import paredown.search.mirrors",
         "from ... import search",

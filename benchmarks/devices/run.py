@@ -70,7 +70,8 @@ def compare(folder: Path, trials: int) -> dict[str, Any]:
         task = Task.load(TASK).with_overrides([*SETTINGS, f"budget.trials={trials}"])
         search(task, out=folder, workers=0)
     run = open_run(folder)
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     devices = {name: _device(run, run.front(all=True, profile=name), anatomy, name) for name in (*DEVICES, *OTHERS)}
     return {
         "model": "ResNet-20, CIFAR-10",

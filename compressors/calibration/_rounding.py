@@ -46,7 +46,7 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     params = activation_qparams(calibration, fqn, spec)
     if spec.activation_scope == "layer" or calibration is None:
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
-    if spec.activation_scope == "product":
+    if spec.rounds_products:
         return _rounding_of_product(calibration, fqn, spec, params)
     if fqn not in calibration.places:
         raise ConfigError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +21,14 @@ class WeightProblem:
     mask     (R, C) bool, True where a weight survives; None: all do
     moments  (groups, C, C) float32, the second moments of the inputs (`_moments.py`): of rows [i * R / groups,
              (i + 1) * R / groups) the i-th. None: nothing is known of the inputs, all count the same
+    options  values of registered choices that are not neutral (`register_field`), by name
     """
 
     matrix: Tensor
     grid: Grid
     mask: Tensor | None = None
     moments: Tensor | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:

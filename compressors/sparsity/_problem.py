@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ class SparsityProblem:
                (i + 1) * R / groups) the i-th. None: nothing is known of the inputs, all count the same
     gradients  (2, R, C) float32: the mean of the loss' gradient over the samples, and the mean of its square
                (`_gradients.py`); None unless the method asked for them
+    options    values of registered choices that are not neutral (`register_field`), by name
     """
 
     matrix: Tensor
@@ -31,6 +34,7 @@ class SparsityProblem:
     kernel: int = 1
     moments: Tensor | None = None
     gradients: Tensor | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from ..files import encode as encode_stream
 from ..quantization import CASTS, Rounder
 from ..sparse_formats import check_width
 from ..sparse_formats import decode as decode_layout
-from ..values import FLOAT_BITS, LayerSpec
+from ..values import FLOAT_BITS, LayerSpec, spec_field, spec_fields
 from ..variants import (
     NAMES,
     concrete_grid,
@@ -53,24 +53,6 @@ from ..variants import (
     store_values,
 )
 
-_SHORT = {
-    "weight_bits": "w",
-    "activation_bits": "a",
-    "sparsity": "s",
-    "rank": "r",
-    "weight_method": "wm",
-    "activation_method": "am",
-    "sparsity_method": "sm",
-    "rank_method": "rm",
-    "weight_format": "wf",
-    "group_size": "g",
-    "scale_bits": "sb",
-    "activation_scheme": "as",
-    "pattern": "p",
-    "rank_form": "rf",
-    "activation_scope": "ao",
-}
-_LONG = {short: long for long, short in _SHORT.items()}
 _QPARAMS = struct.Struct("<fB")
 _LENGTH = struct.Struct("<H")
 _MARKED = 128
@@ -112,7 +94,7 @@ def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
     if rounding is None or rounding.input is None:
         return data
     data += _QPARAMS.pack(*rounding.input)
-    if spec.activation_scope == "tensor":
+    if spec.rounds_tensors:
         data += _name("" if rounding.input_at == fqn else rounding.input_at) + _name(rounding.output_at)
         data += _QPARAMS.pack(*rounding.output) if rounding.output is not None else b""
     if rounding.product_in is not None and rounding.output is not None:
@@ -125,9 +107,9 @@ def layer_record_bytes(
     spec: LayerSpec, shared_input: str = "", residual_output: str = "", product: str = "", product_in: str = ""
 ) -> int:
     n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
-    if spec.needs_range and spec.activation_scope == "tensor":
+    if spec.needs_range and spec.rounds_tensors:
         n_bytes += len(_name(shared_input)) + len(_name(residual_output)) + (_QPARAMS.size if residual_output else 0)
-    if spec.needs_range and spec.activation_scope == "product":
+    if spec.needs_range and spec.rounds_products:
         n_bytes += _QPARAMS.size + len(_name(product_in)) + 1 + (_QPARAMS.size if product == "value" else 0)
     return n_bytes
 
@@ -174,11 +156,11 @@ class Reader:
         if not spec.needs_range:
             return spec, Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
         input, output, input_at, output_at = self._qparams(), None, "", ""
-        if spec.activation_scope == "tensor":
+        if spec.rounds_tensors:
             input_at, output_at = self._fqn(), self._fqn()
             output = self._qparams() if output_at else None
         product_in, scores = None, None
-        if spec.activation_scope == "product":
+        if spec.rounds_products:
             output_at, output, product_in = fqn, self._qparams(), self._fqn()
             scores = self._qparams() if self._take(1)[0] else None
         return spec, Rounding(
@@ -254,7 +236,8 @@ class Reader:
         text = self._take(length).tobytes()
         try:
             data: dict[str, Any] = json.loads(text) if text else {}
-            return LayerSpec.from_dict({_LONG[short]: value for short, value in data.items()})
+            names = {field.short: field.name for field in spec_fields() if field.short}
+            return LayerSpec.from_dict({names[short]: value for short, value in data.items()})
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SpecError) as error:
             raise IntegrityError(f"{self._where}: a layer's spec cannot be read: {text[:80]!r} ({error})") from error
 
@@ -332,6 +315,6 @@ def _flags(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> int:
 
 
 def _spec_bytes(spec: LayerSpec) -> bytes:
-    data = {_SHORT[key]: value for key, value in spec.to_dict().items()}
+    data = {spec_field(key).short: value for key, value in spec.to_dict().items()}
     text = json.dumps(data, separators=(",", ":")).encode() if data else b""
     return _LENGTH.pack(len(text)) + text

@@ -1,7 +1,7 @@
 """Plain values of compression: treatments of a layer, patterns of zeros, parameter names, kinds of layers.
 
 They import no torch, and this room knows no other. Begin with `_spec.py` (`LayerSpec`). A new choice for a layer is a
-field there.
+field there and a descriptor in `_fields.py`.
 """
 
 from __future__ import annotations
@@ -9,30 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..._lazy import lazy_exports
-from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
-from ._pattern import ANYWHERE, Pattern
-from ._spec import (
+from ._fields import (
     ACTIVATION_BITS,
-    ACTIVATION_SCHEMES,
-    ACTIVATION_SCOPES,
     FLOAT_BITS,
     FORMAT_BITS,
     RANK_FORMS,
-    SCALE_BITS,
-    SPEC_VERSION,
     WEIGHT_BITS,
     WHOLE_TENSOR,
-    LayerSpec,
+    SpecField,
     formats,
+    register_field,
+    spec_field,
+    spec_fields,
 )
+from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
+from ._pattern import ANYWHERE, Pattern
+from ._spec import SPEC_VERSION, LayerSpec
 
 if TYPE_CHECKING:
     from ._layer_types import CONVOLUTIONS
 
 __all__ = [
     "ACTIVATION_BITS",
-    "ACTIVATION_SCHEMES",
-    "ACTIVATION_SCOPES",
     "ANYWHERE",
     "CONVOLUTIONS",
     "FLOAT_BITS",
@@ -40,15 +38,18 @@ __all__ = [
     "GATES",
     "PROJECTIONS",
     "RANK_FORMS",
-    "SCALE_BITS",
     "SPEC_VERSION",
     "WEIGHT_BITS",
     "WHOLE_TENSOR",
     "LayerSpec",
     "Pattern",
+    "SpecField",
     "formats",
     "is_inner",
+    "register_field",
     "sees_inputs",
+    "spec_field",
+    "spec_fields",
     "weight_name",
 ]
 

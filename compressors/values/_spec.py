@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SpecError
+from ._fields import (
+    FLOAT_BITS,
+    FORMAT_BITS,
+    SPEC_FIELDS,
+    block,
+    either,
+    formats,
+    spec_field,
+    spec_fields,
+)
 from ._pattern import Pattern
-
-FLOAT_BITS = 32
-"""Bit width that means "left in floating point"."""
-
-WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
-ACTIVATION_BITS = (4, 6, 8, FLOAT_BITS)
 
 SPEC_VERSION = 2
 """Values that `LayerSpec.to_dict` omits. Version 1 omitted the activation method "affine" (range of least squared
 error); version 2 omits "minmax" (minimum and maximum).
 """
 
-WHOLE_TENSOR = "tensor"
-"""Group size that means one scale for the whole weight."""
-
-SCALE_BITS = (16, 32)
-ACTIVATION_SCHEMES = ("affine", "symmetric", "dynamic")
-ACTIVATION_SCOPES = ("layer", "tensor", "product")
-
-RANK_FORMS = ("channel", "input", "spatial", "tucker2", "residual")
-"""Forms into which a weight of lower rank is split; see `lowrank/_forms.py`."""
-
 _NEAR = 1e-3
 """Largest difference between a given sparsity and the share that N:M fixes: two thirds may be written 0.667."""
-_NARROW = (2, 3, 4, 5, 6, 7, 8)
-FORMAT_BITS: dict[str, tuple[int, ...]] = {
-    "int": _NARROW,
-    "int_asym": _NARROW,
-    "palette": (2, 3, 4, 5, 6),
-    "nf4": (4,),
-    "pow2": (2, 3, 4, 5),
-    "log": (3, 4, 5),
-    "apot": (3, 4, 5),
-    "fp8_e4m3": (8,),
-    "fp8_e5m2": (8,),
-    "fp16": (16,),
-    "bf16": (16,),
-    "adaptive": (2, 3, 4, 5, 6),
-}
-"""Format of a weight -> its bit widths (and 32, which leaves the weight alone, in every format)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +58,8 @@ class LayerSpec:
                    reads, for all that read it inside `LayerInfo.shared_input`, and what it gives to a sum. "product"
                    rounds what it reads, and what it gives to a product of attention, symmetrically; where these are
                    the values, the scores that they are multiplied by are rounded too
+    extra          choices that plugins registered (`register_field`): (name, value) of those that are not neutral, by
+                   name. Absent from `to_dict`, labels and keys of the store where it is empty
 
     Raises `SpecError` for a value outside these ranges.
     """
@@ -102,40 +81,27 @@ class LayerSpec:
     activation_scope: str = "layer"
     keep: float = 1.0
     keep_method: str = "output"
+    extra: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("weight_bits", self.weight_bits, WEIGHT_BITS)
-        _one_of("activation_bits", self.activation_bits, ACTIVATION_BITS)
-        if not _is_number(self.sparsity) or not 0.0 <= self.sparsity < 1.0:
-            raise SpecError(
-                f"sparsity must be in [0, 1), got {self.sparsity!r}; 0.5 means that half the weights are zero"
-            )
-        if not _is_number(self.rank) or not 0.0 < self.rank <= 1.0:
-            raise SpecError(
-                f"rank must be in (0, 1], got {self.rank!r}; it is a share of the full rank, and 1.0 means whole"
-            )
-        _named("rank_form", self.rank_form, RANK_FORMS)
-        _named("weight_format", self.weight_format, tuple(FORMAT_BITS))
-        _named("activation_scheme", self.activation_scheme, ACTIVATION_SCHEMES)
-        _named("activation_scope", self.activation_scope, ACTIVATION_SCOPES)
+        for field in SPEC_FIELDS:
+            field.check(field.name, getattr(self, field.name))
         if self.activation_scope != "layer" and self.activation_scheme == "dynamic":
             raise SpecError(
                 f"activation_scope {self.activation_scope!r} rounds tensors by ranges that were calibrated, and "
                 "activation_scheme 'dynamic' has none; take 'affine' or 'symmetric', or activation_scope 'layer'"
             )
-        _one_of("scale_bits", self.scale_bits, SCALE_BITS)
-        _check_group_size(self.group_size)
         widths = FORMAT_BITS[self.weight_format]
         if self.weight_bits not in (*widths, FLOAT_BITS):
             raise SpecError(
-                f"weight_bits of the format {self.weight_format!r} must be {_either((*widths, FLOAT_BITS))}, "
+                f"weight_bits of the format {self.weight_format!r} must be {either((*widths, FLOAT_BITS))}, "
                 f"got {self.weight_bits}; formats of {self.weight_bits} bits are {', '.join(formats(self.weight_bits))}"
             )
-        if not _is_number(self.keep) or not 0.0 <= self.keep <= 1.0:
-            raise SpecError(f"keep must be in [0, 1], got {self.keep!r}; 0.75 means that a quarter of the units go")
         object.__setattr__(self, "keep", float(self.keep))
         object.__setattr__(self, "sparsity", _patterned(float(self.sparsity), self.pattern))
         object.__setattr__(self, "rank", float(self.rank))
+        if self.extra:
+            object.__setattr__(self, "extra", _checked_extra(self.extra))
 
     @property
     def is_neutral(self) -> bool:
@@ -164,14 +130,26 @@ class LayerSpec:
         """(rows, columns) that share a scale, where `group_size` gives numbers; 0 columns mean all columns."""
         if isinstance(self.group_size, int):
             return 1, self.group_size
-        return _block(self.group_size) or (1, 0)
+        return block(self.group_size) or (1, 0)
 
     @property
     def is_plain_int(self) -> bool:
         """Tell whether the weight is integers with one scale for each output channel (or for all), which int8 kernels
         need.
         """
-        return self.weight_bits <= 8 and self.weight_format == "int" and self.group_size in (0, WHOLE_TENSOR)
+        if self.weight_bits > 8 or any(not plain(getattr(self, name)) for name, plain in _PLAIN):
+            return False
+        return all((plain := spec_field(name).plain) is None or plain(value) for name, value in self.extra)
+
+    @property
+    def rounds_tensors(self) -> bool:
+        """Tell whether activations are rounded for every reader of a tensor, and where they enter a sum."""
+        return self.activation_scope == "tensor"
+
+    @property
+    def rounds_products(self) -> bool:
+        """Tell whether the output is rounded where it enters a product of attention."""
+        return self.activation_scope == "product"
 
     @property
     def kernel_bits(self) -> tuple[int, int]:
@@ -185,7 +163,7 @@ class LayerSpec:
 
     @property
     def is_dynamic_int8(self) -> bool:
-        """Tell whether integer kernels can run it with ranges found for each token at run time, without calibration."""
+        """Tell whether integer kernels can run it without a calibrated range: they find each token's at run time."""
         return self.is_plain_int and self.activation_bits == 8 and self.activation_scheme == "dynamic"
 
     @property
@@ -200,26 +178,37 @@ class LayerSpec:
         """Copy with the activation's treatment alone."""
         return LayerSpec.from_dict({name: getattr(self, name) for name in _OF_ACTIVATION})
 
+    def value(self, name: str) -> Any:
+        """Value of the choice `name`, built in or registered. Raises `SpecError` for an unknown name."""
+        field = spec_field(name)
+        return getattr(self, name) if name in _DEFAULTS else dict(self.extra).get(name, field.neutral)
+
+    def without(self, name: str) -> LayerSpec:
+        """Copy where the choice `name` is neutral, and so is every choice within it."""
+        gone = {field.name: field.neutral for field in spec_fields() if name in (field.name, field.within)}
+        extra = tuple(item for item in self.extra if item[0] not in gone)
+        return dataclasses.replace(self, extra=extra, **{key: gone[key] for key in gone if key in _DEFAULTS})
+
+    def options(self, axis: str) -> dict[str, Any]:
+        """Registered choices within `axis` ("weight_bits" or "sparsity") that are not neutral: name -> value."""
+        return {name: value for name, value in self.extra if spec_field(name).within == axis}
+
     def to_dict(self) -> dict[str, Any]:
         """Fields that differ from the neutral spec. So a config stays short and is easy to write by hand."""
-        return {
-            field.name: value
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != field.default
-        }
+        own = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        return {**own, **dict(self.extra)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, version: int = SPEC_VERSION) -> LayerSpec:
         """Inverse of `to_dict`; `version` is the `SPEC_VERSION` that `data` was written with."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in data.items():
-            if key not in known:
-                raise SpecError(f"unknown key {key!r} in a layer's spec; known are {', '.join(known)}")
-            if known[key].name.endswith("_method") and not isinstance(value, str):
-                raise SpecError(f"{key} must be the name of a method, got {value!r}")
+            field = spec_field(key)
+            if key.endswith("_method"):
+                field.check(key, value)
         if version < 2 and data.get("activation_bits", FLOAT_BITS) != FLOAT_BITS:
             data = {"activation_method": "affine", **data}
-        return cls(**data)
+        extra = tuple((key, value) for key, value in data.items() if key not in _DEFAULTS)
+        return cls(**{key: value for key, value in data.items() if key in _DEFAULTS}, extra=extra)
 
     def label(self) -> str:
         """Short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
@@ -229,14 +218,16 @@ class LayerSpec:
         """
         parts = []
         if self.weight_bits != FLOAT_BITS:
-            parts.append(f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method"))
+            parts.append(
+                f"w{self.weight_bits}" + self._stored_as() + self._by("weight_method") + self._more("weight_bits")
+            )
         if self.activation_bits != FLOAT_BITS:
             scheme = "" if self.activation_scheme == "affine" else f"-{self.activation_scheme}"
             scope = "" if self.activation_scope == "layer" else self.activation_scope[0]
             parts.append(f"a{self.activation_bits}{scope}" + scheme + self._by("activation_method"))
         if self.sparsity:
             pattern = f"/{self.pattern}" if self.pattern else ""
-            parts.append(f"s{100 * self.sparsity:.4g}" + self._by("sparsity_method") + pattern)
+            parts.append(f"s{100 * self.sparsity:.4g}" + self._by("sparsity_method") + pattern + self._more("sparsity"))
         if self.rank < 1.0:
             form = "" if self.rank_form == "channel" else f"-{self.rank_form}"
             parts.append(f"r{100 * self.rank:.4g}{form}" + self._by("rank_method"))
@@ -251,35 +242,27 @@ class LayerSpec:
 
     def _by(self, key: str) -> str:
         method = getattr(self, key)
-        return "" if method == _BUILT_IN[key] else f":{method}"
+        return "" if method == _DEFAULTS[key] else f":{method}"
+
+    def _more(self, axis: str) -> str:
+        return "".join(f"+{name}={value}" for name, value in self.options(axis).items()) if self.extra else ""
 
 
-def formats(bits: int) -> tuple[str, ...]:
-    """Names of the formats that have this width."""
-    return tuple(name for name, widths in FORMAT_BITS.items() if bits in widths)
+_OF_ACTIVATION = tuple(field.name for field in SPEC_FIELDS if field.part == "activation")
+_DEFAULTS = {field.name: field.neutral for field in SPEC_FIELDS}
+_PLAIN = tuple((field.name, field.plain) for field in SPEC_FIELDS if field.plain is not None)
 
 
-_OF_ACTIVATION = ("activation_bits", "activation_method", "activation_scheme", "activation_scope")
-_BUILT_IN = {field.name: field.default for field in dataclasses.fields(LayerSpec) if field.name.endswith("_method")}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _one_of(name: str, value: object, known: tuple[int, ...]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value not in known:
-        raise SpecError(f"{name} must be one of {_either(known)}, got {value!r}")
-
-
-def _named(name: str, value: object, known: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise SpecError(f"{name} must be one of {_either(known)}, got {value!r}")
-
-
-def _either(values: tuple[object, ...]) -> str:
-    *most, last = values
-    return f"{', '.join(map(str, most))} or {last}" if most else str(last)
+def _checked_extra(extra: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Values of registered choices, checked, by name, without the neutral ones."""
+    kept: dict[str, Any] = {}
+    for name, value in extra:
+        field = spec_field(name)
+        if name in _DEFAULTS or name in kept:
+            raise SpecError(f"extra names {name!r}, which is a field of LayerSpec or comes twice; give it once")
+        field.check(name, value)
+        kept[name] = value
+    return tuple(sorted((name, value) for name, value in kept.items() if value != spec_field(name).neutral))
 
 
 def _patterned(sparsity: float, text: str) -> float:
@@ -295,23 +278,6 @@ def _patterned(sparsity: float, text: str) -> float:
             f"weights, got {sparsity:g}"
         )
     return pattern.share
-
-
-def _check_group_size(value: object) -> None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 8 <= value <= 4096)
-    block = _block(value) if isinstance(value, str) else None
-    is_block = block is not None and 2 <= block[0] <= 4096 and 1 <= block[1] <= 4096
-    if not is_count and not is_block and value != WHOLE_TENSOR:
-        raise SpecError(
-            f"group_size must be 0 (a scale for each output channel), a number of weights from 8 to 4096, a block such "
-            f"as '32x32' (2 rows and more, by weights of a row), or {WHOLE_TENSOR!r} (one scale for all), got {value!r}"
-        )
-
-
-def _block(text: str) -> tuple[int, int] | None:
-    """(rows, columns) of text such as "32x16"; None for any other text."""
-    found = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text)
-    return None if found is None else (int(found[1]), int(found[2]))
 
 
 _NEUTRAL = LayerSpec()

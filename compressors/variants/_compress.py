@@ -14,7 +14,7 @@ from ..lowrank import factorize, input_moments, misfit, part_macs
 from ..quantization import CASTS, Grid, WeightProblem, knows, solve
 from ..registry import _registry
 from ..sparsity import SparsityProblem, sparsify
-from ..values import FLOAT_BITS, LayerSpec, Pattern, sees_inputs
+from ..values import FLOAT_BITS, LayerSpec, Pattern, sees_inputs, spec_field
 from ._encoding import load_matrix, load_values, store_coded, store_values
 from ._variant import Variant, decode, part_kernel, part_shapes, part_spec
 
@@ -37,6 +37,7 @@ def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
         or _bits_misfit(spec, layer)
         or _sparsity_misfit(spec, layer)
         or _other(spec, layer)
+        or _extra_misfit(spec, layer)
     )
 
 
@@ -129,14 +130,22 @@ def _sparsity_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
 def _other(spec: LayerSpec, layer: LayerInfo) -> str | None:
     if spec.changes_activation and layer.kind == "embedding":
         return "the input of an embedding is whole numbers; its activation cannot be quantized"
-    if spec.activation_scope == "product" and not layer.product:
+    if spec.rounds_products and not layer.product:
         return "its output goes into no product of attention that could be integer: that is activation_scope 'layer'"
-    if spec.activation_scope == "product" and spec.activation_bits != 8:
+    if spec.rounds_products and spec.activation_bits != 8:
         return f"products of attention have 8 bits, not {spec.activation_bits}: that is activation_scope 'layer'"
-    if spec.activation_scope == "tensor" and not (layer.shared_input or layer.residual_output):
+    if spec.rounds_tensors and not (layer.shared_input or layer.residual_output):
         return (
             "no other layer reads its input, and its output goes into no sum or mean: that is activation_scope 'layer'"
         )
+    return None
+
+
+def _extra_misfit(spec: LayerSpec, layer: LayerInfo) -> str | None:
+    for name, value in spec.extra:
+        misfit = spec_field(name).misfit
+        if misfit is not None and (reason := misfit(value, layer.kind, layer.weight_shape)) is not None:
+            return reason
     return None
 
 
@@ -282,8 +291,9 @@ class _Work:
         # on its mask the mended weight is nearest to the dense one, so what is nearest to it is nearest to both
         target = matrix.float() if values is None else values
         problem = WeightProblem(
-            matrix=target, grid=Grid.of(spec, matrix.shape[1]), mask=mask, moments=second if mends else None
-        )
+            matrix=target, grid=Grid.of(spec, matrix.shape[1]), mask=mask, moments=second if mends else None,
+            options=spec.options("weight_bits"),
+        )  # fmt: skip
         coded = solve(
             problem, spec.weight_method, lambda found: sum(t.nbytes for t in store_coded(found, spec).values())
         )
@@ -309,6 +319,7 @@ class _Work:
             kernel=part_kernel(self.spec, prefix, self.shape),
             moments=second if "moments" in _sparsity_needs(spec) else None,
             gradients=self.both,
+            options=spec.options("sparsity"),
         )
         return sparsify(problem, spec.sparsity_method)
 

@@ -131,12 +131,8 @@ def part_spec(spec: LayerSpec, prefix: str) -> LayerSpec:
     """
     if spec.rank >= 1.0 or spec.rank_form != "residual" or prefix == "w.":
         return spec
-    dense = dataclasses.replace(spec, sparsity=0.0, pattern="")
-    if spec.weight_bits >= 16:
-        return dense
-    return dataclasses.replace(
-        dense, weight_bits=8, weight_format="int", group_size=0, scale_bits=32, weight_method="affine"
-    )
+    dense = spec.without("sparsity")
+    return dense if spec.weight_bits >= 16 else dataclasses.replace(dense.without("weight_bits"), weight_bits=8)
 
 
 def part_kernel(spec: LayerSpec, prefix: str, shape: tuple[int, ...]) -> int:

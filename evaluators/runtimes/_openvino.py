@@ -92,7 +92,7 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
     from ...compressors import rounding_of
 
     for fqn, spec in assignment.items():
-        if spec.activation_scope == "tensor" and spec.changes_activation:
+        if spec.rounds_tensors and spec.changes_activation:
             rounding = rounding_of(calibration, fqn, spec)
             if rounding.output is not None:
                 raise ExportError(

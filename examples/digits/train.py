@@ -57,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"report accuracy {reached:.2%} after {time.perf_counter() - started:.0f} s")
     if reached < FLOOR:
         print(
-            f"expected at least {FLOOR:.1%}, got {reached:.2%} on the report split; try another --seed (nothing is written)",
+            f"expected at least {FLOOR:.1%}, got {reached:.2%} on the report split; nothing is written. "
+            "Try another --seed",
             file=sys.stderr,
         )
         return 1

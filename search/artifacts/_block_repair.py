@@ -1,4 +1,4 @@
-"""Block reconstruction of what is exported: learned once for each assignment, and kept in the store."""
+"""Block reconstruction of exported models: learned once for each assignment, and kept in the store."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from ..problem import Problem
 
 _BATCH = 32
-"""Samples of a step, at most; a fifth of the batches is held out, so there are five of them at least where there are
+"""Samples of a step, at most. A fifth of the batches is held out, so there are at least five batches where there are
 five samples."""
 
 
 class BlockRepair:
-    """Raises `TaskError` where the calibration split is too small."""
+    """Reconstructs the blocks of one problem's assignments.
+
+    Raises `TaskError` where the calibration split has fewer than two samples.
+    """
 
     def __init__(self, problem: Problem, candidate_model: CandidateModel) -> None:
         self.problem, self.candidate_model = problem, candidate_model
@@ -49,11 +52,11 @@ class BlockRepair:
 
         return model_digest(self.problem.context.model)
 
-    def made_good(
+    def reconstruct(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant]
     ) -> tuple[Mapping[str, Variant], Mapping[str, Tensor]]:
-        """(variants with other codes, biases and statistics that go with them); those of a trial where that is no
-        nearer to the original. The model must hold its own numbers."""
+        """(variants with other codes, biases and statistics that belong to them); those of the trial where the
+        reconstruction is no nearer to the original. The model must hold its own numbers."""
         from ...compressors import reconstruct
         from ...compressors.repair import reconstructed, reconstruction_key
 
@@ -75,8 +78,8 @@ class BlockRepair:
         self.notes[_key(assignment)] = notes
         return found, {} if kept else values
 
-    def remarks(self, assignment: Mapping[str, LayerSpec]) -> list[str]:
-        """What is to be said of it, once it was."""
+    def describe(self, assignment: Mapping[str, LayerSpec]) -> list[str]:
+        """Notes on an assignment that was reconstructed; empty for any other."""
         return self.notes.get(_key(assignment), [])
 
 

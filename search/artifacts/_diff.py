@@ -1,4 +1,4 @@
-"""In what two configs or artifacts differ, layer by layer."""
+"""Comparison of two configs or artifacts, layer by layer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Diff = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Side:
-    """One of the two.
+    """One side of the comparison.
 
     kind    "config", "artifact", or "file" (a stored model alone)
-    layers  fqn -> what is done to it
+    layers  fqn -> spec
     stored  fqn -> {"n_bytes", "stored", "shape"}, where the stored weights are at hand
-    file    the stored weights
-    facts   what else there is to compare: "format", "model", "bytes"
+    file    file of the stored weights; None without them
+    facts   other values to compare: "format", "model", "bytes"
     """
 
     path: Path
@@ -45,8 +45,8 @@ def diff(a: Path | str, b: Path | str) -> Diff:
     """Compare two, each a config (JSON), the folder of an artifact, or a stored model (`model.safetensors`).
 
     `{"a", "b", "same", "layers": [{"layer", "same", "a", "b", "weight_error"}], "claims", "notes"}`; `docs/json.md` has
-    the keys. Of configs a layer that is not named is left alone.
-    Raises what reading either raises: `InputError`, `ConfigError`, `IntegrityError`.
+    the keys. A layer that a config does not name is unchanged.
+    Raises `InputError`, `ConfigError` or `IntegrityError` where one of the two cannot be read.
     """
     left, right = _read(Path(a)), _read(Path(b))
     errors, notes = _weight_errors(left, right)
@@ -70,7 +70,7 @@ def diff(a: Path | str, b: Path | str) -> Diff:
 
 
 def _layer(name: str, a: _Side, b: _Side, error: float | None) -> dict[str, Any]:
-    sides = [_of(side, name) for side in (a, b)]
+    sides = [_layer_on(side, name) for side in (a, b)]
     specs = [side and side["spec"] for side in sides]
     return {
         "layer": name,
@@ -81,8 +81,8 @@ def _layer(name: str, a: _Side, b: _Side, error: float | None) -> dict[str, Any]
     }
 
 
-def _of(side: _Side, name: str) -> dict[str, Any] | None:
-    """What one side makes of a layer; None where it has no such layer."""
+def _layer_on(side: _Side, name: str) -> dict[str, Any] | None:
+    """Spec and bytes of a layer on one side; None where there is no such layer."""
     if name not in side.layers and side.kind != "config":
         return None
     spec = side.layers.get(name, LayerSpec())
@@ -132,7 +132,7 @@ def _file(path: Path) -> _Side:
 
     described = describe_file(path)
     stored, paid = {}, set()
-    for fqn, layer in described["layers"].items():  # of layers that share a weight the first pays
+    for fqn, layer in described["layers"].items():  # a shared weight counts for its first layer
         stored[fqn] = {**layer, "n_bytes": 0 if layer["weight"] in paid else layer["n_bytes"]}
         paid.add(layer["weight"])
     return _Side(
@@ -161,7 +161,7 @@ def _values(claims: object) -> dict[str, float]:
 
 
 def _weight_errors(a: _Side, b: _Side) -> tuple[dict[str, float], list[str]]:
-    """Layer -> ‖Wa - Wb‖² / ‖Wa‖², where both have stored weights of one shape; and what could not be compared."""
+    """(layer -> ‖Wa - Wb‖² / ‖Wa‖² where both store weights of one shape, notes on weights that were not compared)."""
     from ...compressors.storage import stored_weights
 
     if a.file is None or b.file is None:
@@ -178,5 +178,5 @@ def _weight_errors(a: _Side, b: _Side) -> tuple[dict[str, float], list[str]]:
 
 def _error(mine: Tensor, other: Tensor) -> float:
     energy = float(mine.double().square().sum())
-    apart = float((mine.double() - other.double()).square().sum())
-    return apart / energy if energy > 0.0 else float(apart > 0.0)
+    error = float((mine.double() - other.double()).square().sum())
+    return error / energy if energy > 0.0 else float(error > 0.0)

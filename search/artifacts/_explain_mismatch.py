@@ -1,7 +1,7 @@
-"""Why an integer export does not give PyTorch's answers: which kernels ran, and how sure PyTorch itself is of them.
+"""Explanation of an integer export that does not give PyTorch's answers: its kernels, and PyTorch's own rounding.
 
-A value that lies on the border of two codes falls on the side that the last bit of a sum decides, and each such code
-moves others behind it. How much that comes to is seen in PyTorch alone: the same model with sums in double precision.
+On the border of two codes the last bit of a sum decides between them, and each such code moves others behind it.
+PyTorch alone shows how much that comes to: the same model is run with sums in double precision.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
 from ..space import SAFE, WIDE
-from ..task import saturates_here
-from ._parity import Agreement
+from ._parity import Parity
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,54 +22,66 @@ if TYPE_CHECKING:
     from ...evaluators import Split
 
 _SHOWN = 2
-"""Names of layers that are given for each kernel."""
+"""Number of layers named for each kernel."""
 
 
 def explain_mismatch(
-    main: Path, runtime: str, anatomy: Anatomy, assignment: Mapping[str, LayerSpec], split: Split, doubt: str
+    kernels: Mapping[str, str],
+    anatomy: Anatomy,
+    assignment: Mapping[str, LayerSpec],
+    reference: str,
+    *,
+    saturates: bool = False,
 ) -> str:
-    """Clauses: the kernels of the integer layers and where these round, layers that did not run as they were to, and
-    `doubt` (`doubt_of`)."""
-    from ...evaluators.prediction import forms_of
-    from ...evaluators.runtimes import is_integer, kernels_by_layer, ran_otherwise, where_rounded
+    """Clauses on the integer layers' kernels and their rounding, on layers that ran in another kernel than the export
+    asked for, and on PyTorch's own rounding.
 
-    kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
+    kernels    fqn -> kernel, as `kernels_by_layer` finds them
+    reference  text of `describe_float64_difference`
+    saturates  whether integer kernels overflow with weights of 8 bits on this machine
+    """
+    from ...evaluators.prediction import forms_of
+    from ...evaluators.runtimes import is_integer, ran_otherwise, where_rounded
+
     integer = {fqn: kernel for fqn, kernel in kernels.items() if is_integer(kernel)}
     forms = {fqn: form.integer for fqn, form in forms_of(anatomy, assignment).items()}
     clauses = []
     if integer:
         clauses.append(f"ran in integers: {_counted(integer)}; {where_rounded(integer.values())}")
     if otherwise := ran_otherwise(kernels, forms):
-        clauses.append("; ".join(f"{fqn} {what}" for fqn, what in list(otherwise.items())[:_SHOWN]))
-    if wide := [fqn for fqn in integer if assignment[fqn].weight_bits == WIDE] if saturates_here(runtime) else []:
+        clauses.append("; ".join(f"{fqn} {change}" for fqn, change in list(otherwise.items())[:_SHOWN]))
+    if wide := [fqn for fqn in integer if assignment[fqn].weight_bits == WIDE] if saturates else []:
         names = f"{', '.join(wide[:_SHOWN])}{', …' if len(wide) > _SHOWN else ''}"
         clauses.append(
             f"this CPU has no VNNI, and its integer kernels overflow with weights of {WIDE} bits ({names}): with "
             f"{SAFE} they do not"
         )
-    return "; ".join([*clauses, doubt])
+    return "; ".join([*clauses, reference])
 
 
-def doubt_of(model: nn.Module, split: Split, batch_size: int, expected: Tensor) -> str:
-    """How far PyTorch's own outputs (`expected`) are from those with the same weights and quantizers and sums in double
-    precision. `model` as it is now, with its hooks; a copy is used."""
+def describe_float64_difference(model: nn.Module, split: Split, batch_size: int, expected: Tensor) -> str:
+    """Clause on the difference between PyTorch's outputs (`expected`) and those of the same weights and quantizers with
+    sums in double precision.
+
+    model  the compressed model with its hooks; a copy of it is run
+    """
     from ...compressors.anatomy import in_double
     from ...evaluators import ReferenceOutputs, Split
 
     double = Split(split.name, in_double(split.inputs), split.targets)
     try:
-        sure = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
+        outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
         return f"PyTorch in double precision does not run this model ({str(error).splitlines()[0]})"
-    own = Agreement.of(expected, sure)
+    own = Parity.between(expected, outputs)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
-    return f"PyTorch's own outputs are within {own.apart:.1e} of those with sums in double precision{same}"
+    return f"PyTorch's own outputs are within {own.max_difference:.1e} of those with sums in double precision{same}"
 
 
 def _counted(kernels: Mapping[str, str]) -> str:
-    """`19 QLinearConv (conv1, layer1.0.conv1, …), 1 QGemm (linear)`."""
-    said = []
+    """Count and first layers of each kernel: `19 QLinearConv (conv1, layer1.0.conv1, …), 1 QGemm (linear)`."""
+    parts = []
     for kernel, n in Counter(kernels.values()).most_common():
         names = [fqn for fqn, ran in kernels.items() if ran == kernel]
-        said.append(f"{n} {kernel} ({', '.join(names[:_SHOWN])}{', …' if n > _SHOWN else ''})")
-    return ", ".join(said)
+        parts.append(f"{n} {kernel} ({', '.join(names[:_SHOWN])}{', …' if n > _SHOWN else ''})")
+    return ", ".join(parts)

@@ -1,190 +1,26 @@
-"""The fresh process: loads artifacts as a stranger would, runs them, and writes down outputs and milliseconds.
+"""The fresh process: it loads artifacts from their files alone, runs them, and writes outputs and milliseconds.
 
-`measure_fresh` writes a spec, starts `python -m paredown.search.artifacts._fresh_process SPEC.json` and reads what it
-found. The child judges nothing: the parent computes quality from the outputs that the child saw.
-If the child dies on an artifact, that artifact has failed, and a new child goes on with the rest.
+`_measure_fresh.py` starts it as `python -m paredown.search.artifacts._fresh_process SPEC.json`; nothing imports it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run import write_atomic
-from ..workers import python_path
+from ._measure_fresh import REFERENCE, read_inputs
 
 if TYPE_CHECKING:
-    import torch
-
-    from ...evaluators import Pinning, Split
-    from ..task import Plugins
-
-REFERENCE = "original"
-_PATIENCE_S = 3600.0
-_SHOWN = 300
-"""Characters of a child's last line."""
-
-Watch = Callable[[int], None]
-"""Called a few times a second with the number of artifacts that are done; may raise, which ends the child."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What a fresh process saw of one artifact.
-
-    outputs       on the whole split
-    latency_ms    raw samples at batch 1; empty if it was not timed
-    reference_ms  the original in the same runtime, interleaved with the above
-    eager_ms      the original in PyTorch eager, interleaved too; only beside the original
-    energy_mj     of one sample, as a `Measurement`'s dict, where it was wanted and a counter could be read; else None
-    capacity      samples a second as `capacity` finds them, name -> a `Measurement`'s dict, where they were wanted
-    facts         process, threads, cores and their node, the machine's load; `aa_floor` beside the original
-    reason        why there is nothing, or None
-    """
-
-    outputs: torch.Tensor | None = None
-    latency_ms: tuple[float, ...] = ()
-    reference_ms: tuple[float, ...] = ()
-    eager_ms: tuple[float, ...] = ()
-    energy_mj: Mapping[str, Any] | None = None
-    capacity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    reason: str | None = None
-
-
-def measure_fresh(
-    artifacts: Mapping[str, Path],
-    *,
-    runtime: str,
-    split: Split,
-    batch_size: int,
-    threads: int,
-    folder: Path,
-    model_source: Mapping[str, Any] | None,
-    plugins: Plugins | None = None,
-    latency: bool = True,
-    seconds: float = 1.0,
-    energy_batch: int = 0,
-    capacity: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-) -> dict[str, Loaded]:
-    """Load and run every artifact (id -> main file) in a process that has seen nothing of this one.
-
-    The artifact called "original", if there is one, is the reference for the latencies.
-    `model_source` is what a runtime that holds no graph needs to build the model: `{"task": …, "base_dir": …}`.
-    `plugins` are imported there before anything else.
-    `energy_batch` is the number of samples in a call whose energy is measured where there is a counter; 0: not wanted.
-    `capacity` has the arguments of the function of that name, where samples a second are wanted and latency is.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_inputs(folder, split)
-    spec = {
-        "runtime": runtime, "batch_size": batch_size, "threads": threads, "latency": latency, "seconds": seconds,
-        "energy_batch": energy_batch, "capacity": dict(capacity) if capacity is not None else None,
-        "model_source": model_source, "plugins": plugins.to_dict() if plugins else None,
-        "artifacts": {key: str(path) for key, path in artifacts.items()},
-    }  # fmt: skip
-    results: dict[str, Loaded] = {}
-    for key in artifacts:
-        (folder / f"{key}.json").unlink(missing_ok=True)
-    while todo := [key for key in artifacts if key not in results]:
-        write_atomic(folder / "spec.json", json.dumps({**spec, "todo": todo}))
-        ended = _run_child(folder, todo, watch)
-        for key in todo:
-            path = folder / f"{key}.json"
-            if path.exists():
-                results[key] = _read_result(folder, key)
-            else:  # the one that it died on; the rest gets a new child
-                results[key] = Loaded(reason=ended or "the process ended before it came to this artifact")
-                break
-    return results
-
-
-def _read_result(folder: Path, key: str) -> Loaded:
-    from safetensors.torch import load_file
-
-    data: dict[str, Any] = json.loads((folder / f"{key}.json").read_text())
-    outputs = load_file(folder / f"{key}.safetensors")["outputs"] if data["reason"] is None else None
-    times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
-    return Loaded(
-        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
-        capacity=data.get("capacity", {}), **times,
-    )  # fmt: skip
-
-
-def _run_child(folder: Path, todo: Sequence[str], watch: Watch | None) -> str | None:
-    """Gives None if it ended well, else why not. What `watch` raises ends the child and goes on up."""
-    command = [sys.executable, "-m", "paredown.search.artifacts._fresh_process", str(folder / "spec.json")]
-    environment = {**os.environ, "PYTHONPATH": python_path()}
-    deadline = time.monotonic() + _PATIENCE_S
-    with (folder / "log.txt").open("ab") as log:
-        # a session of its own: Ctrl-C in the terminal is the parent's to answer
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                if watch is not None:
-                    watch(sum((folder / f"{key}.json").exists() for key in todo))
-                if time.monotonic() > deadline:
-                    return f"still running after {_PATIENCE_S:g} s{_last_words(folder)}"
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    code = process.returncode
-    return None if code == 0 else f"the process ended with code {code}{_last_words(folder)}"
-
-
-def _last_words(folder: Path) -> str:
-    """The last line of the log, for the folder is removed once its results are read."""
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last[:_SHOWN]}" if last else ""
-
-
-def _write_inputs(folder: Path, split: Split) -> None:
-    from safetensors.torch import save_file
-
-    inputs = split.inputs
-    named = (
-        inputs
-        if isinstance(inputs, Mapping)
-        else dict(enumerate(inputs))
-        if isinstance(inputs, tuple)
-        else {"x": inputs}
-    )
-    tensors = {str(key): tensor.contiguous() for key, tensor in named.items()}
-    kind = "dict" if isinstance(inputs, Mapping) else "tuple" if isinstance(inputs, tuple) else "tensor"
-    save_file(tensors, folder / "inputs.safetensors", metadata={"kind": kind, "name": split.name})
-
-
-def _read_inputs(folder: Path) -> Split:
-    from safetensors import safe_open
-
-    from ...evaluators import Split
-
-    with safe_open(folder / "inputs.safetensors", framework="pt") as file:
-        facts = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    inputs: Any = tensors
-    if facts["kind"] == "tensor":
-        inputs = tensors["x"]
-    elif facts["kind"] == "tuple":
-        inputs = tuple(tensors[str(i)] for i in range(len(tensors)))
-    return Split(name=facts["name"], inputs=inputs, targets=None)
+    from ...evaluators import Pinning
 
 
 class _Child:
-    """The child's own state: the split, and the reference session that stays loaded."""
+    """State of the child: the split, and the session of the original, which stays loaded."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> None:
         import torch
@@ -197,20 +33,23 @@ class _Child:
         torch.set_num_threads(spec["threads"])
         self.spec, self.folder, self.pinning = spec, folder, pinning
         self.runtime = get_runtime(spec["runtime"])
-        self.split = _read_inputs(folder)
+        self.split = read_inputs(folder)
         self.one = self.split.take(1).inputs
         self.source = spec["model_source"]
         self.reference = self.load(Path(spec["artifacts"][REFERENCE])) if REFERENCE in spec["artifacts"] else None
 
     def model(self) -> Any:
+        """The original, built by the task's factory."""
         from ..task import Task, load_task_model
 
         return load_task_model(Task.from_dict(self.source["task"], base_dir=Path(self.source["base_dir"])))
 
     def load(self, path: Path) -> Any:
+        """A session of an artifact's main file."""
         return self.runtime.load(path, threads=self.spec["threads"], model_factory=self.model if self.source else None)
 
     def measure(self, key: str, path: Path) -> dict[str, Any]:
+        """Write the outputs of one artifact; gives the other results."""
         import torch
         from safetensors.torch import save_file
 
@@ -227,6 +66,7 @@ class _Child:
         return found
 
     def capacity(self, session: Any) -> dict[str, Any]:
+        """Samples a second, alone in the slot."""
         from ...evaluators import exclusive_slot
         from ._throughput import capacity
 
@@ -235,7 +75,7 @@ class _Child:
         return {name: measured.to_dict() for name, measured in found.items()}
 
     def energy(self, session: Any) -> dict[str, Any]:
-        """By the package's counter, nobody else in the slot; empty where there is none, and it then stays modelled."""
+        """Energy of one sample by the processor's counter, alone in the slot. Empty where no counter can be read."""
         from ...evaluators import exclusive_slot, measure_energy
         from ...evaluators.energy import counters_here
 
@@ -248,13 +88,13 @@ class _Child:
         return {"energy_mj": measured.to_dict(samples=False)}
 
     def time(self, key: str, session: Any, path: Path) -> dict[str, Any]:
-        """Batch 1, pinned, nobody else in the slot, interleaved with the original."""
+        """Latencies at batch 1, pinned, alone in the slot, interleaved with the original."""
         import numpy as np
 
         from ...evaluators import aa_floor, exclusive_slot, interleaved
         from ...evaluators.latency import machine_facts
 
-        # the reference is timed against itself: what its speed-up is off 1 is noise, and seen as such
+        # the reference is timed against itself: a speed-up of it other than 1 is noise
         timers = {"latency_ms": lambda: session.run(self.one)}
         if (reference := self.reference) is not None:
             timers["reference_ms"] = lambda: reference.run(self.one)
@@ -266,11 +106,12 @@ class _Child:
             if key == REFERENCE:
                 again = self.load(path)
                 facts["aa_floor"] = aa_floor(timers["latency_ms"], lambda: again.run(self.one), rng=rng)
-                if self.source:  # apart from the others: PyTorch empties the caches that they would find full
+                if self.source:  # timed after the others, because PyTorch empties the caches that they use
                     samples |= interleaved({"eager_ms": self.eager()}, min_seconds=self.spec["seconds"] / 2, rng=rng)
         return {name: list(s.ms) for name, s in samples.items()} | {"facts": facts}
 
     def eager(self) -> Any:
+        """A function that runs the original in PyTorch eager on one sample."""
         import torch
 
         from ...compressors import forward
@@ -285,6 +126,7 @@ class _Child:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Entry of the child: `argv` is the path of the spec; gives the exit code."""
     from ...evaluators import pinned
     from ...evaluators.latency import last_cores
 
@@ -306,7 +148,7 @@ def _measure_all(spec: Mapping[str, Any], folder: Path, pinning: Pinning) -> int
         trouble = reason(exception)
     for key in spec["todo"]:
         if os.getppid() != parent:
-            return 1  # the driver is gone; nobody reads what would come
+            return 1  # the parent is gone, and nobody reads the results
         try:
             found = child.measure(key, Path(spec["artifacts"][key])) if child else {"reason": trouble}
         except Exception as exception:  # this artifact cannot be run; the others may

@@ -1,6 +1,6 @@
-"""The folder that a user takes home: a manifest, the config, and the files of one runtime. Data only.
+"""The artifact on disk: a folder with a manifest, the config and the files of one runtime. It holds data only.
 
-`docs/artifact.md` is its description.
+`docs/artifact.md` describes it.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ _KEYS: dict[str, type] = {
     "machine": dict,
 }  # fmt: skip
 _SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": False}}
-"""What schema 1 did not have, and what is then known."""
+"""Keys that schema 1 did not have, and their values for such a manifest."""
 _UNTIL_2 = "base_dir"
-"""The folder of the task on the machine that wrote the artifact, which says nothing on any other one: not read."""
+"""Key of the schemas 1 and 2 that is not read: the task's folder on the machine that wrote the artifact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """An artifact whose files have been checked against their checksums.
 
-    format   "paredown", "onnx", "openvino", "pt2", or another that `export_model` writes
-    runtime  the runtime that its claims were measured on
-    main     the file that the runtime loads
-    model    digest of the original model
-    task     the task that it was made from; its relative paths start at that task's folder, wherever that is
-    data     split -> {"sha256", "n"}: the samples it was calibrated, compared and judged on; empty where not known
-    claims   metric name -> measurement, on the report split in a fresh process
-    agreement  how far the outputs are from what PyTorch computes, in a clause; "" where they were not compared
-    storage  {"entropy": whether the stored model's streams are entropy-coded}
+    format     "paredown", "onnx", "openvino", "pt2", or another that `export_model` writes
+    runtime    name of the runtime that measured its claims
+    main       name of the file that the runtime loads
+    model      digest of the original model
+    point      id of the trial, or "config"
+    task       the task that it was made from; its relative paths start at that task's folder, wherever that is
+    data       split -> {"sha256", "n"} of the samples for calibration, search and report; empty where not known
+    claims     metric name -> measurement, on the report split in a fresh process
+    agreement  clause on the parity with PyTorch; "" where the outputs were not compared
+    storage    {"entropy": True where the stored model's streams are entropy-coded}
     """
 
     folder: Path
@@ -66,17 +67,19 @@ class Artifact:
 
     @property
     def main_path(self) -> Path:
+        """The main file."""
         return self.folder / self.main
 
 
 def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
-    """The compressed model as a plain module in eval mode: its weights are the effective weights, and layers whose
-    input is quantized have a forward pre-hook that does it.
+    """Load the compressed model as a plain module in eval mode.
+
+    Its parameters are the effective weights. Layers whose input is quantized have a forward pre-hook for it.
 
     path           an artifact's folder (or its manifest), or a `model.safetensors` alone
-    model_factory  makes the architecture; the weights that it has are overwritten
+    model_factory  makes the architecture; its weights are overwritten
 
-    Runs no code but the factory. Raises `InputError` where there is no artifact, or one of a format that is no module;
+    Runs no code but the factory. Raises `InputError` where there is no artifact, or its format is no module;
     `IntegrityError` where it is damaged; `ConfigError` where it belongs to another model.
     """
     import torch
@@ -102,7 +105,7 @@ def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
 
 
 def write_manifest(artifact: Artifact, *, version: str) -> None:
-    """Write config and manifest beside the files that are already in the folder; every file there gets its checksum."""
+    """Write config and manifest beside the files in the folder, with the length and checksum of each of them."""
     folder = artifact.folder
     write_atomic(folder / CONFIG, json.dumps(artifact.config, indent=2) + "\n")
     files = {
@@ -131,10 +134,10 @@ def write_manifest(artifact: Artifact, *, version: str) -> None:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Check every file and give what the manifest says.
+    """Check every file of an artifact, and give what its manifest says.
 
-    Raises `InputError` where there is no artifact, or one of a later version; `IntegrityError` for a file that is
-    missing, changed, or lies outside the folder. Runs no code of the artifact's.
+    Raises `InputError` where there is no artifact, or a later version wrote it; `IntegrityError` for a file that is
+    missing, changed, or outside the folder. Runs no code of the artifact's.
     """
     path = folder / MANIFEST if folder.is_dir() else folder
     if not path.is_file():
@@ -156,7 +159,7 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """The manifest, its keys and their types checked; one of an older schema as if it were of this one."""
+    """Read a manifest and check its keys and their types; an older schema is brought to the present one."""
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise IntegrityError(f"{path} has {path.stat().st_size} bytes; a manifest of paredown has a few thousand")
     try:
@@ -187,7 +190,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused if that would leave the folder."""
+    """`folder / name`. Raises `IntegrityError` if that leaves the folder, by a link too."""
     if "\0" in name:
         raise IntegrityError(f"{name!r} is no name of a file")
     for flavour in (PurePosixPath(name), PureWindowsPath(name)):
@@ -216,5 +219,6 @@ def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

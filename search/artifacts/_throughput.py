@@ -1,4 +1,4 @@
-"""Samples a second of a loaded model: at the batch that the task names, and at the best one."""
+"""Samples a second of a loaded model: at the task's batch, and at the best batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 def capacity(
     session: Any, split: Split, *, batch: int, p95_limit_ms: float | None, seconds: float
 ) -> dict[str, Measurement]:
-    """`throughput_per_s` at the `best_batch` within the limit (neither where no batch is), and what the batch of the
-    task does: `throughput`, `ms_per_sample`. Call it inside the latency slot, pinned.
+    """Measure `throughput_per_s` at the `best_batch`, and `throughput` and `ms_per_sample` at the task's batch.
 
-    batch         of the task's [hardware]; beyond the split's length, as large as that
-    p95_limit_ms  of a whole batch; None: as long as it takes
-    seconds       of runs for each size
+    The first two are absent where no batch keeps the limit. Call it pinned, inside the latency slot.
+
+    batch         the task's [hardware] batch; a split that is shorter has no `throughput`
+    p95_limit_ms  limit of the 95th percentile of a whole batch; None: no limit
+    seconds       seconds of runs for each batch size
     """
     import numpy as np
 

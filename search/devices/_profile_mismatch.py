@@ -99,6 +99,6 @@ def describe_latency_mismatch(profile: HardwareProfile, modelled: Measurement, m
         return None
     return (
         f"the original took {measured.value:.3g} ms, and the profile {profile.name} says {modelled.value:.3g} ms: "
-        "either it was not measured on this machine as it is now, or most of this model's time is not in layers that it knows; "
-        '[hardware] latency = "measured" predicts from the model itself'
+        "either it was not measured on this machine as it is now, or most of this model's time is not in layers that "
+        'it knows; [hardware] latency = "measured" predicts from the model itself'
     )

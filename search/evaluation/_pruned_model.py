@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from ...compressors.values import weight_name
+from ...compressors.values import LayerSpec, weight_name
 from ...errors import ParedownError
 from ..values import layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...compressors import Anatomy, LayerInfo, LayerSpec, Variant
+    from ...compressors import Anatomy, LayerInfo, Variant
     from ...compressors.structure import Removal
     from ._variants import LayerVariants
 
@@ -46,17 +47,12 @@ def applicable_part(spec: LayerSpec, layer: LayerInfo) -> LayerSpec:
     Sparsity whose pattern does not fit, and a rank that saves nothing, are left out. A spec that cannot be applied in
     any of these ways is returned as it is: compressing the layer then says why.
     """
-    from ...compressors import LayerSpec, applicable
+    from ...compressors import applicable
 
-    neutral = LayerSpec()
-    parts: tuple[dict[str, object], ...] = (
-        {"group_size": neutral.group_size},
-        {name: getattr(neutral, name) for name in ("sparsity", "pattern", "sparsity_method")},
-        {name: getattr(neutral, name) for name in ("rank", "rank_form", "rank_method")},
-    )
+    parts = ("group_size", "sparsity", "rank")
     for n in range(len(parts) + 1):  # as little as possible is given up
         for given_up in combinations(parts, n):
-            milder = replace(spec, **{name: value for part in given_up for name, value in part.items()})  # type: ignore[arg-type]
+            milder = reduce(LayerSpec.without, given_up, spec)
             if applicable(milder, layer) is None:
                 return milder
     return spec

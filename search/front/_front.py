@@ -1,4 +1,4 @@
-"""What a search hands back: points, and what is known of each."""
+"""The result of a search: a front of points."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ if TYPE_CHECKING:
 
 
 Exporter: TypeAlias = Callable[..., Path]
-"""`(run, point id, format, out, *, model) -> folder` of the artifact."""
+"""A function `(run, point id, format, out, *, model) -> folder` that writes an artifact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One model of the front, or a baseline.
+    """A model of the front, or a baseline.
 
     id              "t" and the trial's number
-    metrics         what to believe: report-split figures where the point was verified, else those of the search split
-    search_metrics  what it was chosen by
-    verified        exported, loaded again in a fresh process, measured there
-    recommended     verified, within the limits, its lead over the uniform settings confirmed on the report split, and,
-                    where latency is an objective, not measured slower than the original
-    note            why not, or what else is worth knowing
-    agreement       how far a verified point's outputs are from PyTorch's with the same weights and quantizers, the
-                    bound that its runtime is held to, and why where it is missed; "" before it is verified
+    metrics         the figures to rely on: those of the report split (test) for a verified point, else those of the
+                    search split (validation)
+    search_metrics  the figures that the point was chosen by
+    verified        True if it was exported, loaded again in a fresh process, and measured there
+    recommended     True if it is verified, within the limits, its lead over the uniform settings is confirmed on the
+                    report split, and, where latency is an objective, it was not measured slower than the original
+    note            reason why it is not recommended, or another note
+    agreement       difference of a verified point's outputs from PyTorch's with the same weights and quantizers, the
+                    bound for its runtime, and the reason if it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
-    exporter        writes the artifact, `(format, out, *, model) -> folder`; None where the front has no opened run
-    label           of a uniform setting what it is: `w4 a8`, `threshold k75`; "" for others, and in old runs
+    on_front        True if it is non-dominated
+    exporter        writes the artifact, `(format, out, *, model) -> folder`; None if the front has no opened run
+    label           label of a uniform setting: `w4 a8`, `threshold k75`; "" for others, and in old runs
     """
 
     id: str
@@ -53,10 +55,11 @@ class Point:
     exporter: Callable[..., Path] | None = field(default=None, repr=False, compare=False)
 
     def export(self, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
-        """Write this point's artifact to the folder `out`, measured in a fresh process; gives that folder.
+        """Write this point's artifact to the folder `out`, measured in a fresh process, and return that folder.
 
         format  see `paredown.export_point`
-        model   again, if the search was given it
+        model   the model, if the search was given it as an object
+
         Raises `InputError` for a point that belongs to no opened run.
         """
         if self.exporter is None:
@@ -64,6 +67,7 @@ class Point:
         return self.exporter(format, out, model=model)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the point as JSON builtins, as in `paredown front --json`."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -95,10 +99,11 @@ class Front:
     """The points beside the original and the uniform baselines, cheapest first.
 
     picks        name -> point id; a name without a point is absent
-    hypervolume  of the front on the search split, against the original's corner
-    run          the folder of the run, where everything else is
+    hypervolume  hypervolume of the front on the search split, against the original's corner
+    nearest      description of the trial nearest to the limits, if no trial meets them
+    run          folder of the run
     profile      name of the hardware profile whose costs are shown
-    exporter     writes a point's artifact; None where the front was read without an opened run
+    exporter     writes a point's artifact; None if the front was read without an opened run
     """
 
     points: tuple[Point, ...]
@@ -120,15 +125,18 @@ class Front:
 
     @property
     def original(self) -> Point:
+        """The point of the original model."""
         return next(point for point in self.points if point.kind == "original")
 
     def pick(self, expression: str) -> Point:
-        """A point by id, by the name of a pick, or by limits.
+        """Return a point by id, by the name of a pick, or by limits.
 
-        `"accuracy>=0.98,latency_ms<=0.5"` gives, of the points that meet all limits, the one that is best in the
-        first objective that the expression does not bound (else in the last objective).
-        Recommended points come before the others.
-        Raises `LimitsNotMet` if none does, naming the nearest; `InputError` if the expression cannot be read.
+        Limits such as `"accuracy>=0.98,latency_ms<=0.5"` give the best of the points that meet all of them: best in the
+        first objective that the expression does not bound, else in the last objective. Recommended points come before
+        the others.
+
+        Raises `LimitsNotMet` with the nearest point if none meets the limits, and `InputError` for an unknown point or
+        an expression that cannot be read.
         """
         if expression in self.picks:
             return self[self.picks[expression]]
@@ -164,15 +172,16 @@ class Front:
         return f"the nearest is {best.id} with {has}"
 
     def with_exporter(self, exporter: Exporter) -> Front:
-        """The same front, whose points can be exported."""
+        """Return this front with an exporter, so that its points can be exported."""
         points = tuple(replace(p, exporter=partial(exporter, self.run, p.id)) for p in self.points)
         return replace(self, points=points, exporter=exporter)
 
     def export(self, point: Point | str, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
-        """Write the point's artifact to the folder `out`; gives that folder. See `paredown.export_point`.
+        """Write the point's artifact to the folder `out`, and return that folder. See `paredown.export_point`.
 
         point  a point of this front, or an id, a pick, or limits
-        model  again, if the search was given it
+        model  the model, if the search was given it as an object
+
         Raises `InputError` for a front that belongs to no opened run.
         """
         if self.exporter is None:
@@ -180,7 +189,7 @@ class Front:
         return self.exporter(self.run, point if isinstance(point, str) else point.id, format, out, model=model)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of `paredown front --json`; docs/json.md lists its keys."""
+        """Return the JSON of `paredown front --json`; docs/json.md lists its keys."""
         return {
             "points": [point.to_dict() for point in self.points],
             "picks": dict(self.picks),

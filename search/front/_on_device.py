@@ -1,4 +1,4 @@
-"""A run as another device sees it: the same trials and qualities, with that device's costs. Nothing is evaluated."""
+"""A run on another device: the same trials and qualities, with that device's costs. Nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 _FOLLOW = ("throughput", "co2_g_per_million")
 _MACHINE = ("latency", "speedup", "eager_ms", "aa_floor", "throughput_per_s", "best_batch", "peak_memory_bytes")
-"""What measured figures of a machine begin with."""
+"""Prefixes of the names of metrics that are measured on a machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnDevice:
-    """See the module. name: the profile's."""
+    """The costs of a run's space on another device.
+
+    name            name of the hardware profile
+    rows            costs per group and level
+    grid_g_per_kwh  carbon intensity of the grid; None where carbon is not computed
+    """
 
     name: str
     device: Device
@@ -35,39 +40,38 @@ class OnDevice:
 
     @classmethod
     def of(cls, run: StoredRun, profile: str | Path) -> OnDevice:
-        """profile  one of the run's own, by its name; else the name or file of any
+        """Compute the costs of a run's space on another device.
 
-        Raises `ProfileError` for one that is not found, `InputError` for a run that did not keep what it takes.
+        profile  name of one of the run's own profiles; else the name or file of any profile
+
+        Raises `ProfileError` if there is no such profile, and `InputError` for a run that did not keep the model's
+        anatomy.
         """
-        from ...compressors import Anatomy
-        from ...evaluators import ActivationGraph
         from ...hardware_profiles import load_profile
 
-        facts, hardware = run.state.facts, run.task.hardware
-        own = facts.get("profiles", [facts["profile"]])
-        found = load_profile(run.task.profiles[own.index(profile)] if profile in own else profile)
-        if facts.get("anatomy") is None:
+        facts, hardware = run.facts(), run.task.hardware
+        own = [*facts.profiles]
+        found = load_profile(run.task.profiles[own.index(str(profile))] if profile in own else profile)
+        if facts.anatomy is None:
             raise InputError(
                 f"{run.path} was made by a paredown that did not keep the model's anatomy, without which no latency "
                 f"can be modelled for {found.name}; `paredown resume {run.path}` adds it"
             )
-        stored = facts.get("activations")
         device = Device(
-            profile=found, names=tuple(name for name in MODELLED if name in facts["costs"]), batch=hardware.batch,
-            threads=hardware.threads, graph=ActivationGraph.from_dict(stored) if stored else None,
+            profile=found, names=tuple(name for name in MODELLED if name in facts.costs), batch=hardware.batch,
+            threads=hardware.threads, graph=facts.activations,
             grid_g_per_kwh=hardware.grid_g_per_kwh,
         )  # fmt: skip
-        anatomy, space = Anatomy.from_dict(facts["anatomy"]), run.space
         return cls(
-            name=found.name, device=device, rows=device.rows(anatomy, space), anatomy=anatomy, space=space,
-            grid_g_per_kwh=hardware.grid_g_per_kwh,
+            name=found.name, device=device, rows=device.rows(facts.anatomy, facts.space), anatomy=facts.anatomy,
+            space=facts.space, grid_g_per_kwh=hardware.grid_g_per_kwh,
         )  # fmt: skip
 
     def trials(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The completed ones with this device's costs for those that they had; the others as they are."""
-        return [self._seen(trial) if isinstance(trial, Completed) else trial for trial in trials]
+        """Return the trials; the modelled costs of completed ones are replaced by those on this device."""
+        return [self._on_device(trial) if isinstance(trial, Completed) else trial for trial in trials]
 
-    def _seen(self, trial: Completed) -> Completed:
+    def _on_device(self, trial: Completed) -> Completed:
         if trial.kind == "original":
             totals = dict(self.rows.original)
         else:
@@ -79,8 +83,8 @@ class OnDevice:
         return replace(trial, metrics={**kept, **static_measurements(totals, self.grid_g_per_kwh)})
 
     def limits(self, run: StoredRun) -> Limits:
-        """The run's own, where a share of the original's is one of the original's on this device."""
-        bounds = {name: (low, high) for name, (low, high) in run.state.facts["limits"].items()}
+        """Return the run's limits; a share of the original is a share of the original's cost on this device."""
+        bounds = dict(run.facts().limits)
         for name, limit in run.task.cost_limits.items():
             if name in MODELLED and limit.max_ratio is not None and name in self.rows.original:
                 share = limit.max_ratio * self.rows.original[name]
@@ -89,7 +93,7 @@ class OnDevice:
 
 
 def without_machine(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:
-    """What was measured of a verified point, without what says something of the machine alone."""
+    """Return the metrics of a verified point without those that depend on the machine."""
     return {
         name: m
         for name, m in metrics.items()

@@ -1,4 +1,4 @@
-"""From the ledger's state to the front that a person reads."""
+"""Front of a run, made from the state of its ledger: points, recommendations, picks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...evaluators.latency import TIE
-from ..run import front_hypervolume, limits_from, objectives_from
+from ..run import front_hypervolume
 from ..space import config_of
 from ..values import Completed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
 from ._front import Front, Point
@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from ..run import StoredRun
 
 SIGNIFICANCE = 0.05
+"""Largest adjusted p-value of a confirmed lead."""
 
 
 def selection_of(run: StoredRun, device: OnDevice | None = None) -> Selection:
-    """What becomes a point, on the run's first device or on another."""
-    facts = run.state.facts
-    trials, limits = (
-        (run.trials, facts["limits"]) if device is None else (device.trials(run.trials), device.limits(run))
-    )
-    return select(trials, objectives_from(facts["objectives"]), objectives_from(facts["guide"]), limits_from(limits))
+    """Return the trials that become points, on the run's first device or on another."""
+    facts = run.facts()
+    trials, limits = (run.trials, facts.limits) if device is None else (device.trials(run.trials), device.limits(run))
+    return select(trials, facts.objectives, facts.guide, limits)
 
 
 def selections_of(run: StoredRun) -> list[Selection]:
-    """On each of the run's devices, the first before the others."""
-    further = run.state.facts.get("profiles", [])[1:]
+    """Return the selection on each of the run's devices, the first device first."""
+    further = run.facts().profiles[1:]
     return [selection_of(run), *(selection_of(run, OnDevice.of(run, name)) for name in further)]
 
 
 def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | None = None) -> Front:
-    """Points, picks and what is recommended. Without a single trial, an empty front.
+    """Return the front of a run, with picks and recommendations; an empty front before the first trial.
 
-    profile  another device: the same trials with its costs. Nothing is evaluated, and no latency is a measured one
+    everything  True: every completed trial is a point
+    profile     another device: the same trials with its costs. Nothing is evaluated, and no latency is measured
     """
     facts = run.state.facts
-    if not facts:
+    if facts is None:
         return Front(points=(), picks={}, objectives=(), limits={}, run=run.path)
-    device = None if profile is None or profile == facts["profile"] else OnDevice.of(run, profile)
+    device = None if profile is None or profile == facts.profile else OnDevice.of(run, profile)
     trials = run.trials if device is None else device.trials(run.trials)
-    objectives = objectives_from(facts["objectives"])
-    limits = limits_from(facts["limits"] if device is None else device.limits(run))
+    objectives = facts.objectives
+    limits = facts.limits if device is None else device.limits(run)
     chosen = selection_of(run, device)
     confirmed = _confirmed(run, chosen)
     members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
     if everything:
         known = {trial.number for trial in members}
         members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
-    space = run.space
-    labels = {tuple(levels): label for levels, label in facts.get("baselines", [])}
+    space = facts.space
+    labels = {candidate.levels: label for candidate, label in facts.baselines or ()}
     points = [
         _point(run, space, trial, chosen, confirmed, limits, objectives, labels, elsewhere=device is not None)
         for trial in members
@@ -71,31 +71,31 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
         objectives=objectives,
         limits=limits,
         run=run.path,
-        profile=facts["profile"] if device is None else device.name,
+        profile=facts.profile if device is None else device.name,
         hypervolume=front_hypervolume(trials, objectives, limits),
         nearest=nearest(trials, limits),
     )
 
 
 def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
-    """number of a mixed trial -> None if its lead over its rival is beyond noise on the report split, else why not.
+    """Return number of a mixed trial -> None if its lead over its baseline is confirmed, else the reason why not.
 
-    Holm's correction over all points that have a rival.
+    A lead is confirmed on the report split, with Holm's correction over all points that have a baseline.
     """
     verdicts: dict[int, str | None] = {}
     p_values: dict[int, float] = {}
     for trial in chosen.mixed:
-        found, rival = run.state.verified.get(trial.number), chosen.rivals.get(trial.number)
+        found, baseline = run.state.verified.get(trial.number), chosen.baselines.get(trial.number)
         if found is None or found.reason is not None:
             verdicts[trial.number] = "not verified yet" if found is None else f"not verified: {found.reason}"
-        elif rival is None:
+        elif baseline is None:
             verdicts[trial.number] = None  # no uniform setting costs as little
-        elif (trial.number, rival.number) not in run.state.verdicts:
-            verdicts[trial.number] = f"its uniform rival t{rival.number} could not be verified"
+        elif (trial.number, baseline.number) not in run.state.verdicts:
+            verdicts[trial.number] = f"its uniform baseline t{baseline.number} could not be verified"
         else:
-            p_values[trial.number] = run.state.verdicts[trial.number, rival.number].p_value
-    for number, p_value in _holm(p_values).items():
-        lead = run.state.verdicts[number, chosen.rivals[number].number]
+            p_values[trial.number] = run.state.verdicts[trial.number, baseline.number].p_value
+    for number, p_value in holm(p_values).items():
+        lead = run.state.verdicts[number, chosen.baselines[number].number]
         verdicts[number] = (
             None
             if p_value <= SIGNIFICANCE
@@ -104,8 +104,8 @@ def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
     return verdicts
 
 
-def _holm(p_values: Mapping[int, float]) -> dict[int, float]:
-    """Holm 1979: adjusted p-values that keep the family-wise error."""
+def holm(p_values: Mapping[int, float]) -> dict[int, float]:
+    """Return adjusted p-values that keep the family-wise error (Holm 1979)."""
     ordered = sorted(p_values.items(), key=lambda item: (item[1], item[0]))
     steps = [min(1.0, p * (len(ordered) - i)) for i, (_, p) in enumerate(ordered)]
     return {number: p for (number, _), p in zip(ordered, itertools.accumulate(steps, max), strict=True)}
@@ -123,6 +123,12 @@ def _point(
     *,
     elsewhere: bool,
 ) -> Point:
+    """Return a trial as a point.
+
+    confirmed  result of `_confirmed`
+    labels     levels of a uniform setting -> its label
+    elsewhere  True if the front is of another device, so that measured latencies do not apply
+    """
     found = run.state.verified.get(trial.number)
     verified = found is not None and found.reason is None
     metrics = dict(trial.metrics)
@@ -156,7 +162,7 @@ def _point(
 
 
 def _slower_than_the_original(metrics: Mapping[str, Measurement], objectives: Sequence[Objective]) -> str:
-    """Why a point is no improvement where latency is an objective, in a clause; "" where it was not measured slower."""
+    """Describe that a point was measured slower, if latency is an objective; "" if it was not."""
     speedup = metrics.get("speedup")
     if speedup is None or speedup.high is None or "latency_ms" not in {o.name for o in objectives}:
         return ""
@@ -165,10 +171,14 @@ def _slower_than_the_original(metrics: Mapping[str, Measurement], objectives: Se
 
 
 def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:
-    """Among the recommended points; before anything is verified, among the mixed points of the front.
+    """Return name of a pick -> point id.
 
-    knee: farthest from the line between the front's ends, by the search split's figures. smallest: fewest bytes.
-    fastest: lowest latency. best: best quality, likewise as seen by the search.
+    Picks are recommended points; before any point is verified, mixed points of the front.
+
+    knee      the point farthest from the line between the ends of the front, in figures of the search split
+    smallest  fewest bytes
+    fastest   lowest latency
+    best      best quality, in figures of the search split
     """
     pool = [p for p in points if p.recommended]
     if not pool and not any(p.verified for p in points):
@@ -185,7 +195,7 @@ def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str
 
 
 def nearest(trials: Sequence[Trial], limits: Limits) -> str | None:
-    """What comes nearest to the limits, if nothing meets them."""
+    """Describe the trial that comes nearest to the limits; None if a trial meets them."""
     done = [t for t in trials if isinstance(t, Completed) and t.kind != "original"]
     if not done or any(violation(t.metrics, limits) == 0.0 for t in done):
         return None

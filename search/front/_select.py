@@ -1,7 +1,7 @@
-"""Which trials become points, and which of those may be recommended.
+"""Selection of the trials that become points, and of the uniform baseline that each point has to beat.
 
-Points, and the uniform setting that each must beat, are chosen on the search split. The report split is looked at
-once, to say what they are worth; nothing is chosen there.
+Both are chosen on the search split (validation). The report split (test) is looked at once, to measure the chosen
+points; nothing is chosen there.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ from ...evaluators.latency import TIE
 from ..values import Completed, Limits, Objective, Trial, base_name, non_dominated, spread, vectors, violation
 
 MAX_VERIFIED = 12
+"""Most mixed points of a front, each of which is verified."""
 MAX_UNIFORM = 8
+"""Most uniform baselines of a front, beside those that points have to beat."""
 SAME = 0.01
-"""A uniform setting that costs no more than this share above a point has to be beaten by it too."""
+"""Share by which a uniform baseline may cost more than a point and still count as no dearer."""
 _TIMES = ("latency_ms", "ms_per_sample", "throughput")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """original, the points (mixed, non-dominated) and the uniform baselines worth showing, each by rising cost.
+    """The trials that become points.
 
-    rivals  number of a mixed trial -> the uniform trial that it has to beat: the best of those that cost no more
-    front   numbers of the non-dominated trials, mixed or uniform
+    mixed      non-dominated mixed trials, by rising cost
+    uniform    uniform baselines worth showing, by rising cost
+    baselines  number of a mixed trial -> the uniform trial that it has to beat: the best of those that cost no more
+    front      numbers of the non-dominated trials, mixed or uniform
     """
 
     original: Completed | None
     mixed: tuple[Completed, ...]
     uniform: tuple[Completed, ...]
-    rivals: Mapping[int, Completed]
+    baselines: Mapping[int, Completed]
     front: frozenset[int]
 
 
@@ -44,10 +48,12 @@ def select(
     *,
     most: int = MAX_VERIFIED,
 ) -> Selection:
-    """Only completed trials take part: a failed one has no metrics to stand on.
+    """Select the points of a front from the completed trials.
 
-    A point is non-dominated twice: by what the search was guided by (the divergence, which a lucky draw of the search
-    split moves little), and by the objectives that were asked for.
+    A point is non-dominated twice: in the guide (the divergence, which a lucky draw of the search split moves little),
+    and in the objectives of the task.
+
+    most  limit of the number of mixed points
     """
     done = [t for t in trials if isinstance(t, Completed)]
     original = next((t for t in done if t.kind == "original"), None)
@@ -58,34 +64,36 @@ def select(
     if len(mixed) > most:
         mixed = [mixed[i] for i in spread(vectors(mixed, objectives), most)]
     uniform = [t for t in done if t.kind == "uniform"]
-    rivals = {t.number: rival for t in mixed if (rival := rival_of(t, uniform, objectives)) is not None}
+    baselines = {t.number: beaten for t in mixed if (beaten := baseline_of(t, uniform, objectives)) is not None}
     shown = _front_of(uniform, objectives)
     if len(shown) > MAX_UNIFORM:
         shown = [shown[i] for i in spread(vectors(shown, objectives), MAX_UNIFORM)]
-    shown = list({t.number: t for t in [*shown, *rivals.values()]}.values())
+    shown = list({t.number: t for t in [*shown, *baselines.values()]}.values())
     cost = objectives[-1]
     by_cost = lambda t: (cost.key(t.metrics[cost.name].value), t.number)
     return Selection(
         original=original,
         mixed=tuple(sorted(mixed, key=by_cost)),
         uniform=tuple(sorted(shown, key=by_cost)),
-        rivals=rivals,
+        baselines=baselines,
         front=frozenset(t.number for t in front),
     )
 
 
 def _front_of(trials: Sequence[Completed], objectives: Sequence[Objective]) -> list[Completed]:
+    """Return the non-dominated trials."""
     if not trials:
         return []
     keep = non_dominated(vectors(trials, objectives))
     return [trial for trial, kept in zip(trials, keep, strict=True) if kept]
 
 
-def rival_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequence[Objective]) -> Completed | None:
-    """Of the uniform settings that cost no more in any objective but the first, the one of the best quality.
+def baseline_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequence[Objective]) -> Completed | None:
+    """Return the uniform setting that a trial has to beat: the best quality among those that cost no more.
 
-    What costs a hair more counts as no dearer: within `SAME`, and a time within `TIE`, below which none can be told
-    apart. Else a point that is a thousandth cheaper than the best uniform setting would not have to beat it.
+    Costs are all objectives but the first. A cost within `SAME` counts as no more, and a time within `TIE`, below which
+    times cannot be told apart. Otherwise a point that is a thousandth cheaper than the best uniform setting would not
+    have to beat it. None if every uniform setting costs more.
     """
     quality, *costs = objectives
     mine = vectors([trial], costs)[0] if costs else np.zeros(0)

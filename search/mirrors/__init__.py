@@ -1,7 +1,7 @@
 """Copies of the ledger for other tools: the Optuna study and the MLflow runs.
 
-Each can be deleted and made again. Optuna's storage and MLflow are imported here alone. It knows `report` and `front`.
-Begin with `_sync.py`. Another tracker is one file here.
+Each copy can be deleted and made again. Optuna's storage and MLflow are imported here alone. It knows `report` and
+`front`. Begin with `_sync.py`. Another tracker is one file here.
 """
 
 from ._mlflow import MlflowMirror

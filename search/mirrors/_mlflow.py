@@ -1,8 +1,8 @@
 """The run as MLflow shows it: a parent run to read, a child for each point. MLflow is imported here and nowhere else.
 
-Only the driver writes, in synchronous batches: asynchronous logging loses metrics when the process is killed. What has
-been logged is remembered in `RUN/mlflow.json`; without that file, or without the store, a fresh parent run is made from
-the ledger.
+Only the driver writes, in synchronous batches: asynchronous logging loses metrics when the process is killed.
+`RUN/mlflow.json` remembers which parts have been logged. Without that file, or without the store, a new parent run is
+made from the ledger.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 STATE = "mlflow.json"
 SCHEMA_VERSION = 1
 FILES = ("task.toml", "task.json", "front.json", PICTURE, PAGE, TABLE)
-"""What is copied from the run's folder, as soon as it is there and whenever it changed."""
+"""Files of the run's folder that are copied when they appear and whenever they change."""
 
 _TRIALS_TABLE = "trials.json"
 _TABLE_TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": _TRIALS_TABLE, "type": "table"}])}
 _MAX_CURVE = 200
 _BATCH = {"metrics": 800, "params": 100, "tags": 100}
-"""At most so many of each in one call: MLflow allows a thousand in all."""
+"""Most items of each kind in one call: MLflow allows a thousand in all."""
 _MAX_TAG, _MAX_PARAM = MAX_NOTE, 6000
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Has the UI show its pages for models, not those for language-model applications."""
+"""Tag that makes the UI show its pages for models, not those for language-model applications."""
 _OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 _T = TypeVar("_T")
@@ -54,19 +54,19 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class TaskLike(Protocol):
-    """What the mirror wants of a task."""
+    """A task, as far as the mirror uses it."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
 
 class MlflowMirror:
-    """Logs what is not logged yet, each time that `sync` is called.
+    """Copy of a run in MLflow. Each call of `sync` logs the parts that are not logged yet.
 
-    tracking_uri  of the store; an SQLite file is made if it is missing, with the artifacts in `mlartifacts` beside it
-    experiment    its name; made if missing
-    run_dir       the run's folder, after which the parent run is named
-    children      which points get a run of their own: "pareto" (the front and the baselines, when the search has
-                  ended), "all" (every trial, as it comes), "none"
+    tracking_uri  address of the store; a missing SQLite file is made, with the artifacts in `mlartifacts` beside it
+    experiment    name of the experiment; made if missing
+    run_dir       the run's folder; its name is the name of the parent run
+    children      points that get a run of their own: "pareto" (the front and the baselines, when the search has ended),
+                  "all" (every trial, when it has ended), "none"
 
     MLflow's telemetry is switched off for this process. Errors of MLflow or its store are raised: the caller decides.
     """
@@ -78,8 +78,10 @@ class MlflowMirror:
         self._state: dict[str, Any] = {}
 
     def connect(self) -> None:
-        """Import MLflow, open the store (a new one is given its tables) and the experiment. That takes a second or two
-        and needs no trial, so it may be done while workers start; `sync` does it otherwise."""
+        """Import MLflow, and open the store (a new one gets its tables) and the experiment.
+
+        It takes a second or two and needs no trial, so it can be done while workers start. Otherwise `sync` does it.
+        """
         if self._client is not None:
             return
         os.environ.update(_OFF)  # before the import: MLflow looks at them then
@@ -106,11 +108,14 @@ class MlflowMirror:
         status: Status = "FINISHED",
         spent_s: float = 0.0,
     ) -> None:
-        """Bring the store up to date. `trials` in the order of the ledger; `final` when the search has ended.
+        """Bring the store up to date.
 
-        timings  gives the seconds by purpose, when it comes to them: what is logged before counts in
-        status   how it ended; the parent run says RUNNING until then
-        spent_s  what the run has taken so far
+        trials   in the order of the ledger
+        final    whether the search has ended
+
+        timings  gives purpose -> seconds; it is called late, so that the logging before it counts
+        status   status of the parent run at the end; until then it is RUNNING
+        spent_s  seconds that the run has taken so far
         """
         began = time.monotonic()
         client = self._open(task, spent_s)
@@ -144,7 +149,7 @@ class MlflowMirror:
     # ── the store and the parent run ───────────────────────────────────────────────────────────
 
     def _open(self, task: TaskLike, spent_s: float) -> MlflowClient:
-        """The client, with the parent run made sure of; only the first call does anything."""
+        """The client. The first call connects, and finds or makes the parent run."""
         self.connect()
         client = self._client
         if client is None:
@@ -172,7 +177,7 @@ class MlflowMirror:
         return str(found.experiment_id)
 
     def _remembered(self, client: MlflowClient) -> dict[str, Any] | None:
-        """The state of an earlier sitting, if its parent run is still in this store."""
+        """The state of an earlier session, if its parent run is still in this store."""
         from mlflow.exceptions import MlflowException
 
         path = self._run_dir / STATE
@@ -181,7 +186,7 @@ class MlflowMirror:
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError):
-            return None  # it can be made again from the ledger, as if it were gone
+            return None  # treated as missing: it can be made again from the ledger
         if (
             not isinstance(state, dict)
             or state.get("schema_version") != SCHEMA_VERSION
@@ -231,7 +236,7 @@ class MlflowMirror:
     # ── what is logged ─────────────────────────────────────────────────────────────────────────
 
     def _log_trials_table(self, client: MlflowClient, run_id: str, trials: Sequence[Trial], space: SearchSpace) -> None:
-        """As MLflow's own tables are stored (`log_table`), written anew each time; that one would append."""
+        """Write the table of trials anew, in the format of MLflow's `log_table`, which would append to it."""
         columns, rows = trial_rows(trials, space)
         client.log_dict(run_id, {"columns": columns, "data": rows}, _TRIALS_TABLE)
 
@@ -250,7 +255,7 @@ class MlflowMirror:
         known = self._state["children"].setdefault(child.id, {})
         if known.get("digest") == child.digest:
             return
-        is_new = "digest" not in known  # what a kill cut short is done again
+        is_new = "digest" not in known  # a child that a kill interrupted is logged again
         if "run_id" not in known:
             run = client.create_run(
                 self._state["experiment_id"],
@@ -280,7 +285,7 @@ class MlflowMirror:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Synchronous batches of the sizes that MLflow allows. `metrics` is (name, step) -> value."""
+        """Log in synchronous batches of the sizes that MLflow allows. `metrics` is (name, step) -> value."""
         from mlflow.entities import Metric, Param, RunTag
 
         client, now = self._client, int(time.time() * 1000)
@@ -299,9 +304,9 @@ class MlflowMirror:
 
 
 def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> dict[tuple[str, int], float]:
-    """(name, step) -> value of the trials that are new; the step counts finished trials, in the order of the ledger.
+    """(name, step) -> value for the new trials. The step counts finished trials, in the order of the ledger.
 
-    `trial/<objective>` of each; `front/hypervolume` after each, thinned to `_MAX_CURVE` steps where more are new.
+    `trial/<objective>` is logged for each trial, and `front/hypervolume` for at most about `_MAX_CURVE` steps.
     """
     metrics: dict[tuple[str, int], float] = {}
     if front is None or not front.objectives:
@@ -327,8 +332,10 @@ def _trial_metrics(trials: Sequence[Trial], known: int, front: Front | None) -> 
 
 
 def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
-    """`pick/knee.accuracy`, …: parent runs can be compared in one table. MLflow makes a section of each prefix, and a
-    chart of each name: so only what decides."""
+    """Metrics of the picks, (`pick/knee.accuracy`, step) -> value, so that parent runs can be compared in one table.
+
+    MLflow makes a section of each prefix and a chart of each name, so these are only the metrics that decide.
+    """
     names = dict.fromkeys([*(o.name for o in front.objectives), "bytes", "latency_ms", "speedup"])
     return {
         (f"pick/{_key(pick)}.{_key(name)}", step): front[point_id].metrics[name].value
@@ -339,7 +346,7 @@ def _pick_metrics(front: Front, step: int) -> dict[tuple[str, int], float]:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`{"budget": {"trials": 150}}` -> ("budget.trials", "150"); what is None is left out."""
+    """Flatten nested keys: `{"budget": {"trials": 150}}` gives ("budget.trials", "150"). None is left out."""
     for name, value in data.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -348,7 +355,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 
 def _key(name: str) -> str:
-    """With only the characters that MLflow allows in a name, and short."""
+    """The name with only the characters that MLflow allows, at most 250 of them."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 

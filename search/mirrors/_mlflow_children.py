@@ -1,4 +1,4 @@
-"""Which runs stand below the parent in MLflow, and what each says. Plain values; MLflow is not imported here."""
+"""The child runs in MLflow, as plain values. MLflow is not imported here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AXES = {"weight_bits": "w", "activation_bits": "a", "sparsity": "zeros", "rank":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """One child run. `config` is what `paredown apply` takes. Tags and metrics may change later, the rest does not."""
+    """One child run. `paredown apply` takes its `config`. Only tags and metrics may change later."""
 
     id: str
     kind: str
@@ -34,16 +34,17 @@ class Child:
 
     @property
     def name(self) -> str:
+        """Name of the run in MLflow."""
         return " ".join(filter(None, (self.id, self.kind, self.label)))
 
     @property
     def digest(self) -> str:
-        """Changes when there is something new to log."""
+        """Digest of name, metrics, tags and failure; it changes when there is something new to log."""
         text = json.dumps([self.name, dict(self.metrics), dict(self.tags), self.failed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def params(self, axes: Sequence[str], space: SearchSpace) -> dict[str, str]:
-        """The same names for every child of a run, numbers wherever possible: parallel coordinates need both."""
+        """Parameters for parallel coordinates: the same names for every child of a run, and numbers where possible."""
         layers = self.config["layers"]
         params = {"point": self.id, "kind": self.kind}
         for axis in axes:
@@ -62,7 +63,7 @@ def axes_of(space: SearchSpace) -> list[str]:
 
 
 def children_of(trials: Sequence[Trial], space: SearchSpace, front: Front | None, *, everything: bool) -> list[Child]:
-    """The front and the baselines, as the front knows them; with `everything` also all other trials."""
+    """Child runs of the points of the front and the baselines; with `everything` also of all other trials."""
     points = {} if front is None else {p.id: p for p in front.points if p.on_front or p.kind != "mixed" or everything}
     children = [_of_point(point, front) for point in points.values()] if front is not None else []
     if everything:
@@ -116,12 +117,12 @@ def _of_trial(trial: Trial, space: SearchSpace) -> Child:
 
 
 def _modelled(metrics: Mapping[str, Measurement]) -> str:
-    """The names of the metrics that a hardware profile says."""
+    """Names of the metrics that are modelled from a hardware profile."""
     return ", ".join(name for name, measured in metrics.items() if measured.source == "modelled")
 
 
 def _numbers(metrics: Mapping[str, Measurement]) -> dict[str, float]:
-    """Values and, where there is an interval, its bounds."""
+    """Name -> value, and the bounds where there is an interval."""
     numbers = {}
     for name, measured in metrics.items():
         numbers[name] = measured.value

@@ -1,5 +1,4 @@
-"""What a person reads on the parent run's page in MLflow: picks, the front, where the time went. MLflow is not imported
-here."""
+"""Text of the parent run's page in MLflow: picks, the front, where the time went. MLflow is not imported here."""
 
 from __future__ import annotations
 
@@ -11,22 +10,23 @@ if TYPE_CHECKING:
     from ..front import Front
 
 MAX_NOTE = 8000
-"""Letters that a tag, and so a run's description, may have."""
+"""Most letters of a tag, and so of a run's description."""
 _WORTH_NAMING_S = 0.05
+"""Shorter times are not listed."""
 
 
 def front_tags(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> dict[str, str]:
-    """The picks as tags, by which runs can be found, and the description.
+    """Tags of the parent run: the picks, by which runs can be found, and the description.
 
-    seconds  purpose -> wall clock, of the whole's `spent_s`
+    seconds  purpose -> wall clock
+    spent_s  wall clock of the whole run
     """
     picks = {} if front is None else {f"pick.{name}": point_id for name, point_id in front.picks.items()}
     return {**picks, "mlflow.note.content": note(front, seconds, spent_s)}
 
 
 def note(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> str:
-    """Markdown: the first thing on the run's page, of which it shows a few lines at once. The table is cut at a row
-    where it gets too long."""
+    """Description of the run in Markdown. The page shows its first lines; a table that is too long is cut at a row."""
     times = times_line(seconds, spent_s)
     if front is None or not front.points:
         return times or "Nothing has been evaluated yet."
@@ -57,8 +57,10 @@ def note(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> s
 
 
 def times_line(seconds: Mapping[str, float], spent_s: float) -> str:
-    """`Where the time went (29 s): verification 17 s (59 %), mirrors 4.1 s (14 %), …`, the most first, without what
-    took hardly any; what nothing was charged for is `other`. Empty as long as there is nothing to say."""
+    """`Where the time went (29 s): verification 17 s (59 %), mirrors 4.1 s (14 %), …`, the longest first.
+
+    Very short times are left out, and `other` is the time without a purpose. Empty before any time is known.
+    """
     if not seconds or spent_s <= 0:
         return ""
     ranked = [*sorted(seconds.items(), key=lambda item: -item[1]), ("other", spent_s - sum(seconds.values()))]
@@ -69,7 +71,7 @@ def times_line(seconds: Mapping[str, float], spent_s: float) -> str:
 
 
 def _picks(front: Front, names: Sequence[str]) -> list[str]:
-    """A line for each point that is a pick: `- **knee, smallest** t25: accuracy 0.9567, bytes 10494`."""
+    """Lines on the picks, one for each point: `- **knee, smallest** t25: accuracy 0.9567, bytes 10494`."""
     if not front.picks:
         verified = any(p.verified for p in front.points)
         return ["No mixed point is recommended." if verified else "There are no picks yet."]
@@ -82,5 +84,5 @@ def _picks(front: Front, names: Sequence[str]) -> list[str]:
 
 
 def _figure(measured: Measurement) -> str:
-    """A number that was not measured says so."""
+    """A number, and its source if it was not measured."""
     return f"{measured.value:.5g}" + ("" if measured.source == "measured" else f" ({measured.source})")

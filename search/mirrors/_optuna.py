@@ -1,8 +1,8 @@
 """The run as an Optuna study, so that `optuna-dashboard` and Optuna's plots open it. A copy of the ledger.
 
-The study lies in one journal file. It is written by the driver alone, one line for each finished trial and all new ones
-at once; what is there already is recognized by the trial's number. A journal that was torn by a kill, or that is of
-another space, is written anew from the trials, and a lock that a killed writer left behind is removed.
+The study lies in one journal file. Only the driver writes it, one line for each finished trial and all new ones at
+once. It recognizes trials that are there already by their number. A journal that a kill tore, or of another space, is
+written anew from the trials. A lock that a killed writer left behind is removed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ._journal import BatchedJournal
 
 LOCK_PATIENCE_S = 3.0
-"""How long a lock may be held (Optuna holds it for the time of one write) before it counts as left behind."""
+"""Seconds after which a lock counts as left behind; Optuna holds it for the time of one write."""
 MAX_LABELS = 2000
-"""A space with more levels than this shows their indices and not their labels: each trial repeats all of them."""
+"""Most levels of a space that are shown by their labels; a larger space shows indices. Each trial repeats them all."""
 
 
 class OptunaMirror:
-    """One run's study at `path` (…/optuna.log). Open it with `optuna-dashboard PATH`.
+    """The Optuna study of one run at `path` (…/optuna.log). `optuna-dashboard PATH` opens it.
 
     Parameters are the groups by name, their values the levels' labels ("w4 a8"). A completed trial's values are the
     objectives in their own direction, and its constraints the limits; the other metrics, the kind and the paredown
@@ -60,12 +60,12 @@ class OptunaMirror:
         self._mirrored: set[int] = set()
 
     def sync(self, trials: Sequence[Trial]) -> int:
-        """Adds the trials that are not in the study yet and returns how many. Give it all, not only the new ones.
+        """Add the trials that are not in the study yet; gives their number. It takes all trials, not only new ones.
 
         Raises `OSError` when the file cannot be written.
         """
         if self._journal is not None and not (self.path.exists() and self._journal.is_ours):
-            self._study = None  # deleted under us, or added to by the dashboard: that is allowed, and it is read anew
+            self._study = None  # deleted, or changed by the dashboard, which is allowed: it is read anew
         if self._study is None:
             self._open(trials)
         study, journal = self._study, self._journal
@@ -75,7 +75,7 @@ class OptunaMirror:
         if not new:
             return 0
         _remove_stale_lock(self.path)
-        self._study = None  # it is read anew if this goes wrong: what the file has got then is not known
+        self._study = None  # read anew after an error, when the contents of the file are not known
         with journal.batch():
             for trial in new:
                 study.add_trial(self._frozen(trial))
@@ -92,7 +92,7 @@ class OptunaMirror:
         fresh = self.path.with_name(self.path.name + ".new")
         for left in (fresh, _lock_of(fresh), _lock_of(self.path)):
             left.unlink(missing_ok=True)
-        self._create(fresh)  # beside it and then moved, so that nobody ever opens half a study
+        self._create(fresh)  # written beside it and then moved, so that nobody opens half a study
         os.replace(fresh, self.path)
         loaded = self._load({})
         if loaded is None:
@@ -100,7 +100,7 @@ class OptunaMirror:
         self._study, self._journal, self._mirrored = loaded
 
     def _load(self, known: Mapping[int, Trial]) -> tuple[Study, BatchedJournal, set[int]] | None:
-        """The study and the numbers in it; None if the journal is torn or is not of this run."""
+        """(study, journal, numbers of its trials); None if the journal is torn or is not of this run."""
         import optuna
 
         if not _ends_whole(self.path):
@@ -187,7 +187,7 @@ class OptunaMirror:
 
 
 def _labels(space: SearchSpace) -> list[tuple[str, ...]]:
-    """A label for each level of each group, distinct within the group; empty tuples where there would be too many."""
+    """Labels of the levels of each group, distinct within the group; empty tuples where there would be too many."""
     if sum(space.n_levels) > MAX_LABELS:
         return [() for _ in space.groups]
     labels = []
@@ -229,7 +229,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def _remove_stale_lock(path: Path) -> None:
-    """Waits for a lock to go away, and removes it when it is older than any write takes."""
+    """Wait until a lock goes away, and remove it when it is older than `LOCK_PATIENCE_S`."""
     lock = _lock_of(path)
     while True:
         try:
@@ -252,7 +252,7 @@ def _ends_whole(path: Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's announcements on stderr and its notes that metric names are experimental."""
+    """Silence Optuna's announcements on stderr and its warnings that metric names are experimental."""
     import optuna
     from optuna.exceptions import ExperimentalWarning
 

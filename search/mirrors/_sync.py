@@ -1,6 +1,6 @@
-"""Keeps the mirrors up with the ledger: the Optuna study, MLflow, and the pages in the run's folder.
+"""Updates of the mirrors from the ledger: the Optuna study, MLflow, and the pages in the run's folder.
 
-A mirror is never the truth. One that fails is noted once and tried again at the next turn; the search goes on.
+The ledger is the truth. A mirror that fails is noted and tried again at the next turn; the search goes on.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 LEAST_PAUSE_S, MOST_PAUSE_S = 15.0, 1800.0
 SHARE = 500.0
-"""A pause is so many times as long as the turn before it, within those bounds."""
+"""Ratio of a pause to the turn before it, within those bounds."""
 
 _STATUS: dict[str, Status] = {"done": "FINISHED", "interrupted": "KILLED"}
-"""How the ledger says that a run ended, in MLflow's words."""
+"""End of a run in the ledger -> MLflow's status."""
 
 
 class Mirrors:
-    """`due` is cheap to ask after every trial: it says so at most every 15 seconds, and so seldom that a five-hundredth
-    of the time goes into it (more where a turn takes longer than a few seconds: every half hour at least)."""
+    """The mirrors of one run.
+
+    `due` is cheap to ask after every trial. Turns are at least 15 seconds apart, and so far that about a five-hundredth
+    of the time goes into them, but at most half an hour.
+    """
 
     def __init__(self, run: StoredRun, note: Callable[[str], None]) -> None:
         self._run, self._note = run, note
@@ -42,10 +45,11 @@ class Mirrors:
 
     @property
     def due(self) -> bool:
+        """True when it is time for the next `sync`."""
         return time.monotonic() >= self._next
 
     def open(self) -> None:
-        """What takes a while and needs no trial, for when there is nothing else to do. `sync` can do without."""
+        """Do the work that takes a while and needs no trial, while workers start. `sync` works without it too."""
         from ..report import _png as _picture
 
         with collector_off():
@@ -55,6 +59,7 @@ class Mirrors:
         self._next = time.monotonic() + LEAST_PAUSE_S
 
     def sync(self, *, final: bool) -> None:
+        """Bring every mirror up to date. `final`: the search has ended."""
         if not self._run.state.trials:
             return  # stopped before there was anything to show
         self._began = time.monotonic()
@@ -80,15 +85,13 @@ class Mirrors:
     def _study(self, final: bool) -> None:
         from ._optuna import OptunaMirror
 
-        facts = self._run.state.facts
         if self._optuna is None:
-            from ..run import limits_from, objectives_from
-
+            facts = self._run.facts()
             self._optuna = OptunaMirror(
                 self._run.path / "optuna.log",
-                space=self._run.space,
-                objectives=objectives_from(facts["objectives"]),
-                limits=limits_from(facts["limits"]),
+                space=facts.space,
+                objectives=facts.objectives,
+                limits=facts.limits,
             )
         self._optuna.sync(self._run.trials)
 
@@ -102,7 +105,7 @@ class Mirrors:
         )  # fmt: skip
 
     def _seconds(self) -> dict[str, float]:
-        """As the ledger has them, and what this turn has taken so far."""
+        """Purpose -> seconds from the ledger, with the time of this turn so far."""
         seconds = dict(self._run.state.seconds)
         seconds["mirrors"] = seconds.get("mirrors", 0.0) + time.monotonic() - self._began
         return seconds
@@ -122,5 +125,5 @@ class Mirrors:
 
 
 def tracking_uri(run: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else an SQLite file beside the runs."""
+    """Address of the MLflow store: `MLFLOW_TRACKING_URI` where it is set, else an SQLite file beside the runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"

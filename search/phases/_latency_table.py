@@ -1,16 +1,16 @@
-"""`latency_ms` of every trial, predicted from models that were measured here: in place of what a profile says.
+"""Latencies of all trials, predicted from models that were measured on this machine instead of from a profile.
 
-The table lies in the run's folder, so a resumed run goes on with the same figures. A trial is given the whole
-prediction, with its interval. A searcher wants shares of groups and levels that add up; it is given the sum that comes
-nearest to the predictions (least squares over drawn candidates), which leaves out what lies between neighbours.
+The table lies in the run's folder, so a resumed run goes on with the same figures. A trial gets the whole prediction,
+with its interval. A searcher needs costs of groups and levels that add up. It gets the sum that comes nearest to the
+predictions (least squares over drawn candidates), which leaves out interactions between neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from ...compressors import LayerSpec
     from ...evaluators.prediction import Form, LatencyTable
     from ..problem import Problem
-    from ._session import SearchSession
+    from ..run import Recorder
+    from ._clock import Clock
+
+Measure: TypeAlias = "Callable[[Problem, Clock, Recorder], LatencyTable]"
 
 TABLE = "latency.json"
 _DRAWN_PER_LEVEL = 4
@@ -28,73 +31,72 @@ _LEAST_DRAWN = 400
 _RIDGE = 1e-3
 
 
-def take_latency_table(session: SearchSession) -> None:
-    """Loads the table, or measures it where the task asks for that, and puts what follows into the sitting's costs.
+def measure_latencies(problem: Problem, clock: Clock, recorder: Recorder) -> LatencyTable:
+    """Measure whole models of the space on this machine.
 
-    Does nothing under `latency = "modelled"`, nor under "auto" where no table is at hand. Raises `TaskError` where a
-    latency is to be measured that cannot be, `InputError` for a table of another model, runtime or thread count.
+    Raises `TaskError` for a runtime whose latencies cannot be predicted, `Interrupted` if a stop was asked for.
     """
-    table = _table(session)
-    if table is None:
-        return
-    problem = session.problem
-    hardware = session.task.hardware
-    table.check(model=problem.model_digest, runtime=hardware.runtime, threads=hardware.threads)
-    session.latency = table
-    rows, fixed = additive(table, session)
-    session.costs = {**session.costs, "latency_ms": rows}
-    session.fixed = {**session.fixed, "latency_ms": fixed}
-    session.original_costs = {**session.original_costs, "latency_ms": table.original_ms}
-
-
-def _table(session: SearchSession) -> LatencyTable | None:
-    from ...evaluators.prediction import LatencyTable
-
-    task, own = session.task, session.run.path / TABLE
-    if task.hardware.latency == "modelled":
-        return None
-    if own.is_file():
-        return LatencyTable.load(own)
-    if task.hardware.latency_table is not None:
-        table = LatencyTable.load(Path(task.path(task.hardware.latency_table)))
-        table.save(own)
-        return table
-    if task.hardware.latency == "auto":
-        return None
-    with session.recorder.watch.charge("latency"):
-        table = measured(session)
-    table.save(own)
-    return table
-
-
-def measured(session: SearchSession) -> LatencyTable:
     from ...evaluators.prediction import measure_table
 
-    problem, task = session.problem, session.task
+    task = problem.task
 
     def say(done: int, total: int) -> None:
-        session.recorder.say("latency", done=done, total=total)
-        session.stop_if_asked()
+        recorder.say("latency", done=done, total=total)
+        clock.stop_if_asked()
 
     if task.hardware.runtime not in ("onnxruntime", "openvino"):
         raise TaskError(
             f'hardware.latency = "measured" needs the runtime onnxruntime or openvino, got {task.hardware.runtime}; '
             'set latency = "modelled", or another runtime'
         )
-    return measure_table(
-        problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
-        [(group.layers, group.levels) for group in problem.space.groups], runtime=task.hardware.runtime,
-        threads=task.hardware.threads, digest=problem.model_digest, seed=task.search.seed, say=say,
-    )  # fmt: skip
+    with recorder.watch.charge("latency"):
+        return measure_table(
+            problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
+            [(group.layers, group.levels) for group in problem.space.groups], runtime=task.hardware.runtime,
+            threads=task.hardware.threads, digest=problem.model_digest, seed=task.search.seed, say=say,
+        )  # fmt: skip
 
 
-def additive(table: LatencyTable, session: SearchSession) -> tuple[tuple[tuple[float, ...], ...], float]:
-    """(milliseconds for each group and level, milliseconds whatever is chosen); none is negative but the last."""
+def latency_table(
+    problem: Problem, clock: Clock, recorder: Recorder, folder: Path, *, measure: Measure = measure_latencies
+) -> LatencyTable | None:
+    """Load the table of this run, or measure it where the task asks for that.
+
+    Returns None under `latency = "modelled"`, and under "auto" where no table is at hand. Raises `TaskError` for
+    latencies that cannot be measured, `InputError` for a table of another model, runtime or number of threads.
+
+    folder   folder of the run, in which a copy of the table is kept
+    measure  measures the table
+    """
+    from ...evaluators.prediction import LatencyTable
+
+    hardware, own = problem.task.hardware, folder / TABLE
+    if hardware.latency == "modelled":
+        return None
+    if own.is_file():
+        table = LatencyTable.load(own)
+    elif hardware.latency_table is not None:
+        table = LatencyTable.load(Path(problem.task.path(hardware.latency_table)))
+        table.save(own)
+    elif hardware.latency == "auto":
+        return None
+    else:
+        table = measure(problem, clock, recorder)
+        table.save(own)
+    table.check(model=problem.model_digest, runtime=hardware.runtime, threads=hardware.threads)
+    return table
+
+
+def additive_latency(table: LatencyTable, problem: Problem) -> tuple[tuple[tuple[float, ...], ...], float]:
+    """Return the sum that comes nearest to the table's predictions.
+
+    Rows of milliseconds for each group and level, none negative; and the milliseconds that every candidate pays, which
+    may be.
+    """
     from ...evaluators.prediction import draw, offers_of
 
-    problem = session.problem
     groups = problem.space.groups
-    # levels that become the same thing have the same share: the fit is over what differs
+    # levels that are lowered to the same form have the same share: the fit is over the forms
     offers = offers_of(problem.anatomy, [(g.layers, g.levels) for g in groups])
     counts = [len(offer) for offer in offers]
     drawn = draw(counts, max(_LEAST_DRAWN, _DRAWN_PER_LEVEL * sum(counts)), np.random.default_rng(0))
@@ -118,7 +120,7 @@ def _kind_of(problem: Problem, layers: Sequence[str], spec: LayerSpec, offer: Se
 def _sum_nearest_to(
     values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], rows: Sequence[Sequence[int]], counts: Sequence[int]
 ) -> tuple[list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]], float]:
-    """Ridge regression on which level each group has; each group's shares then begin at zero."""
+    """Fit the shares of each group's levels by ridge regression. Each group's shares then begin at zero."""
     starts = np.concatenate(([0], np.cumsum(counts)))
     design = np.zeros((len(rows), int(starts[-1])))
     for n, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Who is seen on the whole search split, of those that were seen on its first samples."""
+"""Promotion: candidates that look good on the first samples are evaluated on the whole search split."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..searchers import hypervolume_improvement
 from ..values import Completed, EarlyStopped, Failed, Limits, LowFidelity, Objective, Trial, non_dominated, violation
 
 EVERY = 25
-"""One candidate in so many is promoted while the search goes on, so that there is a front whenever it is stopped."""
+"""Number of proposals between two promotions while the search goes on, so that a stopped search has a front."""
 SHARE, LEAST = 1 / 7, 16
-"""Of the candidates that were screened so many are promoted, and at least so many: a front has more points than are
-worth a look at the whole split (ResNet-20's 300 candidates 119; the first 43 that are promoted have 99.8 % of the
-hypervolume of the first 50).
-"""
+"""Share of the screened candidates that are promoted, and the least number. A front has more points than are worth an
+evaluation on the whole split: of ResNet-20's 300 candidates it has 119, and the first 43 promoted ones have 99.8 % of
+the hypervolume of the first 50."""
 
 
 def as_screened(trial: Trial) -> Trial | None:
-    """The trial as a searcher is told of it where candidates are screened: with what it was on the first samples.
+    """Return the trial with its figures on the first samples, for a searcher whose candidates are screened.
 
-    None of a trial on the whole split whose screening was told before, or that says nothing of the first samples.
+    None for a trial on the whole split whose screening was told before, and for one without figures on the first
+    samples.
     """
     if isinstance(trial, LowFidelity):
         return Completed(
@@ -39,26 +39,28 @@ def as_screened(trial: Trial) -> Trial | None:
 
 
 class Promotion:
-    """Keeps what was screened, and says who is next.
+    """Keeps the screened candidates, and says which one is promoted next.
 
-    guide   what the search is led by; the quality comes first
+    guide   objectives that lead the search; the quality comes first
     static  names of the metrics that are known without running anything
-    limits  on each device; who keeps to one of them is wanted
+    limits  limits on each device; a candidate that meets them on one device is wanted
     """
 
     def __init__(self, guide: Sequence[Objective], static: Iterable[str], limits: Sequence[Limits]) -> None:
         self._guide, self._static, self._limits = tuple(guide), frozenset(static), tuple(limits)
         self._trials: list[Completed] = []
         self._values = np.zeros((0, len(self._guide)))
-        self._seen: set[tuple[int, ...]] = set()  # on the whole split, or given up
+        self._seen: set[tuple[int, ...]] = set()  # evaluated on the whole split, or given up
         self._n_screened = self._n_promoted = 0
 
     def add(self, trial: Trial) -> None:
-        """Any trial, in any order. A screened one may be promoted, unless its candidate was seen on the whole split or
-        failed there."""
+        """Take in any trial, in any order.
+
+        A screened candidate may be promoted, unless it was evaluated on the whole split or failed there.
+        """
         self._n_screened += isinstance(trial, LowFidelity) and trial.kind == "mixed"
         if isinstance(trial, LowFidelity) and trial.kind != "mixed":
-            self._seen.add(trial.candidate.levels)  # a baseline that was given up, or is seen on all anyway
+            self._seen.add(trial.candidate.levels)  # a baseline is given up, or evaluated on the whole split anyway
         if isinstance(trial, Completed | EarlyStopped) or (isinstance(trial, Failed) and trial.kind == "mixed"):
             self._see(trial)
         view = as_screened(trial)
@@ -69,16 +71,19 @@ class Promotion:
         self._values = np.concatenate([self._values, np.array([row])])
 
     def asked(self, trial: Trial) -> None:
-        """It is being seen on the whole split."""
+        """Take note that a trial's candidate is being evaluated on the whole split."""
         self._see(trial)
 
     def n_due(self) -> int:
-        """How many of those that are on the front, as far as their first samples say, are still to be seen on all."""
+        """Number of candidates on the front of the first samples that are still to be promoted."""
         left = max(LEAST, round(SHARE * self._n_screened)) - self._n_promoted
         return max(0, min(len(self._due()), left))
 
     def next(self) -> Completed | None:
-        """Of these an end of the front, or the one that adds most to those that were seen on all."""
+        """Return the next candidate to promote: an end of the front, or the one that adds most to the promoted ones.
+
+        None if no promotion is due.
+        """
         if not self.n_due():
             return None
         rows = self._due()
@@ -102,7 +107,7 @@ class Promotion:
         return front
 
     def _scaled(self) -> FloatArray:
-        """A quality that spans magnitudes, as divergences do, by its logarithm."""
+        """Return the objectives, with the logarithm of a quality that spans magnitudes, as divergences do."""
         values = self._values.copy()
         first = values[:, 0]
         if (first > 0).all() and first.max() > 20 * first.min():
@@ -110,7 +115,10 @@ class Promotion:
         return values
 
     def _breaks_a_limit(self, trial: Completed) -> bool:
-        """Surely: of what was measured on few samples the better end of the interval counts."""
+        """Return True for a trial that surely breaks a limit on every device.
+
+        The better end of the interval counts for figures that were measured on few samples.
+        """
         return all(
             violation({name: self._at_best(name, m, limits) for name, m in trial.metrics.items()}, limits) > 0.0
             for limits in self._limits

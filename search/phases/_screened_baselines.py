@@ -1,8 +1,8 @@
-"""Which uniform settings are seen on the whole search split, of many that were seen on its first samples.
+"""Screened baselines: of many uniform settings the promising ones are evaluated on the whole search split.
 
-Methods and formats multiply them (55 for 5 widths, 3 methods, 2 formats and 2 activations), and most are beaten at once
-by another of their own width. What a mixed point has to beat is the best of those that cost no more; at any cost the
-two that look best on the first samples are seen on all, so that it takes more than one lucky draw to miss it.
+Methods and formats multiply the settings: there are 55 for 5 widths, 3 methods, 2 formats and 2 activations. Most are
+beaten at once by another one of their own width. A mixed point has to beat the best setting that costs no more. At any
+cost the two that look best on the first samples are evaluated on all, so that one lucky draw does not hide the best.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import numpy as np
 from ..values import LowFidelity, Objective, vectors
 
 FROM = 12
-"""With fewer uniform settings all are seen on the whole split."""
+"""Up to so many uniform settings, all are evaluated on the whole split."""
 BEATEN_BY = 2
-"""A setting is left at its first samples if so many others that cost no more look better there."""
+"""A setting is not evaluated further if so many others that cost no more look better on the first samples."""
 
 
 def screened_baselines(screened: Sequence[LowFidelity], objectives: Sequence[Objective]) -> list[LowFidelity]:
-    """Those that are to be seen on all, in the order given. The quality is the first of the objectives; of two that are
-    alike in everything the earlier counts as better."""
+    """Baselines to evaluate on the full search split, in the order given.
+
+    The first objective is the quality. Of two settings that are alike in everything the earlier counts as better.
+    """
     if not screened:
         return []
     values = vectors(screened, objectives)

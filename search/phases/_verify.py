@@ -1,87 +1,146 @@
-"""The end of a search: export what was chosen, load it in a fresh process, and measure it there.
+"""The end of a search: the chosen points are exported, loaded in a fresh process, and measured there.
 
-What each point is worth is read off the report split, which nothing before has seen.
+The report split judges them, which nothing before has seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...compressors import LayerSpec
 from ...errors import ParedownError
 from ...evaluators import Measurement
-from ..artifacts import REFERENCE, Exporter, Loaded, artifact_format, write_artifact
+from ..artifacts import (
+    REFERENCE,
+    ExportedModel,
+    Exporter,
+    Loaded,
+    artifact_format,
+    measure_artifact,
+    measure_peak_memory,
+    run_fresh,
+    runtime_for,
+    write_artifact,
+)
 from ..devices import describe_latency_mismatch
 from ..front import selection_of, selections_of
-from ..values import Completed, not_measured, reason
-from ._session import SearchSession
+from ..values import MEMORY, Completed, not_measured, reason
+from ._clock import Clock
+
+if TYPE_CHECKING:
+    from ...evaluators.prediction import LatencyTable
+    from ..problem import Problem
+    from ..run import Recorder, State, StoredRun
+    from ..task import Task
 
 
-def export_original(session: SearchSession) -> None:
-    """Before anything is searched: a model that this runtime cannot have is better known now than after the trials.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyInputs:
+    """Everything that the verification uses.
+
+    run       run whose points are verified; their artifacts go into its folder
+    problem   problem of the run's task
+    recorder  recorder of the run
+    clock     clock of the search; a stop that was asked for ends the verification
+    latency   measurements that latencies were predicted from; None where they were not
+    """
+
+    run: StoredRun
+    problem: Problem
+    recorder: Recorder
+    clock: Clock
+    latency: LatencyTable | None = None
+
+    @property
+    def task(self) -> Task:
+        """Task of the run."""
+        return self.problem.task
+
+    @property
+    def state(self) -> State:
+        """State of the run."""
+        return self.recorder.state
+
+    def assignment(self, trial: Completed) -> dict[str, LayerSpec]:
+        """fqn -> spec of a trial; the original leaves every layer alone."""
+        return {} if trial.kind == "original" else self.problem.space.assignment(trial.candidate)
+
+
+MeasureMemory: TypeAlias = Callable[..., dict[str, Measurement]]
+"""A function like `measure_peak_memory`."""
+
+
+def export_original(inputs: VerifyInputs) -> None:
+    """Export the original before the search, so that a model which the runtime cannot run is refused at once.
 
     Raises what the exporter raises; `MissingExtra` says how to get a runtime that is not installed.
     """
-    folder = _folder(session, 0)
+    folder = _folder(inputs, 0)
     if not folder.exists():
-        with session.recorder.watch.charge("verification"):
-            Exporter(session.problem).export({}, _format(session), folder)
+        with inputs.recorder.watch.charge("verification"):
+            Exporter(inputs.problem).export({}, _format(inputs), folder)
 
 
-def verify_points(session: SearchSession) -> None:
+def verify_points(inputs: VerifyInputs, *, measure_memory: MeasureMemory = measure_peak_memory) -> None:
     """Verify the chosen points, the uniform baselines beside them and the original; the ledger gets one record for
-    each."""
-    run, state = session.run, session.state
+    each.
+
+    measure_memory  measures the peak memory of an artifact, where the task asks for memory
+    Raises `ParedownError` where the original itself cannot be verified.
+    """
+    run, state = inputs.run, inputs.state
     chosen = selection_of(run)
     if chosen.original is None:
         return
     members = [chosen.original]
-    for each in selections_of(run):  # a point may be wanted for one device alone
+    for each in selections_of(run):  # a point may be chosen for one device alone
         members += [trial for trial in (*each.uniform, *each.mixed) if trial not in members]
-    # what failed in an earlier sitting gets another chance
+    # a point that failed in an earlier session is verified again
     todo = [t for t in members if t.number not in state.verified or state.verified[t.number].reason is not None]
     if todo:
-        _measure(session, chosen.original, todo)
-    _compare(session)
+        _measure(inputs, chosen.original, todo, measure_memory)
+    _compare(inputs)
     original = state.verified[chosen.original.number]
     if original.reason is not None:
         raise ParedownError(
-            f"the original itself could not be verified on {session.task.hardware.runtime}: {original.reason}; "
+            f"the original itself could not be verified on {inputs.task.hardware.runtime}: {original.reason}; "
             f"the trials are kept, and `paredown resume {run.path}` tries again"
         )
-    said, took = chosen.original.metrics.get("latency_ms"), original.metrics.get("latency_ms")
-    if said and took and (line := describe_latency_mismatch(session.problem.profile, said, took)):
-        session.recorder.note(line)
+    modelled, measured = chosen.original.metrics.get("latency_ms"), original.metrics.get("latency_ms")
+    if modelled and measured and (line := describe_latency_mismatch(inputs.problem.profile, modelled, measured)):
+        inputs.recorder.note(line)
 
 
-def _measure(session: SearchSession, original: Completed, todo: Sequence[Completed]) -> None:
-    exporter = Exporter(session.problem)
-    mains = _export_all(session, exporter, [original, *(t for t in todo if t is not original)])
-    artifacts = {_key(trial, original): main for trial, main in mains}
-    folder = session.run.path / "verified" / ".fresh"
+def _measure(
+    inputs: VerifyInputs, original: Completed, todo: Sequence[Completed], measure_memory: MeasureMemory
+) -> None:
+    exporter = Exporter(inputs.problem)
+    exported = _export_all(inputs, exporter, [original, *(t for t in todo if t is not original)])
+    artifacts = {_key(trial, original): model.main for trial, model in exported}
+    folder = inputs.run.path / "verified" / ".fresh"
 
     def watch(n_done: int) -> None:
-        session.recorder.say("verify", done=n_done, total=len(artifacts))
-        session.stop_if_asked()
+        inputs.recorder.say("verify", done=n_done, total=len(artifacts))
+        inputs.clock.stop_if_asked()
 
-    found = exporter.measure(artifacts, runtime=session.task.hardware.runtime, folder=folder, watch=watch)
-    for n, (trial, main) in enumerate(mains):
-        session.recorder.say("report", done=n, total=len(mains))
+    found = run_fresh(inputs.problem, artifacts, runtime=inputs.task.hardware.runtime, folder=folder, watch=watch)
+    for n, (trial, model) in enumerate(exported):
+        inputs.recorder.say("report", done=n, total=len(exported))
         if trial in todo:
-            _settle(session, exporter, trial, main, found[_key(trial, original)])
+            _record_point(inputs, exporter, trial, model, found[_key(trial, original)], measure_memory)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _format(session: SearchSession) -> str:
-    return artifact_format(session.task, given=session.problem.model_source is None)
+def _format(inputs: VerifyInputs) -> str:
+    return artifact_format(inputs.task, given=inputs.problem.model_source is None)
 
 
-def _folder(session: SearchSession, number: int) -> Path:
-    return session.run.path / "verified" / f"t{number}"
+def _folder(inputs: VerifyInputs, number: int) -> Path:
+    return inputs.run.path / "verified" / f"t{number}"
 
 
 def _key(trial: Completed, original: Completed) -> str:
@@ -89,83 +148,95 @@ def _key(trial: Completed, original: Completed) -> str:
 
 
 def _export_all(
-    session: SearchSession, exporter: Exporter, trials: Sequence[Completed]
-) -> list[tuple[Completed, Path]]:
-    """One that cannot be exported is recorded with its reason; the others go on."""
-    format = _format(session)
-    mains = []
+    inputs: VerifyInputs, exporter: Exporter, trials: Sequence[Completed]
+) -> list[tuple[Completed, ExportedModel]]:
+    """Export the trials; one that cannot be exported is recorded with its reason, and the others go on."""
+    task, format = inputs.task, _format(inputs)
+    runtime = runtime_for(format, task) or task.hardware.runtime
+    exported = []
     for n, trial in enumerate(trials):
-        session.recorder.say("export", done=n, total=len(trials))
-        session.stop_if_asked()
+        inputs.recorder.say("export", done=n, total=len(trials))
+        inputs.clock.stop_if_asked()
         try:
-            assignment = session.assignment(trial)
-            mains.append((trial, exporter.export(assignment, format, _folder(session, trial.number))))
-            for line in exporter.remarks(assignment):
-                session.recorder.note(f"t{trial.number}: {line}")
+            assignment, folder = inputs.assignment(trial), _folder(inputs, trial.number)
+            main = exporter.export(assignment, format, folder)
+            model = ExportedModel(folder=folder, main=main, assignment=assignment, format=format, runtime=runtime)
+            exported.append((trial, model))
+            for line in exporter.describe_repairs(assignment):
+                inputs.recorder.note(f"t{trial.number}: {line}")
         except Exception as exception:  # whatever an exporter raises is this point's reason
-            session.recorder.append(_record(trial, {}, (), f"export failed: {reason(exception)}"))
-    return mains
+            inputs.recorder.append(_record(trial, {}, (), f"export failed: {reason(exception)}"))
+    return exported
 
 
-def _settle(session: SearchSession, exporter: Exporter, trial: Completed, main: Path, found: Loaded) -> None:
-    """Judge what the fresh process saw, write the artifact's manifest, and record it."""
-    folder = main.parent
-    assignment = session.assignment(trial)
+def _record_point(
+    inputs: VerifyInputs,
+    exporter: Exporter,
+    trial: Completed,
+    model: ExportedModel,
+    loaded: Loaded,
+    measure_memory: MeasureMemory,
+) -> None:
+    """Measure a point from the results of the fresh process, write its artifact's manifest, and record it."""
     try:
-        metrics, scores = exporter.judge(found)
-        agreed = exporter.agreed(assignment, found.outputs, main, runtime=session.task.hardware.runtime)
-        metrics |= agreed.metrics
-        metrics |= _foreseen(session, assignment, found)
-        metrics |= _peak_memory(session, exporter, main)
-        metrics["bytes"] = Measurement(value=float(exporter.stored_bytes(assignment, folder.parent)), unit="B")
-        metrics["file_bytes"] = Measurement(value=float(sum(f.stat().st_size for f in folder.iterdir())), unit="B")
+        measured = measure_artifact(
+            exporter, model, loaded, scratch=model.folder.parent,
+            must_agree=trial.kind != "original",  # a mismatch of the original is the runtime's own
+        )  # fmt: skip
+        if not measured.ran:
+            raise ParedownError(measured.reason)
+        if measured.reason is not None:
+            inputs.recorder.append(_record(trial, {}, (), measured.reason))
+            return
+        metrics = measured.metrics
+        metrics |= _predicted_latency(inputs, model.assignment, loaded)
+        metrics |= _peak_memory(inputs, model, measure_memory)
+        metrics |= measured.sizes
     except Exception as exception:  # a metric of the user's may raise anything; the point is then not verified
-        session.recorder.append(_record(trial, {}, (), reason(exception)))
-        return
-    if agreed.broken and trial.kind != "original":  # what is said of the original is said of the runtime
-        session.recorder.append(
-            _record(trial, {}, (), f"the export does not compute what PyTorch computes: {agreed.text}")
-        )
+        inputs.recorder.append(_record(trial, {}, (), reason(exception)))
         return
     write_artifact(
-        folder, main=main, exporter=exporter, assignment=assignment,
-        claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
-        format=_format(session), facts=found.facts, agreement=agreed.text,
+        model, exporter, claims={**not_measured(trial.metrics), **metrics}, point=f"t{trial.number}",
+        facts=measured.facts, agreement=measured.parity_text,
     )  # fmt: skip
-    session.recorder.append(_record(trial, metrics, scores, None, agreed.text))
+    inputs.recorder.append(_record(trial, metrics, measured.scores, None, measured.parity_text))
 
 
-def _peak_memory(session: SearchSession, exporter: Exporter, main: Path) -> dict[str, Measurement]:
-    """A point is none the worse for it where the memory cannot be measured."""
+def _peak_memory(inputs: VerifyInputs, model: ExportedModel, measure_memory: MeasureMemory) -> dict[str, Measurement]:
+    """Peak memory where the task asks for memory. A point is kept where it cannot be measured."""
+    if not any(name in inputs.problem.devices[0].names for name in MEMORY):
+        return {}
     try:
-        return exporter.peak_memory(main)
+        return measure_memory(model.main, model.runtime, inputs.problem.report, threads=inputs.task.hardware.threads)
     except ParedownError as error:
-        session.recorder.note(str(error))
+        inputs.recorder.note(str(error))
         return {}
 
 
-def _foreseen(session: SearchSession, assignment: Mapping[str, LayerSpec], found: Loaded) -> dict[str, Measurement]:
-    """What the latency was predicted to be, beside what it is: of the original as it was timed just now, for machines
-    drift from one session to the next."""
+def _predicted_latency(
+    inputs: VerifyInputs, assignment: Mapping[str, LayerSpec], loaded: Loaded
+) -> dict[str, Measurement]:
+    """The predicted latency, to stand beside the measured one. It scales the original's latency of this very process,
+    because machines drift from one session to the next."""
     from ...evaluators import LatencySamples
     from ...evaluators.prediction import forms_of
 
-    if session.latency is None or not found.reference_ms:
+    if inputs.latency is None or not loaded.reference_ms:
         return {}
-    original_ms = LatencySamples(found.reference_ms).percentile(10)
-    forms = forms_of(session.problem.anatomy, assignment)
-    return {"latency_predicted_ms": session.latency.predict(forms, original_ms=original_ms)}
+    original_ms = LatencySamples(loaded.reference_ms).percentile(10)
+    forms = forms_of(inputs.problem.anatomy, assignment)
+    return {"latency_predicted_ms": inputs.latency.predict(forms, original_ms=original_ms)}
 
 
-def _compare(session: SearchSession) -> None:
-    """Each mixed point against its uniform rival, on the same samples of the report split."""
+def _compare(inputs: VerifyInputs) -> None:
+    """Test each mixed point against its uniform rival, on the same samples of the report split."""
     import torch
 
     from ...evaluators import paired_test
 
-    state = session.state
+    state = inputs.state
     pairs = [
-        (trial, chosen.rivals.get(trial.number)) for chosen in selections_of(session.run) for trial in chosen.mixed
+        (trial, chosen.baselines.get(trial.number)) for chosen in selections_of(inputs.run) for trial in chosen.mixed
     ]
     for trial, rival in pairs:
         mine = state.verified.get(trial.number)
@@ -179,8 +250,8 @@ def _compare(session: SearchSession) -> None:
         ):
             continue
         a, b = (torch.tensor(found.scores, dtype=torch.float64) for found in (mine, theirs))
-        result = paired_test(a, b, session.problem.context.metric, seed=session.task.search.seed)
-        session.recorder.append(
+        result = paired_test(a, b, inputs.problem.context.metric, seed=inputs.task.search.seed)
+        inputs.recorder.append(
             {"type": "verdict", "number": mine.number, "rival": theirs.number, **dataclasses.asdict(result)}
         )
 

@@ -1,27 +1,28 @@
-"""What a plan may spend: the limits that were asked for, or those of the task."""
+"""The budget of a plan: the limits that were asked for, or those of the task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from ...errors import InputError
-from ..phases import SearchSession
+from ..phases import CostModel
 from ..values import Limits, parse_limits
 from ._context import MEAN_BITS
 
 DEFAULT_BITS = 4
 
 
-def budget_of(
-    session: SearchSession, bits: float | None, limits: str | Sequence[str] | None
-) -> tuple[Limits, float | None]:
-    """What was asked for, in absolute figures: (limits, bits if it is these). See `plan` for the default."""
-    original = {**session.original_costs, MEAN_BITS: 32.0}
+def budget_of(costs: CostModel, bits: float | None, limits: str | Sequence[str] | None) -> tuple[Limits, float | None]:
+    """Return (limits in absolute figures, bits if they are the limit). See `plan` for the default.
+
+    Raises `InputError` for bits out of range, and for limits that are not understood.
+    """
+    original = {**costs.original, MEAN_BITS: 32.0}
     if limits:
-        senses: dict[str, bool | None] = dict.fromkeys([*session.costs, MEAN_BITS])
+        senses: dict[str, bool | None] = dict.fromkeys([*costs.rows, MEAN_BITS])
         return parse_limits(limits, original, {**senses, "divergence": False}), None
     if bits is None:
-        own = _own_limits(session, original)
+        own = _own_limits(costs, original)
         if own:
             return own, None
         bits = DEFAULT_BITS
@@ -30,10 +31,10 @@ def budget_of(
     return {MEAN_BITS: (None, float(bits))}, float(bits)
 
 
-def _own_limits(session: SearchSession, original: Mapping[str, float]) -> Limits:
+def _own_limits(costs: CostModel, original: Mapping[str, float]) -> Limits:
     found = {}
-    for name, limit in session.task.cost_limits.items():
-        if name in session.costs:
+    for name, limit in costs.problem.task.cost_limits.items():
+        if name in costs.rows:
             tops = [limit.max, None if limit.max_ratio is None else limit.max_ratio * original[name]]
             found[name] = (limit.min, min((top for top in tops if top is not None), default=None))
     return found

@@ -1,4 +1,4 @@
-"""What a strategy may look at: the space, what each level costs, and the table, in the form of a 0-1 programme."""
+"""The context of a strategy: the space, the cost of each level, and the table, in the form of a 0-1 programme."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from ..values import Limits, of_first_device
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
     from ..evaluation import LevelCosts
-    from ..phases import SearchSession
+    from ..phases import CostModel
     from ..values import SearchSpace, SensitivityTable
 
 MEAN_BITS = "mean_bits"
-"""Stored bits a weight, over all weights of the space: width × share that is not zero × rank. Scales do not count."""
+"""Stored bits a weight, over all weights of the space: width × share of nonzero weights × rank. Scales do not count."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StrategyContext:
-    """limits        name -> (least, most), of costs, "mean_bits" and "divergence"
-    bits          the width that was asked for, where the limit is one on the mean bits
-    costs, fixed  as `static_costs` gives them
-    weight_error  per group and level, ‖W-Ŵ‖²/‖W‖² at its worst layer
-    measure       measures the sensitivity table; called once, by strategies that want it
-    more          further rows by name, worked out where they are asked for: the energy
+    """Everything that a strategy may use.
+
+    limits        name -> (least, most), of costs, "mean_bits" and "divergence"
+    bits          width that was asked for, where the limit is one on the mean bits
+    costs, fixed  rows of costs, and the costs that every candidate pays (`CostModel`)
+    weight_error  ‖W-Ŵ‖²/‖W‖² for each group and level, at its worst layer
+    measure       measures the sensitivity table; called once, by strategies that use it
+    more          name -> further rows and their fixed cost, worked out on demand: the energy
     """
 
     space: SearchSpace
@@ -43,20 +45,25 @@ class StrategyContext:
     weight_error: tuple[tuple[float, ...], ...]
     measure: Callable[[], SensitivityTable]
     more: Mapping[str, Callable[[], tuple[FloatArray, float]]] = field(default_factory=dict)
-    _table: SensitivityTable | None = None
+    _table: SensitivityTable | None = field(default=None, init=False)
 
     @property
     def table(self) -> SensitivityTable:
+        """The sensitivity table, measured at the first use."""
         if self._table is None:
             self._table = self.measure()
         return self._table
 
     @property
     def has_table(self) -> bool:
+        """True once the table was used."""
         return self._table is not None
 
     def programme(self, minimise: str, *further: str) -> Programme:
-        """All costs and the table, within the limits; `further` rows of `more` beside them."""
+        """Programme of all costs and the table, within the limits, with `further` rows of `more`.
+
+        Metrics on further devices are left out.
+        """
         metrics = {name: pad(rows) for name, rows in of_first_device(self.costs).items()}
         fixed = {name: value for name, value in self.fixed.items() if name in metrics}
         metrics |= {MEAN_BITS: mean_bits(self.space, self.anatomy), "divergence": pad(self.table.divergence)}
@@ -66,8 +73,11 @@ class StrategyContext:
         return Programme(metrics=metrics, minimise=minimise, limits=self.limits, fixed=fixed)
 
     def cheapest(self, cost: str, slack: float) -> Solution:
-        """Of the candidates within the limits whose summed divergence is at most 1 + slack times the least there, the
-        one that costs least; among equals the one with the fewest bit operations (MACs × widths)."""
+        """Solve for the least cost with at most 1 + slack times the least divergence within the limits.
+
+        Among equals the candidate with the fewest bit operations (MACs × widths) is taken. Raises `LimitsNotMet` where
+        nothing meets the limits.
+        """
         programme = self.programme("divergence", cost)
         best = solve(programme)
         spent = {**programme.limits, "divergence": self._spend(best.totals["divergence"] * (1.0 + slack))}
@@ -83,7 +93,7 @@ class StrategyContext:
 
 
 def mean_bits(space: SearchSpace, anatomy: Anatomy) -> FloatArray:
-    """Shape (groups, most levels): each level's share of the mean bits a weight. A shared weight counts once."""
+    """Each level's share of the mean bits a weight, of shape (groups, most levels). A shared weight counts once."""
     sizes = [max(anatomy[fqn].n_weights for fqn in group.layers) for group in space.groups]
     total = float(sum(sizes))
     rows = [
@@ -93,11 +103,12 @@ def mean_bits(space: SearchSpace, anatomy: Anatomy) -> FloatArray:
 
 
 def stored_bits(spec: LayerSpec) -> float:
+    """Stored bits of one weight on average."""
     return spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
 
 
 def nominal_bits(space: SearchSpace, anatomy: Anatomy, levels: tuple[int, ...]) -> int:
-    """The width that most weights of a candidate have."""
+    """Width that most weights of a candidate have."""
     count: Counter[int] = Counter()
     for group, level in zip(space.groups, levels, strict=True):
         count[group.levels[level].weight_bits] += max(anatomy[fqn].n_weights for fqn in group.layers)
@@ -105,32 +116,35 @@ def nominal_bits(space: SearchSpace, anatomy: Anatomy, levels: tuple[int, ...]) 
 
 
 def strategy_context_of(
-    session: SearchSession, limits: Limits, bits: float | None, table: SensitivityTable | None = None
+    costs: CostModel, limits: Limits, bits: float | None, measure: Callable[[], SensitivityTable | None]
 ) -> StrategyContext:
-    """Of a sitting whose store is built; `table` where it was measured already."""
-    from ..phases import measure_table
+    """Make the context of a strategy.
 
-    def measure() -> SensitivityTable:
-        measured = measure_table(session)
-        if measured is None:
+    measure  measures the sensitivity table, or gives the one that there is; called at most once. None is refused with
+             `InputError`
+    """
+    problem = costs.problem
+
+    def measured() -> SensitivityTable:
+        table = measure()
+        if table is None:
             raise InputError(
-                f"there is no sensitivity table: the searcher {session.task.search.searcher} uses none, or the time "
+                f"there is no sensitivity table: the searcher {problem.task.search.searcher} uses none, or the time "
                 "was too short for it; take the searcher evolution, or the plan uniform or fp16-mse"
             )
-        return measured
+        return table
 
     def energy() -> tuple[FloatArray, float]:
-        device = replace(session.problem.devices[0], names=("latency_ms", "energy_mj"))
-        rows = device.rows(session.problem.anatomy, session.problem.space)
+        device = replace(problem.devices[0], names=("latency_ms", "energy_mj"))
+        rows = device.rows(problem.anatomy, problem.space)
         return pad(rows.costs["energy_mj"]), rows.fixed["energy_mj"]
 
-    errors = session.state.facts["weight_error"]
     return StrategyContext(
-        space=session.problem.space, anatomy=session.problem.anatomy, limits=limits, bits=bits, costs=session.costs,
-        fixed=session.fixed, weight_error=tuple(tuple(row) for row in errors), measure=measure,
-        more={"energy_mj": energy}, _table=table,
+        space=problem.space, anatomy=problem.anatomy, limits=limits, bits=bits, costs=costs.rows, fixed=costs.fixed,
+        weight_error=costs.weight_error, measure=measured, more={"energy_mj": energy},
     )  # fmt: skip
 
 
 def total(rows: FloatArray, levels: tuple[int, ...]) -> float:
+    """Sum of the rows, shape (groups, most levels), at one level for each group."""
     return float(rows[np.arange(len(levels)), levels].sum())

@@ -9,5 +9,5 @@ from __future__ import annotations
 from ._context import StrategyContext
 
 
-def energy_levels(ground: StrategyContext, slack: float) -> tuple[int, ...]:
-    return ground.cheapest("energy_mj", slack).levels
+def energy_levels(context: StrategyContext, slack: float) -> tuple[int, ...]:
+    return context.cheapest("energy_mj", slack).levels

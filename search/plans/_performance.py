@@ -11,5 +11,5 @@ from __future__ import annotations
 from ._context import StrategyContext
 
 
-def performance_levels(ground: StrategyContext, slack: float) -> tuple[int, ...]:
-    return ground.cheapest("latency_ms", slack).levels
+def performance_levels(context: StrategyContext, slack: float) -> tuple[int, ...]:
+    return context.cheapest("latency_ms", slack).levels

@@ -12,25 +12,28 @@ from ._fp16_mse import THRESHOLD, fp16_mse_assignment
 from ._strategies import BY_LEVELS, SLACK
 
 if TYPE_CHECKING:
-    from ..phases import SearchSession
+    from ..phases import CostModel
+    from ..run import Recorder
     from ..values import SensitivityTable
 
 
-def planned_seeds(session: SearchSession, table: SensitivityTable | None) -> dict[Candidate, str]:
-    """Candidate -> the strategies of `[search] plans` that propose it, at the task's limits on costs, else 4 mean bits.
+def planned_seeds(costs: CostModel, table: SensitivityTable | None, recorder: Recorder) -> dict[Candidate, str]:
+    """Candidate -> strategies of `[search] plans` that propose it, at the task's limits on costs, else 4 mean bits.
 
     A plan that cannot be made (nothing within the limits, no table, levels that the space lacks) is noted with its
     reason, and the search goes on without it.
+
+    table  sensitivity table of the search; None where it has none
     """
     found: dict[Candidate, str] = {}
-    for strategy in session.task.search.plans:
+    for strategy in costs.problem.task.search.plans:
         try:
-            candidate = _candidate(session, table, strategy)
+            candidate = _candidate(costs, table, strategy)
         except ParedownError as error:
-            session.recorder.note(f"no plan {strategy}: {error}")
+            recorder.note(f"no plan {strategy}: {error}")
             continue
         if candidate is None:
-            session.recorder.note(
+            recorder.note(
                 f"no plan {strategy}: the space lacks its levels; add them, or plan without a search: paredown plan"
             )
             continue
@@ -38,10 +41,10 @@ def planned_seeds(session: SearchSession, table: SensitivityTable | None) -> dic
     return found
 
 
-def _candidate(session: SearchSession, table: SensitivityTable | None, strategy: str) -> Candidate | None:
-    problem = session.problem
+def _candidate(costs: CostModel, table: SensitivityTable | None, strategy: str) -> Candidate | None:
+    problem = costs.problem
     if strategy == "fp16-mse":
-        assignment, _ = fp16_mse_assignment(problem, session.task, THRESHOLD)
+        assignment, _ = fp16_mse_assignment(problem, problem.task, THRESHOLD)
         return problem.space.candidate_of(assignment)
-    limits, bits = budget_of(session, None, None)
-    return Candidate(levels=BY_LEVELS[strategy](strategy_context_of(session, limits, bits, table), SLACK))
+    limits, bits = budget_of(costs, None, None)
+    return Candidate(levels=BY_LEVELS[strategy](strategy_context_of(costs, limits, bits, lambda: table), SLACK))

@@ -11,5 +11,5 @@ from ..allocation import solve
 from ._context import StrategyContext
 
 
-def sensitivity_levels(ground: StrategyContext) -> tuple[int, ...]:
-    return solve(ground.programme("divergence")).levels
+def sensitivity_levels(context: StrategyContext) -> tuple[int, ...]:
+    return solve(context.programme("divergence")).levels

@@ -1,4 +1,4 @@
-"""Which strategies there are, by name."""
+"""All strategies, by name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ._sensitivity import sensitivity_levels
 from ._uniform import uniform_levels
 
 SLACK = 0.25
-"""How much more divergence than the least "performance" and "energy" may spend."""
+"""Share by which the divergence of "performance" and "energy" may exceed the least."""
 
 Levels: TypeAlias = tuple[int, ...]
 
 BY_LEVELS: dict[str, Callable[[StrategyContext, float], Levels]] = {
-    "uniform": lambda ground, slack: uniform_levels(ground),
-    "sensitivity": lambda ground, slack: sensitivity_levels(ground),
+    "uniform": lambda context, slack: uniform_levels(context),
+    "sensitivity": lambda context, slack: sensitivity_levels(context),
     "performance": performance_levels,
     "energy": energy_levels,
 }
-"""Those that choose among the levels of the task's space."""
+"""Strategies that choose among the levels of the task's space, as functions of the context and the slack."""
 
 STRATEGIES = (*BY_LEVELS, "fp16-mse")

@@ -16,21 +16,21 @@ from ..values import Limits
 from ._context import MEAN_BITS, StrategyContext, mean_bits, nominal_bits, total
 
 
-def uniform_levels(ground: StrategyContext) -> tuple[int, ...]:
+def uniform_levels(context: StrategyContext) -> tuple[int, ...]:
     """Raises `LimitsNotMet` naming the widths that there are, or the least that a uniform setting costs."""
-    rows = {name: pad(each) for name, each in ground.costs.items()}
-    rows[MEAN_BITS] = mean_bits(ground.space, ground.anatomy)
-    errors = pad(ground.weight_error)
-    settings = [(label, candidate.levels) for label, candidate in uniform_settings(ground.space)]
-    if ground.bits is not None:
-        chosen = [s for s in settings if nominal_bits(ground.space, ground.anatomy, s[1]) == ground.bits]
+    rows = {name: pad(each) for name, each in context.costs.items()}
+    rows[MEAN_BITS] = mean_bits(context.space, context.anatomy)
+    errors = pad(context.weight_error)
+    settings = [(label, candidate.levels) for label, candidate in uniform_settings(context.space)]
+    if context.bits is not None:
+        chosen = [s for s in settings if nominal_bits(context.space, context.anatomy, s[1]) == context.bits]
         if not chosen:
             raise LimitsNotMet(
-                f"the space has no uniform setting of {ground.bits:g} bits; it has {', '.join(s[0] for s in settings)}"
+                f"the space has no uniform setting of {context.bits:g} bits; it has {', '.join(s[0] for s in settings)}"
             )
     else:
-        named = {name: bound for name, bound in ground.limits.items() if name in rows}
-        costs = {s: {name: total(rows[name], s[1]) + ground.fixed.get(name, 0.0) for name in named} for s in settings}
+        named = {name: bound for name, bound in context.limits.items() if name in rows}
+        costs = {s: {name: total(rows[name], s[1]) + context.fixed.get(name, 0.0) for name in named} for s in settings}
         chosen = [s for s in settings if _holds(costs[s], named)]
         if not chosen:
             least = {name: min(each[name] for each in costs.values()) for name in named}

@@ -1,12 +1,15 @@
-"""Everything that stands before the first trial: the model, its splits, its space, and what the original gives.
+"""Everything that stands before the first trial: the model, its splits, its space, and the quality of the original.
 
 `prepare` makes a `Problem` of a task. Its `EvaluationContext` is what a worker gets. It knows `space`, `devices` and
 `searchers`. Begin with `_prepare.py`.
 """
 
-from ._auto_runtime import AUTO, FILE, said, settle_runtime
-from ._context import EvaluationContext, judge
-from ._prepare import SAME_OUTPUTS, Problem, original_quality, prepare
+from ._auto_runtime import AUTO, FILE, RuntimeTrial, choose_runtime, describe_runtime_choice, settle_runtime
+from ._context import EvaluationContext
+from ._objectives import SAME_OUTPUTS
+from ._prepare import prepare
+from ._problem import Problem
+from ._quality import judge, original_quality
 
 __all__ = [
     "AUTO",
@@ -14,9 +17,11 @@ __all__ = [
     "SAME_OUTPUTS",
     "EvaluationContext",
     "Problem",
+    "RuntimeTrial",
+    "choose_runtime",
+    "describe_runtime_choice",
     "judge",
     "original_quality",
     "prepare",
-    "said",
     "settle_runtime",
 ]

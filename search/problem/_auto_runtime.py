@@ -1,8 +1,8 @@
-"""`[hardware] runtime = "auto"`: the runtimes that are installed here run the model, and the fastest is taken.
+"""Choice of the runtime for `[hardware] runtime = "auto"`: the fastest of those installed here that keep the outputs.
 
-Each runs the original, and every layer at INT8 as that runtime needs it, at batch 1, all interleaved on pinned cores.
-One whose outputs are not PyTorch's is out, however fast. What was found is written into the run, so that it goes on
-with the same runtime.
+Each runtime runs the original, and every layer at INT8 as that runtime needs it, at batch 1. All are interleaved on
+pinned cores. A runtime whose outputs are not those of PyTorch is left out, however fast. The choice is written into the
+run, so that a resumed run has the same runtime.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...compressors.anatomy._trace import trace_anatomy
 from ...errors import IntegrityError, TaskError
 from ..values import reason
 
@@ -28,18 +27,27 @@ if TYPE_CHECKING:
 AUTO = "auto"
 FILE = "runtime.json"
 CANDIDATES = ("onnxruntime", "openvino", "torch")
-"""In the order in which ties are decided. "torch-compile" takes minutes to load, and has to be asked for by name."""
+"""Runtimes to try; a tie goes to the first. "torch-compile" takes minutes to load, so a task has to name it."""
 _EXACT = 1e-3
 _ROUNDED = 0.05
-"""How far outputs may be from PyTorch's, as a share of their size (root mean square): in FP32, and in INT8, where
-values between two codes fall on either side."""
+"""Limits of the error against PyTorch's outputs, relative to their root mean square: in FP32, and in INT8, where values
+between two codes fall on either side."""
 _TIE = 1.03
+"""Times within this factor of the fastest count as a tie."""
 _CALIBRATION = 64
+"""Number of calibration samples to run."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tried:
-    """A runtime and a setting ("fp32", "int8"): its session, or why there is none."""
+class RuntimeTrial:
+    """The trial of a runtime with one setting.
+
+    setting  "fp32" or "int8"
+    run      runs one sample; None if the runtime is out
+    off      error of the outputs, relative to their root mean square
+    ms       time of a sample at batch 1
+    why_not  reason why the runtime is out; None if it is not
+    """
 
     runtime: str
     setting: str
@@ -49,16 +57,24 @@ class _Tried:
     why_not: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the trial as it is stored in `runtime.json`."""
         return {key: getattr(self, key) for key in ("runtime", "setting", "ms", "off", "why_not")}
 
 
 def settle_runtime(
-    task: Task, *, model: nn.Module | None = None, run: Path | None = None
+    task: Task,
+    *,
+    model: nn.Module | None = None,
+    run: Path | None = None,
+    candidates: Sequence[str] = CANDIDATES,
 ) -> tuple[Task, Mapping[str, Any] | None]:
-    """The task with a runtime of its own, and what was measured for it; as it is where it names one.
+    """Return the task with the runtime chosen for it, and the record of the choice; None if the task names a runtime.
 
-    run  folder of a run that may have begun; what it was begun with is kept
-    Raises `TaskError` where no runtime keeps the outputs, `IntegrityError` for a record that cannot be read.
+    model       the model, if it was handed over as an object
+    run         folder of a run that may have begun: its runtime is kept
+    candidates  runtimes to try; a tie goes to the first
+
+    Raises `TaskError` if no runtime keeps the outputs, and `IntegrityError` for a record that cannot be read.
     """
     if task.hardware.runtime != AUTO:
         return task, None
@@ -68,28 +84,32 @@ def settle_runtime(
         from ...evaluators.latency import last_cores
 
         with pinned(last_cores(task.hardware.threads)):  # before any runtime starts its threads
-            choice = _measure(task, model)
+            choice = _measure(task, model, candidates)
     return task.with_overrides([f"hardware.runtime={json.dumps(choice['runtime'])}"]), choice
 
 
 def _stored(run: Path) -> Mapping[str, Any] | None:
+    """Return the record of the choice that the run began with; None if there is none."""
     path = run / FILE
     if not path.is_file():
         return None
     try:
         choice = json.loads(path.read_text())
         if not isinstance(choice["runtime"], str):
-            raise TypeError(f"its runtime is {choice['runtime']!r}")
+            raise TypeError(f"its runtime must be a name, got {choice['runtime']!r}")
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} should say which runtime was chosen, and cannot be read: {error}") from error
+        raise IntegrityError(
+            f"{path} should say which runtime was chosen, and cannot be read: {error}; delete it to choose again"
+        ) from error
     found: Mapping[str, Any] = choice
     return found
 
 
-def _measure(task: Task, model: nn.Module | None) -> Mapping[str, Any]:
+def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> Mapping[str, Any]:
+    """Try every runtime on the original and at INT8, time those that keep the outputs, and choose."""
     import torch
 
-    from ...compressors import CompressedModel, calibrate, forward
+    from ...compressors import CompressedModel, calibrate, forward, trace_anatomy
     from ..task import Plugins, load_task_data, load_task_model
 
     Plugins.of(task).load()
@@ -98,26 +118,26 @@ def _measure(task: Task, model: nn.Module | None) -> Mapping[str, Any]:
     samples = splits.calibration.take(min(_CALIBRATION, len(splits.calibration))).inputs
     anatomy = trace_anatomy(model, splits.calibration.take(1).inputs)
     calibration = calibrate(model, [samples], anatomy, tensors=True)
-    tried: list[_Tried] = []
+    trials: list[RuntimeTrial] = []
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         with torch.no_grad():
             plain = forward(model, samples)
-        for runtime in CANDIDATES:
-            made = _Maker(task, model, anatomy, calibration, samples, runtime, Path(folder) / runtime)
-            tried.append(made.tried("fp32", {}, {}, plain, _EXACT))
-            if tried[-1].run is None or runtime == "torch":  # PyTorch computes FP32 whatever is stored
+        for runtime in candidates:
+            maker = _Maker(task, model, anatomy, calibration, samples, runtime, Path(folder) / runtime)
+            trials.append(maker.trial("fp32", {}, {}, plain, _EXACT))
+            if trials[-1].run is None or runtime == "torch":  # PyTorch computes in FP32, whatever is stored
                 continue
-            assignment, variants = made.int8()
+            assignment, variants = maker.int8()
             with CompressedModel(model, anatomy, calibration).apply(assignment, variants), torch.no_grad():
                 expected = forward(model, samples)
-            tried.append(made.tried("int8", assignment, variants, expected, _ROUNDED))
-        _time(tried)
-    return _chosen(tried)
+            trials.append(maker.trial("int8", assignment, variants, expected, _ROUNDED))
+        _time(trials)
+    return choose_runtime(trials)
 
 
 @dataclass(slots=True)
 class _Maker:
-    """Exports for one runtime, and loads what it exported."""
+    """Exporter for one runtime, which also loads its exports."""
 
     task: Task
     model: nn.Module
@@ -128,6 +148,7 @@ class _Maker:
     folder: Path
 
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
+        """Return every layer at INT8 as the runtime runs it natively, where that applies."""
         from ...compressors import LayerSpec, applicable, compress, weight_at
         from ..space import SAFE, native_scope
         from ..task import saturates_here
@@ -147,19 +168,19 @@ class _Maker:
         }
         return assignment, variants
 
-    def tried(
+    def trial(
         self,
         setting: str,
         assignment: Mapping[str, LayerSpec],
         variants: Mapping[str, Variant],
         expected: Tensor,
         most: float,
-    ) -> _Tried:
-        """Whatever a runtime raises is why it is not taken."""
+    ) -> RuntimeTrial:
+        """Export, load and compare the outputs. Any exception of the runtime puts it out, with the reason."""
         from ...evaluators import Split
         from ...evaluators.runtimes import get_runtime
 
-        found, runtime = _Tried(runtime=self.runtime, setting=setting), get_runtime(self.runtime)
+        found, runtime = RuntimeTrial(runtime=self.runtime, setting=setting), get_runtime(self.runtime)
         if (line := runtime.available()) is not None:
             found.why_not = line
             return found
@@ -172,7 +193,7 @@ class _Maker:
             )
             output = session.run(self.samples)
             found.off = float((output - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(1e-12))
-        except Exception as error:  # the exporter's, or the runtime's own
+        except Exception as error:  # of the exporter or the runtime
             found.why_not = reason(error)
             return found
         if not found.off <= most:
@@ -187,48 +208,50 @@ class _Maker:
         return found
 
 
-def _time(tried: Sequence[_Tried]) -> None:
+def _time(trials: Sequence[RuntimeTrial]) -> None:
+    """Set `ms` of the trials that can run: the 10th percentile of interleaved times."""
     import numpy as np
 
     from ...evaluators import exclusive_slot, interleaved
 
-    timers = {f"{each.runtime} {each.setting}": each.run for each in tried if each.run is not None}
+    timers = {f"{each.runtime} {each.setting}": each.run for each in trials if each.run is not None}
     if not timers:
         return
     with exclusive_slot():
-        # PyTorch apart from the others: it empties the caches that they would find full
+        # PyTorch runs apart from the others: it empties the caches that they would find full
         for of_torch in (False, True):
             group = {name: run for name, run in timers.items() if name.startswith("torch") == of_torch}
             if not group:
                 continue
             samples = interleaved(group, min_rounds=60, min_seconds=1.0, max_seconds=20.0, rng=np.random.default_rng(0))
-            for each in tried:
+            for each in trials:
                 if (name := f"{each.runtime} {each.setting}") in samples:
                     each.ms = samples[name].percentile(10)
 
 
-def _chosen(tried: Sequence[_Tried]) -> dict[str, Any]:
-    timed = [each for each in tried if each.ms is not None]
+def choose_runtime(trials: Sequence[RuntimeTrial]) -> dict[str, Any]:
+    """Return the record of the choice, for `runtime.json`. Raises `TaskError` if no trial has a time."""
+    timed = [each for each in trials if each.ms is not None]
     if not timed:
         raise TaskError(
             "hardware.runtime 'auto': no runtime gives this model's outputs: "
-            + "; ".join(f"{each.runtime} {each.setting}: {each.why_not}" for each in tried)
-            + "; install one, or name the one that you want"
+            + "; ".join(f"{each.runtime} {each.setting}: {each.why_not}" for each in trials)
+            + "; install one, or name a runtime in [hardware]"
         )
     fastest = min(each.ms for each in timed if each.ms is not None)
     best = next(each for each in timed if each.ms is not None and each.ms <= _TIE * fastest)
     others = ", ".join(f"{each.runtime} {each.setting} {each.ms:.3g} ms" for each in timed if each is not best)
     why = f"{best.setting} takes {best.ms:.3g} ms at batch 1 there"
     why += f", and {others}" if others else "; nothing else runs this model here"
-    out = [f"{each.runtime} {each.setting}: {each.why_not}" for each in tried if each.why_not]
+    out = [f"{each.runtime} {each.setting}: {each.why_not}" for each in trials if each.why_not]
     return {
         "asked": AUTO,
         "runtime": best.runtime,
         "why": why + (f". Out: {'; '.join(out)}" if out else ""),
-        "tried": [each.to_dict() for each in tried],
+        "tried": [each.to_dict() for each in trials],
     }
 
 
-def said(choice: Mapping[str, Any]) -> str:
-    """A line for the user."""
+def describe_runtime_choice(choice: Mapping[str, Any]) -> str:
+    """Describe a choice to the user in one line."""
     return f"runtime auto: {choice['runtime']}, because {choice['why']}"

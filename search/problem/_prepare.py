@@ -1,170 +1,145 @@
-"""From a task to a bench: the model, its anatomy, the calibration, the space, and what the original gives."""
+"""From a task to a problem: load, trace, build the space, calibrate, compute the reference, name the objectives."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...compressors.anatomy._trace import trace_anatomy
-from ...errors import ParedownError, TaskError
-from ..devices import Device, devices_of, is_here
+from ...errors import TaskError
+from ..devices import Device, devices_of
 from ..space import removes_something
-from ..values import Objective, SearchSpace, reason
-from ._context import EvaluationContext, judge
+from ..values import SearchSpace
+from ._context import EvaluationContext
+from ._objectives import guide_of, objectives_of
+from ._problem import Problem
+from ._quality import original_quality
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import nn
 
-    from ...compressors import Anatomy, LayerSpec
-    from ...evaluators import Measurement, Split
+    from ...compressors import Anatomy, Calibration, LayerSpec
+    from ...evaluators import Metric, Split
     from ...hardware_profiles import HardwareProfile
     from ..space import Structured
-    from ..task import RepairSection, Splits, Task
+    from ..task import Plugins, RepairSection, Splits, Task
 
-SAME_OUTPUTS = 1e-4
-"""Mean divergence, in nats, below which a search tells no two candidates apart: ten thousand samples would have to be
-seen before they speak for the original by one nat."""
 _WIDE = 64
-"""Samples that show which layers run at all, where one does not show all of them."""
+"""Number of samples to trace where one sample does not run every layer."""
 
 Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
+"""Anatomy -> specs that will be asked for beside those of the space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Everything that stands before the first trial.
+class _Loaded:
+    """Everything that the task names, loaded."""
 
-    objectives  what the task asks for, the quality first
-    guide       what the searcher is told: the same, with the divergence for the quality unless the task says otherwise
-    quality     the original's, on the search split
-    devices     one for each profile that the task names; the search is led by the first
-    model_source  how a fresh process builds the model; None if the model was handed over as an object
+    plugins: Plugins
+    model: nn.Module
+    splits: Splits
+    metric: Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """The traced model and its space.
+
+    model   the model, scaled if the task asks for it
+    digest  digest of the weights before scaling
     """
 
-    task: Task
-    context: EvaluationContext
-    quality: Mapping[str, Measurement]
-    splits: Splits
-    calibration_inputs: Any
-    devices: tuple[Device, ...]
-    objectives: tuple[Objective, ...]
-    guide: tuple[Objective, ...]
-    modules: Sequence[ModuleType]
-    model_source: Mapping[str, Any] | None
-    model_digest: str
-
-    @property
-    def report(self) -> Split:
-        return self.splits.report
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return self.context.anatomy
-
-    @property
-    def space(self) -> SearchSpace:
-        return self.context.space
-
-    @property
-    def profile(self) -> HardwareProfile:
-        return self.devices[0].profile
-
-    @property
-    def times_here(self) -> bool:
-        """Whether a latency measured on this machine is one of the device that the search is for."""
-        from ..task import environment
-
-        return self.task.hardware.profile is None or is_here(self.profile, environment())
+    model: nn.Module
+    digest: str
+    anatomy: Anatomy
+    profiles: Sequence[HardwareProfile]
+    structured: Structured | None
+    space: SearchSpace
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Problem:
     """Import the plugins, load, trace, calibrate, and run the original once over the search split.
 
-    specs  gives those that will be asked for beside those of the task's space; calibration collects what they need too
-    Raises `TaskError` (or another `InputError`) for whatever the task names that cannot be used.
+    store  folder for the moments and gradients of the calibration
+    model  the model, if it is handed over as an object
+    specs  gives the specs that will be asked for beside those of the task's space; calibration serves them too
+
+    Raises `TaskError` (or another `InputError`) for anything that the task names and that cannot be used.
     """
-    from ...compressors import calibrate, model_digest, needs_gradients, needs_moments
-    from ...evaluators import ReferenceOutputs, loss_gradients, resolve_divergence
-    from ...hardware_profiles import load_profile
-    from ..space import build_space, weights_of
-    from ..task import Plugins, load_task_data, load_task_metric, load_task_model, user_modules
+    from ..task import user_modules
+
+    loaded = _load(task, model)
+    built = _build(task, loaded)
+    extra = specs(built.anatomy) if specs else ()
+    wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
+    calibration = _calibrate(task, loaded, built, wanted, store)
+    context = _context(task, loaded, built, calibration, store)
+    metric = loaded.metric
+    objectives = objectives_of(task, metric.name, metric.maximise)
+    return Problem(
+        task=task,
+        context=context,
+        guide=guide_of(task, objectives, metric.name, context.divergence),
+        quality=original_quality(context, len(context.split)),
+        splits=loaded.splits,
+        calibration_inputs=loaded.splits.calibration.take(1).inputs,
+        devices=_devices(task, built.profiles, context),
+        objectives=objectives,
+        modules=user_modules(task),
+        model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
+        model_digest=built.digest,
+    )
+
+
+def _load(task: Task, model: nn.Module | None) -> _Loaded:
+    """Import the plugins, check the names that are needed only later, and load model, data and metric."""
+    from ..task import Plugins, load_task_data, load_task_metric, load_task_model
 
     plugins = Plugins.of(task)
     plugins.load()
     _check_registered(task)
-    given = model is not None
     if model is None:
         model = load_task_model(task)
     model = model.eval().requires_grad_(False)
-    splits = load_task_data(task)
-    metric = load_task_metric(task)
-    batch = task.data.batch_size
-    anatomy = _traced(model, splits, batch)
+    return _Loaded(plugins=plugins, model=model, splits=load_task_data(task), metric=load_task_metric(task))
+
+
+def _check_registered(task: Task) -> None:
+    """Raise `InputError` now for a runtime or searcher that is needed only hours later."""
+    from ...evaluators.runtimes import get_runtime
+    from ..searchers import check_searcher
+
+    get_runtime(task.hardware.runtime)
+    check_searcher(task.search.searcher, task.search.params)
+
+
+def _build(task: Task, loaded: _Loaded) -> _Built:
+    """Trace the model, find the removable structures, scale channels, and build the space."""
+    from ...compressors import model_digest
+    from ...hardware_profiles import load_profile
+    from ..space import build_space, weights_of
+
+    model, splits = loaded.model, loaded.splits
+    anatomy = _trace(model, splits, task.data.batch_size)
     profiles = [load_profile(name) for name in task.profiles]
-    # before scaling, which norms of weights would follow
-    structured = _structured(task, model, splits.calibration, profiles)
-    repair = _repair(task)
+    # before scaling, because scaling changes the norms of the weights
+    structured = _find_structure(task, model, splits.calibration, profiles)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
-    wanted = [*(specs(anatomy) if specs else ()), *(spec for group in space.groups for spec in group.levels)]
-    calibration = calibrate(
-        model, (inputs for inputs, _ in splits.calibration.batches(batch)), anatomy,
-        bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
-        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
-        tensors=any(spec.activation_scope == "tensor" for spec in wanted),
-        products=any(spec.activation_scope == "product" for spec in wanted),
+    return _Built(
+        model=model, digest=digest, anatomy=anatomy, profiles=profiles, structured=structured, space=space
     )  # fmt: skip
-    if calibration.moments is not None:
-        calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
-    if any(needs_gradients(spec) for spec in wanted):
-        gradients = loss_gradients(model, splits.calibration, anatomy, metric)
-        calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
-    search = _in_random_order(splits.search, task.search.samples, task.data.seed)
-    reference = ReferenceOutputs.compute(model, search, batch)
-    context = EvaluationContext(
-        model=model,
-        anatomy=anatomy,
-        calibration=calibration,
-        space=space,
-        split=search,
-        reference=reference,
-        metric=metric,
-        divergence=resolve_divergence(task.quality.divergence, metric),
-        store=store,
-        batch_size=batch,
-        plugins=plugins,
-        repair=repair,
-        repair_inputs=_repair_inputs(task, repair, splits.calibration),
-        structured=structured,
-    )
-    objectives = _objectives(task, metric.name, metric.maximise)
-    guided = task.quality.guide == "divergence"
-    indifference_threshold = _good_enough(task, context.divergence)
-    guide = tuple(_led_by(o, metric.name, guided, indifference_threshold) for o in objectives)
-    return Problem(
-        task=task,
-        context=context,
-        quality=original_quality(context, len(search)),
-        splits=splits,
-        calibration_inputs=splits.calibration.take(1).inputs,
-        devices=_devices(task, profiles, context),
-        objectives=objectives,
-        guide=guide,
-        modules=user_modules(task),
-        model_source=None if given else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
-        model_digest=digest,
-    )
 
 
-def _traced(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
-    """From one sample; where layers did not run on it, from more of them: an expert runs on the tokens that ask it."""
+def _trace(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
+    """Trace the model on one sample, or on more if some layers did not run.
+
+    The experts of a mixture run only on the tokens that are routed to them.
+    """
+    from ...compressors import trace_anatomy
 
     anatomy = trace_anatomy(model, splits.search.take(1).inputs)
     if not anatomy.unused:
@@ -173,10 +148,13 @@ def _traced(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
-def _structured(
+def _find_structure(
     task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile]
 ) -> Structured | None:
-    """Raises `TaskError` for what cannot be removed, or does not go together with it."""
+    """Return the removable structures; None if the task removes nothing.
+
+    Raises `TaskError` for a structure that cannot be removed, and for options that do not go with removal.
+    """
     from ..devices import wanted
     from ..space import find_structure, refuse_with_structure
 
@@ -188,7 +166,7 @@ def _structured(
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
-    """A copy with other numbers and the same outputs."""
+    """Return a copy of the model with scaled channels and the same outputs."""
     import copy
 
     from ...compressors import calibrate, scale_channels
@@ -202,9 +180,67 @@ def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) 
     return ready
 
 
+def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[LayerSpec], store: Path) -> Calibration:
+    """Collect the statistics that the wanted specs and the repairs need; large ones go to the store."""
+    from ...compressors import calibrate, needs_gradients, needs_moments
+    from ...evaluators import loss_gradients
+
+    split = loaded.splits.calibration
+    calibration = calibrate(
+        built.model, (inputs for inputs, _ in split.batches(task.data.batch_size)), built.anatomy,
+        bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
+        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
+        tensors=any(spec.rounds_tensors for spec in wanted),
+        products=any(spec.rounds_products for spec in wanted),
+    )  # fmt: skip
+    if calibration.moments is not None:
+        calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
+    if any(needs_gradients(spec) for spec in wanted):
+        gradients = loss_gradients(built.model, split, built.anatomy, loaded.metric)
+        calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
+    return calibration
+
+
+def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibration, store: Path) -> EvaluationContext:
+    """Run the original over the search split, and return what a worker needs."""
+    from ...evaluators import ReferenceOutputs, resolve_divergence
+
+    split = _in_random_order(loaded.splits.search, task.search.samples, task.data.seed)
+    repair = _repair(task)
+    return EvaluationContext(
+        model=built.model,
+        anatomy=built.anatomy,
+        calibration=calibration,
+        space=built.space,
+        split=split,
+        reference=ReferenceOutputs.compute(built.model, split, task.data.batch_size),
+        metric=loaded.metric,
+        divergence=resolve_divergence(task.quality.divergence, loaded.metric),
+        store=store,
+        batch_size=task.data.batch_size,
+        plugins=loaded.plugins,
+        repair=repair,
+        repair_inputs=_repair_inputs(task, repair, loaded.splits.calibration),
+        structured=built.structured,
+    )
+
+
+def _in_random_order(split: Split, n: int | None, seed: int) -> Split:
+    """Return n samples of the split, or all (None), in random order.
+
+    Racing and the table look at the first samples, and data sets come sorted.
+    """
+    import torch
+
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split.select(order[:n])
+
+
 def _repair(task: Task) -> RepairSection:
-    """With what is asked for where nothing is said: statistics that do not follow make every removal look far worse
-    than it is."""
+    """Return the repairs of the task, with the default of the batch norms resolved.
+
+    Where something is removed, statistics that are not recalibrated make every removal look far worse than it is.
+    """
     section = task.repair
     if section.batch_norm is not None:
         return section
@@ -212,7 +248,7 @@ def _repair(task: Task) -> RepairSection:
 
 
 def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tuple[Any, ...]:
-    """A few samples where they only show how the layers are joined."""
+    """Return calibration batches for the repairs; two samples suffice to show how the layers are joined."""
     import torch
 
     if repair.batch_norm == "off" and not repair.bias:
@@ -223,7 +259,10 @@ def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tup
 
 
 def _devices(task: Task, profiles: Sequence[HardwareProfile], context: EvaluationContext) -> tuple[Device, ...]:
-    """Raises `InputError` for a profile that cannot be used, or a model whose memory cannot be foreseen."""
+    """Return a device for each profile.
+
+    Raises `InputError` for a profile that cannot be used, and for a model whose memory cannot be predicted.
+    """
     from ...evaluators import trace_activations
     from ..devices import wanted
     from ..values import MEMORY
@@ -235,71 +274,3 @@ def _devices(task: Task, profiles: Sequence[HardwareProfile], context: Evaluatio
     if any(name in MEMORY for name in wanted(task)):
         graph = trace_activations(context.model, context.split.take(1).inputs, context.anatomy)
     return devices_of(task, profiles, graph)
-
-
-def _led_by(objective: Objective, metric: str, guided: bool, indifference_threshold: float) -> Objective:
-    """What the search minimises for an objective."""
-    if objective.name == "throughput":
-        return Objective(name="ms_per_sample")
-    return (
-        Objective(name="divergence", indifference_threshold=indifference_threshold)
-        if guided and objective.name == metric
-        else objective
-    )
-
-
-def _good_enough(task: Task, divergence: str) -> float:
-    """`SAME_OUTPUTS`, or what the task asks for where that is less. Only nats mean the same in every model."""
-    if divergence != "kl":
-        return -math.inf
-    limit = task.cost_limits.get("divergence")
-    return SAME_OUTPUTS if limit is None or limit.max is None else min(SAME_OUTPUTS, limit.max)
-
-
-def _in_random_order(split: Split, n: int | None, seed: int) -> Split:
-    """`n` samples of the split, or all: racing and the table look at the first few, and data sets come sorted."""
-    import torch
-
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    return split.select(order[:n])
-
-
-def _check_registered(task: Task) -> None:
-    """What is needed only hours later must be known now."""
-    from ...evaluators.runtimes import get_runtime
-    from ..searchers import check_searcher
-
-    get_runtime(task.hardware.runtime)
-    check_searcher(task.search.searcher, task.search.params)
-
-
-def original_quality(context: EvaluationContext, n: int) -> dict[str, Measurement]:
-    """On the first n samples of the search split, from the reference outputs, which are at hand. A metric that cannot
-    judge the original itself is refused here."""
-    import torch
-
-    from ...evaluators import Scores, evaluate_outputs
-
-    try:
-        scores = evaluate_outputs(
-            context.metric, context.split.take(n), context.reference.outputs[:n], context.reference
-        )
-    except ParedownError:
-        raise
-    except Exception as error:  # the metric may be the user's own code
-        raise TaskError(
-            f"quality.metric {context.metric.name} raised on the original model: {reason(error)}"
-        ) from error
-    return judge(context, Scores(metric=scores, divergence=torch.zeros_like(scores)))
-
-
-def _objectives(task: Task, metric: str, maximise: bool) -> tuple[Objective, ...]:
-    """The quality first, whatever the order in the task."""
-    names = task.objective_names(metric)
-    quality = [name for name in names if name in (metric, "divergence")]
-    if not quality:
-        raise TaskError(f"[objectives] names must have {metric!r} or 'divergence' among them, got {', '.join(names)}")
-    ordered = [*quality, *(name for name in names if name not in quality)]
-    return tuple(
-        Objective(name=name, maximise=(maximise and name == metric) or name == "throughput") for name in ordered
-    )

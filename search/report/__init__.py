@@ -1,7 +1,7 @@
-"""What stays in the folder of a run for people: the picture, the page and the table of trials.
+"""The files in the folder of a run that people read: the picture, the page and the table of trials.
 
-It draws fronts and evaluates nothing. It knows `front` and `run`. Begin with `_axes.py` (what is shown) and
-`_write.py`. A new picture is one file here.
+It draws fronts and evaluates nothing. It knows `front` and `run`. Begin with `_axes.py` (axes, points and
+their roles) and `_write.py`. A new picture is one file here.
 """
 
 from ._axes import COSTS, label_of, ratio, uniform_label

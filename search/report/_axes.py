@@ -1,4 +1,4 @@
-"""What a picture of a front shows, as plain values: axes, points and their roles. No drawing library is needed."""
+"""Contents of a picture of a front, as plain values: axes, points and their roles. It needs no drawing library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COSTS = {
     "memory_bytes": "memory while it runs",
     "co2_g_per_million": "CO2 for a million samples",
 }
-"""Metrics that say what a model costs, with the words for their axis; every other metric is about quality."""
+"""Metrics of a model's costs, with the words for their axis; every other metric is about quality."""
 
 WORDS: dict[Role, str] = {
     "original": "original (FP32)",
@@ -51,9 +51,9 @@ _UNITS: dict[str, tuple[float, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One metric as an axis: a value times `scale` is what is drawn, in `unit`.
+    """One metric as an axis. It draws a value times `scale`, in `unit`.
 
-    source  a cost axis shows figures of one source only; None where any will do
+    source  the only source of figures that a cost axis shows; None where it shows any
     """
 
     name: str
@@ -66,13 +66,15 @@ class Axis:
 
     @property
     def title(self) -> str:
+        """Words and unit, for the picture."""
         return f"{self.words} [{self.unit}]" if self.unit else self.words
 
     def __call__(self, value: float) -> float:
+        """The value in drawn units."""
         return self.scale * value
 
     def shows(self, metrics: Mapping[str, Measurement]) -> bool:
-        """Whether these metrics have a figure for the axis: a modelled latency does not stand beside measured ones."""
+        """True if these metrics have a figure for the axis: a modelled latency does not stand beside measured ones."""
         return self.name in metrics and self.source in (None, metrics[self.name].source)
 
 
@@ -80,8 +82,8 @@ class Axis:
 class Dot:
     """One point of a front against two axes, in drawn units. A bound is None where the value is exact.
 
-    label  for a uniform setting what it is (`w4 a8`), else the point's id
-    marks  the picks that this point is (`knee`, `fastest`, …)
+    label  description of a uniform setting (`w4 a8`), else the point's id
+    marks  names of the picks that this point is (`knee`, `fastest`, …)
     """
 
     id: str
@@ -99,14 +101,17 @@ class Dot:
 
 
 def role_of(point: Point) -> Role:
+    """The role that decides the marker of a point."""
     if point.kind == "mixed":
         return "recommended" if point.recommended else "other"
     return "original" if point.kind == "original" else "uniform"
 
 
 def uniform_label(config: Mapping[str, Any]) -> str:
-    """What a config does to most of its layers: `w4 a8`; and to each of what it removes from: `k75` where that is one
-    share, `k75×2 k50×3 whole×1` where sets keep several. The empty string for a config without layers."""
+    """Label of a config: the spec of most of its layers (`w4 a8`), and the shares that its sets keep.
+
+    `k75` stands for one share, and `k75×2 k50×3 whole×1` for several. Empty for a config without layers.
+    """
     layers: Counter[str] = Counter()
     sets: Counter[float] = Counter()
     shares: dict[float, str] = {1.0: "whole"}
@@ -117,35 +122,36 @@ def uniform_label(config: Mapping[str, Any]) -> str:
         elif spec.changes_structure or not name.startswith("block:"):
             sets[spec.keep] += 1
             shares.setdefault(spec.keep, spec.label())
-    said = [label for label, _ in layers.most_common(1)]
+    labels = [label for label, _ in layers.most_common(1)]
     if any(share < 1.0 for share in sets):
         one = len(sets) == 1
         ordered = sorted(sets, key=lambda share: (share == 1.0, -share))
-        said = [label for label in said if label != LayerSpec().label()]
-        said += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
-    return " ".join(said)
+        labels = [label for label in labels if label != LayerSpec().label()]
+        labels += [shares[share] if one else f"{shares[share]}×{sets[share]}" for share in ordered]
+    return " ".join(labels)
 
 
 def label_of(point: Point) -> str:
-    """Of a uniform setting, or an allocation that needs no search: what it is. Empty for other points."""
+    """Label of a uniform setting, or of an allocation that needs no search; empty for other points."""
     return (point.label or uniform_label(point.config)) if point.kind == "uniform" else ""
 
 
 def quality_name(front: Front) -> str:
-    """The first objective that is no cost; if all are costs, the first other metric of a point, else the first."""
+    """Metric of the quality axis: the first objective that is no cost, else the first such metric of a point, else the
+    first objective."""
     names = [o.name for o in front.objectives] + [name for p in front.points for name in p.metrics]
     return next((name for name in names if name not in COSTS), names[0])
 
 
 def cost_names(front: Front) -> tuple[str, ...]:
-    """The costs worth an axis: the objectives among them first, then size and latency where they are known."""
+    """Costs that get an axis: the objectives among them first, then size and latency where they are known."""
     wanted = [o.name for o in front.objectives if o.name in COSTS] + ["bytes", "latency_ms"]
     known = {name for p in front.points for name in p.metrics}
     return tuple(name for name in dict.fromkeys(wanted) if name in known)
 
 
 def axis(front: Front, name: str) -> Axis:
-    """Raises `KeyError` if no point has the metric."""
+    """Make the axis of a metric. Raises `KeyError` if no point has the metric."""
     measured = [p.metrics[name] for p in front.points if name in p.metrics]
     if not measured:
         raise KeyError(name)
@@ -178,9 +184,11 @@ def _cost_unit(name: str, largest: float) -> tuple[float, str]:
 
 
 def placed(front: Front, point: Point, name: str) -> Measurement:
-    """The metric, as a point is placed by it. Latencies that were measured are the original's, over how many times as
-    fast the point was beside it: a machine that slows down between two points moves neither. Where a limit is on them,
-    they stay as they were measured."""
+    """The metric that a point is drawn at.
+
+    A measured latency is drawn as the original's latency over the point's speed-up, because the machine may have slowed
+    down between two points. Where a limit is on the latency, it stays as it was measured.
+    """
     metric, speedup = point.metrics[name], point.metrics.get("speedup")
     original = next((p.metrics.get(name) for p in front.points if p.kind == "original"), None)
     if name != "latency_ms" or name in front.limits or speedup is None or original is None:
@@ -195,7 +203,7 @@ def placed(front: Front, point: Point, name: str) -> Measurement:
 
 
 def dots(front: Front, x: Axis, y: Axis) -> list[Dot]:
-    """The points that have both metrics, as the front lists them."""
+    """Points that have both metrics, in the order of the front."""
     along = {p.id: placed(front, p, x.name) for p in front.points if x.name in p.metrics}
     return [
         Dot(
@@ -222,7 +230,7 @@ def _bounds(letter: str, along: Axis, measured: Measurement) -> dict[str, Any]:
 
 
 def cloud(trials: Sequence[Trial], x: Axis, y: Axis) -> list[tuple[float, float]]:
-    """Every completed mixed trial, (x, y) in drawn units, by its search-split figures."""
+    """(x, y) of every completed mixed trial, in drawn units, from the search split."""
     return [
         (x(t.metrics[x.name].value), y(t.metrics[y.name].value))
         for t in trials
@@ -231,10 +239,10 @@ def cloud(trials: Sequence[Trial], x: Axis, y: Axis) -> list[tuple[float, float]
 
 
 def interesting(dots: Sequence[Dot], y: Axis) -> tuple[float, float]:
-    """The range of the quality axis: everything but what fell far behind, which would squeeze the rest flat.
+    """Range of the quality axis, without points that are far behind and would squeeze the others flat.
 
-    The original and the mixed points are always inside; a uniform setting is if it lies within twice their range of
-    them. What lies outside is drawn at the edge, with its value.
+    The original and the mixed points are always inside. A uniform setting is inside if it lies within twice their range
+    of them. Points outside are drawn at the edge, with their value.
     """
     sure = [
         v
@@ -262,7 +270,7 @@ def no_closer(low: float, high: float) -> tuple[float, float]:
 
 
 def ratio(original: Point | None, point: Point, name: str) -> float | None:
-    """How many times less than the original's. Figures of different sources (modelled, measured) are not compared."""
+    """The original's figure over the point's; None where the two have different sources (modelled, measured)."""
     if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
         return point.metrics["speedup"].value
     theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
@@ -272,7 +280,7 @@ def ratio(original: Point | None, point: Point, name: str) -> float | None:
 
 
 def split_of(front: Front, name: str) -> str | None:
-    """The data that the verified points' figures come from ("report"), else whatever the points say."""
+    """The split of the verified points' figures ("report"), else the first split that a point names."""
     splits = [p.metrics[name].split for p in front.points if name in p.metrics and p.metrics[name].split]
     return "report" if "report" in splits else (splits[0] if splits else None)
 
@@ -288,7 +296,7 @@ def limit_lines(front: Front, x: Axis, y: Axis) -> list[tuple[str, float]]:
 
 
 def bound_of(front: Front, name: str, bound: float) -> str:
-    """A limit, in the unit in which the metric is drawn."""
+    """A limit in the drawn unit of its metric."""
     if not any(name in p.metrics for p in front.points):
         return f"{bound:g}"
     along = axis(front, name)
@@ -302,7 +310,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def value_of(point: Point, name: str) -> str:
-    """As it is written on the page: value, unit, interval, and the source if it was not measured."""
+    """Text of a metric on the page: value, unit, interval, and the source if it was not measured."""
     measured = point.metrics[name]
     scale, digits, unit = 1.0, ",.4g", measured.unit
     if name == "accuracy" or measured.unit == "fraction":

@@ -83,7 +83,7 @@ def _chart(front: Front, trials: Sequence[Trial], picture: Path) -> str:
 
 
 def _table(front: Front) -> str:
-    """What matters, one row a point: the objectives, size and latency beside their ratio to the original's."""
+    """Table of the points: objectives, size and latency with their ratio to the original's."""
     points = [p for p in front.points if p.on_front or p.kind != "mixed"]
     known = {name for p in points for name in p.metrics}
     columns: dict[str, Callable[[Point], str]] = {}

@@ -1,4 +1,4 @@
-"""The chart of the page, to hover over. plotly is imported here and nowhere else; its script is put into the page."""
+"""The interactive chart of the page. plotly is imported here and nowhere else; its script is put into the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEIGHT = 620
 
 
 def interactive(front: Front, trials: Sequence[Trial]) -> str:
-    """All costs are in the figure; the buttons choose which one the x axis shows."""
+    """The chart as HTML. It holds all costs; buttons choose the one on the x axis."""
     import plotly.graph_objects as go  # type: ignore[import-untyped]
 
     y = chart.axis(front, chart.quality_name(front))
@@ -59,7 +59,7 @@ _LINES: dict[str, Any] = {"gridcolor": GRID, "zeroline": False, "linecolor": "#b
 
 
 def _view(front: Front, x: Axis, y: Axis) -> dict[str, Any]:
-    """What of the layout depends on which cost is shown: the x axis, and the limits as lines."""
+    """The part of the layout that changes with the cost shown: the x axis, and the limits as lines."""
     axis: dict[str, Any] = {"title": {"text": x.title}, "type": "log" if x.log else "linear", "autorange": True}
     if x.log:
         values = [dot.x for dot in chart.dots(front, x, y)]
@@ -112,7 +112,7 @@ def _traces(
     dots = chart.dots(front, x, y)
     edge = bounds[0] + 0.03 * (bounds[1] - bounds[0])
     for role in ("uniform", "other", "recommended", "original"):
-        # what fell far behind is drawn at the edge, with what it is worth; last, for the legend shows the first marker
+        # points far behind are drawn at the edge with their value; last, because the legend shows the first marker
         group = sorted((d for d in dots if d.role == role), key=lambda d: d.y < bounds[0])
         if not group:
             continue
@@ -137,11 +137,11 @@ def _traces(
 
 
 _WIDTH, _LETTER = 800, 6.0
-"""Pixels that the chart and a letter of a label are taken to be wide."""
+"""Assumed widths of the chart and of a letter of a label, in pixels."""
 
 
 def _side(dot: Dot, text: str, dots: Sequence[Dot], x: Axis) -> str:
-    """Left of the dot, where there is room for the label; of a uniform setting, right."""
+    """The side of the dot for its label: left where there is room; for a uniform setting, right."""
     across = _across(dot.x, [d.x for d in dots], x)
     wide = _LETTER * len(re.sub("<.*?>", "", text)) / _WIDTH
     if dot.role == "uniform":
@@ -150,7 +150,7 @@ def _side(dot: Dot, text: str, dots: Sequence[Dot], x: Axis) -> str:
 
 
 def _across(value: float, among: Sequence[float], x: Axis) -> float:
-    """Where on the axis: 0 its left end, 1 its right one."""
+    """Position on the axis: 0 is its left end, 1 its right end."""
     low, high, at = (math.log(v) if x.log else v for v in (min(among), max(among), value))
     return 0.07 + 0.86 * (at - low) / ((high - low) or 1.0)
 
@@ -162,7 +162,7 @@ def _texts(
     x: Axis,
     bounds: tuple[float, float],
 ) -> list[str]:
-    """A label for each; settings that lie on top of each other (`w4` and `w4 a8`) share the first one's."""
+    """Labels of the dots. Settings that lie on top of each other (`w4` and `w4 a8`) share the first one's label."""
     texts: list[str] = []
     for i, (dot, low) in enumerate(zip(group, below, strict=True)):
         text = _label(dot, low)

@@ -28,7 +28,7 @@ _PANEL_INCHES, _HEIGHT_INCHES, _DPI = 7.2, 5.4, 144
 
 
 def load() -> None:
-    """Imports matplotlib's drawing now and not when it is wanted: a quarter of a second."""
+    """Import matplotlib's drawing ahead of its first use; that takes a quarter of a second."""
     for module in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         importlib.import_module(module)
 
@@ -108,7 +108,7 @@ def _frame(panel: Axes, x: Axis) -> None:
 
 
 def _staircase(panel: Axes, dots: Sequence[Dot], y: Axis) -> None:
-    """What the recommended points dominate: the edge as steps."""
+    """Draw the edge of the recommended points as steps."""
     sign = 1.0 if y.maximise else -1.0
     edge: list[Dot] = []
     for dot in sorted(dots, key=lambda d: (d.x, -sign * d.y)):
@@ -159,7 +159,7 @@ def _marks(panel: Axes, dots: Sequence[Dot], role: Role, bounds: tuple[float, fl
         **style,
     )
     for dot in dots:
-        if not low <= dot.y <= high:  # at the edge, with what it is worth
+        if not low <= dot.y <= high:  # drawn at the edge
             bottom = dot.y < low
             edge = low + (0.035 if bottom else 0.965) * (high - low)
             panel.scatter(
@@ -168,7 +168,7 @@ def _marks(panel: Axes, dots: Sequence[Dot], role: Role, bounds: tuple[float, fl
 
 
 def _errors(triples: Sequence[tuple[float, float | None, float | None]]) -> list[list[float]]:
-    """matplotlib's shape (2, n): how far below and above the value the interval reaches."""
+    """Lengths of the interval below and above each value, in matplotlib's shape (2, n)."""
     return [
         [max(0.0, value - low) if low is not None else 0.0 for value, low, _ in triples],
         [max(0.0, high - value) if high is not None else 0.0 for value, _, high in triples],
@@ -195,7 +195,7 @@ def _legend(figure: Any, panels: Sequence[Axes]) -> None:
 
 
 def _labels(panel: Axes, dots: Sequence[Dot]) -> None:
-    """Name the picks, the original and the uniform settings, each where it covers least."""
+    """Label the picks, the original and the uniform settings, each where it covers least."""
     low, high = panel.get_ylim()
     wanted = sorted(
         (d for d in dots if d.marks or d.role in ("original", "uniform")),
@@ -226,7 +226,7 @@ Box = tuple[float, float, float, float]
 
 
 def _place(panel: Axes, dot: Dot, text: str, at: tuple[float, float], taken: list[Box]) -> None:
-    """Try places around the dot, nearest first; keep the one inside that overlaps least with what is there."""
+    """Draw a label at the place around its dot that overlaps least with the others; nearer places are preferred."""
     size = 10.0 if dot.marks else 9.0
     half_width, half_height = 0.30 * size * len(text) * _DPI / 72, 0.75 * size * _DPI / 72
     frame = panel.get_window_extent()
@@ -273,5 +273,5 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _outside(box: Box, frame: Box) -> float:
-    """Pixels by which the box leaves the frame."""
+    """Number of pixels by which the box leaves the frame."""
     return sum(max(0.0, d) for d in (frame[0] - box[0], frame[1] - box[1], box[2] - frame[2], box[3] - frame[3]))

@@ -1,4 +1,4 @@
-"""What stays in a run's folder for people: `front.png`, `front.html`, `trials.csv`."""
+"""The files of a run that people read: `front.png`, `front.html`, `trials.csv`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_report(folder: Path, front: Front, trials: Sequence[Trial], *, space: 
     """Write (over) the picture, the page and the table in `folder`; gives their paths.
 
     A front without points has a table only. The page is interactive where plotly is installed, else it shows the
-    picture; either way it is one file that asks nothing of the network.
+    picture. It is one file that works offline.
     """
     table = folder / TABLE
     write_atomic(table, trials_csv(trials, space))
@@ -37,7 +37,7 @@ def write_report(folder: Path, front: Front, trials: Sequence[Trial], *, space: 
 
 
 def trials_csv(trials: Sequence[Trial], space: SearchSpace) -> str:
-    """One row a trial, in the order of their numbers: what became of it, its metrics, and what each group got."""
+    """Table of the trials as CSV, in the order of their numbers: outcome, metrics, and the level of each group."""
     columns, rows = trial_rows(trials, space)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -47,10 +47,10 @@ def trials_csv(trials: Sequence[Trial], space: SearchSpace) -> str:
 
 
 def trial_rows(trials: Sequence[Trial], space: SearchSpace) -> tuple[list[str], list[list[str | float | int | None]]]:
-    """(columns, rows), quality before costs.
+    """(columns, rows) of the table of trials, quality before costs.
 
-    A metric that a trial does not have is None; so are the bounds of an exact one. `latency_ms_source` and the like say
-    whether a cost on the device was modelled or predicted (on a further device, `latency_ms@NAME`, it is modelled).
+    A metric that a trial does not have is None, and so are the bounds of an exact one. Columns like `latency_ms_source`
+    say whether a cost on the device was modelled or predicted. On a further device (`latency_ms@NAME`) it is modelled.
     """
     with_metrics = [t for t in trials if not isinstance(t, Failed)]
     names = sorted(dict.fromkeys(name for t in with_metrics for name in t.metrics), key=lambda name: name in COSTS)

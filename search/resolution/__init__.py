@@ -6,6 +6,6 @@ Nothing is evaluated: a predictor is fitted to the trials, and a programme over 
 
 from ._isotonic import Falling
 from ._predictor import Predictor, Trust
-from ._resolve import Evaluated, Resolved
+from ._resolve import Evaluated, Resolution, Resolved, resolve
 
-__all__ = ["Evaluated", "Falling", "Predictor", "Resolved", "Trust"]
+__all__ = ["Evaluated", "Falling", "Predictor", "Resolution", "Resolved", "Trust", "resolve"]

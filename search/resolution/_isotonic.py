@@ -1,4 +1,4 @@
-"""The non-increasing function that fits best: isotonic regression by pooling adjacent violators (Ayer et al. 1955)."""
+"""Isotonic regression to a non-increasing function, by pooling adjacent violators (Ayer et al. 1955)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from ..._arrays import FloatArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Falling:
-    """x rises, y falls; straight between them, constant beyond. Both of shape (blocks,)."""
+    """A non-increasing function: linear between the points, constant beyond.
+
+    x, y  (blocks,); x rises and y falls
+    """
 
     x: FloatArray
     y: FloatArray
 
     @classmethod
     def fit(cls, x: FloatArray, y: FloatArray) -> Falling:
-        """Least squares over all non-increasing functions, each block of equal values at the mean of its x.
+        """Fit by least squares over all non-increasing functions, with each block of equal values at its mean x.
 
         x, y  (n,), n at least 1, in any order
         """

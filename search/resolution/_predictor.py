@@ -1,10 +1,12 @@
-"""What the trials of a run say of candidates that were not tried: divergence and quality, and how far to trust that.
+"""Predictor of divergence and quality of candidates that were not tried, from the trials of a run.
 
-The divergence comes from the table's scores, refitted to all results and estimates (`Surrogate`); the quality from the
-divergence, by the monotone curve through the trials. Errors are of full results that the fit had not seen: five folds.
+The divergence comes from the table's scores, refitted to all results and estimates (`Surrogate`). The quality comes
+from the divergence, by the monotone curve through the trials. Errors are those of full results outside the fit: five
+folds.
 
-Tried: the quality by a `Surrogate` of its own. On three runs of ResNet-20 it explained 0, 72 and 77 % of the accuracy's
-variance, and said 90.5 % of the unchanged model, which has 91.6 %; the curve explains 91, 96 and 99 %.
+An alternative was tried: the quality by a `Surrogate` of its own. On three runs of ResNet-20 it explained 0, 72 and
+77 % of the accuracy's variance, and predicted 90.5 % for the unchanged model, which has 91.6 %. The curve explains 91,
+96 and 99 %.
 """
 
 from __future__ import annotations
@@ -24,25 +26,25 @@ from ._isotonic import Falling
 
 FOLDS = 5
 MIN_TRIALS = 8
-"""Fewer results than this say too little: the table stands alone, and the quality is not foreseen."""
+"""Least number of results for a fit. With fewer the table stands alone, and the quality is not predicted."""
 MAX_TRIALS = 512
-"""Of more results the latest are fitted: they are nearest to the front, and a fit takes cubic time."""
+"""Most results in a fit: the latest, which are nearest to the front. A fit takes cubic time."""
 NEIGHBOURS = 24
-"""An interval comes from so many held-out errors, at the predictions nearest to this one."""
+"""Number of held-out errors behind an interval: those at the nearest predictions."""
 MIN_SHARE = 0.2
-"""A quality of which the curve explains less than this is not foreseen."""
+"""Least share of the variance that the curve has to explain; below it, the quality is not predicted."""
 
 DIVERGENCE = Objective(name="divergence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """How well held-out results were foreseen.
+    """The accuracy of predictions of held-out results.
 
-    n      results
-    error  root mean square, of the divergence in its natural logarithm, else in the metric's unit
-    rank   Spearman's correlation of foreseen and found
-    share  of the variance that is explained, in [0, 1]; in the scale of `error`
+    n      number of results
+    error  root mean square error: of the natural logarithm of the divergence, else in the metric's unit
+    rank   Spearman's correlation of predictions and results
+    share  share of the variance that is explained, in [0, 1], in the scale of `error`
     """
 
     n: int
@@ -51,19 +53,21 @@ class Trust:
     share: float
 
     @classmethod
-    def of(cls, truth: FloatArray, foretold: FloatArray) -> Trust:
-        power, spread = float(np.mean((truth - foretold) ** 2)), float(np.var(truth))
+    def of(cls, truth: FloatArray, predicted: FloatArray) -> Trust:
+        """Compare predictions with results, both of shape (n,)."""
+        power, spread = float(np.mean((truth - predicted) ** 2)), float(np.var(truth))
         share = min(1.0, max(0.0, 1.0 - power / spread)) if spread > 0 else 0.0
-        return cls(n=len(truth), error=math.sqrt(power), rank=rank_correlation(truth, foretold), share=share)
+        return cls(n=len(truth), error=math.sqrt(power), rank=rank_correlation(truth, predicted), share=share)
 
     def to_dict(self) -> dict[str, float]:
+        """Return JSON builtins, as in `paredown resolve --json`."""
         return {"n": self.n, "error": self.error, "rank": self.rank, "share": self.share}
 
 
 class Predictor:
-    """Predicts the divergence, and the quality if it is another metric, of any candidate.
+    """A model of the divergence of any candidate, and of the quality if it is another metric.
 
-    trust  metric -> how well; empty while there are too few results
+    trust  metric -> accuracy of held-out predictions; empty if there are too few results
     """
 
     def __init__(
@@ -87,31 +91,31 @@ class Predictor:
         positive = values[values > 0]
         self._floor = 0.5 * float(positive.min()) if positive.size else 1e-12
         fold = np.random.default_rng(seed).permutation(len(usable)) % FOLDS
-        foretold, truth = self._log(self._held_out(levels, values, fold)), self._log(values[:, 0])
-        self.trust["divergence"] = Trust.of(truth[full], foretold[full])
-        self._errors = {"divergence": (foretold[full], truth[full] - foretold[full])}
+        held_out, truth = self._log(self._held_out(levels, values, fold)), self._log(values[:, 0])
+        self.trust["divergence"] = Trust.of(truth[full], held_out[full])
+        self._errors = {"divergence": (held_out[full], truth[full] - held_out[full])}
         if quality.name != DIVERGENCE.name:
             found = np.array([t.metrics[quality.name].value if quality.name in t.metrics else np.nan for t in usable])
             there = full & ~np.isnan(found)
-            self._learn_quality(foretold[there], found[there], fold[there], [t for t in trials if t.kind == "original"])
+            self._learn_quality(held_out[there], found[there], fold[there], [t for t in trials if t.kind == "original"])
 
     def scores(self) -> FloatArray:
-        """Shape (groups, most levels): the divergences that a programme adds up; infinite where there is no level."""
+        """Return additive divergences, shape (groups, most levels); infinite for absent levels."""
         scores = self._model.scores().copy()
         for g, row in enumerate(self._table.divergence):
             scores[g, len(row) :] = np.inf
             scores[g, : len(row)][~np.isfinite(row)] = np.inf
         return scores
 
-    def foresees(self, name: str) -> bool:
-        """Whether a prediction of this metric is worth more than none. The divergence's always is: there is a table."""
+    def can_predict(self, name: str) -> bool:
+        """Say whether a prediction of this metric is worth more than none. For the divergence it always is."""
         return name == "divergence" or (name in self.trust and self.trust[name].share >= MIN_SHARE)
 
     def predict(self, levels: Sequence[int]) -> dict[str, Measurement]:
-        """The divergence, and the quality where it can be foreseen, with 95 % intervals of the held-out errors.
+        """Return the divergence, and the quality if it can be predicted, with 95 % intervals from held-out errors.
 
-        Of a candidate that was evaluated, what was measured. Without enough results, the table's sum alone, without an
-        interval. Neutral levels alone diverge by nothing.
+        An evaluated candidate has its measured values. Without enough results there is only the divergence, as the sum
+        of the table, without an interval. Neutral levels have no divergence.
         """
         if (known := self._measured.get(tuple(levels))) is not None:
             return {name: known[name] for name in ("divergence", self._quality.name) if name in known}
@@ -126,7 +130,7 @@ class Predictor:
         half = 1.96 * self._error_near("divergence", at) if value > 0.0 else 0.0
         found = {"divergence": self._measurement("divergence", value, value * math.exp(-half), value * math.exp(half))}
         name = self._quality.name
-        if name != "divergence" and self.foresees(name):
+        if name != "divergence" and self.can_predict(name):
             sign = self._quality.signed(1.0)
             mean = -sign * float(self._curve(np.array([at]))[0])
             half = 1.96 * self._error_near(name, at)
@@ -145,23 +149,24 @@ class Predictor:
         return np.asarray(np.log(np.maximum(values, self._floor)))
 
     def _error_near(self, name: str, at: float) -> float:
+        """Return the root mean square of the held-out errors nearest to the prediction `at`."""
         where, errors = self._errors[name]
         near = np.argsort(np.abs(where - at), kind="stable")[:NEIGHBOURS]
         return float(np.sqrt(np.mean(errors[near] ** 2)))
 
     def _held_out(self, levels: NDArray[np.int32], values: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
-        """Each divergence as a fit without it, and without the rest of its fold, foretells it, shape (n,)."""
-        foretold = np.empty(len(values))
+        """Return each divergence as predicted by a fit without its fold, shape (n,)."""
+        predicted = np.empty(len(values))
         for k in range(FOLDS):
             model, out = Surrogate(self._context), fold == k
             model.fit(levels[~out], values[~out])
-            foretold[out] = model.unscale(model.predict(levels[out]))[:, 0]
-        return foretold
+            predicted[out] = model.unscale(model.predict(levels[out]))[:, 0]
+        return predicted
 
     def _learn_quality(
         self, at: FloatArray, found: FloatArray, fold: NDArray[np.int64], original: Sequence[Trial]
     ) -> None:
-        """The quality (as it is best when high) falls with the logarithm of the foretold divergence."""
+        """Fit the quality, signed so that high is best, as a falling function of the log of predicted divergence."""
         if len(found) < MIN_TRIALS:
             return
         sign = -self._quality.signed(1.0)
@@ -173,9 +178,9 @@ class Predictor:
             return Falling.fit(np.concatenate([starts, x]), np.concatenate([ends, sign * y]))
 
         self._curve = curve(at, found)
-        foretold = np.empty(len(found))
+        predicted = np.empty(len(found))
         for k in range(FOLDS):
             out = fold == k
-            foretold[out] = sign * curve(at[~out], found[~out])(at[out])
-        self.trust[self._quality.name] = Trust.of(found, foretold)
-        self._errors[self._quality.name] = (at, found - foretold)
+            predicted[out] = sign * curve(at[~out], found[~out])(at[out])
+        self.trust[self._quality.name] = Trust.of(found, predicted)
+        self._errors[self._quality.name] = (at, found - predicted)

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The sensitivity table, assembled from measured rows and a first guess."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TypeAlias
 from ..values import Row, SensitivityTable
 
 Key: TypeAlias = tuple[int, int]
-"""A row's group and level."""
-
+"""Group and level of a row."""
 
 Guess: TypeAlias = Sequence[Sequence[float | None]]
+"""Guessed divergence for each group and level; None where there is none."""
 
 
 def assemble(
@@ -26,7 +26,14 @@ def assemble(
     fixed: Mapping[str, float],
     n_samples: int,
 ) -> SensitivityTable:
-    """The rows as a table; one that was not measured is the guess, times what the guess was off by in this group."""
+    """Put the rows together as a table.
+
+    A row that was not measured is the guess, scaled by the factor by which the guess was off in its group. A failed
+    row, or one without a guess, is infinite.
+
+    wanted    (group, level) that the table shall have; all others are zero
+    n_levels  number of levels of each group
+    """
     value, stderr, n = ([[0.0] * count for count in n_levels] for _ in range(3))
     factors = _factors(rows, guess, len(n_levels))
     for g, level in wanted:
@@ -53,7 +60,7 @@ def _frozen(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
 
 
 def _factors(rows: Mapping[Key, Row], guess: Guess | None, n_groups: int) -> list[float]:
-    """For each group the median of measured over guessed; where nothing of it was measured, the median of all."""
+    """Median of measured over guessed for each group; of all groups where nothing of this one was measured."""
     ratios: dict[int, list[float]] = {g: [] for g in range(n_groups)}
     for (g, level), row in rows.items():
         guessed = None if guess is None else guess[g][level]

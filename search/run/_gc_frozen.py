@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector from looking again and again at what stays anyway.
+"""Garbage collection during a search: objects that stay anyway are not examined again and again.
 
 With torch, Ray and MLflow imported and a model loaded, the heap has more than half a million objects, and each full
 collection takes 0.2 s and frees nothing. In a search of a minute that was half of the time that the mirrors took.
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """For a burst of work that makes little garbage: imports, the tables of a data base."""
+    """Switch the collector off for a burst of work that makes little garbage: imports, the tables of a data base."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -25,7 +25,7 @@ def collector_off() -> Iterator[None]:
 
 @contextmanager
 def gc_frozen() -> Iterator[None]:
-    """Whatever is frozen within (`freeze_gc`) is the collector's again afterwards."""
+    """Give the objects that are frozen within (`freeze_gc`) back to the collector afterwards."""
     frozen_by_others = gc.get_freeze_count() > 0
     try:
         yield
@@ -35,5 +35,5 @@ def gc_frozen() -> Iterator[None]:
 
 
 def freeze_gc() -> None:
-    """What is there now will stay for the whole search: the collector need not look at it (`gc.freeze`)."""
+    """Take all present objects out of the collector's sight (`gc.freeze`): they stay for the whole search."""
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The hypervolume of the front so far: one figure for the progress of a search."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from ..values import Completed, Limits, Objective, Trial, hypervolume, non_domin
 
 
 def front_hypervolume(trials: Sequence[Trial], objectives: Sequence[Objective], limits: Limits) -> float | None:
-    """Of the completed trials within the limits, normalised: 1.0 is the box between the original (quality) or nothing
-    (costs) and the worst uniform setting. None before the baselines are done."""
+    """Hypervolume of the completed trials within the limits, normalised; None before the baselines are done.
+
+    1.0 is the whole box. It reaches from the original's quality and costs of zero to the worst baseline.
+    """
     done = [t for t in trials if isinstance(t, Completed)]
     baselines = [t for t in done if t.kind != "mixed"]
     if len(baselines) < 2:

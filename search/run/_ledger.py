@@ -1,8 +1,11 @@
-"""The ledger: the one truth of a run. Everything else (the Optuna study, MLflow, the pages) can be rebuilt from it.
+"""The ledger: the one truth of a run. The Optuna study, MLflow and the pages can be rebuilt from it.
 
 One record a line: length and CRC-32 of the payload in hexadecimal, then the payload as JSON.
 `append` returns once the record is on the disk. A torn last line, which is what a kill leaves, is cut off when the
 file is opened; a damaged line anywhere else is refused by its number.
+
+The format has a version (`_schema.py`). The record "started", at the beginning of each session, carries it, and so
+does "facts". A ledger of a newer format is refused; one that carries no version is of version 1 and is read.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ _PREFIX = 18  # "%08x %08x "
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
+    """Return a record as one line with its newline. Raises `ValueError` for a number that is not finite."""
     payload = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
     return _prefix(payload) + payload + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The record, or None if the line is not whole. `line` has no newline."""
+    """Return the record of a line without its newline; None if the line is not whole."""
     payload = line[_PREFIX:]
     if line[:_PREFIX] != _prefix(payload):
         return None
@@ -40,7 +44,7 @@ def _prefix(payload: bytes) -> bytes:
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Every whole record, and how many bytes of the file they fill; what follows is a torn last line.
+    """Return all whole records, and the number of bytes that they fill. A torn last line may follow.
 
     Raises `IntegrityError` for a damaged line that is not the torn end.
     """
@@ -63,7 +67,12 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 class Ledger:
-    """Open for appending, by one process at a time. `records` holds everything, old and new, in order."""
+    """A ledger that is open for appending, by one process at a time.
+
+    records  all records, old and new, in order
+
+    Raises `InputError` if another process has it open, `IntegrityError` if it is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,7 +91,7 @@ class Ledger:
         _sync_folder(path.parent)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Returns when the record is on the disk."""
+        """Write a record; returns when it is on the disk."""
         line = encode(record)
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self.path}: the disk took only a part of a record; is it full?")
@@ -90,6 +99,7 @@ class Ledger:
         self.records.append(dict(record))
 
     def close(self) -> None:
+        """Close the file and let other processes write. Closing twice does nothing."""
         if self._file >= 0:
             os.close(self._file)  # drops the lock
             self._file = -1
@@ -116,7 +126,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write to a neighbour and rename: a reader sees the old file or the new one, never a half."""
+    """Write to a neighbour and rename it, so that a reader sees the old file or the new one, never a half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Paths beside a run's folder."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def store_path(run: Path) -> Path:
-    """The variant store: beside the runs, so that the next run on the same model finds it."""
+    """Return the folder of the variant store: beside the runs, so that the next run on the same model finds it."""
     return run.resolve().parent / "store"

@@ -1,4 +1,4 @@
-"""Shifts of the outputs on their way through the ledger: measured by workers, put together for a table."""
+"""Output perturbations on their way through the ledger: measured by workers, assembled for a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def frame_record(frame: OutputFrame) -> dict[str, Any]:
-    """What a table needs to know of the frame that its rows were measured in."""
+    """Return the ledger's record of the reference outputs that the rows' shifts are measured against."""
     return {
         "type": "frame", "kind": frame.kind, "n": frame.n, "bins": int(frame.reference.shape[1]),
         "reference": pack_values(frame.reference.reshape(-1)),
@@ -22,9 +22,10 @@ def frame_record(frame: OutputFrame) -> dict[str, Any]:
 
 
 def perturbations_of(state: State, space: SearchSpace) -> OutputPerturbations | None:
-    """In which direction each (group, level) pushes the outputs, as far as the ledger says.
+    """Return the direction in which each (group, level) moves the outputs, as far as the ledger says.
 
-    None where it has no frame (an old ledger), or where less than half of the rows have a shift.
+    A (group, level) without a measured shift is NaN. None where the ledger has no reference outputs (an old ledger), or
+    where less than half of the rows have a shift.
     """
     frame, rows = state.frame, state.row_facts
     known = {key: unpack_values(row.shift) for key, row in rows.items() if row.shift is not None}

@@ -1,4 +1,7 @@
-"""A run: its folder, its ledger, and the state that the ledger spells out."""
+"""A run on disk: its folder, its task, its ledger, and the state that the ledger builds up.
+
+`create_run` opens a run for writing, `read_run` opens one for reading.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,43 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError, ParedownError
 from ..task import TASK, stored_task
-from ..values import Completed, SearchSpace, Trial, space_from_dict
+from ..values import Completed, SearchSpace, Trial
+from ._facts import RunFacts
 from ._ledger import Ledger, read, write_atomic
+from ._schema import SCHEMA_VERSION, schema_version
 from ._state import State
 
 if TYPE_CHECKING:
     from ..task import Task
 
 LEDGER = "ledger.log"
-SCHEMA_VERSION = 1
 
 
 class StoredRun:
-    """A run's folder, task and state, for reading. Only a `Recorder` writes to the ledger of a run."""
+    """Folder, task and state of a run, for reading. Only a `LedgerRecorder` writes to the ledger of a run."""
 
     def __init__(self, path: Path, task: Task, state: State) -> None:
         self.path, self.task, self.state = path, task, state
 
     @property
     def trials(self) -> list[Trial]:
+        """All trials, in the order of their end."""
         return self.state.trials
 
     @property
     def space(self) -> SearchSpace:
-        facts = self.facts()
-        return space_from_dict(facts["space"], facts.get("spec_version", 1))
+        """The space that the run searches. Raises `InputError` for a run that has no facts yet."""
+        return self.facts().space
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """The facts of the run. Raises `InputError` for a run that has none yet."""
-        if not self.state.facts:
+        if self.state.facts is None:
             raise InputError(f"{self.path} has not got as far as its first trial; run `paredown resume {self.path}`")
         return self.state.facts
 
     @property
     def is_locked(self) -> bool:
-        """Whether a driver is at work in this folder now."""
+        """True while a process is writing to this run."""
         import fcntl
 
         with (self.path / LEDGER).open("rb") as file:
@@ -56,6 +61,7 @@ class StoredRun:
         return False
 
     def trial(self, point_id: str) -> Completed:
+        """The completed trial of a point such as "t7". Raises `InputError` if there is none."""
         for trial in self.state.trials:
             if f"t{trial.number}" == point_id:
                 if isinstance(trial, Completed):
@@ -67,16 +73,21 @@ class StoredRun:
 
 
 def read_run(path: Path | str) -> StoredRun:
-    """Read a run's folder. A running or killed search may be read at any time."""
+    """Read a run's folder. A running or killed search may be read at any time.
+
+    Raises `InputError` where there is no run, `IntegrityError` for a ledger that is damaged, or that a newer version
+    of paredown wrote.
+    """
     path = Path(path)
     task = stored_task(path)
     return StoredRun(path, task, _replay(path, read(_ledger_of(path))[0]))
 
 
 def create_run(path: Path, task: Task) -> tuple[StoredRun, Ledger]:
-    """A new run in `path`, or the one of this very task that is there already, to go on with.
+    """Make a new run in `path`, or open the one of this very task that is there, to go on with it.
 
-    Raises `InputError` if the folder belongs to another task, or holds something else.
+    The ledger is open for appending; the caller closes it. Raises `InputError` if the folder belongs to another task,
+    holds something else, or is in use by another process.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, and a run needs a folder; choose another --out")
@@ -105,6 +116,13 @@ def _ledger_of(path: Path) -> Path:
 
 
 def _replay(path: Path, records: Sequence[Mapping[str, Any]]) -> State:
+    """Build the state of a run. Ledgers of this and of older versions of the format are read."""
+    newest = max(map(schema_version, records), default=SCHEMA_VERSION)
+    if newest > SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{path / LEDGER} was written by a newer paredown: its format has version {newest}, and this paredown "
+            f"reads up to version {SCHEMA_VERSION}; update paredown, or start a new run in another folder"
+        )
     try:
         return State.replay(records)
     except (KeyError, TypeError, ValueError) as error:  # whole, by its checksums, but not what this version writes
@@ -115,13 +133,13 @@ def _replay(path: Path, records: Sequence[Mapping[str, Any]]) -> State:
 
 
 def _has_begun(path: Path) -> bool:
-    """Whether there is anything to lose: a run that failed while it loaded leaves its folder to the corrected task."""
+    """True if there is something to lose. A run that failed while it loaded leaves its folder to the corrected task."""
     ledger = path / LEDGER
-    return ledger.exists() and bool(_replay(path, read(ledger)[0]).facts)
+    return ledger.exists() and _replay(path, read(ledger)[0]).facts is not None
 
 
 def new_run_path(task: Task, root: Path = Path("runs")) -> Path:
-    """`runs/<name>-<date>-<n>`, the first that is free."""
+    """Return the first free folder among `runs/<name>-<date>` and `runs/<name>-<date>-<n>`."""
     stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", task.base_dir.name) or "run"
     path = root / f"{name}-{stamp}"

@@ -1,4 +1,4 @@
-"""What a ledger says: the state of a run, record by record."""
+"""The state of a run, as the records of its ledger build it up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 
 from ...evaluators import Measurement
 from ..values import Infeasible, Row, Trial, trial_from_record
+from ._facts import RunFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a fresh process found of one trial's artifact, on the report split. `reason` says why there is nothing;
-    `agreement` how far its outputs are from PyTorch's ("" in an old ledger)."""
+    """Measurements of one trial's artifact in a fresh process, on the test ("report") split.
+
+    scores     one score for each sample of the split
+    reason     reason why the artifact could not be measured; None if it was
+    agreement  distance of its outputs from PyTorch's, in words; "" in an old ledger
+    """
 
     number: int
     metrics: Mapping[str, Measurement]
@@ -24,9 +29,10 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Is a mixed point better than its uniform rival on the report split? A paired one-sided test on the same samples.
+    """Result of a paired one-sided test of a mixed point against its uniform rival, on the test ("report") split.
 
-    difference  in the metric's unit, positive where the mixed point is better; low, high: 95 % interval
+    difference  mean difference in the metric's unit, positive where the mixed point is better
+    low, high   95 % interval of the difference
     """
 
     number: int
@@ -39,17 +45,22 @@ class Verdict:
 
 @dataclass(slots=True)
 class State:
-    """What the ledger says so far. `facts` is what was known before the first trial: space, objectives, costs, …
+    """State of a run after the records that were added so far.
 
-    rows, row_facts  of the sensitivity table: (group, level) -> divergence, None if it failed; and all that is known
-    frame            of the outputs, in which the rows' shifts were measured (`_shifts`); None in an old ledger
-    estimate         the table's first guess ("values"), or why there is none ("reason")
-    dropped          (group, level) that the searcher does without; None as long as that is not decided
-    searcher         what the searcher said of itself at the end (`Reporting`); empty if it says nothing
-    losses           number -> losses, packed (`_race`), of the trials that others had to beat
+    facts      facts that were known before the first trial; None before they are recorded
+    rows       (group, level) -> divergence of this row of the sensitivity table; None if the row failed
+    row_facts  (group, level) -> the whole row: samples, standard error, cost
+    frame      reference outputs, in which the rows' shifts were measured (`_perturbations`); None in an old ledger
+    estimate   first guess of the table ("values"), or the reason why there is none ("reason")
+    dropped    (group, level) that the searcher does without; None as long as that is not decided
+    searcher   report of the searcher at the end (`Reporting`); empty if it has none
+    losses     number -> packed losses of the trials that are or were incumbents
+    seconds    purpose -> wall clock spent on it
+    spent_s    wall clock since the run began, all sessions together
+    ended      "done" or "interrupted"; None while the run goes on
     """
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: RunFacts | None = None
     rows: dict[tuple[int, int], float | None] = field(default_factory=dict)
     row_facts: dict[tuple[int, int], Row] = field(default_factory=dict)
     frame: dict[str, Any] | None = None
@@ -67,16 +78,18 @@ class State:
 
     @classmethod
     def replay(cls, records: Sequence[Mapping[str, Any]]) -> State:
+        """Build the state from all records of a ledger, in order."""
         state = cls()
         for record in records:
             state.add(record)
         return state
 
     def add(self, record: Mapping[str, Any]) -> None:
+        """Take in one record. Raises `KeyError`, `TypeError` or `ValueError` for one that is not understood."""
         self.spent_s = max(self.spent_s, record.get("spent_s", 0.0))
         match record["type"]:
             case "facts":
-                self.facts = dict(record)
+                self.facts = RunFacts.from_record(record)
             case "row":
                 self._add_row((record["group"], record["level"]), Row.from_record(record))
             case "frame":
@@ -113,20 +126,21 @@ class State:
                 self.ended = None
 
     def _add_row(self, key: tuple[int, int], row: Row) -> None:
-        """Of one (group, level) the row of the most samples stays."""
+        """Keep the row, unless one of more samples is known for its (group, level)."""
         if key not in self.row_facts or row.n >= self.row_facts[key].n:
             self.row_facts[key], self.rows[key] = row, row.value
 
     @property
     def n_mixed(self) -> int:
-        """Candidates that were proposed: one that was screened and then seen on all samples has two trials."""
+        """Number of proposed candidates. One that was screened and then promoted has two trials and counts once."""
         return len({trial.candidate for trial in self.trials if trial.kind == "mixed"})
 
     @property
     def samples(self) -> int:
-        """Sample passes of all trials."""
+        """Number of samples passed through the model, over all trials."""
         return sum(t.samples for t in self.trials if not isinstance(t, Infeasible))
 
     @property
     def core_seconds(self) -> float:
+        """Seconds of worker time, over all trials."""
         return sum(trial.seconds for trial in self.trials if not isinstance(trial, Infeasible))

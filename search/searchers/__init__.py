@@ -1,4 +1,8 @@
-"""What to try next: searchers behind one protocol (`Searcher`), made by name (`make_searcher`)."""
+"""Searchers: they propose the next candidates, behind one protocol (`Searcher`), made by name (`make_searcher`).
+
+They are told of trials and read no file. They know `values` and `allocation`. Begin with `_base.py` (the protocol) and
+`_evolution.py` (the default). A new searcher is one file here and a line in `_registry.py`.
+"""
 
 from ._archive import ELITE, Archive, violation_of
 from ._base import Reporting, SearchContext, Searcher
@@ -7,9 +11,10 @@ from ._evolution import EvolutionSearcher
 from ._hypervolume_improvement import hypervolume_gain, hypervolume_improvement, improvement
 from ._local_search import KEPT, local_search
 from ._offspring import Steps, offspring
+from ._optuna import SAMPLERS
 from ._policy import Policy
-from ._prediction_discount import MOST, PRIOR, PredictionDiscount
-from ._prediction_log import ENOUGH, WINDOW, PredictionLog, rank_correlation
+from ._prediction_discount import DISCOUNT_WINDOW, MAX_FACTOR, PRIOR_WEIGHT, PredictionDiscount
+from ._prediction_log import LOG_WINDOW, MIN_PREDICTIONS, PredictionLog, rank_correlation
 from ._random import RandomSearcher
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
 from ._round_robin import RoundRobinSearcher, guides_of, limits_of
@@ -17,13 +22,15 @@ from ._surrogate import Surrogate
 from ._survival import Survival, constrained_ranks, reference_directions, survivors
 
 __all__ = [
+    "DISCOUNT_WINDOW",
     "ELITE",
-    "ENOUGH",
     "KEPT",
-    "MOST",
-    "PRIOR",
+    "LOG_WINDOW",
+    "MAX_FACTOR",
+    "MIN_PREDICTIONS",
+    "PRIOR_WEIGHT",
+    "SAMPLERS",
     "SEARCHERS",
-    "WINDOW",
     "Archive",
     "Budget",
     "EvolutionSearcher",

@@ -1,4 +1,4 @@
-"""What was seen: every completed trial as arrays, the front of them, and the few that are worth breeding from."""
+"""Archive of results: every completed trial as arrays, their front, and the few that are worth breeding from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
 
 ELITE = 64
+"""Most rows to breed from."""
 MAX_FITTED = 256
-"""Rows that a surrogate is fitted to: the elite, and the latest."""
+"""Most rows to fit a surrogate to: the elite, and the latest."""
 
 
 class Archive:
-    """Rows are added one by one and stay; arrays grow by doubling, so adding is cheap with ten thousand of them.
+    """Results as rows, which are added one by one and stay.
 
-    A row that breaks a limit is never on the front, and is bred from only while too few rows keep the limits.
+    Arrays grow by doubling, so adding is cheap even with ten thousand rows. A row that breaks a limit is never on the
+    front. It is bred from only while too few rows keep the limits.
     """
 
     def __init__(self, n_groups: int, n_objectives: int) -> None:
@@ -45,26 +47,26 @@ class Archive:
 
     @property
     def levels(self) -> LevelArray:
-        """Shape (n, groups)."""
+        """Levels of the rows, shape (n, groups)."""
         return self._levels[: self._n]
 
     @property
     def values(self) -> FloatArray:
-        """Shape (n, objectives), minimised."""
+        """Objectives of the rows, shape (n, objectives), minimised."""
         return self._values[: self._n]
 
     @property
     def violation(self) -> FloatArray:
-        """Shape (n,): 0 where all limits are kept, else the sum of relative excesses."""
+        """Violation of the limits by each row, shape (n,): 0 where all are kept, else the sum of relative excesses."""
         return self._violation[: self._n]
 
     @property
     def front(self) -> IndexArray:
-        """Rows of the front among those that keep the limits; of rows with equal objectives, the first."""
+        """Indices of the front among the rows that keep the limits; of rows with equal objectives, the first."""
         return np.array(self._front, dtype=np.int64)
 
     def add(self, levels: Levels, values: FloatArray, violation: float) -> None:
-        """A candidate that is here already is left as it was: a trial's result does not change."""
+        """Add a result, shape (groups,) and (objectives,). A candidate that is here already keeps its first result."""
         if levels in self._row_of:
             return
         if self._n == len(self._values):
@@ -83,13 +85,13 @@ class Archive:
             self._elite = self._best().tolist()
 
     def elite(self) -> IndexArray:
-        """At most `ELITE` rows to breed from, best first: by rank of front, then by crowding."""
+        """Return at most `ELITE` rows to breed from, best first: by rank of front, then by crowding."""
         if self._ranked_elite is None:
             self._ranked_elite = self._best()
         return self._ranked_elite
 
-    def telling(self) -> IndexArray:
-        """At most `MAX_FITTED` rows that a surrogate should learn from: all, or the elite and the latest."""
+    def training_rows(self) -> IndexArray:
+        """Return at most `MAX_FITTED` rows for a surrogate to learn from: all, or the elite and the latest."""
         if self._n <= MAX_FITTED:
             return np.arange(self._n)
         return np.unique(np.concatenate([self.elite(), np.arange(self._n - (MAX_FITTED - ELITE), self._n)]))
@@ -110,7 +112,7 @@ class Archive:
 
 
 def violation_of(trial: Completed, limits: Mapping[str, tuple[float | None, float | None]]) -> float:
-    """Sum over the limits of the excess relative to the bound; one on a metric that the trial lacks counts nothing."""
+    """Return the sum of the excesses over the limits, relative to the bounds; absent metrics add none."""
     total = 0.0
     for name, (low, high) in limits.items():
         if name not in trial.metrics:

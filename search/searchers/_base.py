@@ -1,4 +1,4 @@
-"""What a searcher is, and what it is told."""
+"""The protocol of searchers, and the context that each is made with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ..values import Candidate, Completed, EarlyStopped, Objective, SearchSpace,
 class SearchContext:
     """Everything that a searcher may know when it is made.
 
-    objectives  what it should spread a front over; the quality objective comes first. By default the quality objective
-                is "divergence" (to the original's outputs: smoother than accuracy, it tells close candidates apart)
-    table       None when the task skips the table, or the searcher did not ask for one
+    objectives  objectives of the front, the quality first. By default the quality objective is "divergence" (from the
+                original's outputs): it is smoother than accuracy, and tells close candidates apart
+    seed        seed of every random draw
+    table       the sensitivity table; None if the task skips it, or the searcher does not ask for one
     limits      metric name -> (lower bound or None, upper bound or None)
     """
 
@@ -30,15 +31,15 @@ class SearchContext:
     limits: Mapping[str, tuple[float | None, float | None]]
 
     def vector(self, trial: Completed | EarlyStopped) -> NDArray[np.float64]:
-        """The trial's objectives as they are judged: shape (n_objectives,). Raises `InputError` if it lacks one.
+        """Return the trial's objectives as they are compared: shape (n_objectives,), minimised.
 
-        Of a `EarlyStopped` trial they are estimates, which are no result.
+        For an `EarlyStopped` trial they are estimates, not a result. Raises `InputError` if the trial lacks one.
         """
         self.check(trial)
         return np.array([o.key(trial.metrics[o.name].value) for o in self.objectives], dtype=np.float64)
 
     def check(self, trial: Completed | EarlyStopped) -> None:
-        """Raises `InputError` if the trial lacks an objective."""
+        """Raise `InputError` if the trial lacks an objective."""
         if missing := [o.name for o in self.objectives if o.name not in trial.metrics]:
             raise InputError(
                 f"trial {trial.number} has no metric {missing[0]!r}, which is an objective; "
@@ -48,37 +49,48 @@ class SearchContext:
 
 @runtime_checkable
 class Searcher(Protocol):
-    """Proposes candidates.
+    """A source of candidates.
 
-    The driver makes it with a `SearchContext` (`make_searcher`), tells it the baselines, then alternates: `ask(n)`
-    gives up to n candidates that it has not proposed before (fewer, or none, when the space is exhausted); `tell` takes
-    finished trials in *any* order, of any type, also ones that it never asked for (baselines; after a resume, the whole
-    ledger), and of one candidate more than once: the first result stays.
-    A `Completed` trial is a result. `Failed`, `Infeasible` and `EarlyStopped` ones are none, and only say that the
-    candidate is known; the estimates of a `EarlyStopped` trial may be learnt from.
-    Between the two, other asks may come: workers are asynchronous.
+    The search makes it with a `SearchContext` (`make_searcher`), tells it the baselines, then alternates `ask` and
+    `tell`. Several asks may come between two tells, because workers are asynchronous.
 
-    Same context and same calls, same asks: in another process, with any hash seed. `state_dict` is JSON, and
-    `load_state_dict` into a fresh searcher of the same context goes on as the old one would have, the random generator
-    included.
+    The same context and the same calls give the same candidates: in another process, and with any hash seed.
     """
 
-    def ask(self, n: int) -> list[Candidate]: ...
+    def ask(self, n: int) -> list[Candidate]:
+        """Return up to n candidates that were not proposed before; fewer, or none, if the space is exhausted."""
+        ...
 
-    def tell(self, trials: Sequence[Trial]) -> None: ...
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Take finished trials of any type, in any order.
 
-    def state_dict(self) -> dict[str, Any]: ...
+        A `Completed` trial is a result. `Failed`, `Infeasible` and `EarlyStopped` trials are not: they say only that
+        the candidate is known. A searcher may learn from the estimates of an `EarlyStopped` trial.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+        Trials may come that nobody asked for: baselines, or the whole ledger after a resume. If a candidate comes more
+        than once, its first result stays.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as JSON builtins."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the state of a fresh searcher of the same context.
+
+        It goes on as the old searcher would have, random draws included.
+        """
+        ...
 
 
 @runtime_checkable
 class Reporting(Protocol):
-    """A searcher that can say how far its own model is to be trusted. No searcher has to."""
+    """A searcher that reports how far its own model can be trusted. This is optional."""
 
     def report(self) -> dict[str, Any]:
-        """JSON builtins, by the modelled metric's name: `n`, `loo_rmse`, `heldout_rmse`, `heldout_rank`, `trust`.
+        """Return JSON builtins by name of the modelled metric.
 
-        `trust` is in [0, 1]; what is not known yet is None.
+        Keys: `n`, `loo_rmse`, `heldout_rmse`, `heldout_rank` and `trust` in [0, 1]. Unknown values are None.
         """
         ...

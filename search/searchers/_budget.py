@@ -1,4 +1,4 @@
-"""What the sensitivity table knows of a candidate before any evaluation: its costs, its limits, where to begin."""
+"""Costs, limits and first candidates from the sensitivity table alone, before any evaluation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
 
 NEAR_LIMIT = 2.0
-"""Where the divergence has a limit, the first sweep goes to so many times of it, because the table's sums are rough;
-and it begins at so many times what is good enough."""
+"""Range of the first sweep, because the sums of the table are rough: it ends at this many times the limit of the
+divergence, if there is one, and begins at this many times the indifference threshold."""
 
 
 class Budget:
     """The static costs of a context. Without a table there are none, everything is allowed, and `first` is empty.
 
-    costs  those of the objectives, each (groups, most levels) with infinity for absent levels, and their equal mixture;
-           where no objective is a static cost, the table's first by name stands in for the budget
+    costs  costs of the objectives, each (groups, most levels) with infinity for absent levels, and their equal mixture.
+           If no objective is a static cost, the first cost of the table by name stands in
     """
 
     def __init__(self, context: SearchContext) -> None:
@@ -38,7 +38,7 @@ class Budget:
         self._limits: list[tuple[FloatArray, float, float]] = []
         self._scores = np.zeros((0, 0)) if self._table is None else pad(self._table.divergence)
         self._worst = context.limits.get("divergence", (None, None))[1]
-        self._good_enough = context.objectives[0].indifference_threshold
+        self._indifference_threshold = context.objectives[0].indifference_threshold
         for name, (low, high) in context.limits.items():
             if self._table is not None and name in self._table.costs:
                 fixed = self._table.fixed.get(name, 0.0)
@@ -47,12 +47,12 @@ class Budget:
                 self._limits.append((pad(self._table.costs[name]), least, most))
 
     def allowed(self, pool: LevelArray) -> LevelArray:
-        """Without what breaks a limit by its static costs alone (all of it, where that would leave nothing)."""
+        """Return the candidates whose static costs keep the limits; all candidates, if none does."""
         keep = self.keeps(pool)
         return pool[keep] if keep.any() else pool
 
     def keeps(self, pool: LevelArray) -> NDArray[np.bool_]:
-        """Whether each candidate's static costs keep the limits, shape (n,)."""
+        """Return the mask, shape (n,), of the candidates whose static costs keep the limits."""
         keep = np.ones(len(pool), dtype=np.bool_)
         for cost, low, high in self._limits:
             total = cost[self._groups, pool].sum(axis=1)
@@ -60,15 +60,15 @@ class Budget:
         return keep
 
     def needed(self, pool: LevelArray, scores: FloatArray) -> LevelArray:
-        """Without what is better than good enough, and dearer than another that is so too.
+        """Remove the candidates below the indifference threshold that cost more than another one below it.
 
-        scores  divergences that add up, shape (groups, most levels)
+        scores  additive divergences, shape (groups, most levels)
         """
         return pool[self._wanted(pool, scores[self._groups, pool].sum(axis=1))]
 
     def _wanted(self, pool: LevelArray, divergence: FloatArray) -> NDArray[np.bool_]:
-        """Shape (n,), for `needed`; divergence is what is foreseen of each."""
-        alike = np.flatnonzero(divergence <= self._good_enough)
+        """Return the mask, shape (n,), of `needed` for predicted divergences of shape (n,)."""
+        alike = np.flatnonzero(divergence <= self._indifference_threshold)
         wanted = np.ones(len(pool), dtype=np.bool_)
         if len(alike) > 1:
             costs = np.column_stack([cost[self._groups, pool[alike]].sum(axis=1) for cost in self._own_costs])
@@ -76,9 +76,9 @@ class Budget:
         return wanted
 
     def within_limits(self, levels: Levels) -> Levels:
-        """The candidate, made cheaper by single switches until no static cost is above its limit, as far as that goes.
+        """Return the candidate, made cheaper by single switches until every static cost keeps its limit, if possible.
 
-        Always the switch that saves most (of what is too much) for the divergence that the table gives it.
+        Each switch saves most of the excess for the divergence that the table gives it.
         """
         repaired = np.array(levels, dtype=np.int64)
         for cost, _, most in self._limits:
@@ -86,9 +86,9 @@ class Budget:
         return tuple(repaired.tolist())
 
     def first(self, n: int) -> list[Levels]:
-        """At most n swept candidates, in an order of which every beginning is spread over the whole budget.
+        """Return at most n candidates of the sweep, ordered so that any prefix is spread over the whole budget.
 
-        Spread in log divergence and each cost, so that the small divergences, which matter, are not crowded out.
+        The spread is in log divergence and each cost, so that small divergences, which matter, are not crowded out.
         """
         if self._table is None or not self.costs or n <= 0:
             return []
@@ -101,13 +101,16 @@ class Budget:
         wanted = self._wanted(swept, divergence / NEAR_LIMIT)
         swept, divergence = swept[wanted], divergence[wanted]
         positive = divergence[divergence > 0]
-        floor = max(0.5 * float(positive.min()) if positive.size else 1.0, self._good_enough)
+        floor = max(0.5 * float(positive.min()) if positive.size else 1.0, self._indifference_threshold)
         axes = [np.log(divergence + floor)]
         axes += [cost[self._groups, swept].sum(axis=1) for cost in self._own_costs]
         return [tuple(swept[i].tolist()) for i in spread(np.column_stack(axes), n)]
 
     def seeds(self, seed_with_sweep: int | bool, usual: int) -> list[Levels]:
-        """`first` as a searcher's option asks for it: True is the usual number. Raises `InputError`."""
+        """Return `first` for the option `seed_with_sweep` of a searcher; True means the `usual` number.
+
+        Raises `InputError` for a wrong option, and if there is no table to sweep.
+        """
         if not isinstance(seed_with_sweep, int) or seed_with_sweep < 0:
             raise InputError(f"seed_with_sweep must be true, false or a number of points, got {seed_with_sweep!r}")
         if seed_with_sweep and self._table is None:
@@ -118,10 +121,12 @@ class Budget:
 
 
 def lowered(levels: IndexArray, scores: FloatArray, cost: FloatArray, most: float) -> IndexArray:
-    """The levels, switched one by one towards less cost until its sum is at most `most`, or nothing is left to switch.
+    """Return the levels, switched one by one until their cost is at most `most`, or no switch is left.
 
-    Always the switch of the least harm for what it saves (no more than is needed counts as saved). `scores` and `cost`
-    have shape (groups, most levels); an infinite cost is an absent level, a score that is not finite the worst.
+    Each switch has the least harm for its saving, which counts only as far as it is needed.
+
+    scores  divergences, shape (groups, most levels); a score that is not finite counts as the worst
+    cost    shape (groups, most levels); an infinite cost is an absent level
     """
     rows, levels = np.arange(len(levels)), levels.copy()
     worst = scores[np.isfinite(scores)].max(initial=0.0)
@@ -139,6 +144,7 @@ def lowered(levels: IndexArray, scores: FloatArray, cost: FloatArray, most: floa
 
 
 def _sweep_costs(table: SensitivityTable, objectives: list[str]) -> list[FloatArray]:
+    """Return the costs to sweep, see `Budget.costs`."""
     names = [name for name in objectives if name in table.costs] or sorted(table.costs)[:1]
     costs = [padded(table, name)[1] for name in names]
     if len(costs) > 1:

@@ -1,42 +1,44 @@
-"""The default searcher: from the sensitivity table to the front, in three moves.
+"""The default searcher: an evolution that goes from the sensitivity table to the front, in three moves.
 
-1. *Sweep.* The table's own solution of every budget (`sweep`), spread over the whole range.
+1. *Sweep.* It proposes the table's own solutions of every budget (`sweep`), spread over the whole range.
 2. *Refit.* Every evaluation corrects the table's scores (`Surrogate`), and the corrected table is swept again. From
-   that sweep and the best so far, the front is bred on the surrogate's word alone (`local_search`).
-3. *Breed.* Level switches that keep the budget, single switches and crossover of neighbours on the front (`offspring`),
-   screened by the surrogate: what is proposed adds most to the predicted hypervolume (`hypervolume_improvement`).
+   that sweep and the best so far, a front is bred on predictions alone (`local_search`).
+3. *Breed.* Children come from level switches that keep the budget, single switches and crossover of neighbours on the
+   front (`offspring`). The surrogate screens them: the proposal is the one that adds most to the predicted hypervolume
+   (`hypervolume_improvement`).
 
-Candidates better than `indifference_threshold` count as equal, so the search spends nothing there but on the cheapest.
-What the surrogate foretold is kept beside what came (`report`); while it foretells badly, more is left to chance.
-Without a table it starts at random, from all budgets, and the surrogate learns from the levels alone. All that it does
-follows from what it was told and asked: told a ledger, it goes on as the one that lived through it.
+Candidates better than `indifference_threshold` count as equal, so the search looks only for the cheapest of them. The
+predictions are kept beside the results (`report`). While they are bad, more is left to chance. Without a table the
+search starts at random, from all budgets, and the surrogate learns from the levels alone. Every proposal follows from
+the calls so far: a searcher that is told a whole ledger goes on as the first one would have.
 
 Hypervolume in (log divergence, bytes), `SyntheticProblem` of 22 groups x 7 levels, mean of 5 seeds, baselines told. The
-best that a local search on the true function found is .919, and .931 with strong interactions:
+best result of a local search on the true function is .919, and .931 with strong interactions:
 
                                     interaction = 1            interaction = 3
     trials                       25    50   100   200       25    50   100   200
     this                       .879  .889  .903  .912     .904  .915  .922  .925
-    this, without `_credit`    .882  .896  .906  .911     .903  .915  .922  .925
-    this, without `local_search`    .878  .888  .898  .907     .900  .913  .920  .923
-    this, without pairs        .876  .887  .893  .898     .894  .907  .914  .921    (see `_surrogate`)
-    this, by `improvement`     .876  .893  .905  .912     .899  .917  .922  .925    (in place of the hypervolume)
-    this, without table        .821  .823  .830  .842     .761  .764  .766  .768
+    without the discount       .882  .896  .906  .911     .903  .915  .922  .925
+    without `local_search`     .878  .888  .898  .907     .900  .913  .920  .923
+    without pairs              .876  .887  .893  .898     .894  .907  .914  .921    (see `_surrogate`)
+    by `improvement`           .876  .893  .905  .912     .899  .917  .922  .925    (in place of the hypervolume)
+    without table              .821  .823  .830  .842     .761  .764  .766  .768
     Optuna TPE, swept first    .865  .867  .870  .871     .883  .887  .889  .892
     Optuna NSGA-II, likewise   .864  .864  .865  .868     .880  .880  .883  .895
     `genetic`, likewise        .871  .872  .873  .875     .886  .889  .890  .895
     random                     .715  .715  .715  .717     .749  .752  .755  .761
 
-These problems have no shifts; with those of a real table (`_superposition`) DS-CNN comes to .521 at the cost of 100
-evaluations in place of .515, ResNet-20 to .489 in place of .482.
+These problems have no output perturbations. With those of a real table (`Superposition`) DS-CNN reaches .521 at the
+cost of 100 evaluations instead of .515, and ResNet-20 .489 instead of .482.
 
-The rows below the second are without `_credit` too. It costs a little here, where the surrogate is right everywhere;
-on a real net (DS-CNN, bits, the cost of 100 evaluations, 3 seeds) it gives .514 in place of .511.
+The rows below the second are without the discount (`PredictionDiscount`) too. It costs a little here, where the
+surrogate is right everywhere. On a real net (DS-CNN, bits, the cost of 100 evaluations, 3 seeds) it gives .514 instead
+of .511.
 
-So without a table and with strong interactions it is no better than random search, and worse than `genetic` (.782 at
-100, .835 at 200).
+So without a table and with strong interactions this searcher is no better than random search, and worse than `genetic`
+(.782 at 100, .835 at 200).
 
-Not worth its lines: survival by reference directions with 3 or 4 objectives (+.001 at 120 trials).
+One idea did not earn its lines: survival by reference directions with 3 or 4 objectives (+.001 at 120 trials).
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ from ._base import SearchContext
 from ._budget import Budget
 from ._hypervolume_improvement import hypervolume_improvement
 from ._known import KnownCandidates, Levels, levels_of
-from ._limits import foreseen_excess, foreseen_metrics
+from ._limits import predicted_excess, predicted_metrics
 from ._local_search import local_search
 from ._offspring import Steps, offspring
 from ._prediction_discount import PredictionDiscount
@@ -68,31 +70,31 @@ from ._surrogate import Surrogate
 LevelArray: TypeAlias = NDArray[np.int16]
 
 N_SWEPT = 64
-"""How many points of each refitted sweep stand beside the children."""
+"""Most points of each refitted sweep in the pool, beside the children."""
 MIN_FIT = 2
-"""Results before anything is fitted or bred."""
+"""Least number of results for a fit, and for breeding."""
 N_PENDING = 64
-"""How many candidates that are still being evaluated are reckoned with, by their predicted objectives."""
+"""Most candidates under evaluation that count in the screening, by their predicted objectives."""
 N_ESTIMATES = 64
-"""How many of the latest estimates (of candidates that were raced out) the surrogate learns from."""
+"""Most estimates (of candidates that were stopped early) that the surrogate learns from: the latest ones."""
 ESTIMATE_WEIGHT = 0.25
-"""How much an estimate counts in a fit; a result counts 1."""
+"""Weight of an estimate in a fit; a result has weight 1."""
 N_NOISE = 64
-"""How many of the latest results say how noisy a quality is."""
+"""Number of the latest results from which the noise of the quality is taken."""
 PAIRED = 0.3
-"""Two candidates meet the same samples, so that their difference is less noisy than either: by about this factor."""
+"""Noise of a difference relative to that of one value, about: two candidates are evaluated on the same samples."""
 DISTRUST = 0.3
-"""Share of unscreened proposals where the surrogate foretells nothing; with its trust it falls to `exploration`."""
+"""Share of unscreened proposals if predictions are worthless; it falls to `exploration` as trust rises."""
 
 
 class EvolutionSearcher:
-    """See the module. Options:
+    """The default searcher, see the module. Options:
 
-    initial      how many candidates come from the first sweep before breeding starts; without a table, breeding starts
-                 with a quarter as many results, of random candidates or of the baselines
-    children     how many are bred and screened for each proposal
-    exploration  least share of the proposals that are drawn from the children without screening, in [0, 1]; it is more
-                 while the surrogate's forecasts are bad (`report`)
+    initial      number of candidates from the first sweep before breeding starts; without a table, breeding starts
+                 after a quarter as many results, of random candidates or of the baselines
+    children     number of children that are bred and screened for each proposal
+    exploration  least share of the proposals that are drawn from the children without screening, in [0, 1]; the share
+                 is larger while the predictions are bad (`report`)
     """
 
     def __init__(
@@ -105,8 +107,8 @@ class EvolutionSearcher:
         self._exploration = exploration
         self._n_levels = np.array(context.space.n_levels, dtype=np.int64)
         self._budget = Budget(context)
-        self._foreseen = foreseen_metrics(context)
-        self._good_enough = np.array([metric.indifference_threshold for metric in self._foreseen])
+        self._metrics = predicted_metrics(context)
+        self._thresholds = np.array([metric.indifference_threshold for metric in self._metrics])
         self._first = self._budget.first(initial)
         self._reset()
 
@@ -118,9 +120,9 @@ class EvolutionSearcher:
         self._noise: list[float] = []
         self._estimates: dict[Levels, list[float | None]] = {}
         self._pending: dict[Levels, None] = {}
-        self._surrogate = Surrogate(self._context, self._foreseen)
-        self._forecasts = PredictionLog(self._foreseen)
-        self._credit = PredictionDiscount()
+        self._surrogate = Surrogate(self._context, self._metrics)
+        self._log = PredictionLog(self._metrics)
+        self._discount = PredictionDiscount()
         self._next_fit = MIN_FIT
         self._fit_due: tuple[NDArray[np.int64], list[tuple[Levels, list[float | None]]]] | None = None
         self._is_derived = False
@@ -144,14 +146,14 @@ class EvolutionSearcher:
                 self._add(levels, told)
 
     def report(self) -> dict[str, Any]:
-        """How well the surrogate foretold the latest trials: see `PredictionLog.report`."""
+        """Return how well the latest trials were predicted, see `PredictionLog.report`."""
         self._fit()
-        return self._forecasts.report(self._surrogate)
+        return self._log.report(self._surrogate)
 
     def state_dict(self) -> dict[str, Any]:
-        """The known candidates, and by their index what was told (in that order) and what is still out.
+        """Return the known candidates, and by their index the told results (in that order) and the pending candidates.
 
-        Told is [index, values, violation, noise]; no violation makes it an estimate.
+        A told result is [index, values, violation, noise]; without a violation it is an estimate.
         """
         index = {levels: i for i, levels in enumerate(self._known)}
         return write_state(
@@ -172,34 +174,34 @@ class EvolutionSearcher:
             self._add(known[i], _Told(values=list(values), violation=violation, noise=noise))
 
     def _values_of(self, trial: Completed | EarlyStopped) -> list[float | None]:
-        """Every foreseen metric as measured; the objectives come first, only what comes after them may be absent."""
+        """Return every predicted metric as measured, objectives first. Only metrics after them may be absent (None)."""
         self._context.check(trial)
         return [
             metric.signed(float(trial.metrics[metric.name].value)) if metric.name in trial.metrics else None
-            for metric in self._foreseen
+            for metric in self._metrics
         ]
 
     def _noise_of(self, trial: Completed) -> float:
-        """Standard error of the first objective relative to its value; 0 where it is exact or has no interval."""
+        """Return the relative standard error of the first objective; 0 if it is exact or has no interval."""
         metric = trial.metrics[self._context.objectives[0].name]
         if metric.low is None or metric.high is None or not metric.value > 0:
             return 0.0
         return float((metric.high - metric.low) / (2 * 1.96 * metric.value))
 
     def _add(self, levels: Levels, told: _Told) -> None:
-        """Of one candidate the first result stays; an estimate is learnt from until there is a result."""
+        """Add a result or an estimate. The first result of a candidate stays; an estimate counts until there is one."""
         if levels in self._archive or (told.violation is None and levels in self._estimates):
             return
         self._told.append((levels, told))
         measured = np.array(told.values, dtype=np.float64)  # None becomes NaN
-        values = np.maximum(measured, self._good_enough)
-        # When to fit, and to what, follows from what was told alone: a resumed search fits as the first one did.
+        values = np.maximum(measured, self._thresholds)
+        # the time and the rows of a fit follow from the told trials alone: a resumed search fits as the first one did
         self._fit()
         if self._surrogate.ready and len(self._archive) >= MIN_FIT:
             predicted = self._surrogate.predict(np.array([levels], dtype=np.int16))
-            self._credit_promise(predicted, values, told)
+            self._record_improvement(predicted, values, told)
             if told.violation is not None:
-                self._forecasts.add(self._surrogate.unscale(predicted)[0], values)
+                self._log.add(self._surrogate.unscale(predicted)[0], values)
         if told.violation is None:
             self._estimates[levels] = told.values
             return
@@ -210,22 +212,22 @@ class EvolutionSearcher:
         if len(self._archive) >= self._next_fit:
             self._next_fit = len(self._archive) + max(1, len(self._archive) // 25)
             estimates = list(self._estimates.items())[-N_ESTIMATES:]
-            self._fit_due = self._archive.telling(), estimates
+            self._fit_due = self._archive.training_rows(), estimates
 
-    def _credit_promise(self, predicted: FloatArray, values: FloatArray, told: _Told) -> None:
-        """What this candidate was foreseen to add to the front, beside what it adds: nothing, if it was raced out."""
+    def _record_improvement(self, predicted: FloatArray, values: FloatArray, told: _Told) -> None:
+        """Record the predicted improvement of the front beside the actual one, which is 0 after an early stop."""
         if not self._archive.front.size:
             return
         n = len(self._context.objectives)
         reference, noise = self._surrogate.scale(self._archive.values[self._archive.front]), self._noise_in_scale(n)
-        promised = float(hypervolume_improvement(predicted[:, :n], reference, noise)[0])
-        kept = 0.0
+        expected = float(hypervolume_improvement(predicted[:, :n], reference, noise)[0])
+        actual = 0.0
         if told.violation == 0.0:
-            kept = float(hypervolume_improvement(self._surrogate.scale(values[None, :n]), reference, np.zeros(n))[0])
-        self._credit.add(predicted[0, :n], promised, kept)
+            actual = float(hypervolume_improvement(self._surrogate.scale(values[None, :n]), reference, np.zeros(n))[0])
+        self._discount.add(predicted[0, :n], expected, actual)
 
     def _fit(self) -> None:
-        """The fit that is due, if one is."""
+        """Run the fit that is due, if one is."""
         if self._fit_due is None:
             return
         rows, estimates = self._fit_due
@@ -261,7 +263,7 @@ class EvolutionSearcher:
         return self._known.near(tuple(self._archive.levels[best].tolist()), rng)
 
     def _derive(self) -> None:
-        """What follows from the scores: the steps, the sweep of every cost, and the front as it is foreseen."""
+        """Derive the steps, the sweep of every cost and the predicted front from the scores of the last fit."""
         scores = self._surrogate.scores() if self._surrogate.has_table else None
         self._steps = [Steps(self._n_levels, scores, cost) for cost in self._budget.costs] or [
             Steps(self._n_levels, None, None)
@@ -277,21 +279,22 @@ class EvolutionSearcher:
             rng = np.random.default_rng([self._context.seed & 0xFFFF_FFFF_FFFF_FFFF, 1, len(self._archive)])
             start = np.concatenate([swept, self._archive.levels[self._archive.elite()]])
             self._swept = np.concatenate(
-                [swept, local_search(start, self._foresee, self._steps, self._budget.allowed, rng)]
+                [swept, local_search(start, self._predict, self._steps, self._budget.allowed, rng)]
             )
         self._swept_predicted = self._surrogate.predict(self._swept)
         self._is_derived = True
 
-    def _foresee(self, levels: LevelArray) -> FloatArray:
-        """Objectives as they are judged, and with limits the excess as one more."""
+    def _predict(self, levels: LevelArray) -> FloatArray:
+        """Return the predicted objectives in the scale of the surrogate; with limits, the excess is one more."""
         predicted = self._surrogate.predict(levels)
         objectives = predicted[:, : len(self._context.objectives)]
         if not self._context.limits:
             return objectives
-        excess = foreseen_excess(self._context, self._foreseen, self._surrogate.unscale(predicted))
+        excess = predicted_excess(self._context, self._metrics, self._surrogate.unscale(predicted))
         return np.column_stack([objectives, excess])
 
     def _breed(self, rng: np.random.Generator) -> LevelArray:
+        """Return children of neighbours in the elite, and of the sweep, shape (children, groups)."""
         elite = self._archive.elite()
         by = int(rng.integers(self._archive.values.shape[1]))
         order = elite[np.argsort(self._archive.values[elite, by], kind="stable")]
@@ -306,20 +309,20 @@ class EvolutionSearcher:
         return offspring(mothers, self._archive.levels[order[partners]], steps, rng)
 
     def _pool(self, rng: np.random.Generator) -> tuple[LevelArray, FloatArray, FloatArray]:
-        """Children and swept ones, shape (n, groups); what is foreseen of them, shape (n, metrics), and of those that
-        are still out, (m, metrics)."""
-        out = _rows(list(self._pending)[-N_PENDING:], len(self._n_levels))
+        """Return children and the sweep, shape (n, groups), their predicted metrics, (n, metrics), and those of the
+        candidates under evaluation, (m, metrics)."""
+        pending = _rows(list(self._pending)[-N_PENDING:], len(self._n_levels))
         children = self._breed(rng)
         pool = np.concatenate([children, self._swept])
-        foreseen, awaited = np.split(self._surrogate.predict(np.concatenate([children, out])), [len(children)])
-        predicted = np.concatenate([foreseen, self._swept_predicted])
+        of_children, awaited = np.split(self._surrogate.predict(np.concatenate([children, pending])), [len(children)])
+        predicted = np.concatenate([of_children, self._swept_predicted])
         keep = self._budget.keeps(pool) & ~self._needless(predicted)
         return (pool[keep], predicted[keep], awaited) if keep.any() else (pool, predicted, awaited)
 
     def _needless(self, predicted: FloatArray) -> NDArray[np.bool_]:
-        """Whether a candidate is foreseen to be good enough, and dearer than one that is known to be, shape (n,)."""
+        """Return the mask, shape (n,), of candidates predicted below the threshold and dearer than a known one."""
         n, known = len(self._context.objectives), self._archive.values[self._archive.front]
-        known = known[known[:, 0] <= self._good_enough[0]]
+        known = known[known[:, 0] <= self._thresholds[0]]
         if not (self._surrogate.ready and len(known)):
             return np.zeros(len(predicted), dtype=np.bool_)
         known = self._surrogate.scale(known)
@@ -327,7 +330,7 @@ class EvolutionSearcher:
         return np.asarray(dearer & (predicted[:, 0] <= known[:, 0].max()))
 
     def _screen(self, predicted: FloatArray, awaited: FloatArray, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The order in which the pool is worth trying."""
+        """Return the order in which the pool is worth trying."""
         shuffled = rng.permutation(len(predicted))
         if not self._surrogate.ready or rng.random() < self._share_unscreened():
             return shuffled
@@ -338,25 +341,28 @@ class EvolutionSearcher:
         predicted = predicted[shuffled]
         worth = hypervolume_improvement(predicted[:, :n], reference, self._noise_in_scale(n))
         span = np.ptp(reference, axis=0)
-        hopeful = np.flatnonzero(worth > 0)
-        worth[hopeful] *= self._credit.factor(predicted[hopeful, :n], np.where(span > 0, span, 1.0))
-        excess = foreseen_excess(self._context, self._foreseen, self._surrogate.unscale(predicted))
+        improving = np.flatnonzero(worth > 0)
+        worth[improving] *= self._discount.factor(predicted[improving, :n], np.where(span > 0, span, 1.0))
+        excess = predicted_excess(self._context, self._metrics, self._surrogate.unscale(predicted))
         return np.asarray(shuffled[np.lexsort((-worth, excess))])
 
     def _share_unscreened(self) -> float:
-        """More while the forecasts of the quality are bad; `exploration` where they are good, or not yet judged."""
-        trust = self._forecasts.trust(self._surrogate, 0)
+        """Return the share of proposals without screening.
+
+        It is `exploration` if the predictions of the quality are good or not judged yet, and larger if they are bad.
+        """
+        trust = self._log.trust(self._surrogate, 0)
         return self._exploration if trust is None else max(self._exploration, DISTRUST * (1.0 - trust))
 
     def _noise_in_scale(self, n: int) -> FloatArray:
-        """What two results of one quality may differ by, shape (n,): its relative standard error, in logarithms."""
+        """Return the difference that noise may make, shape (n,): the relative standard error of a log quality."""
         noise = np.zeros(n)
         if self._surrogate.is_logarithmic(0):
             noise[0] = PAIRED * float(np.median(self._noise[-N_NOISE:]))
         return noise
 
     def _random(self, rng: np.random.Generator) -> Levels | None:
-        """Of a random budget: the chance of each step towards cheap is drawn first, then the levels."""
+        """Return a candidate of a random budget: the probability of cheap levels is drawn first, then the levels."""
         draws = rng.binomial(self._n_levels - 1, rng.random((32, 1)))
         for row in self._budget.allowed(draws.astype(np.int16)).tolist():
             if (levels := tuple(row)) not in self._known:
@@ -366,8 +372,11 @@ class EvolutionSearcher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    """A result: every foreseen metric as measured, minimised, by how much it breaks the limits, and how noisy its
-    quality is, relative to it. Without a violation it is no result but an estimate.
+    """A result, or the estimate of a candidate that was stopped early.
+
+    values     every predicted metric as measured, minimised; None where it is absent
+    violation  violation of the limits; None for an estimate
+    noise      relative standard error of the quality
     """
 
     values: list[float | None]

@@ -1,10 +1,11 @@
-"""The classic: generations of a population, tournament, crossover, mutation, survival of the fittest.
+"""A genetic algorithm: generations of a population, tournament, crossover, mutation, survival of the fittest.
 
-NSGA-II (Deb 2002) with its defaults; `survival = "reference"` makes it NSGA-III's (Deb & Jain 2014), few `elites` a
-plain genetic algorithm. A generation closes when as many results as the population has members have come since the
-last one, in whatever order: workers never wait for each other. For those who want 50 x 100 evaluations over 2, 3, 4, 6,
-8 and 16 bits, and as a rival: it is told nothing of the layers, so it needs the evaluations. With `seed_with_sweep` its
-first generation is the sensitivity table's sweep. It does not earn the default path.
+With its defaults it is NSGA-II (Deb 2002). `survival = "reference"` gives it the survival of NSGA-III (Deb & Jain
+2014), and few `elites` make it a plain genetic algorithm. A generation closes when as many results as the population
+has members have come since the last one, in any order: workers never wait for each other. It suits budgets such as 50 x
+100 evaluations over 2, 3, 4, 6, 8 and 16 bits, and it is a baseline for others: it knows nothing of the layers, so it
+needs the evaluations. With `seed_with_sweep` its first generation is the sweep of the sensitivity table. It is not good
+enough to be the default.
 
 Hypervolume in (log divergence, bytes), `SyntheticProblem` of 22 groups x 7 levels, mean of 5 seeds, baselines told:
 
@@ -35,19 +36,20 @@ from ._survival import Survival, survivors
 IndexArray: TypeAlias = NDArray[np.int64]
 
 RETRIES = 16
-"""How often a pair of parents may have a child that is known already before a neighbour of it is taken."""
+"""Most children that are known already before a neighbour of the last one is taken."""
 
 
 class GeneticSearcher:
-    """See the module. Options:
+    """The genetic searcher, see the module. Options:
 
-    population       members, and results for each generation
-    elites           how many of the old population compete with the new results (None: all of them)
-    crossover        chance that a child has two parents, in [0, 1]; else it is a copy that mutates
-    mutation         chance of each group to get a random other level, in [0, 1] (None: one group of a child on average)
-    tournament       how many members are drawn for each parent; the best of them is it
+    population       number of members, and of results for each generation
+    elites           number of old members that compete with the new results (None: all)
+    crossover        probability that a child has two parents, in [0, 1]; otherwise it is a mutated copy
+    mutation         probability of each group to get a random other level, in [0, 1] (None: one group a child on
+                     average)
+    tournament       number of members that are drawn for each parent; the best becomes the parent
     survival         "crowding" or "reference"
-    seed_with_sweep  how many points of the sensitivity table's sweep are proposed first (True: `population`)
+    seed_with_sweep  number of points of the sensitivity table's sweep that are proposed first (True: `population`)
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class GeneticSearcher:
         self._results: list[tuple[Levels, list[float], float]] = []
         self._row_of: dict[Levels, int] = {}
         self._members: list[int] = []  # rows of results, best first
-        self._closed = 0  # so many results have been through a survival
+        self._closed = 0  # number of results that have been through a survival
 
     def ask(self, n: int) -> list[Candidate]:
         return self._known.asked(n, self._propose)
@@ -98,7 +100,7 @@ class GeneticSearcher:
             self._known.add(levels)
 
     def state_dict(self) -> dict[str, Any]:
-        """The known candidates, and by their index the results in the order of telling."""
+        """Return the known candidates, and by their index the results in the order of telling."""
         index = {levels: i for i, levels in enumerate(self._known)}
         return write_state(
             "genetic",
@@ -151,12 +153,12 @@ class GeneticSearcher:
         if rng.random() < self._crossover:
             levels = np.where(rng.random(len(levels)) < 0.5, mother, father)
         mutating = (rng.random(len(levels)) < self._mutation) & (self._n_levels > 1)
-        other = rng.integers(1, np.maximum(self._n_levels, 2))  # so many levels further, around the end
+        other = rng.integers(1, np.maximum(self._n_levels, 2))  # number of levels to move up, wrapping around
         levels = np.where(mutating, (levels + other) % self._n_levels, levels)
         return self._budget.within_limits(tuple(levels.tolist()))
 
     def _parent(self, rng: np.random.Generator) -> IndexArray:
-        """The best of the drawn members: they are in the order of their survival."""
+        """Return the best of the drawn members, which are in the order of their survival."""
         drawn = rng.integers(0, len(self._members), size=self._tournament)
         return np.array(self._results[self._members[int(drawn.min())]][0], dtype=np.int64)
 

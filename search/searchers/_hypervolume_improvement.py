@@ -1,4 +1,4 @@
-"""What a predicted point would add to a front."""
+"""Improvement of a front by predicted points."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from ..._arrays import FloatArray
 from ..values import non_dominated
 
 MARGIN = 0.05
-"""The reference corner lies this share of the front's span beyond its worst values."""
+"""Distance of the reference corner beyond the front's worst values, as a share of the front's span."""
 
 
 def hypervolume_improvement(predicted: FloatArray, reference: FloatArray, noise: FloatArray) -> FloatArray:
-    """How much each predicted point adds to the reference points, shape (n,): positive where it adds something.
+    """Return how much each predicted point improves on the reference points, shape (n,): positive if it does.
 
-    With two objectives what it adds to the hypervolume, with any other number `improvement`; each objective relative to
-    the reference's span. A lead that is within `noise`, shape (objectives,), in the objectives' own scale, is none.
+    With two objectives it is the gain in hypervolume, with any other number `improvement`. Each objective is relative
+    to the span of the reference.
+
+    noise  shape (objectives,), in the scale of the objectives; a lead within it is none
     """
     span = np.ptp(reference, axis=0)
     span = np.where(span > 0, span, 1.0)
@@ -27,14 +29,14 @@ def hypervolume_improvement(predicted: FloatArray, reference: FloatArray, noise:
 
 
 def hypervolume_gain(predicted: FloatArray, reference: FloatArray) -> FloatArray:
-    """What each of the points alone adds to the hypervolume of the reference points, two objectives: shape (n,).
+    """Return the gain in hypervolume by each point alone, shape (n,), for two objectives.
 
-    The corner lies `MARGIN` beyond the front's worst, so its ends can be prolonged, but not by much.
+    The corner lies `MARGIN` beyond the worst of the front, so points beyond its ends gain, but not much.
     """
     front = reference[non_dominated(reference)]
     front = front[np.argsort(front[:, 0], kind="stable")]
     corner = front.max(axis=0) + MARGIN
-    # Strip i lies between the points i and i + 1 of the front; its ceiling is what the front reaches there.
+    # Strip i lies between the points i and i + 1 of the front; its ceiling is the front's value there.
     begins, ends = np.append(-np.inf, front[:, 0]), np.append(front[:, 0], corner[0])
     ceilings = np.append(corner[1], front[:, 1])
     wide = np.minimum(ends, corner[0]) - np.maximum(begins, predicted[:, :1])
@@ -43,10 +45,10 @@ def hypervolume_gain(predicted: FloatArray, reference: FloatArray) -> FloatArray
 
 
 def improvement(predicted: FloatArray, reference: FloatArray, span: FloatArray) -> FloatArray:
-    """How far each predicted point reaches beyond the reference points, relative to their span: shape (n,).
+    """Return how far each predicted point reaches beyond the reference points, relative to their span: shape (n,).
 
-    The least, over the reference points, of the largest lead in any objective (Balling 2003's maximin): positive if
-    and only if no reference point is as good everywhere.
+    It is the least, over the reference points, of the largest lead in any objective (maximin, Balling 2003). It is
+    positive if and only if no reference point is as good everywhere.
     """
     lead = np.full((len(predicted), len(reference)), -np.inf)
     for j in range(reference.shape[1]):

@@ -1,4 +1,4 @@
-"""Which candidates are taken, and how to find one that is not, even in the last corner of a small space."""
+"""Known candidates, and ways to find a new one, even in the last corner of a small space."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ class KnownCandidates:
 
     @property
     def exhausted(self) -> bool:
+        """True if every candidate of the space is known."""
         return len(self._seen) >= self._size
 
     def add(self, levels: Levels) -> None:
+        """Make a candidate known; one that is known keeps its place."""
         self._seen.setdefault(levels)
 
     def update(self, many: Iterable[Levels]) -> None:
+        """Make several candidates known, in this order."""
         for levels in many:
             self.add(levels)
 
     def asked(self, n: int, propose: Callable[[], Levels | None]) -> list[Candidate]:
-        """Up to n proposals, each known before the next is made; fewer where `propose` has no more."""
+        """Return up to n proposals, each made known before the next; fewer if `propose` has no more."""
         candidates: list[Candidate] = []
         while len(candidates) < n and (levels := propose()) is not None:
             self.add(levels)
@@ -49,18 +52,18 @@ class KnownCandidates:
         return candidates
 
     def rng(self, seed: int) -> np.random.Generator:
-        """The generator for the next proposal: a function of the seed and of how much is known.
+        """Return the generator for the next proposal: a function of the seed and of the number of known candidates.
 
-        So nothing of it needs saving, `ask(2)` is `ask(1)` twice, and a searcher that is told a whole ledger after a
-        resume goes on as the one that lived through it.
+        So no generator has to be saved, `ask(2)` equals `ask(1)` twice, and a searcher that is told a whole ledger
+        after a resume goes on as the first one would have.
         """
         return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, len(self._seen)])
 
     def random_new(self, rng: np.random.Generator) -> Levels | None:
-        """Uniform over what is left; None when nothing is.
+        """Return a new candidate, uniform over those that are left; None if there is none.
 
-        After some unlucky draws it counts upwards from the last one: exact, though no longer uniform, and never more
-        than one step for each known candidate.
+        After some unlucky draws it counts upwards from the last one. That always finds a candidate, though no longer
+        uniformly, in at most one step for each known candidate.
         """
         if self.exhausted:
             return None
@@ -71,7 +74,7 @@ class KnownCandidates:
         return self._count_up(tuple(draws[-1].tolist()))
 
     def near(self, levels: Levels, rng: np.random.Generator) -> Levels | None:
-        """A new candidate that differs from this one in few groups; None when the space is exhausted."""
+        """Return a new candidate that differs from this one in few groups; None if the space is exhausted."""
         if self.exhausted:
             return None
         for attempt in range(64):
@@ -83,7 +86,7 @@ class KnownCandidates:
         return self._count_up(levels)
 
     def _count_up(self, levels: Levels) -> Levels:
-        """The next unknown candidate, read as a number with one digit for each group. The space is not exhausted."""
+        """Return the next new candidate, counting with one digit for each group. The space must not be exhausted."""
         digits = list(levels)
         while tuple(digits) in self._seen:
             for g in range(len(digits)):
@@ -94,5 +97,5 @@ class KnownCandidates:
 
 
 def levels_of(candidate: Candidate) -> Levels:
-    """Builtin ints, whatever came in (a numpy integer would break the JSON of a state or a ledger)."""
+    """Return the levels as builtin ints: a numpy integer would break the JSON of a state or a ledger."""
     return tuple(int(level) for level in candidate.levels)

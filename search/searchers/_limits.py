@@ -1,4 +1,4 @@
-"""Limits on what only an evaluation can tell: which metrics must be foreseen for them, and by how much they break."""
+"""Limits on metrics that need an evaluation: the metrics to predict for them, and the predicted excess."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..values import Objective
 from ._base import SearchContext
 
 
-def foreseen_metrics(context: SearchContext) -> tuple[Objective, ...]:
-    """The objectives, and after them the metrics with a limit that are neither objectives nor static costs.
+def predicted_metrics(context: SearchContext) -> tuple[Objective, ...]:
+    """Return the objectives, and after them the limited metrics that are neither objectives nor static costs.
 
-    What must not be too low is taken for a quality (accuracy), anything else for a cost.
+    A metric with only a lower bound counts as a quality (accuracy) and is maximised, any other is minimised.
     """
     names = {objective.name for objective in context.objectives}
     static = context.table.costs if context.table is not None else {}
@@ -23,10 +23,10 @@ def foreseen_metrics(context: SearchContext) -> tuple[Objective, ...]:
     )
 
 
-def foreseen_excess(context: SearchContext, metrics: tuple[Objective, ...], predicted: FloatArray) -> FloatArray:
-    """By how much each candidate is expected to break the limits, relative to the bounds: shape (n,).
+def predicted_excess(context: SearchContext, metrics: tuple[Objective, ...], predicted: FloatArray) -> FloatArray:
+    """Return the expected excess of each candidate over the limits, relative to the bounds: shape (n,).
 
-    predicted  shape (n, metrics), minimised, in the metrics' own units
+    predicted  shape (n, metrics), minimised, in the units of the metrics
     """
     excess = np.zeros(len(predicted))
     for j, metric in enumerate(metrics):

@@ -1,4 +1,4 @@
-"""The front as the surrogate foresees it: bred on predictions alone, without any evaluation."""
+"""Local search on the surrogate: a front bred on predictions alone, without any evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ._offspring import Steps, offspring
 LevelArray: TypeAlias = NDArray[np.int16]
 
 ROUNDS = 8
+"""Number of rounds of breeding."""
 KEPT = 96
+"""Most candidates of the front."""
 
 
 def local_search(
@@ -25,10 +27,14 @@ def local_search(
     allowed: Callable[[LevelArray], LevelArray],
     rng: np.random.Generator,
 ) -> LevelArray:
-    """At most `KEPT` candidates, shape (n, groups), that are not dominated in `predict`'s objectives.
+    """Return at most `KEPT` candidates, shape (n, groups), that are non-dominated in predicted objectives.
 
-    A few rounds of breeding between neighbours, each with one of the `steps`. The sweep is exact where divergences
-    add up; this is what finds the candidates that are good because they do not.
+    Each round breeds between neighbours, with one of the `steps`. The sweep is exact where divergences add up. The
+    local search finds the candidates that are good because divergences do not add up.
+
+    start    candidates to begin with, shape (n, groups)
+    predict  (n, groups) -> objectives, shape (n, objectives), minimised
+    allowed  removes candidates that break a limit
     """
     rows = allowed(start)
     rows, values = _kept(rows, predict(rows))
@@ -41,7 +47,7 @@ def local_search(
 
 
 def _kept(rows: LevelArray, values: FloatArray) -> tuple[LevelArray, FloatArray]:
-    """The front, thinned by crowding, in the order of the first objective; of equal values the first."""
+    """Return the front, thinned by crowding, in the order of the first objective; of equal values the first."""
     first, _ = unique_rows(values)  # sorted by the first objective
     first = first[non_dominated(values[first])]
     if len(first) > KEPT:

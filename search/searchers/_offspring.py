@@ -1,4 +1,4 @@
-"""New candidates from old ones: level switches that keep the budget, single switches, crossover of neighbours."""
+"""Offspring: new candidates by level switches that keep the budget, single switches, and crossover of neighbours."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ LevelArray: TypeAlias = NDArray[np.int16]
 
 PAIR, SINGLE, CROSS = 0, 1, 2
 SHARES = (0.5, 0.25, 0.25)
-"""How often a child is made by a pair of switches, one switch, or a crossover."""
+"""Probabilities that a child is made by a pair of switches, one switch, or a crossover."""
 JUMP = 0.15
-"""How often a switch goes to any level instead of the next good one."""
+"""Probability that a switch goes to any level instead of the next good one."""
 
 
 class Steps:
-    """For each (group, level): the next good level towards less divergence, and towards less cost, and their bargain.
+    """Steps from each (group, level): the next good level towards less divergence and towards less cost, and weights.
 
-    The next good one is the steepest: most divergence saved for the cost, or most cost saved for the divergence. With
-    no table the neighbours in the level order stand in, all alike. Arrays have shape (groups, most levels); a level
-    without such a step has weight 0. Weights are square roots of the bargains, so that the second best gets its turn.
+    The next good level is the steepest: it saves most divergence for the cost, or most cost for the divergence. Without
+    a table the neighbours in the level order stand in, with equal weights. Arrays have shape (groups, most levels). A
+    level without such a step has weight 0. Weights are square roots of the slopes, so the second best has a chance too.
+
+    n_levels  number of levels of each group, shape (groups,)
+    scores    divergences, shape (groups, most levels)
+    cost      shape (groups, most levels)
     """
 
     def __init__(self, n_levels: NDArray[np.int64], scores: FloatArray | None, cost: FloatArray | None) -> None:
@@ -54,13 +58,13 @@ class Steps:
 
 
 def offspring(parents: LevelArray, partners: LevelArray, steps: Steps, rng: np.random.Generator) -> LevelArray:
-    """One child of each parent, shape (n, groups); the partner counts only where the child is a crossover."""
+    """Return one child of each parent, shape (n, groups). A partner counts only for a crossover."""
     children = parents.copy()
     how = rng.choice(len(SHARES), size=len(parents), p=SHARES)
     cross = np.flatnonzero(how == CROSS)
     if cross.size:
         children[cross] = _crossover(parents[cross], partners[cross], rng)
-        # A child equal to one of its parents would be wasted.
+        # a child equal to one of its parents would be wasted
         same = (children[cross] == parents[cross]).all(axis=1) | (children[cross] == partners[cross]).all(axis=1)
         how[cross[same]] = SINGLE
     pair = np.flatnonzero(how == PAIR)
@@ -75,13 +79,13 @@ def offspring(parents: LevelArray, partners: LevelArray, steps: Steps, rng: np.r
 
 
 def _crossover(parents: LevelArray, partners: LevelArray, rng: np.random.Generator) -> LevelArray:
-    """Uniform, with a share of the partner that is itself drawn, so that some children are close to a parent."""
+    """Return uniform crossovers. The share of the partner is drawn too, so that some children are close to a parent."""
     share = rng.uniform(0.1, 0.9, size=(len(parents), 1))
     return np.where(rng.random(parents.shape) < share, partners, parents)
 
 
 def _switch_pair(levels: LevelArray, steps: Steps, rng: np.random.Generator) -> LevelArray:
-    """One group dearer and another cheaper, by about the same cost."""
+    """Make one group dearer and another cheaper, by about the same cost."""
     levels, g, old = _switch(levels, steps.dearer, steps.dearer_weight, steps, rng)
     paid = np.maximum(steps.price[g, old], 1e-12)[:, None]
     ratio = np.maximum(steps.saving[np.arange(levels.shape[1]), levels], 1e-12) / paid
@@ -101,7 +105,7 @@ def _switch(
     bonus: FloatArray | None = None,
     avoid: NDArray[np.int64] | None = None,
 ) -> tuple[LevelArray, NDArray[np.int64], NDArray[np.int16]]:
-    """Moves one group of each row, drawn by weight (times bonus). Returns the rows, the groups, their old levels."""
+    """Switch one group of each row, drawn by weight (times bonus). Returns the rows, the groups, their old levels."""
     rows, groups = np.arange(len(levels)), np.arange(levels.shape[1])
     chance = weight[groups, levels]
     if bonus is not None:

@@ -1,18 +1,18 @@
-"""Every sampler of Optuna, as it stands, over the levels of the groups.
+"""The samplers of Optuna, unchanged, over the levels of the groups.
 
-An in-memory study is asked and told. A level is an integer, 0 the dearest. What Optuna cannot know:
+An in-memory study is asked and told. A level is an integer, 0 the dearest. The searcher adds what Optuna does not know:
 
-- A candidate that was proposed before is not evaluated again: the sampler's trial is told the result that is known (or
-  fails), and it is asked again, up to `RETRIES` times; then a neighbour of its last wish is proposed.
-- Trials that it never asked for (baselines, a ledger after a resume) are added as finished ones; a genetic sampler gets
+- A candidate that was proposed before is not evaluated again. The sampler's trial is told the known result (or fails),
+  and the sampler is asked again, up to `RETRIES` times. Then a neighbour of its last choice is proposed.
+- Trials that it never asked for (baselines, a ledger after a resume) are added as finished ones. A genetic sampler gets
   them as if it had asked for them, because it breeds only from trials that have a generation.
-- A failed trial is told as failed (samplers ignore it), one that is infeasible by its static costs as pruned (TPE keeps
-  away from it).
+- A failed trial is told as failed, and samplers ignore it. A trial that is infeasible by its static costs is told as
+  pruned, and TPE keeps away from it.
 - Limits become Optuna's constraints, which the samplers that support them respect.
-- The sampler is made afresh for each ask, seeded by (seed, number of asks): so a state needs no more than the study
-  and a number. A sampler whose sequence is *defined* by one seed (QMC, Grid) is given the same one each time.
+- The sampler is made afresh for each ask, seeded by (seed, number of asks), so the state is no more than the study and
+  a number. A sampler whose sequence is *defined* by one seed (QMC, Grid) gets the same seed each time.
 
-With 60 groups the multi-objective TPE takes 0.3 s to ask, the GP sampler seven; with 400, 3.5 and 70.
+With 60 groups the multi-objective TPE takes 0.3 s to ask and the GP sampler 7 s; with 400 groups, 3.5 s and 70 s.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from optuna.storages import InMemoryStorage
 
 Result: TypeAlias = tuple[list[float], dict[str, float]]
-"""Objectives, minimised; and by how much each limit is broken."""
+"""Minimised objectives, and the excess over each limit."""
 
 RETRIES = 16
-"""How often a sampler may repeat itself for one proposal."""
+"""Most repetitions of a sampler for one proposal."""
 
 SAMPLERS = {
     "tpe": "optuna.samplers.TPESampler",
@@ -57,14 +57,15 @@ SAMPLERS = {
 """Short names; any other sampler is named by its import path."""
 
 ONE_SEQUENCE = {"QMCSampler", "GridSampler"}
+"""Samplers whose sequence is defined by one seed."""
 
 
 class OptunaSearcher:
-    """See the module. Options:
+    """A searcher around an Optuna sampler, see the module. Options:
 
     sampler          a short name (`SAMPLERS`) or an import path, "package.module.Class"
     params           arguments of the sampler's class
-    seed_with_sweep  how many points of the sensitivity table's sweep are proposed first (True: 16); needs the table
+    seed_with_sweep  number of points of the sensitivity table's sweep that are proposed first (True: 16)
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class OptunaSearcher:
         self._context = context
         self._class = _sampler_class(sampler)
         self._params = dict(params or {})
-        self._fresh_sampler(0)  # refuses wrong arguments now and not at the first proposal
+        self._fresh_sampler(0)  # wrong arguments raise now, not at the first proposal
         self._first = Budget(context).seeds(seed_with_sweep, 16)
         self._reset()
 
@@ -190,7 +191,7 @@ class OptunaSearcher:
         return levels
 
     def _ask_study(self, wanted: Levels | None = None) -> tuple[int, Levels]:
-        """The number and levels of a new trial of the study: the sampler's choice, or the wanted ones."""
+        """Return the number and levels of a new trial of the study: the sampler's choice, or the wanted levels."""
         if wanted is not None:
             self._study.enqueue_trial(self._params_of(wanted))
         self._study.sampler = self._fresh_sampler(self._n_asks)
@@ -198,7 +199,7 @@ class OptunaSearcher:
         with _quiet():
             trial = self._study.ask(self._distributions())
             if wanted is not None and self._is_genetic:
-                _ = trial.relative_params  # asks the sampler after all, which thereby gives the trial a generation
+                _ = trial.relative_params  # asks the sampler, which gives the trial a generation
         return trial.number, tuple(int(trial.params[group.name]) for group in self._context.space.groups)
 
     def _finish(self, number: int, result: Result | None, *, pruned: bool = False) -> None:
@@ -213,13 +214,13 @@ class OptunaSearcher:
             with _quiet():
                 self._study.tell(number, result[0] if result is not None else None, state)
         except RuntimeError as error:
-            # A sampler that has tried everything (grid, brute force) stops the study, which only `optimize` allows;
-            # by then the trial is stored. What is left of the space, if anything, is proposed all the same.
+            # a sampler that has tried everything (grid, brute force) stops the study, which only `optimize` allows;
+            # by then the trial is stored, and the rest of the space can still be proposed
             if "Study.stop" not in str(error):
                 raise
 
     def _add(self, levels: Levels, result: Result | None, *, pruned: bool) -> None:
-        """A trial that the study never asked for."""
+        """Add a trial that the study never asked for."""
         from optuna.trial import TrialState, create_trial
 
         if result is not None and self._is_genetic:
@@ -268,7 +269,8 @@ class OptunaSearcher:
                 return self._class(**params)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"the sampler {_path_of(self._class)} refuses its params {self._params}: {error}"
+                f"the sampler {_path_of(self._class)} refuses its params {self._params}: {error}; "
+                "change [search] params"
             ) from error
 
 
@@ -276,7 +278,7 @@ def _new_study(n_objectives: int) -> tuple[InMemoryStorage, Study]:
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it announces the study on stderr
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # otherwise it announces the study on stderr
     try:
         storage = optuna.storages.InMemoryStorage()
         study = optuna.create_study(storage=storage, directions=["minimize"] * n_objectives)
@@ -287,7 +289,7 @@ def _new_study(n_objectives: int) -> tuple[InMemoryStorage, Study]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's notes that a sampler or an argument of it is experimental: the user chose it by name."""
+    """Silence Optuna's warnings that a sampler or an argument is experimental: the user chose it by name."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():
@@ -317,7 +319,7 @@ def _path_of(kind: type) -> str:
 
 
 def _excesses(trial: Completed, limits: Mapping[str, tuple[float | None, float | None]]) -> dict[str, float]:
-    """Limit -> by how much it is broken, relative to the bound (negative where it is kept): Optuna's constraints."""
+    """Return Optuna's constraints: limit -> excess relative to the bound, negative if the limit is kept."""
     excesses = {}
     for name, (low, high) in limits.items():
         if name not in trial.metrics:

@@ -1,14 +1,14 @@
-"""Reinforcement learning as a rival: a policy gradient that chooses the levels layer by layer.
+"""Reinforcement learning, as a baseline for others: a policy gradient that chooses the levels layer by layer.
 
-REINFORCE (Williams 1992) on a softmax policy with a baseline, in the manner of HAQ (Wang 2019) and AMC (He 2018), and
-repaired to a budget as theirs are. Where we differ: the budget of each episode is drawn anew and the policy sees what
-is left of it, so that one policy serves the whole front; it is linear in its features and has no critic. An episode is
-a candidate, its reward what its quality is better than that of the results of about the same cost.
+It is REINFORCE (Williams 1992) on a softmax policy with a baseline, in the manner of HAQ (Wang 2019) and AMC (He 2018).
+As there, candidates are repaired to a budget. We differ in three points. The budget of each episode is drawn anew, and
+the policy sees the rest of it, so that one policy serves the whole front. The policy is linear in its features. It has
+no critic. An episode is a candidate. Its reward is the lead of its quality over results of about the same cost.
 
     features of a level   its cost in the group, the square of it, and the log of the table's divergence
     each times            1, the group's place, its share of the cost, its sensitivity, the budget that is left
 
-It follows from its results alone: each candidate is learnt from as if its own cost had been the budget.
+The weights follow from the results alone: each candidate is learnt from as if its own cost had been the budget.
 
 Hypervolume in (log divergence, bytes), `SyntheticProblem` of 22 groups x 7 levels, mean of 5 seeds, baselines told:
 
@@ -18,8 +18,8 @@ Hypervolume in (log divergence, bytes), `SyntheticProblem` of 22 groups x 7 leve
     `evolution`                .879  .889  .903  .912     .904  .915  .922  .925
     random                     .715  .715  .715  .717     .749  .752  .755  .761
 
-So it learns, and it needs hundreds of evaluations for what the table's sweep gives with none: it does not earn the
-default path, and stands here to be compared with.
+So it learns, but it needs hundreds of evaluations for what the table's sweep gives with none. It is not the default,
+and is here for comparison.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from ._state import read_levels, read_state, write_state
 IndexArray: TypeAlias = NDArray[np.int64]
 
 EPISODES = 16
-"""How many are drawn for one proposal, until one is new."""
+"""Most episodes for one proposal, until one is new."""
 NEIGHBOURS = 16
-"""So many results of about the same cost are the baseline of a reward."""
+"""Number of results of about the same cost that are the baseline of a reward."""
 
 
 class PolicySearcher:
-    """See the module. Options:
+    """The policy-gradient searcher, see the module. Options:
 
     learning_rate  step along the gradient of an episode, at least 0
-    exploration    chance that a group's level is drawn at random and not by the policy, in [0, 1]
+    exploration    probability that a group's level is drawn at random and not by the policy, in [0, 1]
     """
 
     def __init__(self, context: SearchContext, *, learning_rate: float = 0.1, exploration: float = 0.05) -> None:
@@ -83,7 +83,7 @@ class PolicySearcher:
             self._known.add(levels)
 
     def state_dict(self) -> dict[str, Any]:
-        """The known candidates, and by their index the results in the order of telling; the weights follow."""
+        """Return the known candidates, and by their index the results in the order of telling; weights follow."""
         index = {levels: i for i, levels in enumerate(self._known)}
         return write_state(
             "policy",
@@ -101,7 +101,7 @@ class PolicySearcher:
             self._learn(known[i], float(quality))
 
     def _learn(self, levels: Levels, quality: float) -> None:
-        """One step of the policy gradient. A candidate that is here already is left as it was."""
+        """Take a step of the policy gradient. A candidate that has a result already changes nothing."""
         if levels in self._results:
             return
         self._results[levels] = quality
@@ -129,7 +129,7 @@ class PolicySearcher:
 
 
 class Policy:
-    """A softmax over each group's levels, linear in the features; the groups are taken in the space's order.
+    """A softmax over the levels of each group, linear in the features. Groups are taken in the order of the space.
 
     weights  shape (features,)
     """
@@ -142,11 +142,11 @@ class Policy:
         self._rows = np.arange(n_groups)
         self._there: NDArray[np.bool_] = np.less(np.arange(most), self._n_levels[:, None])
         if context.table is not None and budget.costs:
-            # The equal mixture of all costs, where there are several.
+            # the equal mixture of all costs, where there are several
             self.cost = np.where(self._there, budget.costs[-1], np.inf)
             scores = pad(context.table.divergence)
         else:
-            # A level's place in its group stands in for the cost; nothing is known of its harm.
+            # the place of a level in its group stands in for the cost; its divergence is unknown
             place = np.arange(most) / np.maximum(self._n_levels - 1, 1)[:, None]
             self.cost = np.where(self._there, 1.0 - place, np.inf)
             scores = np.zeros((n_groups, most))
@@ -161,17 +161,18 @@ class Policy:
         self.weights = self.first_weights()
 
     def first_weights(self) -> FloatArray:
-        """Of the untrained policy: what is left of the budget leads to the dearer levels."""
+        """Return the weights of the untrained policy: a larger rest of the budget leads to dearer levels."""
         weights = np.zeros((self.N_LEVEL, self.N_GROUP))
         weights[0, 4] = 4.0
         return weights.reshape(-1)
 
     def cost_of(self, levels: Levels) -> float:
+        """Return the cost of a candidate; a level without a cost counts as the dearest."""
         cost = self.cost[self._rows, list(levels)]
         return float(np.where(np.isfinite(cost), cost, self._most).sum())
 
     def episode(self, rng: np.random.Generator, exploration: float) -> Levels:
-        """Levels for a budget that is drawn uniformly between the least and the most; repaired where they exceed it."""
+        """Return levels for a budget drawn uniformly between the least and the most, repaired to keep it."""
         budget = self._least.sum() + rng.random() * float((self._most - self._least).sum())
         left = float(budget)
         rest_least, rest_most = float(self._least.sum()), float(self._most.sum())
@@ -180,7 +181,7 @@ class Policy:
         for g in range(len(levels)):
             slack = _slack(left, rest_least, rest_most)
             logits = np.zeros(len(noise[g])) if dice[g] < exploration else self._logits(g, slack)
-            # The largest logit plus Gumbel noise is a draw from the softmax.
+            # the largest logit plus Gumbel noise is a draw from the softmax
             levels[g] = chosen = int(np.where(self._usable[g], logits + noise[g], -np.inf).argmax())
             left -= float(self.cost[g, chosen])
             rest_least -= float(self._least[g])
@@ -188,7 +189,7 @@ class Policy:
         return tuple(lowered(levels, self._scores, self.cost, float(budget)).tolist())
 
     def gradient(self, levels: Levels) -> FloatArray:
-        """Of the log-probability of these levels over the weights, the candidate's own cost being the budget."""
+        """Return the gradient of the log-probability of these levels, with the candidate's own cost as the budget."""
         chosen = np.array(levels)
         paid = self.cost[self._rows, chosen]
         paid = np.where(np.isfinite(paid), paid, self._most)
@@ -209,7 +210,7 @@ class Policy:
         return np.asarray(self._features[g] @ (weights @ np.append(self._place[g], slack)))
 
     def _of_levels(self, usable: NDArray[np.bool_]) -> FloatArray:
-        """Shape (groups, most levels, 3), each in about [-1, 1]; zero for absent levels."""
+        """Return the features of levels, (groups, most levels, 3), in about [-1, 1]; zero for absent levels."""
         span = np.where(self._most > self._least, self._most - self._least, 1.0)[:, None]
         cost = np.where(usable, (np.where(usable, self.cost, 0.0) - self._least[:, None]) / span, 0.0)
         harm = np.where(usable, self._scores, 0.0)
@@ -219,7 +220,10 @@ class Policy:
         return np.stack([cost, cost**2, np.where(usable, logs, 0.0)], axis=2)
 
     def _of_groups(self) -> FloatArray:
-        """Shape (groups, 4): 1, place, share of the cost and sensitivity, each about [-1, 1]; the slack comes last."""
+        """Return the features of groups, (groups, 4): 1, place, share of the cost, sensitivity, in about [-1, 1].
+
+        The slack, which depends on the episode, is appended later.
+        """
         n = len(self._n_levels)
         place = np.linspace(-1.0, 1.0, n) if n > 1 else np.zeros(1)
         size = self._most - self._least
@@ -230,12 +234,12 @@ class Policy:
 
 
 def _slack(left: float, least: float, most: float) -> float:
-    """What is left, in [-1, 1] between the cheapest and the dearest of what is still to be chosen."""
+    """Return the rest of the budget, in [-1, 1] between the cheapest and the dearest rest of the choices."""
     return float(np.clip(2.0 * (left - least) / (most - least) - 1.0, -1.0, 1.0)) if most > least else 0.0
 
 
 def _scaled(quality: FloatArray) -> FloatArray:
-    """By its logarithm where it is never negative, as a divergence is: down to the least that is not zero."""
+    """Return the logarithm of a quality that is never negative, offset by the least above 0; else the quality."""
     if (quality < 0).any():
         return quality
     positive = quality[quality > 0]

@@ -1,4 +1,4 @@
-"""How far the surrogate is to be trusted: what it foretold of each trial, against what came."""
+"""Log of predictions beside their results, which says how far the surrogate can be trusted."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..._arrays import FloatArray
 from ..values import Objective
 from ._surrogate import Surrogate
 
-WINDOW = 64
-"""So many of the latest forecasts are judged: old ones are of a model that knew less."""
-ENOUGH = 8
-"""Forecasts before they are judged at all."""
+LOG_WINDOW = 64
+"""Number of the latest predictions that are judged: older ones come from a surrogate that knew less."""
+MIN_PREDICTIONS = 8
+"""Least number of predictions to judge."""
 
 
 class PredictionLog:
-    """Predictions that were made before their results, next to the results: shape (n, metrics), minimised."""
+    """Predictions that were made before their results, beside the results: shape (n, metrics), minimised."""
 
     def __init__(self, metrics: Sequence[Objective]) -> None:
         self._metrics = tuple(metrics)
@@ -28,38 +28,38 @@ class PredictionLog:
         return len(self._pairs)
 
     def add(self, predicted: FloatArray, value: FloatArray) -> None:
-        """One trial's metrics, each of shape (metrics,), in their own unit; NaN where the result has none."""
+        """Add the metrics of a trial, each of shape (metrics,), in their own units; NaN where the result has none."""
         self._pairs.append((predicted, value))
-        del self._pairs[:-WINDOW]
+        del self._pairs[:-LOG_WINDOW]
 
     def trust(self, surrogate: Surrogate, j: int) -> float | None:
-        """1 - error / spread of the latest results of metric j, in [0, 1]; None before there are `ENOUGH`."""
+        """Return 1 - error / spread of the latest results of metric j, in [0, 1]; None before `MIN_PREDICTIONS`."""
         predicted, value = self._scaled(surrogate, j)
-        return None if len(value) < ENOUGH else _trust(_rmse(predicted, value), value)
+        return None if len(value) < MIN_PREDICTIONS else _trust(_rmse(predicted, value), value)
 
     def report(self, surrogate: Surrogate) -> dict[str, Any]:
-        """By metric's name, for those that are modelled and not looked up: JSON builtins, None for what is not known.
+        """Return JSON builtins by name of each metric that is modelled and not looked up; unknown values are None.
 
-        n             forecasts that are judged
+        n             number of predictions that are judged
         loo_rmse      leave-one-out error of the last fit
-        heldout_rmse  root mean square error of the forecasts, in the scale of progress (mostly the logarithm)
-        heldout_rank  Spearman's correlation of the forecasts with the results
-        trust         0 where the forecasts are no better than the mean of the results, 1 where they are exact
+        heldout_rmse  root mean square error of the predictions, in the scale of the surrogate (mostly the logarithm)
+        heldout_rank  Spearman's correlation of the predictions with the results
+        trust         0 if the predictions are no better than the mean of the results, 1 if they are exact
         """
-        told: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for j, metric in enumerate(self._metrics):
             if (loo := surrogate.loo_rmse(j)) is None:
                 continue
             predicted, value = self._scaled(surrogate, j)
-            known = len(value) >= ENOUGH
-            told[metric.name] = {
+            known = len(value) >= MIN_PREDICTIONS
+            found[metric.name] = {
                 "n": len(value),
                 "loo_rmse": loo,
                 "heldout_rmse": _rmse(predicted, value) if known else None,
                 "heldout_rank": rank_correlation(predicted, value) if known else None,
                 "trust": _trust(_rmse(predicted, value), value) if known else 0.0,
             }
-        return told
+        return found
 
     def _scaled(self, surrogate: Surrogate, j: int) -> tuple[FloatArray, FloatArray]:
         if not self._pairs:
@@ -70,7 +70,7 @@ class PredictionLog:
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's, with mean ranks for ties; 0 where one of the two is constant."""
+    """Return Spearman's correlation, with mean ranks for ties; 0 if one of the two is constant."""
     ranks = [_ranks(a), _ranks(b)]
     centred = [rank - rank.mean() for rank in ranks]
     power = float(np.sqrt((centred[0] @ centred[0]) * (centred[1] @ centred[1])))

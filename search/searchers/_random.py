@@ -1,4 +1,4 @@
-"""Random search: the yardstick that every other searcher has to beat."""
+"""Random search: the baseline that every other searcher has to beat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._state import read_levels, read_state, write_state
 
 
 class RandomSearcher:
-    """Uniform over the candidates that nobody proposed yet; what it is told only makes it avoid repetition."""
+    """A searcher that draws uniformly from the candidates that are not known yet. Results only prevent repetition."""
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context

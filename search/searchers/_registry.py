@@ -1,4 +1,4 @@
-"""Searchers by name. A searcher's module is imported when it is made: Optuna costs nothing until it is wanted."""
+"""Registry of searchers by name. A class is imported when a searcher is made: Optuna costs nothing before."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ Factory: TypeAlias = Callable[..., Searcher]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearcherInfo:
-    """What is known of a searcher before it is made.
+    """The entry of a searcher in the registry.
 
-    uses_table  whether the sensitivity table is worth measuring for it
+    factory     class or function, or "module:name"
+    uses_table  True if the sensitivity table should be measured for it
+    summary     one line for the user
     """
 
     name: str
@@ -29,6 +31,7 @@ class SearcherInfo:
     summary: str = ""
 
     def load(self) -> Factory:
+        """Return the factory, imported if it is given by name."""
         if not isinstance(self.factory, str):
             return self.factory
         module, _, name = self.factory.partition(":")
@@ -39,13 +42,17 @@ class SearcherInfo:
 _SEARCHERS: dict[str, SearcherInfo] = {}
 
 SEARCHERS: Mapping[str, SearcherInfo] = MappingProxyType(_SEARCHERS)
-"""Every registered searcher; a view that cannot be written to (see `register_searcher`)."""
+"""Read-only view of every registered searcher (see `register_searcher`)."""
 
 
 def register_searcher(name: str, factory: Factory | str, *, uses_table: bool = False, summary: str = "") -> None:
-    """Makes a searcher known. `factory` is a class or function, or "module:name", which is imported when it is needed.
+    """Register a searcher.
 
-    Raises `InputError` for a name that is taken or that has a colon.
+    factory     class or function, or "module:name", which is imported when it is needed
+    uses_table  True if the sensitivity table should be measured for it
+    summary     one line for the user
+
+    Raises `InputError` for a name that is taken, is empty, or has a colon.
     """
     if name in _SEARCHERS:
         raise InputError(f"a searcher named {name!r} is registered already; choose another name")
@@ -55,23 +62,26 @@ def register_searcher(name: str, factory: Factory | str, *, uses_table: bool = F
 
 
 def make_searcher(name: str, context: SearchContext, params: Mapping[str, Any] | None = None) -> Searcher:
-    """The searcher of that name, for this context, with its options.
+    """Return a new searcher for this context.
 
-    "optuna:SAMPLER" is short for "optuna" with the option `sampler`. Raises `InputError` for an unknown name or option
-    (naming the known ones), for a value that the searcher refuses, and for a context that is not whole.
+    name    name in the registry; "optuna:SAMPLER" is short for "optuna" with the option `sampler`
+    params  options of the searcher
+
+    Raises `InputError` for an unknown name or option (with the known ones), for a value that the searcher refuses, and
+    for a context without objectives, groups or levels.
     """
     factory, options = _checked(name, params)
     if not context.objectives:
         raise InputError("a searcher needs at least one objective, got none")
     if not len(context.space) or min(context.space.n_levels) < 1:
         raise InputError(
-            "a searcher needs a space with at least one group, and a level in each; nothing can be decided here"
+            "a searcher needs a space with at least one group, and a level in each; there is nothing to decide here"
         )
     return factory(context, **options)
 
 
 def check_searcher(name: str, params: Mapping[str, Any] | None = None) -> None:
-    """Refuses a name or an option that `make_searcher` would refuse, before there is a context. Raises `InputError`."""
+    """Raise `InputError` for a name or an option that `make_searcher` would refuse, before there is a context."""
     _checked(name, params)
 
 
@@ -86,7 +96,7 @@ def _checked(name: str, params: Mapping[str, Any] | None) -> tuple[Factory, dict
 
 
 def uses_table(name: str, params: Mapping[str, Any] | None = None) -> bool:
-    """Whether the sensitivity table should be measured for this searcher. Raises `InputError` for a bad name."""
+    """Say whether the sensitivity table should be measured for a searcher. Raises `InputError` for a bad name."""
     info, options = _resolve(name, params)
     return info.uses_table or bool(options.get("seed_with_sweep", False))
 

@@ -1,4 +1,4 @@
-"""Several devices, one search: a searcher for each, who take turns and are told of everything."""
+"""Search for several devices: a searcher for each; they take turns and are told of every trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def guides_of(guide: Sequence[Objective], devices: Sequence[str]) -> list[tuple[Objective, ...]]:
-    """What the search is led by on each device: costs that depend on it bear its name, but for the first."""
+    """Return the guide on each device: costs that depend on a further device have its name behind them."""
     return [tuple(replace(o, name=_named(o.name, n, device)) for o in guide) for n, device in enumerate(devices)]
 
 
@@ -43,18 +43,18 @@ def _named(name: str, n: int, device: str) -> str:
 
 
 class RoundRobinSearcher:
-    """A searcher made of several, each with objectives of its own on the same space.
+    """A searcher made of several, each with its own objectives on the same space.
 
-    turn  whose it is first: so many candidates have been asked for before
+    turn  number of candidates that have been asked for before; it decides who is first
     """
 
     def __init__(self, searchers: Sequence[Searcher], *, turn: int = 0) -> None:
         if not searchers:
-            raise InputError("there is nobody to take turns: `searchers` is empty")
+            raise InputError("a round robin needs at least one searcher, got none")
         self.searchers, self.turn = tuple(searchers), turn
 
     def ask(self, n: int) -> list[Candidate]:
-        """Who has nothing left is passed over."""
+        """Ask the searchers in turn; one that has no candidates left is passed over."""
         asked: list[Candidate] = []
         while len(asked) < n:
             for _ in self.searchers:
@@ -80,6 +80,6 @@ class RoundRobinSearcher:
             searcher.load_state_dict(one)
 
     def report(self) -> dict[str, Any]:
-        """Of the metrics of all of them; where several know one, as the first says."""
+        """Return the reports on the metrics of all searchers; of several on one metric, the first."""
         reports = [searcher.report() for searcher in self.searchers if isinstance(searcher, Reporting)]
-        return {name: said for report in reversed(reports) for name, said in report.items()}
+        return {name: entry for report in reversed(reports) for name, entry in report.items()}

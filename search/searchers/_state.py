@@ -1,4 +1,4 @@
-"""The envelope of every searcher's state: what it is, of which space, in which version."""
+"""The envelope of every searcher's state: its searcher, its space and its version."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ SCHEMA_VERSION = 1
 
 
 def write_state(searcher: str, space: SearchSpace, **fields: Any) -> dict[str, Any]:
+    """Return the state of a searcher with its envelope."""
     return {"schema_version": SCHEMA_VERSION, "searcher": searcher, "n_levels": list(space.n_levels), **fields}
 
 
 def read_state(state: Mapping[str, Any], searcher: str, space: SearchSpace, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a state that `write_state` made. Raises `ConfigError` if it is another's, or of another space."""
+    """Return the fields of a state of `write_state`.
+
+    Raises `ConfigError` for the state of another searcher, space or version, and for missing or unknown fields.
+    """
     expected = {"schema_version": SCHEMA_VERSION, "searcher": searcher, "n_levels": list(space.n_levels)}
     for key, value in expected.items():
         if state.get(key) != value:
@@ -35,6 +39,7 @@ def read_state(state: Mapping[str, Any], searcher: str, space: SearchSpace, fiel
 
 
 def read_levels(levels: Any, space: SearchSpace) -> Levels:
+    """Return stored levels. Raises `ConfigError` if they are not of this space."""
     candidate = Candidate(levels=tuple(levels))
     space.check(candidate)
     return levels_of(candidate)

@@ -1,22 +1,22 @@
-"""What a candidate will be worth, guessed from the sensitivity table and corrected by every true evaluation.
+"""Surrogate: it predicts the metrics of candidates from the sensitivity table, corrected by every evaluation.
 
-The table says what each layer does alone; together they do not simply add up. With t[g, l] the table's divergence and
-S = Σ_g t[g, l_g], the log of the true divergence is modelled as log S plus a correction that is linear in
+The table has the effect of each layer alone, and together the effects do not simply add up. With t[g, l] the table's
+divergence and S = Σ_g t[g, l_g], the log of the true divergence is modelled as log S plus a correction, linear in
 
     1, log S, (log S)²           the whole saturates, or compounds
-    log (P / S)                  P is the divergence by superposition (`_superposition`), which knows which layers push
-                                 the outputs the same way; where the table has the shifts
+    log (P / S)                  P is the divergence by `Superposition`, which knows which layers perturb the outputs in
+                                 the same direction; only if the table has the output perturbations
     w_g = t[g, l_g] / S          to first order, the effect of multiplying layer g's scores by a coefficient
     w_g · [l_g = l]              the same, for one level of the layer (where the space is small enough)
-    c_g                          layer g's share of P, negative if it pushes against the others (likewise)
+    c_g                          layer g's share of P, negative if it opposes the others (likewise)
 
     √w_g · √w_h                  errors of two layers that point the same way, or against each other: |a + b|² has 2 a·b
 
-by ridge regression in its kernel form (the last line is a squared inner product: 400 groups cost no more than 20), its
-strength and the pairs by leave-one-out: none, those of neighbouring layers, or all, whichever earns its place. So with
-no evaluation it is the additive estimate (and the fewer or the noisier they are, the nearer to it it stays), and with
-many each layer's scores are refitted to what was seen. An objective that the table gives exactly (bytes, MACs) is
-looked up, any other is regressed likewise; without a table the features are the levels themselves.
+by ridge regression in its kernel form. The last line is a squared inner product, so 400 groups cost no more than 20.
+The strength and the pairs (none, those of neighbouring layers, or all) are chosen by leave-one-out error. So without
+evaluations the prediction is the additive estimate, and it stays near that while evaluations are few or noisy. With
+many, the scores of each layer are refitted to the results. An objective that the table gives exactly (bytes, MACs) is
+looked up, any other is regressed likewise. Without a table the features are the levels themselves.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from ._base import SearchContext
 Pairing: TypeAlias = Literal["none", "near", "all"]
 
 MAX_LEVEL_FEATURES = 1200
-"""A space with more (group, level) pairs than this gets one coefficient for each group instead."""
+"""Most (group, level) pairs with a coefficient each; a larger space has one coefficient for each group."""
 RIDGES = (0.003, 0.03, 0.3, 3.0)
+"""Strengths of the ridge that leave-one-out chooses from."""
 PAIRS: tuple[tuple[float, Pairing], ...] = ((0.0, "none"), (0.3, "near"), (3.0, "near"), (0.3, "all"), (3.0, "all"))
-"""Weights of the pairs beside the linear features, and which, that leave-one-out chooses from; of equals the first."""
-PUSH = 0.5
+"""Weights of the pairs beside the linear features, and the pairs, for leave-one-out to choose; of equals the first."""
+SHARE_WEIGHT = 0.5
 """Weight of the shares by superposition beside the other linear features."""
 NEAR = 2
-"""Groups so far apart in the model's order are neighbours."""
+"""Largest distance of neighbouring groups in the order of the model."""
 
 
 class Surrogate:
-    """Predicts metrics in the scale in which progress is judged (`scale`): shape (n, metrics), minimised.
+    """A model of metrics, in the scale in which progress is judged (`scale`): shape (n, metrics), minimised.
 
-    metrics  the objectives, and whatever else must be foreseen (what a limit is on); NaN in the values that it is
-             fitted to is an absent value
+    metrics  the objectives, and other metrics to predict, such as limited ones; None: the objectives
     """
 
     def __init__(self, context: SearchContext, metrics: Sequence[Objective] | None = None) -> None:
         metrics = context.objectives if metrics is None else tuple(metrics)
         self.n_levels = np.array(context.space.n_levels)
         self._n = len(metrics)
-        self._good_enough = [metric.indifference_threshold for metric in metrics]
+        self._thresholds = [metric.indifference_threshold for metric in metrics]
         self._groups = np.arange(len(self.n_levels))
         self._offsets = np.concatenate(([0], np.cumsum(self.n_levels)[:-1]))
         self._by_level = int(self.n_levels.sum()) <= MAX_LEVEL_FEATURES
@@ -74,26 +74,25 @@ class Surrogate:
         self._floor = 0.0 if self._scores is None else 1e-3 * float(np.median(self._scores)) or 1e-12
         self._soft_floor = self._floor
         self._centre, self._lead = 0.0, 0.0
-        shifts = None if context.table is None else context.table.perturbations
-        self._superposition = (
-            None if context.table is None or shifts is None else Superposition(shifts, context.table.divergence)
-        )
-        self._log: dict[
-            int, tuple[float, float]
-        ] = {}  # metric -> (offset, shift): judged by log(value - offset + shift)
+        self._superposition: Superposition | None = None
+        if context.table is not None and context.table.perturbations is not None:
+            self._superposition = Superposition(context.table.perturbations, context.table.divergence)
+        # metric -> (offset, shift): judged by log(value - offset + shift)
+        self._log: dict[int, tuple[float, float]] = {}
         self._models: dict[int, _Model] = {}
 
     @property
     def has_table(self) -> bool:
+        """True if the context has a sensitivity table."""
         return self._scores is not None
 
     @property
     def ready(self) -> bool:
-        """Whether predictions mean something: there was a fit, or every objective is looked up."""
+        """True if predictions mean something: there was a fit, or every metric is looked up."""
         return bool(self._models) or set(self._costs) == set(range(self._n))
 
     def scores(self) -> FloatArray:
-        """The table's divergences refitted to the first objective that is not a cost, shape (groups, most levels).
+        """Return the table's divergences, refitted to the first metric that is no cost, shape (groups, most levels).
 
         Raises `RuntimeError` without a table (see `has_table`).
         """
@@ -112,7 +111,7 @@ class Surrogate:
         return np.asarray(scores * np.exp(np.clip(factor / slope, -2.0, 2.0)))
 
     def scale(self, values: FloatArray) -> FloatArray:
-        """Metrics (or the first few) as progress is judged: what spans magnitudes (divergences) by its logarithm."""
+        """Return metrics (or the first few) as progress is judged: by the logarithm if they span magnitudes."""
         scaled = values.astype(np.float64, copy=True)
         for j in self._log:
             if j < values.shape[1]:
@@ -126,16 +125,18 @@ class Surrogate:
         return np.asarray(np.log(np.maximum(np.asarray(values) - offset, 0.0) + shift))
 
     def unscale(self, scaled: FloatArray) -> FloatArray:
-        """The inverse of `scale`."""
+        """Return the metrics of scaled ones: the inverse of `scale`."""
         values = scaled.astype(np.float64, copy=True)
         for j, (offset, shift) in self._log.items():
             values[:, j] = np.exp(values[:, j]) - shift + offset
         return values
 
     def fit(self, levels: NDArray[np.integer], values: FloatArray, weights: FloatArray | None = None) -> None:
-        """Refits to these evaluations, and to nothing else. Some milliseconds; some tens in the largest spaces.
+        """Fit to these evaluations, and to nothing else, in some milliseconds (some tens in the largest spaces).
 
-        weights  how much each counts, shape (n,), above 0: less than 1 for what is only an estimate
+        levels   (n, groups)
+        values   (n, metrics), minimised; NaN where a value is absent
+        weights  (n,), above 0: 1 for a result, less for an estimate; None: all 1
         """
         weights = np.ones(len(levels)) if weights is None else weights
         self._choose_scales(values)
@@ -161,8 +162,12 @@ class Surrogate:
             )  # fmt: skip
 
     def predict(self, levels: NDArray[np.integer]) -> FloatArray:
-        """Objectives of the candidates `levels`, shape (n, groups), in the scale of `scale`, none less than is good
-        enough."""
+        """Return the metrics of candidates in the scale of `scale`, shape (n, metrics).
+
+        No prediction of a fitted metric is below its indifference threshold.
+
+        levels  (n, groups)
+        """
         out = np.empty((len(levels), self._n))
         for j in range(self._n):
             if (model := self._models.get(j)) is None:
@@ -172,21 +177,21 @@ class Surrogate:
                 out[:, j] = model.slope * guess + model.mean + linear @ model.weights
                 if model.alpha.any():
                     out[:, j] += _pairs(roots, model.roots, model.pairing) @ model.alpha
-                if math.isfinite(self._good_enough[j]):
-                    out[:, j] = np.maximum(out[:, j], self._scaled_alone(j, self._good_enough[j]))
+                if math.isfinite(self._thresholds[j]):
+                    out[:, j] = np.maximum(out[:, j], self._scaled_alone(j, self._thresholds[j]))
         return out
 
     def is_logarithmic(self, j: int) -> bool:
-        """Whether metric j is judged by its logarithm as it stands (not by that of its distance from the best)."""
+        """Say whether metric j is judged by its own logarithm, not by that of its distance from the best."""
         return j in self._log and self._log[j][0] == 0.0
 
     def loo_rmse(self, j: int) -> float | None:
-        """Leave-one-out error of metric j in the fitted rows, in the scale of `scale`; None where none was fitted."""
+        """Return the leave-one-out error of metric j, in the scale of `scale`; None if it was not fitted."""
         return self._models[j].loo_rmse if j in self._models else None
 
     def _table(self) -> FloatArray:
         if self._scores is None:
-            raise RuntimeError("a surrogate without a table has no scores")
+            raise RuntimeError("a surrogate without a table has no scores; check `has_table` first")
         return self._scores
 
     def _lookup(self, j: int, levels: NDArray[np.integer]) -> FloatArray:
@@ -196,9 +201,9 @@ class Surrogate:
         return np.asarray(np.log(self._table()[self._groups, levels].sum(axis=1) + self._soft_floor))
 
     def _features(self, j: int, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """What the table says (zeros without one), the linear features, and the roots whose pairs count.
+        """Return the estimate of the table (zeros without one), the linear features, and the roots whose pairs count.
 
-        Shapes (n,), (n, features), (n, groups); no roots, (n, 0), where pairs mean nothing.
+        Shapes (n,), (n, features), (n, groups); the roots are (n, 0) where pairs mean nothing.
         """
         n, n_groups = levels.shape
         none = np.zeros((n, 0))
@@ -220,13 +225,13 @@ class Surrogate:
             features.append(self._one_hot(levels, shares))
         if self._superposition is not None and j not in self._costs:
             lead, parts = self._superposed(levels)
-            features += [(lead - self._lead)[:, None], PUSH * parts]
+            features += [(lead - self._lead)[:, None], SHARE_WEIGHT * parts]
         return guess, np.concatenate(features, axis=1), roots
 
     def _superposed(self, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray]:
-        """log (P / S), shape (n,), and each group's share of P, (n, groups), or (n, 0) in a large space."""
+        """Return log (P / S), shape (n,), and each group's share of P, (n, groups), or (n, 0) in a large space."""
         if self._superposition is None:
-            raise RuntimeError("the table says nothing of the outputs' shifts")
+            raise RuntimeError("this surrogate's table has no output perturbations")
         found, parts = self._superposition(levels, shares=self._by_level)
         return np.log(found + self._soft_floor) - self._log_sum(levels), parts
 
@@ -236,10 +241,10 @@ class Surrogate:
         return out
 
     def _choose_scales(self, values: FloatArray) -> None:
-        """What is no cost is judged by its logarithm where it spans more than a factor of 20 and is never negative.
+        """Choose the metrics to judge by a logarithm: those that are no cost, never negative, and span a factor of 20.
 
-        With a table, what is negative (accuracy, minimised) is a quality too: there it is the loss against the best one
-        seen, down to a hundredth of the range, so that the models near the original are told apart.
+        With a table, a metric with negative values (accuracy, minimised) is judged by the logarithm of its distance
+        from the best value, down to a hundredth of the range. This tells models near the original apart.
         """
         self._log, self._soft_floor = {}, self._floor
         for j in range(self._n):
@@ -253,15 +258,15 @@ class Surrogate:
             elif positive.size and positive.max() > 20 * (
                 positive.min() if self._scores is not None else np.median(positive)
             ):
-                least, indifference_threshold = float(positive.min()), self._good_enough[j]
-                self._log[j] = 0.0, max(least, indifference_threshold)
-                if least < indifference_threshold:  # the table's sums level off where what is told of them does
-                    self._soft_floor = max(self._floor, indifference_threshold)
+                least, threshold = float(positive.min()), self._thresholds[j]
+                self._log[j] = 0.0, max(least, threshold)
+                if least < threshold:  # the table's sums level off where the results do
+                    self._soft_floor = max(self._floor, threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    """objective = slope · guess + mean + features @ weights + pairs with the fitted rows @ alpha"""
+    """A fitted metric: slope · guess + mean + features @ weights + pairs with the fitted rows @ alpha."""
 
     slope: float
     mean: float
@@ -273,7 +278,7 @@ class _Model:
 
 
 def _finite(values: FloatArray) -> FloatArray:
-    """A level that could not be measured counts as the worst that could."""
+    """Replace values that are not finite by the largest finite value."""
     usable = np.isfinite(values)
     return np.where(usable, values, float(values[usable].max()) if usable.any() else 0.0)
 
@@ -285,7 +290,7 @@ def _slope(guess: FloatArray, target: FloatArray) -> float:
 
 
 def _pairs(rows: FloatArray, others: FloatArray, pairing: Pairing) -> FloatArray:
-    """Inner products of the rows' pairs of roots, shape (rows, others): all pairs, or those of neighbours."""
+    """Return inner products of the rows' pairs of roots, shape (rows, others): all pairs, or those of neighbours."""
     if pairing == "all":
         return np.asarray((rows @ others.T) ** 2)
     return np.asarray(_near(rows) @ _near(others).T)
@@ -299,10 +304,10 @@ def _near(roots: FloatArray) -> FloatArray:
 def _ridge(
     linear: FloatArray, roots: FloatArray, target: FloatArray, weights: FloatArray
 ) -> tuple[FloatArray, tuple[float, Pairing], float]:
-    """Kernel ridge regression: coefficients of the fitted rows, shape (n,), the pairs that count, the error.
+    """Run kernel ridge regression: return coefficients of the fitted rows, shape (n,), the pairs, and the error.
 
-    Of all strengths and pairs, those with the least leave-one-out error (α_i / K⁻¹_ii, in closed form). A row's weight
-    divides its variance: with W the weights' square roots, W K W is fitted to W · target.
+    The strength and the pairs have the least leave-one-out error (α_i / K⁻¹_ii, in closed form). A row's weight divides
+    its variance: with W the square roots of the weights, W K W is fitted to W · target.
     """
     root = np.sqrt(weights)
     kernel, scaled = (linear @ linear.T) * np.outer(root, root), root * target

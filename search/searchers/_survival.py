@@ -1,4 +1,4 @@
-"""Who survives: ranks with limits, crowding (NSGA-II), and reference directions (NSGA-III)."""
+"""Survival of rows: ranks with limits, crowding (NSGA-II), and reference directions (NSGA-III)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Survival: TypeAlias = Literal["crowding", "reference"]
 
 
 def constrained_ranks(values: FloatArray, violation: FloatArray, enough: int | None = None) -> IndexArray:
-    """Rank of each row, 0 is best: by fronts; rows that keep the limits come before all others.
+    """Return the rank of each row, 0 is best: by fronts, with rows that keep the limits before all others.
 
-    Those that break one are ranked among themselves with the excess as one more objective. For `enough` see `fronts`.
+    Rows that break a limit are ranked among themselves, with the violation as one more objective. For `enough` see
+    `fronts`.
     """
     ranks = np.zeros(len(values), dtype=np.int64)
     kept = violation == 0.0
@@ -30,12 +31,12 @@ def constrained_ranks(values: FloatArray, violation: FloatArray, enough: int | N
 
 
 def survivors(values: FloatArray, violation: FloatArray, n: int, how: Survival = "crowding") -> IndexArray:
-    """Indices of the n rows that survive, best first; all of them where there are no more than n.
+    """Return the indices of the n rows that survive, best first; all rows if there are no more than n.
 
     values     shape (rows, objectives), minimised, finite
     violation  shape (rows,): 0 where the limits are kept
-    how        what decides within the front that does not fit whole: "crowding" (Deb 2002), or "reference" directions
-               (Deb & Jain 2014), of which each keeps its nearest rows in turn
+    how        rule within the front that does not fit whole: "crowding" (Deb 2002), or "reference" directions
+               (Deb & Jain 2014), each of which keeps its nearest rows in turn
     """
     ranks = constrained_ranks(values, violation, n)
     order: list[int] = []
@@ -52,9 +53,9 @@ def survivors(values: FloatArray, violation: FloatArray, n: int, how: Survival =
 
 
 def reference_directions(n_objectives: int, n: int) -> FloatArray:
-    """At most n points spread evenly over the simplex, shape (points, objectives) (Das & Dennis 1998).
+    """Return at most n points spread evenly over the simplex, shape (points, objectives) (Das & Dennis 1998).
 
-    The finest grid that fits; at least the corners.
+    They are the finest grid that fits, and at least the corners.
     """
     divisions = 1
     while _n_grid(n_objectives, divisions + 1) <= n:
@@ -76,13 +77,13 @@ def _n_grid(n_objectives: int, divisions: int) -> int:
 
 
 def _by_reference(values: FloatArray, chosen: IndexArray, rows: IndexArray, room: int) -> list[int]:
-    """`room` of the rows: always for the direction that has the fewest so far, the row that lies nearest to it.
+    """Pick `room` of the rows: each time the row nearest to the direction that has the fewest so far.
 
     Where the paper draws lots, the first direction and the nearest row are taken.
     """
     everyone = np.concatenate([chosen, rows])
     low = values[everyone].min(axis=0)
-    span = np.ptp(values[rows], axis=0)  # of the last front that fits: no far outlier of it sets the scale alone
+    span = np.ptp(values[rows], axis=0)  # of the last front alone, so that its far outliers do not set the scale
     scaled = (values[everyone] - low) / np.where(span > 0, span, 1.0)
     directions = reference_directions(values.shape[1], max(len(chosen) + room, values.shape[1]))
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)

@@ -1,24 +1,30 @@
 """From a task and the layers of a model to the search space, its uniform settings and its exact bounds.
 
 Groups of layers, their ordered levels, structure that can be removed, and configs as JSON. It knows `task` and
-`devices`. Begin with `_build.py`. A new choice for a layer is one axis in `_axes.py`.
+`devices`. Begin with `_build.py`, then `_levels.py`. A new choice for a layer is one `Axis` (`search/task/_axis.py`).
 """
 
-from ._build import bounds, build_space, check_reachable, estimate_bytes, native_scope, uniform_settings
+from ._bounds import bounds, check_reachable
+from ._build import build_space
 from ._config import SCHEMA_VERSION, assignment_of, config_of, read_config, with_claims
-from ._notes import describe_kv_cache, describe_left_alone, describe_products, without_correction
+from ._estimate import estimate_bytes
+from ._find_structure import find_structure
+from ._keeps import removes_something
+from ._notes import (
+    describe_kv_cache,
+    describe_left_alone,
+    describe_products,
+    describe_structure_left,
+    without_correction,
+)
 from ._reduced import dominated_levels, reduce_space, relevant_costs, unpromising_levels
 from ._saturation import SAFE, WIDE, describe_saturation
-from ._structure import (
-    Structured,
-    describe_structure_left,
-    find_structure,
-    refuse_with_structure,
-    removed_anatomy,
-    removes_something,
-    threshold_settings,
-)
+from ._scope import native_scope
+from ._structural_groups import threshold_settings
+from ._structured import Structured, removed_anatomy
 from ._thresholds import global_shares, plans, weights_of
+from ._uniform import uniform_settings
+from ._validate import refuse_with_structure
 
 __all__ = [
     "SAFE",

@@ -1,4 +1,4 @@
-"""What a search leaves alone without having been asked to, and how much that is."""
+"""Notes for the user on the parts of a model that a search leaves alone without being asked to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 
     from ...compressors import Anatomy
     from ..values import SearchSpace
+    from ._structured import Structured
 
 _WORTH_SAYING = 0.05
-"""Share of the parameters below which norms and the like are not spoken of."""
+"""Share of the parameters below which norms and the like are not mentioned."""
 _SHOWN = 3
 
 
 def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
-    """A line for layers that were never called, and one for parameters that are in no layer we know."""
+    """A line for layers that were never called, and one for parameters outside every known layer."""
     lines = []
     if anatomy.unused:
         lines.append(
@@ -47,7 +48,7 @@ def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
 
 
 def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]) -> list[str]:
-    """A line for layers whose mean output cannot be put back."""
+    """A line for layers whose bias cannot be corrected."""
     from ...compressors import CompressedModel, Repairs
 
     names = Repairs(CompressedModel(model, anatomy), None, inputs).without_place
@@ -62,12 +63,9 @@ def without_correction(model: nn.Module, anatomy: Anatomy, inputs: Sequence[Any]
 
 
 def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
-    """A line for where `activation_scope` "product" has any effect, if it was asked for: elsewhere it is "layer"."""
+    """A line that names where the scope "product" has an effect, if it was asked for; elsewhere it is "layer"."""
     having = [
-        fqn
-        for group in space.groups
-        for fqn in group.layers
-        if any(spec.activation_scope == "product" for spec in group.levels)
+        fqn for group in space.groups for fqn in group.layers if any(spec.rounds_products for spec in group.levels)
     ]
     if not having:
         return []
@@ -82,7 +80,7 @@ def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
 
 
 def describe_kv_cache(model: nn.Module, bits: int, tokens: int = 1024) -> str:
-    """What `model.kv_cache_bits` saves, which is the same for every candidate."""
+    """Line on the bytes that `model.kv_cache_bits` saves, which are the same for every candidate."""
     from ...evaluators import KvCacheSpec, kv_cache_bytes
 
     ours, plain = (kv_cache_bytes(model, KvCacheSpec(bits=width), tokens) for width in (bits, 32))
@@ -90,3 +88,14 @@ def describe_kv_cache(model: nn.Module, bits: int, tokens: int = 1024) -> str:
         f"keys and values of {tokens} tokens take {ours} bytes in {bits} bits, and {plain} in FP32; every "
         "trial and the original run so"
     )
+
+
+def describe_structure_left(structured: Structured | None, most: int = 8) -> list[str]:
+    """A line for each coupled set or block that is left alone, at most `most` and one for the others."""
+    if structured is None:
+        return []
+    named = [
+        f"{name}: {why}" if " by " in name else f"{name} is left alone: {why}" for name, why in structured.left.items()
+    ]
+    more = [f"and {len(named) - most} more are left alone"] if len(named) > most else []
+    return [*named[:most], *more]

@@ -53,7 +53,7 @@ def _dominated(group: Group, g: int, table: SensitivityTable, costs: Sequence[st
 
 
 def _is_better(table: SensitivityTable, g: int, one: int, other: int) -> bool:
-    """Whether the divergence of `one` is surely less. Standard errors that are not known decide nothing."""
+    """Tell whether the divergence of `one` is surely less. Unknown standard errors decide nothing."""
     less, more = table.divergence[g][one], table.divergence[g][other]
     if not math.isfinite(less) or math.isinf(more):
         return math.isfinite(less)

@@ -1,8 +1,8 @@
-"""Allocations that need no search, which a mixed point has to beat as it has to beat the uniform settings.
+"""Allocations that need no search. A mixed point has to beat them, as it has to beat the uniform settings.
 
-One threshold for all layers: of all the weights of the space the least in magnitude go, wherever they are (Han et al.
-2015; "global magnitude"). One energy for all layers: each keeps the rank that holds the same share of its squared
-singular values. Each is the candidate whose levels come nearest, for the space's levels are the layers' own shares.
+One threshold for all layers: the weights of the least magnitude in the whole space are dropped (Han et al. 2015;
+"global magnitude"). One energy for all layers: each keeps the rank that holds the same share of its squared singular
+values. The levels of the space are each layer's own shares, so the candidate with the nearest levels stands for each.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..values import Candidate, Group, SearchSpace, is_structural, without_struc
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ._build import Weights
+    from ._ranks import Weights
 
 _MOST = 8
-"""Plans of one kind, at most: they are baselines, and not what a search is for."""
+"""Largest number of plans of one kind, because they are only baselines."""
 _SEEN = 2**22
-"""Weights that the threshold is taken over, spread evenly, where there are more."""
+"""Largest number of weights for the threshold; of more, an even sample is taken."""
 
 
 def weights_of(model: nn.Module) -> Weights:
@@ -35,7 +35,7 @@ def weights_of(model: nn.Module) -> Weights:
 def plans(space: SearchSpace, weights: Weights, energies: Sequence[float] = ()) -> list[tuple[str, Candidate]]:
     """(label, candidate), each candidate once; the all-neutral one is left out.
 
-    energies  of `[space] rank_energy`
+    energies  values of `[space] rank_energy`
     """
     whole, space = space, without_structure(space)
     found: dict[Candidate, str] = {}
@@ -66,7 +66,7 @@ def _candidate(space: SearchSpace, base: LayerSpec, axis: str, own: Sequence[flo
 
 
 def global_shares(weights: Sequence[Tensor], share: float) -> list[float]:
-    """The share of zeros in each weight, when of all together this share, the least in magnitude, goes."""
+    """Share of zeros in each weight, where this share of all weights, the least in magnitude, is dropped."""
     import torch
 
     total = sum(weight.numel() for weight in weights)
@@ -90,11 +90,12 @@ def _energy_share(weight: Tensor, base: LayerSpec, energy: float) -> float:
 
 
 def _bases(space: SearchSpace, wanted: Callable[[LayerSpec], bool], axis: str) -> list[LayerSpec]:
-    """The treatment, at a fixed value of the axis, that changes nothing else, by its first method; where there is none,
-    the first that there is. None if no level is wanted.
+    """Treatment at a fixed value of the axis that changes nothing else, by its first method; else the first one there.
+
+    The list has one spec, or none if no level is wanted.
     """
     bases = dict.fromkeys(_base(spec, axis) for group in space.groups for spec in group.levels if wanted(spec))
-    return sorted(bases, key=lambda spec: not _free(spec, axis).is_neutral)[:1]
+    return sorted(bases, key=lambda spec: not spec.without(axis).is_neutral)[:1]
 
 
 def _base(spec: LayerSpec, axis: str) -> LayerSpec:
@@ -106,19 +107,12 @@ def _base(spec: LayerSpec, axis: str) -> LayerSpec:
     )
 
 
-def _free(spec: LayerSpec, axis: str) -> LayerSpec:
-    """The spec with the axis neutral."""
-    if axis == "sparsity":
-        return dataclasses.replace(spec, sparsity=0.0, pattern="", sparsity_method="magnitude")
-    return dataclasses.replace(spec, rank=1.0, rank_method="svd", rank_form="channel")
-
-
 def _nearest(group: Group, base: LayerSpec, axis: str, wanted: float) -> int:
     """The level of this treatment whose value is nearest; without the axis its value is 0 zeros, or the whole rank."""
     usable = {
         index: getattr(spec, axis)
         for index, spec in enumerate(group.levels)
-        if spec == _free(base, axis) or (not spec.pattern and _base(spec, axis) == base)
+        if spec == base.without(axis) or (not spec.pattern and _base(spec, axis) == base)
     }
     return min(usable, key=lambda index: (abs(usable[index] - wanted), index), default=0)
 

@@ -1,23 +1,38 @@
-"""What a person writes: the task, its sections, and the code, model and data that it names.
+"""The task that a person writes: its sections, and the code, model and data that it names.
 
-`Task` is read from TOML, checked and never changed. The room also loads what a task names, and describes this machine.
-It knows `values`. Begin with `_sections.py` (every key) and `_task.py`. A new key of a task belongs in `_sections.py`.
+`Task` is read from TOML, checked and never changed. This folder also loads the code, model and data of a task, and
+describes this machine. It imports `values` alone. Begin with `_sections.py` (every key) and `_task.py`. A new axis of
+[space] belongs in `_built_in_axes.py`, any other new key in `_sections.py`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_exports
+from ._axes import axes, axes_within, layer_axes, main_axes, register_axis, registered_axes
+from ._axis import Axis
 from ._default_profile import default_profile, saturates_here, settle_profile
 from ._field_types import parse_duration
 from ._load_model import load_task_metric, load_task_model, user_modules
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
-from ._sections import DataSection, RepairSection, Section, SpaceSection
-from ._splits import Splits, load_task_data, sizes
+from ._section import Section
+from ._sections import BudgetSection, DataSection, RepairSection
+from ._space_section import AxesSection, SpaceSection
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
+
+if TYPE_CHECKING:
+    from ._splits import Splits, load_task_data, sizes
 
 __all__ = [
     "ISA",
     "TASK",
+    "AxesSection",
+    "Axis",
+    "BudgetSection",
     "DataSection",
     "Plugins",
     "RepairSection",
@@ -26,13 +41,19 @@ __all__ = [
     "Splits",
     "Task",
     "as_task",
+    "axes",
+    "axes_within",
     "default_profile",
     "environment",
+    "layer_axes",
     "load_task_data",
     "load_task_metric",
     "load_task_model",
+    "main_axes",
     "nearest",
     "parse_duration",
+    "register_axis",
+    "registered_axes",
     "saturates_here",
     "settle_profile",
     "sizes",
@@ -41,3 +62,5 @@ __all__ = [
     "user_modules",
     "version_of",
 ]
+
+__getattr__, __dir__ = lazy_exports(__name__, {"._splits": ("Splits", "load_task_data", "sizes")})

@@ -1,4 +1,4 @@
-"""The hardware profile of a task that names none: what fits the processor at hand."""
+"""The default hardware profile of a task: the one that fits the processor of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._task import Task
 
 _WHOLE = {"avx512_vnni", "avx_vnni"}
-"""What adds products of bytes in 32 bits."""
+"""Instruction sets that add products of bytes in 32 bits."""
 
 
 def default_profile(runtime: str, machine: Mapping[str, Any] | None = None) -> str:
@@ -31,7 +31,7 @@ def default_profile(runtime: str, machine: Mapping[str, Any] | None = None) -> s
 
 
 def saturates_here(runtime: str) -> bool:
-    """Whether integer kernels of this runtime overflow with weights of 8 bits on this machine (`saturates`)."""
+    """Tell whether integer kernels of this runtime overflow with 8-bit weights on this machine (`saturates`)."""
     from ...hardware_profiles import list_profiles, load_profile
 
     name = default_profile(runtime)

@@ -1,20 +1,16 @@
-"""The kinds of value that a task is written in: durations, references to code, shares, and the four axes.
+"""Types of the values in a task: durations, references to code, shares, arguments.
 
-Each is an ordinary type with a check in front, so that what is wrong is said in one sentence and not once for each arm
-of a union.
+Each is an ordinary type with a check in front. So an error is one sentence, and not one for each arm of a union.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AllowInfNan, BeforeValidator, Strict, WithJsonSchema
 
-from ...compressors import WEIGHT_BITS, LayerSpec, Pattern
-from ...errors import SpecError
 from ._user_code import reference_to
 
 _UNIT_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
@@ -74,48 +70,6 @@ def _share(value: object) -> object:
     raise ValueError(
         f"must be a whole number of samples (at least 1) or a share of the data between 0 and 1, got {value!r}"
     )
-
-
-def _axis(key: str, *, may_be_empty: bool = False) -> Callable[[object], object]:
-    """A check of one axis' list: not empty, nothing twice, each value one that a `LayerSpec` takes."""
-
-    def check(values: object) -> object:
-        if values is None:
-            return None
-        if not isinstance(values, (list, tuple)):
-            raise ValueError(f"must be a list, got {values!r}; write {key} = [{values}]")
-        if not values and not may_be_empty:
-            raise ValueError(f"must name at least one value, got an empty list; leave {key} out for the default")
-        for position, value in enumerate(values):
-            try:
-                _check_value(key, value)
-            except SpecError as error:
-                raise ValueError(f"holds a value that cannot be used: {error}") from error
-            if value in values[:position]:
-                raise ValueError(f"names {value!r} twice; each value once")
-        return values
-
-    return check
-
-
-def _check_value(key: str, value: Any) -> None:
-    """A width needs a format that has it, and a format a width: they are checked together when the space is built."""
-    if key == "weight_bits" and value in WEIGHT_BITS and not isinstance(value, bool | float):
-        return
-    if key == "activation_scope" and value == "auto":
-        return
-    if key == "sparsity_pattern":
-        Pattern.parse(value)
-        return
-    if key == "rank_energy":
-        if not _is_number(value) or not 0.0 < value < 1.0:
-            raise SpecError(f"a share of the energy must be in (0, 1), got {value!r}; 0.95 is usual")
-        return
-    if key == "rank_number":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise SpecError(f"a rank must be a whole number, 1 at least, got {value!r}")
-        return
-    LayerSpec.from_dict({key: value})
 
 
 def _plugins(values: object) -> object:
@@ -191,23 +145,3 @@ PluginNames = Annotated[tuple[Text, ...], BeforeValidator(_plugins)]
 MetricName = Annotated[Text, BeforeValidator(_metric)]
 Share = Annotated[int | float | None, BeforeValidator(_share)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(json_args)]
-
-WeightBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("weight_bits"))]
-ActivationBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("activation_bits"))]
-Sparsities = Annotated[tuple[Number, ...], BeforeValidator(_axis("sparsity"))]
-Ranks = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank"))]
-WeightFormats = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_format"))]
-GroupSizes = Annotated[tuple[Integer | Text, ...], BeforeValidator(_axis("group_size"))]
-ScaleBits = Annotated[tuple[Integer, ...], BeforeValidator(_axis("scale_bits"))]
-Keeps = Annotated[tuple[Number, ...], BeforeValidator(_axis("keep"))]
-KeepMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("keep_method"))]
-ActivationSchemes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scheme"))]
-ActivationScopes = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_scope"))]
-WeightMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("weight_method"))]
-ActivationMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("activation_method"))]
-SparsityMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_method"))]
-SparsityPatterns = Annotated[tuple[Text, ...], BeforeValidator(_axis("sparsity_pattern"))]
-RankForms = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_form"))]
-RankEnergies = Annotated[tuple[Number, ...], BeforeValidator(_axis("rank_energy", may_be_empty=True))]
-RankNumbers = Annotated[tuple[Integer, ...], BeforeValidator(_axis("rank_number", may_be_empty=True))]
-RankMethods = Annotated[tuple[Text, ...], BeforeValidator(_axis("rank_method"))]

@@ -13,7 +13,7 @@ CORE = (
     "paredown", "torch", "numpy", "safetensors", "pydantic", "optuna", "ray", "mlflow", "scikit-learn", "matplotlib",
     "typer", "rich",
 )  # fmt: skip
-"""What the main job needs, by distribution name."""
+"""Distributions that the main job needs."""
 
 EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

@@ -1,4 +1,4 @@
-"""What a task brings along: files and modules that register methods, metrics, runtimes or searchers on import.
+"""Plugins of a task: files and modules that register methods, axes, metrics, runtimes or searchers on import.
 
 A registry belongs to a process, so every process of a run imports the task's plugins before anything else: the
 driver, the workers, and the fresh process that loads artifacts.
@@ -10,16 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...errors import TaskError
 from ._user_code import is_file, load_file, load_module
 
-if TYPE_CHECKING:
-    from ._task import Task
-
 _digests: dict[Path, str] = {}
-"""Plugin file -> sha256 of what this process has run of it."""
+"""Plugin file -> sha256 of the content that this process has run."""
+
+
+class HasPlugins(Protocol):
+    """A task, as far as its plugins are concerned."""
+
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+
+    @property
+    def base_dir(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,7 @@ class Plugins:
     base_dir: Path
 
     @classmethod
-    def of(cls, task: Task) -> Plugins:
+    def of(cls, task: HasPlugins) -> Plugins:
         return cls(references=task.plugins, base_dir=task.base_dir)
 
     def load(self) -> None:

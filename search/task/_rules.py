@@ -1,4 +1,4 @@
-"""What pydantic cannot say of one field alone: names that must be known, limits that exclude each other."""
+"""Rules that pydantic cannot check on one field: names that must be known, limits that exclude each other."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _RANGES = {
     "mse": (0.0, math.inf),
     "divergence": (0.0, math.inf),
 }
-"""What these can be at all."""
+"""Name -> (least, greatest) possible value."""
 
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
-    """`; did you mean 'bytes'?` or `; known are …`, to end a message with."""
+    """End of a message: `; did you mean 'bytes'?` or `; known are …`."""
     if close := get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(known)}" if known else ""
 
 
 def check_names(names: tuple[str, ...], *, known: tuple[str, ...], where: str) -> None:
-    """Raises `ValueError` for a name that is not known, or comes twice."""
+    """Raise `ValueError` for a name that is unknown or comes twice."""
     for position, name in enumerate(names):
         if name not in known:
             raise ValueError(f"{where}: {name!r} is not a metric of this task{nearest(name, known)}")
@@ -37,7 +37,7 @@ def check_names(names: tuple[str, ...], *, known: tuple[str, ...], where: str) -
 
 
 def check_limit(name: str, limit: Mapping[str, float | None], *, metric: str, costs: tuple[str, ...]) -> None:
-    """Raises `ValueError` where no point can keep to the limit, or it says nothing. `limit` has the keys of `Limit`."""
+    """Raise `ValueError` for a limit that no point can keep, or that is empty. `limit` has the keys of `Limit`."""
     where = f"limits.{name}"
     if all(value is None for value in limit.values()):
         raise ValueError(f"{where}: says nothing; give min, max, max_drop or max_ratio, or leave it out")
@@ -67,7 +67,7 @@ def _percent(name: str, low: float | None) -> str:
 
 
 def check_throughput(limit: Limit, *, others: tuple[str, ...]) -> None:
-    """Raises `ValueError` for a limit that says nothing of a rate."""
+    """Raise `ValueError` for a limit that does not apply to a rate."""
     if limit.max_ratio is not None or limit.max_drop is not None:
         raise ValueError("limits.throughput: takes min (samples a second, at least), and no ratio or drop")
     if any(bound is not None and bound <= 0 for bound in (limit.min, limit.max)):
@@ -77,6 +77,6 @@ def check_throughput(limit: Limit, *, others: tuple[str, ...]) -> None:
 
 
 def per_sample(limit: Limit) -> Limit:
-    """Milliseconds a sample from samples a second: what was least becomes most."""
+    """Limit in milliseconds a sample from one in samples a second; the least becomes the most."""
     low, high = limit.min, limit.max
     return type(limit)(min=1000.0 / high if high else None, max=1000.0 / low if low else None)

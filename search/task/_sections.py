@@ -1,45 +1,19 @@
-"""The sections of a task: every key with its type, default and description (`paredown schema task` prints them)."""
+"""The sections of a task except [space]: every key with its type, default and description.
+
+`paredown schema task` prints them.
+"""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from ._field_types import (
-    ActivationBits,
-    ActivationMethods,
-    ActivationSchemes,
-    ActivationScopes,
-    Arguments,
-    Duration,
-    Flag,
-    GroupSizes,
-    Integer,
-    KeepMethods,
-    Keeps,
-    MetricName,
-    Number,
-    RankEnergies,
-    RankForms,
-    RankMethods,
-    RankNumbers,
-    Ranks,
-    Reference,
-    ScaleBits,
-    Seconds,
-    Share,
-    Sparsities,
-    SparsityMethods,
-    SparsityPatterns,
-    Text,
-    WeightBits,
-    WeightFormats,
-    WeightMethods,
-)
+from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number, Reference, Seconds, Share, Text
+from ._section import Section
 
 COSTS = ("bytes", "macs", "bops", "latency_ms")
-"""What can be an objective or a limit beside the task's metric and "divergence"; less is better."""
+"""Names of objectives and limits beside the task's metric and "divergence"; less is better."""
 
 CARBON = "co2_g_per_million"
 """Grams of CO2 for a million samples; takes `hardware.grid_g_per_kwh`."""
@@ -49,10 +23,6 @@ MORE_COSTS = ("energy_mj", "ms_per_sample", "peak_activation_bytes", "memory_byt
 
 THROUGHPUT = "throughput"
 """Samples a second at `hardware.batch`, more is better: inside the search it is 1000 / ms_per_sample."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
 
 class ModelSection(Section):
@@ -221,123 +191,6 @@ class HardwareSection(Section):
     @property
     def profile_name(self) -> str:
         return self.profile_names[0]
-
-
-class OverrideSection(Section):
-    """The axes of the layers that a glob matches; an axis that is left out stays as in [space]."""
-
-    weight_bits: WeightBits | None = Field(default=None, description="widths of the weights; 32 is floating point")
-    activation_bits: ActivationBits | None = Field(default=None, description="widths of the layer's input: 4, 6, 8, 32")
-    sparsity: Sparsities | None = Field(default=None, description="shares of zeros, in [0, 1)")
-    rank: Ranks | None = Field(
-        default=None, description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole"
-    )
-    weight_method: WeightMethods | None = Field(default=None, description="how weights are quantized")
-    activation_method: ActivationMethods | None = Field(default=None, description="how activation ranges are chosen")
-    sparsity_method: SparsityMethods | None = Field(default=None, description="how the weights that go are chosen")
-    rank_method: RankMethods | None = Field(default=None, description="how weights are factorized")
-    weight_format: WeightFormats | None = Field(default=None, description="what the codes of weights stand for")
-    group_size: GroupSizes | None = Field(default=None, description="how many weights share a scale")
-    scale_bits: ScaleBits | None = Field(default=None, description="of the stored scales: 32, 16")
-    activation_scheme: ActivationSchemes | None = Field(default=None, description="affine, symmetric, dynamic")
-    sparsity_pattern: SparsityPatterns | None = Field(default=None, description="where zeros may stand")
-    rank_form: RankForms | None = Field(default=None, description="what weights of a lower rank are split into")
-    rank_number: RankNumbers | None = Field(default=None, description="ranks, as numbers")
-    rank_energy: RankEnergies | None = Field(default=None, description="ranks, by the share of energy they keep")
-    activation_scope: ActivationScopes | None = Field(default=None, description="layer, tensor, product")
-    channels: Keeps | None = Field(default=None, description="shares of coupled channels of convolutions that stay")
-    heads: Keeps | None = Field(default=None, description="shares of attention heads that stay")
-    neurons: Keeps | None = Field(default=None, description="shares of neurons between linear layers that stay")
-    width: Keeps | None = Field(default=None, description="shares of the hidden dimension that stay")
-    units: Keeps | None = Field(default=None, description="shares of a recurrent layer's units that stay")
-    experts: Keeps | None = Field(default=None, description="shares of the experts that stay")
-
-
-class SpaceSection(Section):
-    """What may be done to each layer: every combination of the axes' values that can be applied to it."""
-
-    weight_bits: WeightBits = Field(
-        default=(2, 3, 4, 5, 6, 8, 32), description="widths of the weights; 32 is floating point"
-    )
-    activation_bits: ActivationBits = Field(default=(8, 32), description="widths of each layer's input: 4, 6, 8, 32")
-    sparsity: Sparsities = Field(default=(0.0,), description="shares of zeros, in [0, 1)")
-    rank: Ranks = Field(default=(1.0,), description="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole")
-    weight_method: WeightMethods = Field(
-        default=("affine",), description="how weights are quantized: names of registered methods, each tried"
-    )
-    activation_method: ActivationMethods = Field(
-        default=("minmax",),
-        description="how the ranges of quantized activations are chosen: minmax, percentile, entropy, or affine (least "
-        "squared error)",
-    )
-    sparsity_method: SparsityMethods = Field(
-        default=("magnitude",), description="how the weights that become zero are chosen"
-    )
-    rank_method: RankMethods = Field(default=("svd",), description="how weights of a lower rank are factorized")
-    weight_format: WeightFormats = Field(
-        default=("int",),
-        description="what the codes of weights stand for: int, int_asym, palette, nf4, pow2, log, apot, fp8_e4m3, "
-        "fp8_e5m2, fp16, bf16, or adaptive, which chooses; each at the widths that it has",
-    )
-    group_size: GroupSizes = Field(
-        default=(0,),
-        description="how many weights of a row share a scale: 0 (an output channel), 32, 64, 128, …, 'tensor', or a "
-        "block of rows by weights, '32x32'",
-    )
-    scale_bits: ScaleBits = Field(default=(32,), description="of the stored scales and tables: 32, 16")
-    activation_scheme: ActivationSchemes = Field(
-        default=("affine",),
-        description="range of quantized activations: affine or symmetric, calibrated, or dynamic, of each token",
-    )
-    activation_scope: ActivationScopes = Field(
-        default=("auto",),
-        description="layer: what a layer reads is rounded for it alone; tensor: for all that read it, and what goes "
-        "into a residual sum too, which ONNX Runtime needs to run those convolutions in int8; product: what goes into "
-        "a product of attention too, which is then one of integers; auto: tensor for onnxruntime, else layer",
-    )
-    sparsity_pattern: SparsityPatterns = Field(
-        default=("",),
-        description="where zeros may stand: '' anywhere, '2:4' or any N:M along the input channels (with the sparsity "
-        "that it means, 1 - N/M, among the shares), blocks of outputs x inputs ('1x4', '4x4', '16x1'), 'row', 'column'",
-    )
-    rank_form: RankForms = Field(
-        default=("channel",),
-        description="what weights of a lower rank are split into: channel, input, spatial, tucker2 (convolutions), or "
-        "residual: two factors beside what they leave over, which is made sparse or quantized",
-    )
-    rank_number: RankNumbers = Field(default=(), description="ranks to offer as numbers, beside the shares of `rank`")
-    rank_energy: RankEnergies = Field(
-        default=(),
-        description="ranks to offer as the least that keeps this share of the squared singular values, beside `rank`",
-    )
-    channels: Keeps = Field(
-        default=(1.0,),
-        description="shares of coupled channels of convolutions that stay, e.g. [1.0, 0.75, 0.5]; needs torch-pruning",
-    )
-    heads: Keeps = Field(default=(1.0,), description="shares of attention heads that stay (groups of queries whole)")
-    neurons: Keeps = Field(default=(1.0,), description="shares of neurons between linear layers that stay")
-    width: Keeps = Field(default=(1.0,), description="shares of the hidden dimension that stay")
-    units: Keeps = Field(default=(1.0,), description="shares of a recurrent layer's units that stay")
-    experts: Keeps = Field(
-        default=(1.0,), description="shares of a mixture's experts that stay, those that are asked most often"
-    )
-    blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
-    keep_method: KeepMethods = Field(
-        default=("output",),
-        description="which units stay, by score: l1, l2, batch_norm, group, taylor, hessian, hessian_diag, activation, "
-        "output, entropy (of heads), random; each tried",
-    )
-    round_to: Integer | None = Field(
-        default=None,
-        ge=1,
-        description="channels that stay are a multiple of this; default what the profile's alignment says of the "
-        "layers that a coupled set goes through, else 1",
-    )
-    leave: tuple[Text, ...] = Field(default=(), description="globs of layer names to leave alone")
-    overrides: dict[str, OverrideSection] = Field(
-        default_factory=dict,
-        description="glob of layer names -> axes; where several match, the later one wins, axis by axis",
-    )
 
 
 class PrepareSection(Section):

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""The task of a run folder, read back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ TASK = "task.json"
 
 
 def stored_task(path: Path) -> Task:
-    from ._task import Task
-
+    """Task of the run at `path`. Raises `InputError` for a folder that is no run, or a file that cannot be read."""
     if not (path / TASK).is_file():
         raise InputError(f"no run at {path}: expected a folder with {TASK}, as made by `paredown search`")
     try:

@@ -1,4 +1,4 @@
-"""What a person writes: model, data, metric, device, space, objectives, limits and budget, as one checked value.
+"""The task that a person writes: model, data, metric, device, space, objectives, limits, budget. One checked value.
 
 The smallest task names a model, its data and a metric; every other key has a default that serves.
 """
@@ -15,7 +15,9 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ...errors import TaskError
 from ._field_types import PluginNames
+from ._plugins import Plugins
 from ._rules import check_limit, check_names, check_throughput, per_sample
+from ._section import Section
 from ._sections import (
     CARBON,
     COSTS,
@@ -32,9 +34,8 @@ from ._sections import (
     QualitySection,
     RepairSection,
     SearchSection,
-    Section,
-    SpaceSection,
 )
+from ._space_section import SpaceSection, follow_axes
 from ._toml import explain, merge_overrides, read_toml
 from ._user_code import is_file_reference
 
@@ -121,12 +122,27 @@ class Task(Section):
     def _checked(cls, data: Mapping[str, Any], *, base_dir: Path, source: str, text: str) -> Task:
         if not isinstance(data, Mapping):
             raise TaskError(f"a task must be a mapping of sections, got {type(data).__name__}")
+        cls._follow_axes()
         try:
             task = cls.model_validate(dict(data))
         except ValidationError as error:
-            raise explain(error, schema=cls, source=source, text=text) from error
+            plugins = data.get("plugins")
+            if not _has_unknown_axis(error) or not isinstance(plugins, (list, tuple)) or not plugins:
+                raise explain(error, schema=cls, source=source, text=text) from error
+            Plugins(references=tuple(map(str, plugins)), base_dir=base_dir).load()  # an axis of theirs, perhaps
+            if not cls._follow_axes():
+                raise explain(error, schema=cls, source=source, text=text) from error
+            return cls._checked(data, base_dir=base_dir, source=source, text=text)
         task._base_dir = base_dir
         return task
+
+    @classmethod
+    def _follow_axes(cls) -> bool:
+        """Know the keys of [space] that plugins have registered or taken back; tell whether anything changed."""
+        changed = follow_axes()
+        if changed:
+            Task.model_rebuild(force=True)
+        return changed
 
     def with_overrides(self, overrides: Sequence[str]) -> Task:
         """A copy with `table.key=value` applied, in order (what the command line calls `-o`).
@@ -139,12 +155,12 @@ class Task(Section):
         return self._checked(merged, base_dir=self._base_dir, source=f"-o {' '.join(overrides)}", text="")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, JSON-ready, paths as written. `from_dict` takes it back, with the `base_dir`."""
+        """Every key with its value as JSON, paths as written. `from_dict` with the `base_dir` is the inverse."""
         return self.model_dump(mode="json")
 
     @property
     def base_dir(self) -> Path:
-        """The absolute folder at which relative paths start: that of the task file."""
+        """Absolute folder of the task file, at which relative paths start."""
         return self._base_dir
 
     def path(self, name: str) -> Path:
@@ -153,7 +169,7 @@ class Task(Section):
 
     @property
     def digest(self) -> str:
-        """sha256 of what makes a run the same run: everything but the budget, the mirror and `base_dir`."""
+        """sha256 that identifies a run: it covers every key except the budget and the mirror, and not `base_dir`."""
         return _digest({key: value for key, value in self.to_dict().items() if key not in ("budget", "mlflow")})
 
     @property
@@ -163,11 +179,11 @@ class Task(Section):
 
     @property
     def known_metrics(self) -> tuple[str, ...]:
-        """What objectives and limits may name."""
+        """Names that objectives and limits may use."""
         return tuple(dict.fromkeys((self.metric_name, "divergence", *COSTS, *MORE_COSTS, THROUGHPUT)))
 
     def objective_names(self, metric: str | None = None) -> tuple[str, ...]:
-        """What the task asks for, or by default the metric (under this name, if it is given) and bytes."""
+        """Objectives of the task; by default the metric (under the name `metric`, if it is given) and bytes."""
         return self.objectives.names or (metric or self.metric_name, "bytes")
 
     @property
@@ -177,12 +193,12 @@ class Task(Section):
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """All of them, likewise. The first leads the search."""
+        """Every hardware profile, as `load_profile` takes it. The first leads the search."""
         return tuple(str(self.path(n)) if self.path(n).is_file() else n for n in self.hardware.profile_names)
 
     @property
     def cost_limits(self) -> dict[str, Limit]:
-        """The limits, with what less is better for: a throughput of at least 500 is 2 ms a sample at most."""
+        """Limits on costs of which less is better: a throughput of at least 500 becomes 2 ms a sample at most."""
         return {
             ("ms_per_sample" if name == THROUGHPUT else name): per_sample(limit) if name == THROUGHPUT else limit
             for name, limit in self.limits.items()
@@ -200,7 +216,12 @@ class Task(Section):
 
 def task_schema() -> dict[str, Any]:
     """JSON Schema of a task file: every key with its description and default."""
+    Task._follow_axes()
     return Task.model_json_schema()
+
+
+def _has_unknown_axis(error: ValidationError) -> bool:
+    return any(p["type"] == "extra_forbidden" and p["loc"][0] == "space" for p in error.errors(include_url=False))
 
 
 def _digest(value: object) -> str:

@@ -35,7 +35,7 @@ _VALUE_ERROR = "Value error, "
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text and what it says. Raises `TaskError` naming the file, and for bad TOML the line and the column."""
+    """Text of the file and its data. Raises `TaskError` naming the file, and for bad TOML the line and the column."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -62,7 +62,7 @@ def merge_overrides(data: dict[str, Any], overrides: Sequence[str], *, schema: t
 
 
 def explain(error: ValidationError, *, schema: type[BaseModel], source: str, text: str) -> TaskError:
-    """One line for the first thing that pydantic found wrong, and how many more there are."""
+    """Error with one line for the first problem that pydantic found, and the number of others."""
     problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     message = _message(first, schema)
@@ -177,7 +177,7 @@ def _is_mapping(location: tuple[str | int, ...], schema: type[BaseModel]) -> boo
 
 
 def _is_plain(key: str, schema: type[BaseModel]) -> bool:
-    """Whether it stands at the top of the file, in no table."""
+    """Tell whether the key stands at the top of the file, in no table."""
     return key in schema.model_fields and _model_at((key,), schema) is None and not _is_mapping((key,), schema)
 
 

@@ -34,12 +34,12 @@ def is_file_reference(reference: str) -> bool:
 
 
 def is_file(source: str) -> bool:
-    """Whether it is the path of a file, and not the name of a module."""
+    """Tell whether `source` is the path of a file, and not the name of a module."""
     return source.endswith(".py")
 
 
 def resolve(reference: str, *, base_dir: Path, key: str) -> Any:
-    """What `reference` names. `key` is where the task names it (`model.factory`), for the errors.
+    """Object that `reference` names. `key` is its place in the task (`model.factory`), for the errors.
 
     Raises `TaskError` if the module cannot be imported or has no such attribute.
     """
@@ -57,9 +57,9 @@ def resolve(reference: str, *, base_dir: Path, key: str) -> Any:
 
 
 def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str) -> Any:
-    """Call what `reference` names, with the random generators seeded.
+    """Call the function that `reference` names, with the random generators seeded.
 
-    Whatever it raises comes back as a `TaskError` that says where, with the cause kept.
+    An exception inside it becomes a `TaskError` that names the place and keeps the cause.
     """
     function = resolve(reference, base_dir=base_dir, key=key)
     where = f"{key} = {reference!r}"
@@ -131,7 +131,7 @@ def load_file(path: Path, *, where: str) -> ModuleType:
 
 
 def loaded_user_modules() -> list[ModuleType]:
-    """What other processes may be unable to import: files named by tasks, and the neighbours that they imported."""
+    """Modules that other processes may be unable to import: files named by tasks, and neighbours that they imported."""
     names = [name for name in sys.modules if name.startswith(_PREFIX)]
     names += [sibling for name in list(names) for sibling in _siblings.get(name, ())]
     return [sys.modules[name] for name in dict.fromkeys(names) if name in sys.modules]
@@ -157,7 +157,7 @@ def reference_to(function: Callable[..., Any]) -> str:
 
 
 def _importable(module: ModuleType) -> bool:
-    """Whether a fresh process on the same `sys.path` would find the same file under the same name."""
+    """Tell whether a fresh process on the same `sys.path` would find the same file under the same name."""
     if module.__name__.startswith(_PREFIX):
         return False
     try:

@@ -1,7 +1,9 @@
 """Automatic search for compressed forms of a PyTorch model.
 
-    front = paredown.search("task.toml")
-    front.pick("knee").export(format="paredown", out="small")
+    >>> import paredown
+    >>> front = paredown.search("task.toml", workers=0)  # 0: in this process; by default on all cores
+    >>> front.pick("knee").export(format="paredown", out="small")
+    PosixPath('small')
 
 Every public name is imported when it is first used. So `import paredown` takes milliseconds and needs no torch.
 """

@@ -1,4 +1,4 @@
-"""A package whose names are imported when they are first asked for."""
+"""Lazy exports: public names of a package that are imported at first use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 def lazy_exports(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` of a package.
+    """Make `__getattr__` and `__dir__` for a package.
 
-    modules  relative name of a module of the package (`"._front"`) -> the public names that it holds
+    package  full name of the package
+    modules  relative name of a module of the package (`"._front"`) -> its public names
 
-    What `dir` lists is the package's `__all__`.
+    `dir` lists the `__all__` of the package.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 
@@ -23,7 +24,7 @@ def lazy_exports(
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(homes[name], package), name)
-        setattr(sys.modules[package], name, value)  # the next look-up does not come here
+        setattr(sys.modules[package], name, value)  # the next look-up skips this function
         return value
 
     def __dir__() -> list[str]:

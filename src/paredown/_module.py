@@ -1,4 +1,4 @@
-"""A package that can also be called: `paredown.search(task)`, where `paredown.search` is a folder too."""
+"""Callable packages: `paredown.search(task)` works although `paredown.search` is a folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class CallableModule(ModuleType):
-    """A module whose call is the call of its own function of the same name.
+    """A module that calls its own function of the same name when it is called.
 
-    Importing the package `paredown.search` sets the attribute `search` of `paredown`, whatever stood there before, so
-    a function of that name would be hidden by the first `from paredown.search import Task`. So one object is both.
+    The import of the package `paredown.search` sets the attribute `search` of `paredown`. A function of that name would
+    be hidden by the first `from paredown.search import Task`. So one object is both.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -21,10 +21,10 @@ class CallableModule(ModuleType):
         return function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
-        """By name, as any module is sent to a Ray worker."""
+        """Pickle the module by name, as it is sent to a Ray worker."""
         return importlib.import_module, (self.__name__,)
 
 
 def make_callable(name: str) -> None:
-    """Makes the imported module `name` callable; it must define a function named like the last part of `name`."""
+    """Make the imported module `name` callable. It must define a function named like the last part of `name`."""
     sys.modules[name].__class__ = CallableModule

@@ -1,53 +1,53 @@
-"""Every error that paredown raises on purpose.
+"""Errors that paredown raises on purpose.
 
-One root; a leaf also inherits the builtin that it is. `exit_code` is what the command line ends with.
+They have one root, and each also inherits a builtin where one fits. `exit_code` is the exit code of the command line.
 A message says what was expected, what came, where, and what to do.
 """
 
 
 class ParedownError(Exception):
-    """Root of the tree. Exit code 1: failed, with a reason in one line."""
+    """Root of all errors. Exit code 1: the command failed, with a reason in one line."""
 
     exit_code = 1
 
 
 class InputError(ParedownError, ValueError):
-    """Something that the user gave cannot be used: a task, a config, a spec, a profile, an argument."""
+    """An input of the user that cannot be used: a task, a config, a spec, a profile, an argument."""
 
     exit_code = 2
 
 
 class TaskError(InputError):
-    """A task file, or what it names (a factory, weights, data, a metric), is wrong."""
+    """A wrong task file, or a wrong part that it names: a factory, weights, data, a metric."""
 
 
 class SpecError(InputError):
-    """A layer cannot be given this treatment."""
+    """A spec that does not apply to its layer."""
 
 
 class ConfigError(InputError):
-    """A config does not parse, or belongs to another model."""
+    """A config that does not parse, or belongs to another model."""
 
 
 class MissingExtra(ParedownError, ImportError):
-    """An optional package is needed and not installed; the message says how to get it."""
+    """An optional package that is needed and not installed. The message says how to install it."""
 
     exit_code = 2
 
 
 class IntegrityError(ParedownError, RuntimeError):
-    """A stored file is not what its checksum says, or lies outside the folder that it must lie in."""
+    """A stored file that does not match its checksum, or lies outside its folder."""
 
     exit_code = 2
 
 
 class LimitsNotMet(ParedownError):
-    """The search ended and no point met the limits. The message gives the nearest and by how much it misses."""
+    """Limits that no point meets. The message gives the nearest point, and by how much it misses."""
 
     exit_code = 3
 
 
 class Interrupted(ParedownError):
-    """Stopped by the user; the run can be resumed."""
+    """A run that the user stopped. It can be resumed."""
 
     exit_code = 130

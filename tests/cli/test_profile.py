@@ -12,7 +12,7 @@ import pytest
 from paredown.cli import main
 from paredown.evaluators import latency
 from paredown.evaluators.latency import KernelFigure, MachineFigure, MachineFigures
-from paredown.hardware_profiles import HardwareProfile, load_profile
+from paredown.hardware_profiles import HardwareProfile, Treatment, load_profile
 from paredown.search import Task, open_run, search
 from paredown.search.task import environment
 
@@ -53,7 +53,7 @@ def test_the_profile_is_written_and_the_figures_are_told(
     assert (asked["runtime"], asked["threads"], len(asked["shapes"])) == ("onnxruntime", 2, len(latency.STANDARD))
     profile = load_profile(out)
     assert (profile.cpu, profile.runtime) == ("a CPU", "onnxruntime")
-    assert profile.lower("linear", weight_bits=4, activation_bits=8, channels=(8, 8)).kernel == "QGemm"
+    assert profile.lower(Treatment(kind="linear", weight_bits=4, activation_bits=8, channels=(8, 8))).kernel == "QGemm"
     said = capsys.readouterr()
     assert said.out == ""
     assert "linear int8: 118 GMAC/s" in said.err

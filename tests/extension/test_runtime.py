@@ -35,7 +35,7 @@ def test_it_verifies_a_search_and_its_artifacts_are_its_own(
 ) -> None:
     front = search(runtime_task(), out=tmp_path / "run", workers=0)
     assert all(point.verified for point in front.points)
-    assert open_run(tmp_path / "run").state.facts["profile"] == "channels-last"
+    assert open_run(tmp_path / "run").facts().profile == "channels-last"
     artifact = tmp_path / "run" / "verified" / front.points[-1].id
     assert read_artifact(artifact).runtime == "channels-last"
     found = verified_elsewhere(artifact)

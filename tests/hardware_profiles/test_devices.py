@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.hardware_profiles import HardwareProfile, ProfileError, list_profiles, load_profile
+from paredown.hardware_profiles import HardwareProfile, ProfileError, Treatment, list_profiles, load_profile
 
 GPUS = [name for name in list_profiles() if name.startswith("nvidia")]
 
@@ -92,7 +92,10 @@ def test_each_has_energies_for_what_it_runs(name: str) -> None:
 @pytest.mark.parametrize("name", list_profiles())
 def test_int8_is_never_slower_than_floating_point(name: str) -> None:
     profile = load_profile(name)
-    narrow, wide = profile.lower("conv2d", weight_bits=8, activation_bits=8), profile.lower("conv2d")
+    narrow, wide = (
+        profile.lower(Treatment(kind="conv2d", weight_bits=8, activation_bits=8)),
+        profile.lower(Treatment(kind="conv2d")),
+    )
     assert profile.rate_gmac_s(narrow.rate) >= profile.rate_gmac_s(wide.rate)
 
 
@@ -118,32 +121,39 @@ def test_a_gpu_skips_zeros_in_pairs_only(name: str) -> None:
     profile = load_profile(name)
     spec = {"weight_bits": 8, "activation_bits": 8, "sparsity": 0.5}
     wide = (512, 512)
-    assert not profile.lower("linear", **spec, channels=wide).sparse
-    paired = profile.lower("linear", **spec, pattern="2:4", channels=wide)
+    assert not profile.lower(Treatment(kind="linear", **spec, channels=wide)).sparse
+    paired = profile.lower(Treatment(kind="linear", **spec, pattern="2:4", channels=wide))
     assert (paired.sparse, paired.native, paired.rate) == (True, True, "int8_2:4")
-    assert not profile.lower("linear", **spec, pattern="2:4", channels=(512, 520)).sparse  # not a multiple of 32
-    assert not profile.lower("linear", **spec, pattern="4:8", channels=wide).sparse
+    assert not profile.lower(
+        Treatment(kind="linear", **spec, pattern="2:4", channels=(512, 520))
+    ).sparse  # not a multiple of 32
+    assert not profile.lower(Treatment(kind="linear", **spec, pattern="4:8", channels=wide)).sparse
     for narrow in ((512, 224), (224, 512)):  # its makers see it win from 256 on
-        dense = profile.lower("linear", **spec, pattern="2:4", channels=narrow)
+        dense = profile.lower(Treatment(kind="linear", **spec, pattern="2:4", channels=narrow))
         assert (dense.sparse, dense.native, dense.rate) == (False, False, "int8")
-    assert not profile.lower("linear", **spec, pattern="2:4").sparse  # of a layer whose width nobody knows
+    assert not profile.lower(
+        Treatment(kind="linear", **spec, pattern="2:4")
+    ).sparse  # of a layer whose width nobody knows
 
 
 def test_formats_and_groups_are_told_apart() -> None:
     hopper, ampere = load_profile("nvidia-h100-tensorrt"), load_profile("nvidia-a100-tensorrt")
     eight = {"weight_bits": 8, "activation_bits": 8}
-    assert hopper.lower("linear", **eight, weight_format="fp8_e4m3").rate == "fp8"
-    assert ampere.lower("linear", **eight, weight_format="fp8_e4m3").rate == "int8"
-    assert hopper.lower("linear", weight_bits=16, activation_bits=16, weight_format="fp16").rate == "fp16"
-    assert hopper.lower("linear", weight_bits=4, group_size=128).kernel == "INT4 weight-only GEMM"
-    assert hopper.lower("linear", weight_bits=4).kernel == "TF32 tensor core"
+    assert hopper.lower(Treatment(kind="linear", **eight, weight_format="fp8_e4m3")).rate == "fp8"
+    assert ampere.lower(Treatment(kind="linear", **eight, weight_format="fp8_e4m3")).rate == "int8"
+    assert (
+        hopper.lower(Treatment(kind="linear", weight_bits=16, activation_bits=16, weight_format="fp16")).rate == "fp16"
+    )
+    assert hopper.lower(Treatment(kind="linear", weight_bits=4, group_size=128)).kernel == "INT4 weight-only GEMM"
+    assert hopper.lower(Treatment(kind="linear", weight_bits=4)).kernel == "TF32 tensor core"
 
 
 @pytest.mark.parametrize("name", ["arm-cortex-m7-cmsis-nn", "x86-64-onnxruntime", "nvidia-h100-tensorrt"])
 def test_a_depthwise_convolution_has_a_kernel_of_its_own(name: str) -> None:
     profile = load_profile(name)
     dense, depthwise = (
-        profile.lower("conv2d", weight_bits=8, activation_bits=8, depthwise=each) for each in (False, True)
+        profile.lower(Treatment(kind="conv2d", weight_bits=8, activation_bits=8, depthwise=each))
+        for each in (False, True)
     )
     assert profile.rate_gmac_s(depthwise.rate) < profile.rate_gmac_s(dense.rate)
 
@@ -168,7 +178,7 @@ def test_an_alignment_is_a_number_of_channels(value: float, said: str) -> None:
 
 def test_a_microcontroller_keeps_four_bits_packed() -> None:
     profile = load_profile("arm-cortex-m7-cmsis-nn")
-    four, six = (profile.lower("conv2d", weight_bits=bits, activation_bits=8) for bits in (4, 6))
+    four, six = (profile.lower(Treatment(kind="conv2d", weight_bits=bits, activation_bits=8)) for bits in (4, 6))
     assert (four.weight_bits, four.native, six.weight_bits, six.native) == (4, True, 8, False)
     assert four.rate == six.rate
     assert profile.storage_bytes is not None

@@ -16,6 +16,7 @@ from paredown.hardware_profiles import (
     HardwareProfile,
     Lowered,
     ProfileError,
+    Treatment,
     list_profiles,
     load_profile,
     schema,
@@ -65,7 +66,7 @@ def _figures(value: Any) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("name", list_profiles())
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_original_runs_as_it_is(name: str, kind: str) -> None:
-    lowered = load_profile(name).lower(kind)
+    lowered = load_profile(name).lower(Treatment(kind=kind))
     assert (lowered.weight_bits, lowered.activation_bits) == (32, 32)
     assert lowered.rate in ("fp32", "tf32", "host_fp32")
     assert lowered.native
@@ -75,33 +76,33 @@ def test_the_original_runs_as_it_is(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d"])
 def test_what_a_runtime_makes_of_a_layer(name: str, kind: str) -> None:
     lower = load_profile(name).lower
-    whole = lower(kind, weight_bits=8, activation_bits=8)
+    whole = lower(Treatment(kind=kind, weight_bits=8, activation_bits=8))
     assert (whole.weight_bits, whole.activation_bits, whole.rate, whole.native) == (8, 8, "int8", True)
     for narrow in (2, 3, 4, 5, 6, 7):
-        widened = lower(kind, weight_bits=narrow, activation_bits=8)
+        widened = lower(Treatment(kind=kind, weight_bits=narrow, activation_bits=8))
         assert (widened.weight_bits, widened.rate, widened.native) == (8, "int8", False)
-        weight_only = lower(kind, weight_bits=narrow)
+        weight_only = lower(Treatment(kind=kind, weight_bits=narrow))
         assert (weight_only.weight_bits, weight_only.rate, weight_only.native) == (32, "fp32", False)
-    sparse = lower(kind, weight_bits=8, activation_bits=8, sparsity=0.5)
+    sparse = lower(Treatment(kind=kind, weight_bits=8, activation_bits=8, sparsity=0.5))
     assert (sparse.sparse, sparse.native, sparse.rate) == (False, False, "int8")
-    factors = lower(kind, rank=0.5)
+    factors = lower(Treatment(kind=kind, rank=0.5))
     assert (factors.low_rank, factors.native, factors.rate) == (True, True, "fp32")
-    narrow_factors = lower(kind, rank=0.5, weight_bits=8, activation_bits=8)
+    narrow_factors = lower(Treatment(kind=kind, rank=0.5, weight_bits=8, activation_bits=8))
     assert (narrow_factors.weight_bits, narrow_factors.rate, narrow_factors.native) == (32, "fp32", False)
 
 
 def test_weight_only_integers_run_as_such_from_a_size_on_where_blocks_fit() -> None:
     lower = load_profile("x86-64-openvino").lower
     wide = {"weight_bits": 4, "channels": (512, 256), "n_weights": 131_072}
-    assert lower("linear", **wide).native
-    assert lower("linear", **wide | {"weight_bits": 5}).weight_bits == 8
-    assert lower("linear", **wide, group_size=48).native  # blocks of 16
-    assert lower("linear", **wide, group_size=40).weight_bits == 32
-    assert lower("linear", **wide | {"n_weights": 131_071}).weight_bits == 32
-    assert lower("linear", **wide | {"n_weights": None}).weight_bits == 32
-    assert lower("linear", **wide | {"channels": None}).weight_bits == 32
-    assert lower("conv2d", **wide).weight_bits == 32
-    assert load_profile(ORT).lower("linear", **wide | {"weight_bits": 5}).weight_bits == 32
+    assert lower(Treatment(kind="linear", **wide)).native
+    assert lower(Treatment(kind="linear", **wide | {"weight_bits": 5})).weight_bits == 8
+    assert lower(Treatment(kind="linear", **wide, group_size=48)).native  # blocks of 16
+    assert lower(Treatment(kind="linear", **wide, group_size=40)).weight_bits == 32
+    assert lower(Treatment(kind="linear", **wide | {"n_weights": 131_071})).weight_bits == 32
+    assert lower(Treatment(kind="linear", **wide | {"n_weights": None})).weight_bits == 32
+    assert lower(Treatment(kind="linear", **wide | {"channels": None})).weight_bits == 32
+    assert lower(Treatment(kind="conv2d", **wide)).weight_bits == 32
+    assert load_profile(ORT).lower(Treatment(kind="linear", **wide | {"weight_bits": 5})).weight_bits == 32
 
 
 def test_blocks_by_hand() -> None:
@@ -114,13 +115,15 @@ def test_blocks_by_hand() -> None:
 
 @pytest.mark.parametrize("name", list_profiles())
 def test_an_embedding_runs_in_fp32(name: str) -> None:
-    lowered = load_profile(name).lower("embedding", weight_bits=4, activation_bits=8)
+    lowered = load_profile(name).lower(Treatment(kind="embedding", weight_bits=4, activation_bits=8))
     assert (lowered.weight_bits, lowered.native) == (32, False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eager_pytorch_runs_everything_dense_in_fp32(kind: str) -> None:
-    lowered = load_profile("x86-64-torch").lower(kind, weight_bits=8, activation_bits=8, sparsity=0.5, rank=0.5)
+    lowered = load_profile("x86-64-torch").lower(
+        Treatment(kind=kind, weight_bits=8, activation_bits=8, sparsity=0.5, rank=0.5)
+    )
     assert lowered == Lowered(
         weight_bits=32,
         activation_bits=32,
@@ -151,15 +154,15 @@ def test_the_first_rule_that_fits_decides() -> None:
         },
     )
     profile = HardwareProfile.from_dict(data)
-    assert profile.lower("linear", sparsity=0.5).kernel == "SpMM"
-    assert profile.lower("linear", sparsity=0.5).native
-    assert profile.lower("linear").kernel != "SpMM"
-    assert profile.lower("conv2d", sparsity=0.5).kernel != "SpMM"
+    assert profile.lower(Treatment(kind="linear", sparsity=0.5)).kernel == "SpMM"
+    assert profile.lower(Treatment(kind="linear", sparsity=0.5)).native
+    assert profile.lower(Treatment(kind="linear")).kernel != "SpMM"
+    assert profile.lower(Treatment(kind="conv2d", sparsity=0.5)).kernel != "SpMM"
 
 
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ProfileError, match=r"must be one of linear, conv1d, .*, got 'lstn'"):
-        load_profile(ORT).lower("lstn")
+        load_profile(ORT).lower(Treatment(kind="lstn"))
 
 
 def _set(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paredown.search import Task
-from paredown.search import _search as _driver
-from paredown.search.phases import SearchSession, build_store, evaluate_baselines
-from paredown.search.problem import EvaluationContext, prepare
-from paredown.search.run import Recorder, create_run
+from paredown.search import Front, SensitivityTable, Task
+from paredown.search._search import run_search
+from paredown.search.phases import (
+    Clock,
+    CostModel,
+    JobRunner,
+    TableInputs,
+    TablePolicy,
+    TrialFactory,
+    build_store,
+    evaluate_baselines,
+    explore,
+    measure_table,
+    record_facts,
+)
+from paredown.search.problem import EvaluationContext, Problem, prepare
+from paredown.search.run import LedgerRecorder, State, Stopwatch, StoredRun, create_run
 from paredown.search.workers import InProcess, Pool
 
 TINY = Path(__file__).parent / "tiny"
@@ -39,35 +54,74 @@ def tiny_task() -> Callable[..., Task]:
     return make
 
 
-@pytest.fixture
-def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whoever looks at trials alone: no fresh process, which takes seconds to import torch, measures the points."""
-    monkeypatch.setattr(_driver, "verify_points", lambda session: None)
+@pytest.fixture(scope="session")
+def search_unverified() -> Callable[..., Front]:
+    """`search` for tests that look at trials alone: it verifies no points, which takes a process of some seconds."""
+    return partial(run_search, verify=lambda inputs: None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Everything that the phases of a search are given; `costs` and `trials` only after the store and the baselines."""
+
+    run: StoredRun
+    problem: Problem
+    recorder: LedgerRecorder
+    runner: JobRunner
+    costs: CostModel
+    trials: TrialFactory
+
+    @property
+    def state(self) -> State:
+        return self.recorder.state
+
+    @property
+    def pool(self) -> Pool:
+        return self.runner.pool
+
+    def measure_table(self, *, clock: Clock | None = None, **policy: Any) -> SensitivityTable | None:
+        """The table phase, by the rules of a `TablePolicy` with these fields, and by another clock."""
+        runner = self.runner if clock is None else replace(self.runner, clock=clock)
+        return measure_table(
+            TableInputs(
+                costs=self.costs, limits=self.trials.limits, runner=runner, recorder=self.recorder,
+                policy=TablePolicy(**policy),
+            )
+        )  # fmt: skip
+
+    def explore(self, table: SensitivityTable | None = None, **options: Any) -> None:
+        """The exploration phase; `options` are keywords of `explore`."""
+        explore(self.trials, self.runner, self.recorder, table, **options)
 
 
 @pytest.fixture
-def open_session() -> Callable[..., AbstractContextManager[SearchSession]]:
-    """`with open_sitting(task, path) as sitting`: a run in `path`, new or gone on with, up to its baselines.
+def open_session() -> Callable[..., AbstractContextManager[Session]]:
+    """`with open_session(task, path) as session`: a run in `path`, new or gone on with, up to its baselines.
 
-    pool        who works, made of the bench; by default this process
-    groundwork  whether the store is built and the baselines are seen
+    pool           makes the workers of an evaluation context; by default this process
+    screened_from  as `evaluate_baselines` has it
+    now            the clock that the budget goes by
     """
 
     @contextmanager
     def opened(
-        task: Task, path: Path, *, pool: Callable[[EvaluationContext], Pool] = InProcess, groundwork: bool = True
-    ) -> Iterator[SearchSession]:
+        task: Task,
+        path: Path,
+        *,
+        pool: Callable[[EvaluationContext], Pool] = InProcess,
+        screened_from: int = 12,
+        now: Callable[[], float] = time.monotonic,
+    ) -> Iterator[Session]:
         run, ledger = create_run(path / "run", task)
         with ledger:
             problem = prepare(task, store=path / "store")
-            session = SearchSession(
-                run=run, recorder=Recorder(run, ledger, None), problem=problem, pool=pool(problem.context),
-                stopping=threading.Event(),
-            )  # fmt: skip
-            session.recorder.objectives = problem.objectives
-            if groundwork:
-                build_store(session)
-                evaluate_baselines(session)
-            yield session
+            watch = Stopwatch(before_s=run.state.spent_s, now=now)
+            recorder = LedgerRecorder(run.state, task.budget, ledger=ledger, watch=watch)
+            clock = Clock(budget=task.budget, state=run.state, watch=watch, stopping=threading.Event(), run=run.path)
+            runner = JobRunner(pool=pool(problem.context), clock=clock)
+            costs = build_store(problem, runner, recorder, folder=run.path)
+            record_facts(run, costs, recorder)
+            trials = evaluate_baselines(costs, runner, recorder, screened_from=screened_from)
+            yield Session(run=run, problem=problem, recorder=recorder, runner=runner, costs=costs, trials=trials)
 
     return opened

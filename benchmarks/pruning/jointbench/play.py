@@ -13,7 +13,6 @@ from torch import Tensor
 from paredown.evaluators import ReferenceOutputs, Split, evaluate_split, paired_test
 from paredown.search import Completed, Task
 from paredown.search.evaluation import CandidateModel
-from paredown.search.phases import SearchSession, explore, measure_table
 from paredown.search.values import hypervolume
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "search"))
@@ -28,36 +27,35 @@ def searched(
 ) -> Searched | None:
     """The finished search; None where the time was up. The same call again goes on with it."""
     with workbench.opened(task, folder, store) as bench:
-        session = bench.session
 
         def is_done() -> bool:
             return bench.meter.read() >= evaluations * bench.full
 
         def stop_when_spent() -> None:
             if is_done() or spent():
-                session.stopping.set()
+                bench.runner.clock.stopping.set()
 
-        table = measure_table(session, evaluations)
+        table = bench.measure_table(evaluations)
         stop_when_spent()
-        explore(session, table, stop_when_spent)
+        bench.explore(table, stop_when_spent)
         if not is_done() and spent():
             return None
-        return Searched(session)
+        return Searched(bench)
 
 
 class Searched:
     """The completed trials of a search (their figures of the search split), and their worth on the report split."""
 
-    def __init__(self, session: SearchSession) -> None:
-        problem = session.problem
+    def __init__(self, bench: workbench.Workbench) -> None:
+        problem = bench.problem
         self.bench = problem.context
         self.candidate_model = CandidateModel(problem.context)
         self.report: Split = problem.report
         self.reference = ReferenceOutputs.compute(self.bench.model, self.report, self.bench.batch_size)
         self.original_bytes = next(
-            t.metrics["bytes"].value for t in session.state.trials if isinstance(t, Completed) and t.kind == "original"
+            t.metrics["bytes"].value for t in bench.state.trials if isinstance(t, Completed) and t.kind == "original"
         )
-        self.trials = [t for t in session.state.trials if isinstance(t, Completed) and t.kind != "original"]
+        self.trials = [t for t in bench.state.trials if isinstance(t, Completed) and t.kind != "original"]
 
     def of_report(self, trial: Completed) -> tuple[Tensor, float]:
         """(samples,) scores of the metric, and the mean divergence from the original (nats)."""

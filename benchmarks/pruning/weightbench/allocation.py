@@ -49,10 +49,10 @@ def allocation(bench: Bench, space: str, work: Path, say: Callable[[str], None],
         _task(bench.subject.name, space), work / f"{bench.subject.name}-{space}", work / "store"
     ) as at:
         _explore(at, evaluations)
-        problem = at.session.problem
+        problem = at.problem
         labels = {c: label for label, c in uniform_settings(problem.space)}
         labels |= {c: label for label, c in plans(problem.space, weights_of(problem.context.model))}
-        trials = [t for t in at.session.state.trials if isinstance(t, Completed) and t.kind != "original"]
+        trials = [t for t in at.state.trials if isinstance(t, Completed) and t.kind != "original"]
         found = []
         for trial in (t for t in trials if t.kind == "uniform"):
             bytes_of = trial.metrics["bytes"].value

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from paredown.compressors import FLOAT_BITS, FORMAT_BITS, LayerSpec
 from paredown.evaluators import Metric, ReferenceOutputs, bops, evaluate_split, paired_test
-from paredown.search import Completed, Task, open_run, search
+from paredown.search import Completed, Task, open_run
+from paredown.search._search import run_search
 
 from .bench import Assignment, Bench, Variants
 
@@ -214,8 +215,8 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
         base_dir=Path(__file__).parent,
     )  # fmt: skip
     # exports and their clocks take minutes, and say nothing of the quality
-    with mock.patch.multiple("paredown.search._search", verify_points=mock.DEFAULT, export_original=mock.DEFAULT):
-        search(task, model=subject.model, out=folder, workers=0)
+    with mock.patch("paredown.search._search.export_original"):
+        run_search(task, model=subject.model, out=folder, workers=0, verify=lambda inputs: None)
     run = open_run(folder)
     known = [trial for trial in run.trials if isinstance(trial, Completed) and trial.kind != "original"]
     fitting = [t for t in known if all(t.metrics[name].value <= most for name, most in costs.items())]

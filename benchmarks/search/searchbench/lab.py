@@ -117,21 +117,21 @@ class RealLab(Lab):
 
     def __init__(self, workbench: Workbench, budget: float) -> None:
         super().__init__(budget)
-        self.session = workbench.session
-        facts = self.session.state.facts
-        self.costs = _padded(facts["costs"]["bytes"])
-        self.errors = _padded(facts["weight_error"])
-        self.fixed = float(facts["fixed"]["bytes"])
+        self.workbench = workbench
+        costs = workbench.trials.costs
+        self.costs = _padded(costs.rows["bytes"])
+        self.errors = _padded(costs.weight_error)
+        self.fixed = float(costs.fixed["bytes"])
         self.n_samples = workbench.full
-        self._bench = self.session.problem.context
+        self._bench = workbench.problem.context
         self._workers = {0: Worker(self._bench)}
         self._recalled = _recalled(workbench.ledger.records)
-        self._numbers = 1 + max((trial.number for trial in self.session.state.trials), default=-1)
+        self._numbers = 1 + max((trial.number for trial in workbench.state.trials), default=-1)
         self._notes = [r for r in workbench.ledger.records if r["type"] == "gradients"]
-        for trial in self.session.state.trials:  # the baselines are known to all, and were paid for
+        for trial in workbench.state.trials:  # the baselines are known to all, and were paid for
             if trial.kind == "uniform" and isinstance(trial, Completed):
                 self._known[trial.candidate.levels, self.n_samples, 0] = trial.metrics["divergence"].value
-        self.spent = workbench.full * sum(t.kind == "uniform" for t in self.session.state.trials)
+        self.spent = workbench.full * sum(t.kind == "uniform" for t in workbench.state.trials)
 
     def _whole(self, levels: Levels) -> float:
         if (key := (levels, self.n_samples, 0)) in self._recalled:
@@ -144,10 +144,9 @@ class RealLab(Lab):
             self._note({"type": "partial", "levels": levels, "n": self.n_samples, "draw": 0, "value": None,
                         "reason": reason(exception), "passes": self.n_samples})  # fmt: skip
             return float("inf")
-        metrics = {**metrics, **self.session.static(candidate)}
-        self.session.recorder.trial(
-            Completed(number=number, candidate=candidate, kind="mixed", metrics=metrics, samples=self.n_samples)
-        )
+        metrics = {**metrics, **self.workbench.trials.costs.metrics_of(candidate)}
+        trial = Completed(number=number, candidate=candidate, kind="mixed", metrics=metrics, samples=self.n_samples)
+        self.workbench.recorder.append(trial_to_record(trial))
         return metrics["divergence"].value
 
     def _some(self, levels: Levels, n: int, draw: int) -> float:
@@ -166,7 +165,7 @@ class RealLab(Lab):
         if record["type"] == "gradients" and self._notes:
             self._notes.pop()  # an earlier sitting has written it down
             return
-        self.session.recorder.append(record)
+        self.workbench.recorder.append(record)
 
     def _worker(self, draw: int) -> Worker:
         if draw not in self._workers:

@@ -96,7 +96,7 @@ def trial(work: Path, *, samples: int = 512) -> dict[str, Any]:
     assert isinstance(spec, Problem)
     task = spec.task("random", {}, 0, samples)
     with workbench.opened(task, work / "trial-benchmark", work / "store") as bench:
-        problem = bench.session.problem
+        problem = bench.problem
         worker = Worker(problem.context)
         rng, n_levels = np.random.default_rng(0), problem.space.n_levels
         wall, cpu = [], []

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from paredown.search import Candidate, Progress, open_run, search
+from paredown.search import Candidate, Progress, open_run
 from paredown.search import _search as driver
 from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate
-from paredown.search.phases import SearchSession, build_store
+from paredown.search.phases import Clock, JobRunner, VerifyInputs, build_store
 from paredown.search.problem import Problem as SearchProblem
 from paredown.search.problem import prepare
-from paredown.search.run import Recorder, Stopwatch, create_run
+from paredown.search.run import LedgerRecorder, Stopwatch, create_run
 from paredown.search.workers import Pool, RayPool
 
 from .intervals import summary
@@ -52,8 +52,10 @@ def whole_search(
     )
     blocks: list[float] = []
     cpu: dict[str, float] = {}
-    with _interleaved(blocks, every=max(1, n_trials // n_blocks), block=block), _unverified(), _cpu_by_purpose(cpu):
-        search(task, out=folder / "run", workers=WORKERS, progress=_Lines(f"{samples} images"))
+    with _interleaved(blocks, every=max(1, n_trials // n_blocks), block=block), _cpu_by_purpose(cpu):
+        driver.run_search(
+            task, out=folder / "run", workers=WORKERS, progress=_Lines(f"{samples} images"), verify=_unverified
+        )
     status = open_run(folder / "run").status()
     seconds = dict(status["seconds"])
     seconds["evaluation"] -= sum(blocks)
@@ -147,32 +149,24 @@ class _Interleaved:
 @contextmanager
 def _interleaved(blocks: list[float], *, every: int, block: int) -> Iterator[None]:
     """Puts that pool into the driver. Its workers are up before the search begins: waiting for them is no search."""
-    original = driver._pool
+    original = driver.open_pool
 
     @contextmanager
-    def pool(problem: SearchProblem, recorder: Recorder, workers: int, address: str | None) -> Iterator[Pool]:
-        with original(problem, recorder, workers, address) as inner:
-            with recorder.watch.charge("start workers"):
-                while inner.idle < workers:
-                    inner.wait(timeout_s=1.0)
+    def pool(problem: SearchProblem, workers: int, *, ray_address: str | None = None) -> Iterator[Pool]:
+        with original(problem, workers, ray_address=ray_address) as inner:
+            while inner.idle < workers:
+                inner.wait(timeout_s=1.0)
             yield _Interleaved(inner, problem, blocks, every=every, block=block)
 
-    driver._pool = pool
+    driver.open_pool = pool
     try:
         yield
     finally:
-        driver._pool = original
+        driver.open_pool = original
 
 
-@contextmanager
-def _unverified() -> Iterator[None]:
-    """Exports and their clocks take minutes, and say nothing of the search."""
-    original = driver.verify_points
-    driver.verify_points = lambda session: None
-    try:
-        yield
-    finally:
-        driver.verify_points = original
+def _unverified(inputs: VerifyInputs) -> None:
+    """Verify nothing: exports and their clocks take minutes, and say nothing of the search."""
 
 
 @contextmanager
@@ -232,12 +226,12 @@ def store(work: Path) -> dict[str, Any]:
             with _workers(problem) as pool:
                 while not pool.idle:
                     pool.wait(timeout_s=1.0)
-                session = SearchSession(
-                    run=run, recorder=Recorder(run, ledger, None), problem=problem, pool=pool,
-                    stopping=threading.Event(),
+                recorder = LedgerRecorder(run.state, task.budget, ledger=ledger)
+                clock = Clock(
+                    budget=task.budget, state=run.state, watch=recorder.watch, stopping=threading.Event(), run=run.path
                 )  # fmt: skip
                 began = time.perf_counter()
-                build_store(session)
+                build_store(problem, JobRunner(pool=pool, clock=clock), recorder, folder=run.path)
                 rows.append({"seconds": time.perf_counter() - began, "built": len(_files(folder / "store") - before)})
     n_levels = [len(group.levels) for group in problem.space.groups]
     where = f"ResNet-20, {len(n_levels)} layers, {sum(n_levels)} variants, bits {widths} × {_axes(JOINT)}"

@@ -15,7 +15,6 @@ import torch
 
 import paredown
 from paredown.search import Candidate, Completed
-from paredown.search.phases import explore, measure_table
 from paredown.search.searchers import make_searcher, uses_table
 from paredown.search.values import trial_to_record
 from paredown.testing import SyntheticProblem
@@ -87,15 +86,14 @@ def _real(spec: Problem, searcher: str, seed: int, evaluations: float, work: Pat
 
 
 def _explore(bench: workbench.Workbench, evaluations: float) -> None:
-    session = bench.session
 
     def stop_when_spent() -> None:
         if bench.meter.read() >= evaluations * bench.full:
-            session.stopping.set()
+            bench.runner.clock.stopping.set()
 
-    table = measure_table(session, evaluations)
+    table = bench.measure_table(evaluations)
     stop_when_spent()
-    explore(session, table, stop_when_spent)
+    bench.explore(table, stop_when_spent)
 
 
 def _synthetic(spec: SyntheticSpec, searcher: str, seed: int, evaluations: float) -> Trace:

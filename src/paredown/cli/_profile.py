@@ -59,8 +59,9 @@ def profile(
 ) -> None:
     """Measure which layers really run faster on this machine, how fast they are, and how fast memory is.
 
-    This takes minutes; leave the machine alone meanwhile. FILE is a hardware profile for [hardware] profile. With
-    --task the table for [hardware] latency_table is written beside it, as FILE.latency.json.
+    This takes minutes; leave the machine alone meanwhile. FILE is a hardware profile for [hardware] profile.
+
+    With --task the table for [hardware] latency_table is written beside FILE, as FILE.latency.json.
     """
     from ..evaluators.latency import STANDARD, machine_profile, measure_machine, nearest_profile
     from ..hardware_profiles import load_profile

@@ -126,8 +126,9 @@ def resolve(
 ) -> None:
     """Find the best candidate within other limits, or for another device, in seconds.
 
-    It is predicted from the run's trials; nothing is evaluated. Beside it stands the best evaluated trial within the
-    same limits.
+    It is predicted from the run's trials; nothing is evaluated.
+
+    The best evaluated trial within the same limits is shown beside it.
     """
     from ..search import resolve as resolve_run
 

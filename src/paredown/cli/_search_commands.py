@@ -64,8 +64,9 @@ def search(
 ) -> None:
     """Search for compressed forms of a model, and print the verified front.
 
-    It can be stopped at any time (Ctrl-C, a kill): `paredown resume RUN` continues it. MLflow, Ray and OpenVINO send
-    no telemetry.
+    It can be stopped at any time (Ctrl-C, a kill): `paredown resume RUN` continues it.
+
+    MLflow, Ray and OpenVINO send no telemetry.
     """
     from ..search import Task
     from ..search import search as run_search

@@ -36,7 +36,7 @@ def digits_splits() -> dict[str, Labelled]:
 
 
 def digits_training() -> Labelled:
-    """Make the training images: all that are in neither search nor report. The first 128 are the calibration split too."""
+    """Make the training images: all that are in neither search nor report. The first 128 are also calibration."""
     images, labels = _load()
     index = _order(labels)[N_REPORT + N_SEARCH :]
     return images[index], labels[index]

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def isolated_registries() -> Iterator[None]:
-    """Restore every registry at the end: methods, metrics, runtimes, searchers; imported files are forgotten too.
+    """Restore every registry at the end: methods, axes, metrics, runtimes, searchers. Imported files are forgotten too.
 
     Without it a plugin's names stay taken for the rest of the process, and a second test cannot register them.
     """
@@ -31,10 +31,13 @@ def isolated_registries() -> Iterator[None]:
 def _registries() -> list[dict[Any, Any]]:
     from ..compressors import methods
     from ..compressors.registry import REGISTRIES
+    from ..compressors.values._fields import _REGISTERED as fields
     from ..evaluators.quality._metric import _METRICS
     from ..evaluators.runtimes._base import _RUNTIMES
     from ..search.searchers._registry import _SEARCHERS
+    from ..search.task._axes import _REGISTERED as axes
     from ..search.task._plugins import _digests
 
     methods("weight")  # the built-in ones register themselves on the first look
-    return [*(registry._entries for registry in REGISTRIES.values()), _METRICS, _RUNTIMES, _SEARCHERS, _digests]
+    entries = (registry._entries for registry in REGISTRIES.values())
+    return [*entries, _METRICS, _RUNTIMES, _SEARCHERS, fields, axes, _digests]

@@ -126,11 +126,9 @@ class _Case:
             # layers that share a tensor must get the same weight: what does not apply to one is given to none
             fits = not any(applicable(spec.weight_only, anatomy[fqn]) for fqn in group)
             assignment.update(dict.fromkeys(group, spec if fits else LayerSpec()))
-        if specs[0].activation_scope == "tensor" and not any(
-            x.shared_input or x.residual_output for x in anatomy.layers
-        ):
+        if specs[0].rounds_tensors and not any(x.shared_input or x.residual_output for x in anatomy.layers):
             assignment = {}  # a model without sums: what "layer" does is checked anyway
-        if specs[0].activation_scope == "product" and not any(x.product for x in anatomy.layers):
+        if specs[0].rounds_products and not any(x.product for x in anatomy.layers):
             assignment = {}  # likewise one without attention that can be taken apart
         for fqn, spec in assignment.items():
             of_layer = replace(spec, activation_scope="layer")

@@ -19,7 +19,7 @@ from paredown.evaluators.latency import (
     nearest_profile,
     rate_of,
 )
-from paredown.hardware_profiles import HardwareProfile, Lowered, load_profile
+from paredown.hardware_profiles import HardwareProfile, Lowered, Treatment, load_profile
 
 DATE = "2026-11-26"
 
@@ -73,7 +73,7 @@ def made(*kernels: KernelFigure, base: str = "x86-64-openvino", **changes: Any) 
 
 def int8(profile: HardwareProfile, kind: str, width: int, *, depthwise: bool = False) -> Lowered:
     channels = (1, 1) if depthwise else (width, width)
-    return profile.lower(kind, weight_bits=8, activation_bits=8, depthwise=depthwise, channels=channels)
+    return profile.lower(Treatment(kind=kind, weight_bits=8, activation_bits=8, depthwise=depthwise, channels=channels))
 
 
 def test_what_was_measured_says_so_and_the_rest_keeps_its_source(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_a_form_that_is_faster_everywhere_runs_as_such_at_its_own_rate() -> None
     assert (lowered.kernel, lowered.weight_bits, lowered.native) == ("conv2d int8", 8, True)
     assert profile.rates_gmac_s[lowered.rate].kind == "measured"
     assert profile.rate_gmac_s(lowered.rate) == pytest.approx(20.0 / 0.998)
-    three = profile.lower("conv2d", weight_bits=3, activation_bits=8, channels=(64, 64))
+    three = profile.lower(Treatment(kind="conv2d", weight_bits=3, activation_bits=8, channels=(64, 64)))
     assert (three.weight_bits, three.native) == (8, False)
-    weights_alone = profile.lower("conv2d", weight_bits=4, channels=(64, 64))
+    weights_alone = profile.lower(Treatment(kind="conv2d", weight_bits=4, channels=(64, 64)))
     assert (weights_alone.weight_bits, weights_alone.kernel) == (32, "conv2d fp32")
 
 
@@ -161,22 +161,28 @@ def test_faster_in_the_same_kernel_is_no_form_of_its_own() -> None:
 def test_zeros_are_believed_where_they_were_faster_and_not_otherwise() -> None:
     asked: dict[str, Any] = {"sparsity": 0.5, "pattern": "2:4", "channels": (512, 512)}
     none = made(layer("linear", 512, "2:4", 1.0, kernel="linear fp32"))
-    assert not none.lower("linear", **asked).sparse
+    assert not none.lower(Treatment(kind="linear", **asked)).sparse
     assert any("no gain to count on: 2:4 (1.00 times as fast)" in rule.note for rule in none.lowering)
     some = made(layer("linear", 512, "2:4", 1.6))
-    lowered = some.lower("linear", **asked)
+    lowered = some.lower(Treatment(kind="linear", **asked))
     assert (lowered.sparse, lowered.kernel) == (True, "linear 2:4")
     assert some.patterns == ("2:4",)
     # 10 GMAC/s of dense products 1.6 times as fast, and half of them are left
     assert some.rate_gmac_s(lowered.rate) == pytest.approx(0.5 * 16.0, rel=0.01)
-    assert not some.lower("linear", sparsity=0.5, channels=(512, 512)).sparse
+    assert not some.lower(Treatment(kind="linear", sparsity=0.5, channels=(512, 512))).sparse
 
 
 def test_weight_only_integers_run_where_the_exporters_write_them() -> None:
     profile = made(layer("linear", 64, "w4", 2.0), layer("linear", 512, "w4", 0.5))
     lower = profile.lower
-    assert lower("linear", weight_bits=4, group_size=32, channels=(512, 512), n_weights=512**2).weight_bits == 4
-    assert lower("linear", weight_bits=4, group_size=32, channels=(64, 64), n_weights=64**2).weight_bits == 32
+    assert (
+        lower(Treatment(kind="linear", weight_bits=4, group_size=32, channels=(512, 512), n_weights=512**2)).weight_bits
+        == 4
+    )
+    assert (
+        lower(Treatment(kind="linear", weight_bits=4, group_size=32, channels=(64, 64), n_weights=64**2)).weight_bits
+        == 32
+    )
     assert any(
         "exported by the shipped rules: w4 (0.50 to 2.00 times as fast)" in rule.note for rule in profile.lowering
     )
@@ -186,7 +192,7 @@ def test_kinds_that_were_not_measured_keep_their_rules() -> None:
     base, profile = load_profile("x86-64-openvino"), made()
     for kind in ("conv1d", "embedding", "lstm"):
         for asked in ({}, {"weight_bits": 8, "activation_bits": 8}):
-            mine, theirs = profile.lower(kind, **asked), base.lower(kind, **asked)
+            mine, theirs = profile.lower(Treatment(kind=kind, **asked)), base.lower(Treatment(kind=kind, **asked))
             assert dataclasses.replace(mine, rule=0) == dataclasses.replace(theirs, rule=0)
     dense_alone = machine_profile(figures([layer("conv2d", 16)]), base)
     assert int8(dense_alone, "conv2d", 8, depthwise=True).kernel == "Convolution (INT8, depthwise)"

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
 import paredown
 from paredown.compressors import LayerSpec, trace_anatomy
 from paredown.evaluators import Split
-from paredown.evaluators.runtimes import _ran, where_rounded
+from paredown.evaluators.runtimes import where_rounded
 from paredown.search import Task, open_run
-from paredown.search.artifacts import add_kernels, doubt_of, explain_mismatch
-from paredown.search.task import _machine as _environment
+from paredown.search.artifacts import add_kernels, describe_float64_difference, explain_mismatch
+from paredown.search.task import saturates_here
 from paredown.testing import AWKWARD
 
 
 def test_kernels_stand_in_the_rows_and_what_ran_otherwise_is_named(
-    tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Task], tmp_path: Path
 ) -> None:
     task = tiny_task("budget.trials=1", "space.weight_bits=[8]", "space.activation_bits=[8]")
     paredown.search(task, out=tmp_path / "run", workers=0)
@@ -30,39 +30,39 @@ def test_kernels_stand_in_the_rows_and_what_ran_otherwise_is_named(
     assert add_kernels(run, f"t{number}", rows) == {}
     assert not any("ran" in row for row in rows)
     first, second = rows[0]["layers"][0], rows[1]["layers"][0]
-    monkeypatch.setattr(_ran, "kernels_by_layer", lambda *args, **options: {first: "QLinearConv", second: "FusedConv"})
-    assert list(add_kernels(run, f"t{number}", rows)) == [second]
+
+    def find(*_: Any, **options: Any) -> dict[str, str]:
+        return {first: "QLinearConv", second: "FusedConv"}
+
+    assert list(add_kernels(run, f"t{number}", rows, find=find)) == [second]
     assert (rows[0]["ran"], rows[1]["ran"]) == ("QLinearConv", "FusedConv")
     assert add_kernels(run, "t999", rows) == {}  # never verified
 
 
-def test_why_integers_differ_names_the_kernels_and_where_they_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_integers_differ_names_the_kernels_and_where_they_round() -> None:
     torch.manual_seed(0)
-    model, inputs = AWKWARD["mlp"]()
-    anatomy, split = trace_anatomy(model, inputs), Split("report", inputs, None)
+    anatomy = trace_anatomy(*AWKWARD["mlp"]())
     first, second, last = anatomy.fqns
     ran = {first: "QGemm", second: "FusedConv", last: "QGemm"}
-    monkeypatch.setattr(_ran, "kernels_by_layer", lambda *args, **options: ran)
     assignment = dict.fromkeys(anatomy.fqns, LayerSpec(weight_bits=8, activation_bits=8))
-    said = explain_mismatch(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
-    assert said.startswith(f"ran in integers: 2 QGemm ({first}, {last}); biases are int32 in units of")
-    assert f"{second} was to run in int8, and ran in FP32 as FusedConv" in said
-    assert said.endswith("; nobody is sure")
-    assert "VNNI" not in said
-    facts = _environment._cpuinfo()
-    monkeypatch.setattr(_environment, "_cpuinfo", lambda: facts | {"flags": "sse4_2 avx2"})
-    monkeypatch.setattr(_environment.platform, "machine", lambda: "x86_64")
-    said = explain_mismatch(Path("model.onnx"), "onnxruntime", anatomy, assignment, split, "nobody is sure")
-    assert f"no VNNI, and its integer kernels overflow with weights of 8 bits ({first}, {last}): with 7 they do" in said
-    assert "VNNI" not in explain_mismatch(Path("model"), "somebodys", anatomy, assignment, split, "nobody is sure")
+    text = explain_mismatch(ran, anatomy, assignment, "nobody is sure")
+    assert text.startswith(f"ran in integers: 2 QGemm ({first}, {last}); biases are int32 in units of")
+    assert f"{second} was to run in int8, and ran in FP32 as FusedConv" in text
+    assert text.endswith("; nobody is sure")
+    assert "VNNI" not in text
+    text = explain_mismatch(ran, anatomy, assignment, "nobody is sure", saturates=True)
+    assert f"no VNNI, and its integer kernels overflow with weights of 8 bits ({first}, {last}): with 7 they do" in text
+    assert not saturates_here("somebodys")
     assert where_rounded(["MatMulIntegerToFloat"]).startswith("sums are exact integers")
 
 
-def test_doubt_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_on_float64_is_what_double_precision_changes() -> None:
     model, inputs = AWKWARD["mlp"]()
     split, own = Split("report", inputs, None), model(inputs).detach()
-    assert "within 1.0e+00 of those with sums in double" in doubt_of(model, split, 2, torch.zeros_like(own))
-    near = doubt_of(model, split, 2, own)
+    assert "within 1.0e+00 of those with sums in double" in describe_float64_difference(
+        model, split, 2, torch.zeros_like(own)
+    )
+    near = describe_float64_difference(model, split, 2, own)
     assert near.endswith("the same answer on 100.00 %")
     assert model(inputs).dtype == torch.float32  # a copy was used
 
@@ -70,4 +70,4 @@ def test_doubt_is_what_double_precision_changes(monkeypatch: pytest.MonkeyPatch)
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.linear(x, torch.ones(3, 8))
 
-    assert "does not run this model" in doubt_of(Stubborn(), split, 2, own)
+    assert "does not run this model" in describe_float64_difference(Stubborn(), split, 2, own)

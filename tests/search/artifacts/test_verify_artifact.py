@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from paredown.digits import TASK_PATH
 from paredown.errors import ConfigError, InputError, IntegrityError, ParedownError
 from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
-from paredown.search._verify_artifact import EMBEDDED, _data_checks
-from paredown.search.artifacts import Agreement, Exporter, read_artifact, write_artifact
+from paredown.search._verify_artifact import EMBEDDED, MeasuredAgain, check_artifact
+from paredown.search.artifacts import ExportedModel, Exporter, Parity, file_bytes, read_artifact, write_artifact
 from paredown.search.problem import prepare
 from paredown.search.space import assignment_of
-from paredown.search.task import load_task_data
+from paredown.testing import isolated_registries
 
 TINY = Path(__file__).parents[1] / "tiny" / "tiny.py"
 LAYERS = {
@@ -80,12 +80,47 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exporter = Exporter(prepare(task, store=home / "store"))
     assignment = assignment_of(other, exporter.problem.anatomy)
     main = exporter.export(assignment, "paredown", home / "other")
+    exported = ExportedModel(
+        folder=home / "other", main=main, assignment=assignment, format="paredown", runtime="torch"
+    )
     claims = {"bytes": Measurement(value=float(main.stat().st_size), unit="B")}
-    write_artifact(
-        home / "other", main=main, exporter=exporter, assignment=assignment, claims=claims, point="config",
-        format="paredown", facts={},
-    )  # fmt: skip
+    write_artifact(exported, exporter, claims=claims, point="config", facts={})
     return home
+
+
+@pytest.fixture
+def untrue(home: Path) -> Iterator[Callable[[str], Task]]:
+    """`untrue("outputs + 1.0")`: the task on a runtime whose sessions give that instead of their outputs."""
+
+    def make(expression: str) -> Task:
+        (home / "untrue.py").write_text(_UNTRUE.replace("EXPRESSION", expression))
+        return task_in(home).with_overrides(
+            ['plugins=["untrue.py"]', "hardware.runtime=untrue", 'hardware.profile="x86-64-torch"']
+        )
+
+    with isolated_registries():
+        yield make
+
+
+_UNTRUE = """
+from paredown.evaluators.runtimes import TorchRuntime, register_runtime
+
+class Session:
+    def __init__(self, session):
+        self.session = session
+
+    def run(self, inputs):
+        outputs = self.session.run(inputs)
+        return EXPRESSION
+
+class Untrue(TorchRuntime):
+    name = format = "untrue"
+
+    def load(self, path, **options):
+        return Session(super().load(path, **options))
+
+register_runtime(Untrue())
+"""
 
 
 def away(home: Path, tmp_path: Path) -> Path:
@@ -126,6 +161,7 @@ def test_the_manifest_says_where_it_comes_from(home: Path) -> None:
     assert plain.agreement.startswith("outputs within 0.0e+00")
     for artifact in (plain, coded):
         assert artifact.claims["bytes"].value == artifact.main_path.stat().st_size
+        assert artifact.claims["file_bytes"].value == file_bytes(artifact.folder) == artifact.main_path.stat().st_size
 
 
 def test_verified_at_home_and_away(home: Path, tmp_path: Path) -> None:
@@ -183,12 +219,15 @@ def test_a_runtime_that_is_not_installed(home: Path, tmp_path: Path, repository:
 
 def test_claims_about_other_data_are_not_confirmed(home: Path, tmp_path: Path) -> None:
     artifact = away(home, tmp_path)
-    splits = load_task_data(task_in(home))
-    assert [check["ok"] for check in _data_checks(read_artifact(artifact), splits)] == [True]
+
+    def data_check() -> dict[str, Any]:
+        found = check_artifact(artifact, task=task_in(home), measure=lambda *_: MeasuredAgain())
+        return next(check for check in found["checks"] if check["name"] == "data")
+
+    assert data_check()["ok"]
     edit(artifact, lambda d: d["data"]["report"].update(sha256="0" * 64))
-    (check,) = _data_checks(read_artifact(artifact), splits)
-    assert not check["ok"]
-    assert "another than that of the claims" in check["detail"]
+    assert not data_check()["ok"]
+    assert "another than that of the claims" in data_check()["detail"]
 
 
 def test_another_model_is_refused(home: Path, tmp_path: Path) -> None:
@@ -241,7 +280,7 @@ def test_code_that_an_artifact_names_is_data(home: Path, tmp_path: Path) -> None
                 factory="paredown.search.run._ledger:write_atomic",
                 args={"path": str(tmp_path / "ran"), "text": "of a stranger's choice"},
             ),
-            r"model\.factory = 'paredown\.search\._ledger:write_atomic'",
+            r"model\.factory = 'paredown\.search\.run\._ledger:write_atomic'",
         ),
         (
             lambda d: d["task"]["data"].update(factory="paredown.digits.data:np.save"),
@@ -412,73 +451,83 @@ class TestDiff:
         assert "no layer differs" in captured.err
 
 
-class TestAgreement:
+class TestParity:
     def test_by_hand(self) -> None:
         expected = torch.tensor([[1.0, 0.0], [0.0, 4.0], [0.0, 2.0]])
         found = torch.tensor([[1.0, 0.0], [0.0, 4.0], [1.2, 1.0]])
-        agreement = Agreement.of(found, expected)
-        assert (agreement.apart, agreement.same_answer, agreement.margin) == pytest.approx((0.3, 2 / 3, 0.5))
-        kept, said = agreement.verdict(integer=True)
-        assert not kept
-        assert said.startswith(
+        parity = Parity.between(found, expected)
+        assert (parity.max_difference, parity.same_answer, parity.margin) == pytest.approx((0.3, 2 / 3, 0.5))
+        is_within, text = parity.verdict(integer=True)
+        assert not is_within
+        assert text.startswith(
             "outputs within 3.0e-01 of PyTorch's, the same answer on 66.67 % of 3 (missed: 99.9 % is"
         )
-        assert said.endswith("led by 5.0e-01 at most")
-        assert not agreement.verdict(integer=False)[0]
-        metrics = agreement.metrics("report")
+        assert text.endswith("led by 5.0e-01 at most")
+        assert not parity.verdict(integer=False)[0]
+        metrics = parity.metrics("report")
         assert metrics["runtime_apart"].value == pytest.approx(0.3)
         assert metrics["runtime_same_answer"].value == pytest.approx(2 / 3)
         assert metrics["runtime_same_answer"].low == pytest.approx(0.2077, abs=1e-4)  # Wilson, 2 of 3
 
     def test_outputs_without_answers_are_compared_by_their_size(self) -> None:
-        agreement = Agreement.of(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))
-        assert (agreement.apart, agreement.same_answer, agreement.n_other) == (0.5, None, 0)
-        assert not agreement.verdict(integer=True)[0]
-        assert set(agreement.metrics("report")) == {"runtime_apart"}
+        parity = Parity.between(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))
+        assert (parity.max_difference, parity.same_answer, parity.n_other) == (0.5, None, 0)
+        assert not parity.verdict(integer=True)[0]
+        assert set(parity.metrics("report")) == {"runtime_apart"}
 
     def test_what_keeps_the_bound(self) -> None:
         expected = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
-        near = Agreement.of(expected + 1e-6, expected)
+        near = Parity.between(expected + 1e-6, expected)
         assert near.verdict(integer=False)[0]
-        rounded = Agreement.of((expected * 500).round() / 500, expected)
+        rounded = Parity.between((expected * 500).round() / 500, expected)
         assert rounded.verdict(integer=True)[0]
         assert not rounded.verdict(integer=False)[0]
 
     def test_an_export_that_computes_something_else_is_not_written(
-        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, home: Path, tmp_path: Path, untrue: Callable[[str], Task]
     ) -> None:
-        expected = Exporter.expected
-        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model) + 1.0)
-        task = task_in(home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         with pytest.raises(ParedownError, match="the export does not compute what PyTorch computes: outputs within"):
-            apply_config(config, task, tmp_path / "out")
+            apply_config(config, untrue("outputs + 1.0"), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_an_artifact_that_computes_something_else_does_not_hold_what_it_claims(
-        self, home: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Its config says weights alone, and its file holds others; quality need not show it."""
+    def test_an_artifact_that_computes_something_else_does_not_hold_what_it_claims(self, home: Path) -> None:
+        """Its config says other weights than those of its file; quality need not show it."""
         task = task_in(home)
         config = {"schema_version": 2, "layers": {"last": {"weight_bits": 8}}}
         apply_config(config, task, home / "last")
         (check,) = [c for c in verify_artifact(home / "last", task=task)["checks"] if c["name"] == "agreement"]
         assert check["ok"]
-        expected = Exporter.expected
-        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model) + 1.0)
+        edit(home / "last", lambda d: d["config"]["layers"]["last"].update(weight_bits=3))
         found = verify_artifact(home / "last", task=task)
         assert [c["name"] for c in found["checks"] if not c["ok"]] == ["agreement"]
         assert not found["ok"]
 
-    def test_what_misses_its_bound_says_why(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Integers are an excuse, and it is given: how sure PyTorch is of itself, and by whose kernels it ran."""
-        expected = Exporter.expected
-        monkeypatch.setattr(Exporter, "expected", lambda self, model: expected(self, model).flip(-1))
-        task = task_in(home)
-        apply_config({"schema_version": 2, "layers": LAYERS}, task, tmp_path / "out")
-        said = read_artifact(tmp_path / "out").agreement
-        assert "(missed: 99.9 % is expected of integers); where it differs the expected answer led by" in said
-        assert "Why: PyTorch's own outputs are within" in said  # this runtime names no kernels
+    def test_what_misses_its_bound_says_why(self, tmp_path: Path, untrue: Callable[[str], Task]) -> None:
+        """Integers are an excuse, and the text gives it: PyTorch's own rounding, and the kernels that ran."""
+        apply_config({"schema_version": 2, "layers": LAYERS}, untrue("outputs.flip(-1)"), tmp_path / "out")
+        text = read_artifact(tmp_path / "out").agreement
+        assert "(missed: 99.9 % is expected of integers); where it differs the expected answer led by" in text
+        assert "Why: PyTorch's own outputs are within" in text  # this runtime names no kernels
+
+
+def test_the_bytes_of_a_model_without_some_neurons_include_its_structure_file(home: Path, tmp_path: Path) -> None:
+    task = task_in(home).with_overrides(["space.neurons=[1.0, 0.5]"])
+    out = apply_config({"schema_version": 2, "layers": {"neurons:first": {"keep": 0.5}}}, task, tmp_path / "out")
+    claimed = read_artifact(out).claims["bytes"].value
+    assert claimed == sum((out / name).stat().st_size for name in ("model.safetensors", "structure.json"))
+    checks = {check["name"]: check for check in verify_artifact(out, task=task)["checks"]}
+    assert checks["bytes"]["ok"]
+
+
+def test_file_bytes_counts_nested_folders_but_not_what_paredown_adds(tmp_path: Path) -> None:
+    (tmp_path / "inner" / "empty").mkdir(parents=True)
+    (tmp_path / "model.bin").write_bytes(bytes(100))
+    (tmp_path / "inner" / "config.json").write_bytes(bytes(20))  # a model file of this name
+    assert file_bytes(tmp_path) == 120
+    for name in ("config.json", "manifest.json"):
+        (tmp_path / name).write_bytes(bytes(7))
+    assert file_bytes(tmp_path) == 120
 
 
 def test_entropy_coding_is_for_our_own_format(home: Path, tmp_path: Path) -> None:

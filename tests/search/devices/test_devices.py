@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from paredown.compressors import Anatomy
 from paredown.errors import InputError, ParedownError, TaskError
 from paredown.evaluators import Measurement, Split, modelled_energy_mj, modelled_latency_ms
 from paredown.hardware_profiles import HardwareProfile, load_profile
-from paredown.search import Completed, Run, Task, export_point, open_run, resolve, search, verify_artifact
+from paredown.search import Completed, Front, Run, Task, export_point, open_run, resolve, search, verify_artifact
+from paredown.search._search import run_search
 from paredown.search.artifacts import capacity, read_artifact
 from paredown.search.devices import Device, describe_latency_mismatch, describe_profile_mismatch, is_here, wanted
+from paredown.search.phases import verify_points
+from paredown.search.run import RunFacts
 from paredown.search.task import environment
 from paredown.search.values import static_measurements
 
@@ -41,7 +45,7 @@ def task(**sections: Any) -> Task:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, search_unverified: Callable[..., Front]) -> Run:
     """One search for three devices, of which two are not here; not verified."""
     asked = task(
         hardware={"runtime": "torch", "profile": [SERVER, PHONE, CHIP], "batch": 8, "grid_g_per_kwh": 400.0},
@@ -49,9 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         limits={"energy_mj": {"max_ratio": 1.0}, "memory_bytes": {"max_ratio": 1.0}, "throughput": {"min": 1.0}},
     )
     out = tmp_path_factory.mktemp("devices") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)
-        search(asked, out=out, workers=0)
+    search_unverified(asked, out=out, workers=0)
     return open_run(out)
 
 
@@ -60,8 +62,9 @@ def mixed(run: Run) -> list[Completed]:
 
 
 def test_every_trial_has_the_costs_of_every_device(run: Run) -> None:
-    assert run.state.facts["profiles"] == [SERVER, PHONE, CHIP]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    assert run.facts().profiles == (SERVER, PHONE, CHIP)
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     for trial in mixed(run):
         specs = run.space.assignment(trial.candidate)
         for name, suffix in ((SERVER, ""), (PHONE, f"@{PHONE}"), (CHIP, f"@{CHIP}")):
@@ -128,21 +131,21 @@ def test_a_front_can_be_asked_for_any_device(run: Run, tmp_path: Path) -> None:
 
 def test_a_run_of_an_older_version_has_a_front_on_another_device_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     there = run.front(profile=PHONE)
-    older = {key: value for key, value in run.state.facts.items() if key not in ("profiles", "activations")}
-    monkeypatch.setattr(run.state, "facts", older)
+    newer = ("schema_version", "profiles", "activations")
+    older = {key: value for key, value in run.facts().to_record().items() if key not in newer}
+    monkeypatch.setattr(run.state, "facts", RunFacts.from_record(older))
     seen = run.front(profile=PHONE)
     assert seen.original.metrics["latency_ms"] == there.original.metrics["latency_ms"]
     assert "latency_ms" in run.front().original.metrics
-    monkeypatch.setattr(run.state, "facts", {key: value for key, value in older.items() if key != "anatomy"})
+    monkeypatch.setattr(run.state, "facts", replace(run.facts(), anatomy=None))
     with pytest.raises(InputError, match="did not keep the model's anatomy"):
         run.front(profile=PHONE)
 
 
-def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
+def test_energy_and_memory_lead_a_search(tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
     names = ["accuracy", "energy_mj", "memory_bytes"]
     asked = task(hardware={"runtime": "torch", "profile": PHONE}, objectives={"names": names})
-    front = search(asked, out=tmp_path / "run", workers=0)
+    front = search_unverified(asked, out=tmp_path / "run", workers=0)
     points = [p for p in front.points if p.on_front]
     original = front.original.metrics
     assert any(p.metrics["energy_mj"].value < original["energy_mj"].value for p in points)
@@ -152,22 +155,23 @@ def test_energy_and_memory_lead_a_search(tmp_path: Path, monkeypatch: pytest.Mon
         hardware={"runtime": "torch", "profile": PHONE}, limits={"memory_bytes": {"max": lightest}},
         budget={"trials": 10},
     )  # fmt: skip
-    kept = search(limited, out=tmp_path / "limited", workers=0)
+    kept = search_unverified(limited, out=tmp_path / "limited", workers=0)
     within = [p.metrics["memory_bytes"].value for p in kept.points if p.on_front]
     assert within
     assert max(within) <= lightest
     with pytest.raises(TaskError, match=r"the least that this space can reach is \d+ .modelled from the profile"):
-        search(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
+        search_unverified(task(limits={"peak_activation_bytes": {"max": 1.0}}), out=tmp_path / "none", workers=0)
 
 
 @pytest.mark.parametrize("first", [CHIP, SERVER])
-def test_a_limit_that_one_device_alone_can_keep(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_one_device_alone_can_keep(
+    first: str, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     """Whichever is named first: the search goes on for the one, and says of the other that nothing will do."""
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     profiles = [first, SERVER if first == CHIP else CHIP]
     hardware = {"runtime": "torch", "profile": profiles}
     limited = task(hardware=hardware, limits={"latency_ms": {"max": 0.02}}, budget={"trials": 2})
-    front = search(limited, out=tmp_path / "run", workers=0)
+    front = search_unverified(limited, out=tmp_path / "run", workers=0)
     assert front.profile == SERVER
     assert any(point.on_front for point in front.points)
     said = [note for note in open_run(tmp_path / "run").state.notes if note.startswith("no candidate can keep")]
@@ -175,7 +179,9 @@ def test_a_limit_that_one_device_alone_can_keep(first: str, tmp_path: Path, monk
     assert f"on {CHIP}: limits.latency_ms: at most 0.02" in said[0]
     assert f"modelled from the profile {CHIP}" in said[0]
     with pytest.raises(TaskError, match=f"modelled from the profile {first}"):
-        search(task(hardware=hardware, limits={"latency_ms": {"max": 1e-9}}), out=tmp_path / "none", workers=0)
+        search_unverified(
+            task(hardware=hardware, limits={"latency_ms": {"max": 1e-9}}), out=tmp_path / "none", workers=0
+        )
 
 
 def test_resolve_answers_for_each_of_them(run: Run) -> None:
@@ -301,23 +307,24 @@ def test_memory_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
     assert "peak memory" in (tmp_path / "run" / "front.html").read_text()
 
 
-def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> None:
+def test_a_memory_that_cannot_be_measured_costs_no_point(tmp_path: Path) -> None:
+    def refuse(*args: Any, **options: Any) -> dict[str, Measurement]:
         raise ParedownError("the system does not say")
 
-    monkeypatch.setattr("paredown.search.artifacts._exporter.peak_memory_of", refuse)
     asked = task(limits={"memory_bytes": {"max_ratio": 1.0}}, budget={"trials": 1})
-    front = search(asked, out=tmp_path / "run", workers=0)
+    verify = partial(verify_points, measure_memory=refuse)
+    front = run_search(asked, out=tmp_path / "run", workers=0, verify=verify)
     assert front.original.verified
     assert "the system does not say" in open_run(tmp_path / "run").state.notes
 
 
-def test_carbon_leads_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
+def test_carbon_leads_a_search(tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
     hardware = {"runtime": "torch", "profile": PHONE, "grid_g_per_kwh": 400.0}
     objectives = {"names": ["accuracy", "co2_g_per_million"]}
     limits = {"co2_g_per_million": {"max_ratio": 1.0}}
-    front = search(task(hardware=hardware, objectives=objectives, limits=limits), out=tmp_path / "run", workers=0)
+    front = search_unverified(
+        task(hardware=hardware, objectives=objectives, limits=limits), out=tmp_path / "run", workers=0
+    )
     original = front.original.metrics
     assert original["co2_g_per_million"].value == pytest.approx(original["energy_mj"].value / 3600 * 400)
     assert front.limits["co2_g_per_million"][1] == pytest.approx(original["co2_g_per_million"].value)
@@ -428,7 +435,8 @@ def test_energy_without_energies_is_refused_before_anything_is_searched(tmp_path
 
 
 def test_rows_and_the_whole_agree(run: Run) -> None:
-    anatomy, space = Anatomy.from_dict(run.state.facts["anatomy"]), run.space
+    anatomy, space = run.facts().anatomy, run.space
+    assert anatomy is not None
     device = Device(profile=load_profile(PHONE), names=("latency_ms", "energy_mj"), batch=4, threads=2)
     rows = device.rows(anatomy, space)
     for trial in mixed(run)[:5]:

@@ -12,7 +12,7 @@ import pytest
 from paredown._arrays import SingleArray
 from paredown.errors import IntegrityError
 from paredown.evaluators import Measurement, SequentialTest
-from paredown.search import Candidate, Completed, EarlyStopped, Objective, Task, open_run, search
+from paredown.search import Candidate, Completed, EarlyStopped, Front, Objective, Task, open_run
 from paredown.search.evaluation import Incumbent, Incumbents, Worker
 from paredown.search.front import select
 from paredown.search.problem import prepare
@@ -187,17 +187,17 @@ def test_a_race_on_the_metric(worker: Worker) -> None:
     assert lost.metrics["accuracy"].low is not None
 
 
-@pytest.mark.usefixtures("unverified")
-def test_without_racing_every_trial_sees_all_samples(tiny_task: MakeTask, tmp_path: Path) -> None:
-    search(tiny_task("search.race=false", "search.searcher=random"), out=tmp_path / "run", workers=0)
+def test_without_racing_every_trial_sees_all_samples(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
+    search_unverified(tiny_task("search.race=false", "search.searcher=random"), out=tmp_path / "run", workers=0)
     trials = [t for t in open_run(tmp_path / "run").trials if t.kind != "original"]
     assert all(isinstance(t, Completed) and t.samples == 160 for t in trials)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
     task = tiny_task("search.searcher=random", "budget.trials=30", "quality.max_loss=1.0")
-    front = search(task, out=tmp_path / "run", workers=0)
+    front = search_unverified(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     dominated = [t for t in run.trials if isinstance(t, EarlyStopped)]
     assert dominated
@@ -217,11 +217,12 @@ def test_a_run_with_races(tiny_task: MakeTask, tmp_path: Path) -> None:
     assert all(r["samples"] > 0 for r in records if r["type"] == "trial" and r["kind"] != "original")
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_race_goes_on_after_a_resume(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_race_goes_on_after_a_resume(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     """The ledger cut after half of the trials, and gone on with: the same as in one go, for the losses are kept."""
     task = tiny_task("search.searcher=random", "budget.trials=20", "quality.max_loss=1.0")
-    search(task, out=tmp_path / "whole" / "run", workers=0)
+    search_unverified(task, out=tmp_path / "whole" / "run", workers=0)
     whole = open_run(tmp_path / "whole" / "run").trials
     lines = (tmp_path / "whole" / "run" / "ledger.log").read_bytes().splitlines(keepends=True)
     at = [i for i, line in enumerate(lines) if b'"type":"trial"' in line.replace(b'": "', b'":"')]
@@ -229,7 +230,7 @@ def test_a_race_goes_on_after_a_resume(tiny_task: MakeTask, tmp_path: Path) -> N
     half.mkdir(parents=True)
     (half / "task.json").write_bytes((tmp_path / "whole" / "run" / "task.json").read_bytes())
     (half / "ledger.log").write_bytes(b"".join(lines[: at[len(at) // 2]]))
-    search(task, out=half, workers=0)
+    search_unverified(task, out=half, workers=0)
     told = [(t.number, t.candidate, type(t), t.metrics) for t in whole]  # type: ignore[union-attr]
     assert any(isinstance(t, EarlyStopped) for t in whole[len(at) // 2 :])
     assert [(t.number, t.candidate, type(t), t.metrics) for t in open_run(half).trials] == told  # type: ignore[union-attr]

@@ -11,8 +11,7 @@ import pytest
 from paredown.errors import InputError, LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
-from paredown.search.front import nearest, rival_of, select
-from paredown.search.front._points import _holm
+from paredown.search.front import baseline_of, holm, nearest, select
 from paredown.search.run import front_hypervolume
 from paredown.search.values import Kind, misses, parse_bounds, violation
 
@@ -41,7 +40,7 @@ def test_selection_by_hand() -> None:
     assert chosen.original == ORIGINAL
     assert [t.number for t in chosen.mixed] == [6, 3]  # by rising cost; the lucky one is not among them
     assert {t.number for t in chosen.uniform} == {1, 2}
-    assert {m: rival.number for m, rival in chosen.rivals.items()} == {3: 2, 6: 2}  # t1 costs more than t3
+    assert {m: baseline.number for m, baseline in chosen.baselines.items()} == {3: 2, 6: 2}  # t1 costs more than t3
     assert chosen.front == {2, 3, 6}
 
 
@@ -76,18 +75,18 @@ def test_at_most_a_dozen_that_spread() -> None:
     assert {chosen.mixed[0].number, chosen.mixed[-1].number} == {10, 39}  # the ends of the front are kept
 
 
-def test_the_rival_is_the_best_that_costs_no_more() -> None:
+def test_the_baseline_is_the_best_that_costs_no_more() -> None:
     cheap, good = _trial(7, "uniform", 0.6, 10, 1.0), _trial(8, "uniform", 0.8, 30, 0.2)
-    assert rival_of(_trial(9, "mixed", 0.9, 30, 0.1), [cheap, good], OBJECTIVES) == good
-    assert rival_of(_trial(9, "mixed", 0.9, 29, 0.1), [cheap, good], OBJECTIVES) == cheap
-    assert rival_of(_trial(9, "mixed", 0.9, 29.8, 0.1), [cheap, good], OBJECTIVES) == good  # a hair cheaper
-    assert rival_of(_trial(9, "mixed", 0.9, 9, 0.1), [cheap, good], OBJECTIVES) is None
+    assert baseline_of(_trial(9, "mixed", 0.9, 30, 0.1), [cheap, good], OBJECTIVES) == good
+    assert baseline_of(_trial(9, "mixed", 0.9, 29, 0.1), [cheap, good], OBJECTIVES) == cheap
+    assert baseline_of(_trial(9, "mixed", 0.9, 29.8, 0.1), [cheap, good], OBJECTIVES) == good  # a hair cheaper
+    assert baseline_of(_trial(9, "mixed", 0.9, 9, 0.1), [cheap, good], OBJECTIVES) is None
 
 
 def test_holm_by_hand() -> None:
     # Holm 1979: 0.01 * 3, then max(that, 0.03 * 2), then max(that, 0.04 * 1)
-    assert _holm({1: 0.04, 2: 0.01, 3: 0.03}) == {2: 0.03, 3: 0.06, 1: 0.06}
-    assert _holm({}) == {}
+    assert holm({1: 0.04, 2: 0.01, 3: 0.03}) == {2: 0.03, 3: 0.06, 1: 0.06}
+    assert holm({}) == {}
 
 
 def test_hypervolume_by_hand() -> None:
@@ -177,5 +176,5 @@ def test_a_time_that_cannot_be_told_apart_costs_no_more() -> None:
         return replace(trial, metrics={**trial.metrics, "latency_ms": Measurement(value=ms, source="predicted")})
 
     fast, good = at(7, "uniform", 0.6, 0.05), at(8, "uniform", 0.8, 0.1)
-    assert rival_of(at(9, "mixed", 0.79, 0.0985), [fast, good], timed) == good
-    assert rival_of(at(9, "mixed", 0.79, 0.09), [fast, good], timed) == fast
+    assert baseline_of(at(9, "mixed", 0.79, 0.0985), [fast, good], timed) == good
+    assert baseline_of(at(9, "mixed", 0.79, 0.09), [fast, good], timed) == fast

@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 
-from paredown import search
-from paredown.search import Run, Task, open_run
+from paredown.search import Front, Run, Task, open_run
 from paredown.search.mirrors import Mirrors
 from paredown.search.mirrors import _sync as _mirrors
 
 
-@pytest.mark.usefixtures("unverified")
 def test_a_store_that_cannot_be_opened_is_noted_and_the_rest_is_written(
-    tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    search_unverified: Callable[..., Front],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at-all")
     task = tiny_task("budget.trials=3", "mlflow.enabled=true")
-    search(task, out=tmp_path / "run", workers=0)
+    search_unverified(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     assert run.state.ended == "done"
     (note,) = [note for note in run.state.notes if "MLflow" in note]

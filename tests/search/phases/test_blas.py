@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from paredown.search import Task, search
-from paredown.search import _search as driver
+from paredown.search import Front, Progress, Task
 from paredown.search.phases import one_blas_thread
 
 
@@ -42,17 +40,14 @@ def test_as_before_after_an_error_too(two_threads: None) -> None:
     assert _threads() == before
 
 
-@pytest.mark.usefixtures("unverified")
 def test_a_search_proposes_in_one_thread(
-    two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_threads: None, tiny_task: Callable[..., Task], tmp_path: Path, search_unverified: Callable[..., Front]
 ) -> None:
-    seen: list[set[int]] = []
-    explore = driver.explore
+    seen: set[int] = set()
 
-    def looked_at(*args: Any, **kwargs: Any) -> None:
-        seen.append(set(_threads()))
-        explore(*args, **kwargs)
+    def looked_at(progress: Progress) -> None:
+        if progress.phase == "search":
+            seen.update(_threads())
 
-    monkeypatch.setattr(driver, "explore", looked_at)
-    search(tiny_task(), out=tmp_path / "run", workers=0)
-    assert seen == [{1}]
+    search_unverified(tiny_task(), out=tmp_path / "run", workers=0, progress=looked_at)
+    assert seen == {1}

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from paredown.search import Candidate, SearchContext, Task, Trial
+from paredown.search import Candidate, Completed, EarlyStopped, SearchContext, Task, Trial, open_run
 from paredown.search.evaluation import AnyJob, AnyOutcome, EvaluateCandidate, Outcome, Worker, run_job
-from paredown.search.phases import SearchSession, explore, measure_table
-from paredown.search.phases import _explore as exploration_module
 from paredown.search.problem import EvaluationContext
 from paredown.search.searchers import make_searcher
 
@@ -56,13 +54,13 @@ class Shuffled:
 
 
 @pytest.fixture
-def sit(open_session: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., SearchSession]]:
-    """A sitting at a new run of the task, with its store and baselines, and workers whose results are shuffled."""
+def sit(open_session: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """A session at a new run of the task, with its store and baselines, and workers whose results are shuffled."""
     with ExitStack() as stack:
 
-        def make(task: Task, capacity: int = 4) -> SearchSession:
+        def make(task: Task, capacity: int = 4) -> Any:
             pool = partial(Shuffled, capacity=capacity)
-            session: SearchSession = stack.enter_context(open_session(task, tmp_path, pool=pool))
+            session = stack.enter_context(open_session(task, tmp_path, pool=pool))
             assert isinstance(session.pool, Shuffled)
             session.pool.seen.clear()
             return session
@@ -70,9 +68,9 @@ def sit(open_session: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[.
         yield make
 
 
-def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., SearchSession]) -> None:
+def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: Callable[..., Any]) -> None:
     session = sit(tiny_task("budget.trials=16", "search.searcher=random"))
-    explore(session, None, lambda: None)
+    session.explore()
     assert isinstance(session.pool, Shuffled)
     assert session.pool.seen == [4] * 13 + [3, 2, 1]
     assert sorted(t.number for t in session.state.trials if t.kind == "mixed") != [
@@ -81,12 +79,12 @@ def test_workers_are_never_idle_while_there_is_budget(tiny_task: MakeTask, sit: 
     assert session.state.n_mixed == 16
 
 
-def test_a_trial_whose_worker_died_is_tried_again(tiny_task: MakeTask, sit: Callable[..., SearchSession]) -> None:
+def test_a_trial_whose_worker_died_is_tried_again(tiny_task: MakeTask, sit: Callable[..., Any]) -> None:
     session = sit(tiny_task("budget.trials=8", "search.searcher=random"))
     assert isinstance(session.pool, Shuffled)
     numbers = [t.number for t in session.state.trials]
     session.pool.die = {max(numbers) + 2}
-    explore(session, None, lambda: None)
+    session.explore()
     assert session.state.n_mixed == 8
     assert all(not hasattr(t, "attempts") for t in session.state.trials)
 
@@ -109,28 +107,26 @@ class _Watched:
         self.inner.tell(trials)
 
 
-def _watch(monkeypatch: pytest.MonkeyPatch) -> list[_Watched]:
-    made: list[_Watched] = []
+class _Watching:
+    """Makes searchers like `make_searcher`, and keeps them."""
 
-    def make(name: str, context: SearchContext, params: Mapping[str, Any]) -> _Watched:
-        made.append(_Watched(make_searcher(name, context, params), context))
-        return made[-1]
+    def __init__(self) -> None:
+        self.made: list[_Watched] = []
 
-    monkeypatch.setattr(exploration_module, "make_searcher", make)
-    return made
+    def __call__(self, name: str, context: SearchContext, params: Mapping[str, Any]) -> _Watched:
+        self.made.append(_Watched(make_searcher(name, context, params), context))
+        return self.made[-1]
 
 
-def test_the_searcher_does_without_dropped_levels(
-    tiny_task: MakeTask, sit: Callable[..., SearchSession], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = _watch(monkeypatch)
+def test_the_searcher_does_without_dropped_levels(tiny_task: MakeTask, sit: Callable[..., Any]) -> None:
+    watching = _Watching()
     session = sit(tiny_task("budget.trials=10"))
-    table = measure_table(session)
+    table = session.measure_table()
     assert table is not None
     gone = 1
     session.recorder.append({"type": "dropped", "levels": [[0, gone]]})
-    explore(session, table, lambda: None)
-    (searcher,) = made
+    session.explore(table, make=watching)
+    (searcher,) = watching.made
     whole = session.problem.space
     assert searcher.context.space.n_levels == (whole.n_levels[0] - 1, *whole.n_levels[1:])
     mixed = [t for t in session.state.trials if t.kind == "mixed"]
@@ -147,19 +143,18 @@ def test_the_searcher_does_without_dropped_levels(
         assert [g.levels[i] for g, i in zip(inner, told.candidate.levels, strict=True)] == specs
 
 
-def test_races_are_told_of_like_any_trial(
-    tiny_task: MakeTask, sit: Callable[..., SearchSession], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = _watch(monkeypatch)
+def test_races_are_told_of_like_any_trial(tiny_task: MakeTask, sit: Callable[..., Any]) -> None:
+    watching = _Watching()
     session = sit(tiny_task("budget.trials=24", "search.searcher=random"))
-    explore(session, None, lambda: None)
-    assert {type(t).__name__ for t in made[0].told} == {"Completed", "Dominated"}
-    assert len(made[0].told) == len(session.state.trials)
+    session.explore(make=watching)
+    (searcher,) = watching.made
+    assert {type(t) for t in searcher.told} == {Completed, EarlyStopped}
+    assert len(searcher.told) == len(session.state.trials)
 
 
 @pytest.mark.parametrize(("bits", "n"), [("[4, 8]", 0), ("[4, 8, 32]", 1)])
 def test_the_original_is_told_only_where_the_space_has_it(
-    sit: Callable[..., SearchSession], tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch, bits: str, n: int
+    sit: Callable[..., Any], tiny_task: MakeTask, bits: str, n: int
 ) -> None:
     """Elsewhere it bears the levels of another candidate, and its own bytes."""
     session = sit(tiny_task(f"space.weight_bits={bits}", "budget.trials=2"))
@@ -174,9 +169,8 @@ def test_the_original_is_told_only_where_the_space_has_it(
             told.extend(trials)
             self.inner.tell(trials)
 
-    monkeypatch.setattr(exploration_module, "make_searcher", Listening)
-    explore(session, None, lambda: None)
+    session.explore(make=Listening)
     assert [trial.kind for trial in told].count("original") == n
     assert [trial.kind for trial in told].count("mixed") == 2
     assert session.state.searcher == {"divergence": {"trust": 0.5}}
-    assert session.run.status()["searcher"] == session.state.searcher
+    assert open_run(session.run.path).status()["searcher"] == session.state.searcher

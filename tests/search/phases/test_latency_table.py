@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import paredown
-from paredown.compressors import Anatomy
 from paredown.errors import InputError, TaskError
 from paredown.evaluators.prediction import (
     NAMES,
@@ -27,7 +26,7 @@ from paredown.evaluators.prediction import (
 )
 from paredown.evaluators.prediction import _campaign as campaign
 from paredown.search import Task, open_run
-from paredown.search.phases import _latency_table as _predicted
+from paredown.search.phases import latency_table
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -73,10 +72,11 @@ def test_trials_get_the_whole_prediction_searchers_a_sum_and_points_both(
         assert point.metrics["latency_ms"].source == "measured"
         assert point.metrics["latency_predicted_ms"].source == "predicted"
     assert table.original_ms == pytest.approx(2.0)
-    facts, space = opened.state.facts, opened.space
-    anatomy = Anatomy.from_dict(facts["anatomy"])
+    facts, space = opened.facts(), opened.space
+    anatomy = facts.anatomy
+    assert anatomy is not None
     rng = np.random.default_rng(0)
-    rows, rest = facts["costs"]["latency_ms"], facts["fixed"]["latency_ms"]
+    rows, rest = facts.costs["latency_ms"], facts.fixed["latency_ms"]
     assert min(min(row) for row in rows) >= 0.0
     for _ in range(20):
         levels = [int(rng.integers(n)) for n in space.n_levels]
@@ -96,28 +96,28 @@ def table_of(model: str) -> LatencyTable:
 
 
 def test_a_table_that_was_measured_before_is_taken_and_one_of_another_model_refused(
-    tiny_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Task], tmp_path: Path
 ) -> None:
     table_of("mine").save(tmp_path / "there.json")
-    monkeypatch.setattr(_predicted, "measured", lambda session: pytest.fail("it was measured"))
-    monkeypatch.setattr(_predicted, "additive", lambda table, session: (((0.1, 0.2),), 0.3))
     task = tiny_task("hardware.runtime='onnxruntime'", f"hardware.latency_table='{tmp_path / 'there.json'}'")
 
-    def session(model: str, folder: str) -> Any:
+    def taken(model: str, folder: str) -> LatencyTable | None:
         (tmp_path / folder).mkdir(exist_ok=True)
-        return SimpleNamespace(
-            task=task, run=SimpleNamespace(path=tmp_path / folder), problem=SimpleNamespace(model_digest=model),
-            costs={"bytes": ()}, fixed={}, original_costs={}, latency=None,
-        )  # fmt: skip
+        problem: Any = SimpleNamespace(task=task, model_digest=model)
+        unused: Any = None
+        return latency_table(
+            problem, unused, unused, tmp_path / folder, measure=lambda *_: pytest.fail("it was measured")
+        )
 
-    first = session("mine", "run")
-    _predicted.take_latency_table(first)
-    assert first.costs == {"bytes": (), "latency_ms": ((0.1, 0.2),)}
-    assert (first.fixed, first.original_costs) == ({"latency_ms": 0.3}, {"latency_ms": 2.0})
+    first = taken("mine", "run")
+    assert first is not None
+    assert first.original_ms == 2.0
     (tmp_path / "there.json").unlink()
-    _predicted.take_latency_table(session("mine", "run"))  # a resumed run has its own copy
+    assert taken("mine", "run") == first  # a resumed run has its own copy
+    (tmp_path / "other").mkdir()
+    table_of("mine").save(tmp_path / "other" / "latency.json")
     with pytest.raises(InputError, match="is of the model 'mine', and the task has 'other'"):
-        _predicted.take_latency_table(session("other", "run"))
+        taken("other", "other")
 
 
 def test_without_a_table_and_unasked_latency_is_modelled(tiny_task: Callable[..., Task], tmp_path: Path) -> None:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, EarlyStopped, Failed, LowFidelity, Task, Trial, open_run, search
-from paredown.search.evaluation import Worker
-from paredown.search.evaluation import _worker as _bench
-from paredown.search.phases import Promotion, SearchSession, as_screened, explore
-from paredown.search.phases import _promotion as module
-from paredown.search.problem import prepare
-from paredown.search.run import _progress, limits_from, objectives_from
+from paredown.search import Candidate, Completed, EarlyStopped, Failed, Front, LowFidelity, Task, Trial, open_run
+from paredown.search.evaluation import AnyOutcome, EvaluateCandidate, EvaluateLowFidelity, Worker
+from paredown.search.phases import Promotion, as_screened, screening_samples
+from paredown.search.problem import EvaluationContext, prepare
 from paredown.search.values import Objective, trial_from_record, trial_to_record
+from paredown.search.workers import InProcess
 
 MakeTask = Callable[..., Task]
-OpenSitting = Callable[..., AbstractContextManager[SearchSession]]
+OpenSitting = Callable[..., AbstractContextManager[Any]]
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
 SCREENED = ("search.screen=40", "search.searcher=random", "budget.trials=30")
 
@@ -142,9 +138,8 @@ def test_screened_metrics_are_those_of_the_first_samples(tiny_task: MakeTask, tm
     assert whole.low_fidelity["divergence"].value == pytest.approx(screened.metrics["divergence"].value, rel=1e-6)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     screened = [t for t in run.trials if isinstance(t, LowFidelity)]
     seen = [t for t in run.trials if t.kind == "mixed" and not isinstance(t, LowFidelity)]
@@ -162,15 +157,13 @@ def test_a_run_with_screening(tiny_task: MakeTask, tmp_path: Path) -> None:
     on_front = {p["id"] for p in run.front().to_dict()["points"] if p["kind"] == "mixed"}
     assert on_front <= {f"t{t.number}" for t in seen}
     before = run.trials
-    search(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
+    search_unverified(tiny_task(*SCREENED), out=tmp_path / "run", workers=0)
     assert open_run(tmp_path / "run").trials == before  # nothing is left to be done
 
 
 def test_the_same_seed_and_a_stop_in_between_give_the_same(
-    tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "EVERY", 6)
-    monkeypatch.setattr("paredown.search.phases._explore.EVERY", 6)
     task = tiny_task(*SCREENED[:1], "budget.trials=20")
     whole = _explored(open_session(task, tmp_path / "whole"), stop_after=None)
     parts = _explored(open_session(task, tmp_path / "parts"), stop_after=9)
@@ -181,54 +174,56 @@ def test_the_same_seed_and_a_stop_in_between_give_the_same(
     assert sum(isinstance(t, Completed) and t.kind == "mixed" for t in parts) > 0
 
 
-def _explored(opened: AbstractContextManager[SearchSession], *, stop_after: int | None) -> list[Trial]:
+def _explored(opened: AbstractContextManager[Any], *, stop_after: int | None) -> list[Trial]:
     with opened as session:
 
         def stop() -> None:
             if stop_after is not None and session.state.n_mixed >= stop_after:
-                session.stopping.set()
+                session.runner.clock.stopping.set()
 
-        explore(session, None, stop)
+        session.explore(after_each=stop, promote_every=6)
         return list(session.state.trials)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_time_is_kept_for_those_that_are_due(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a clock on which a look at the first samples takes a second, one at all four, and nothing else any time."""
-    began = time.monotonic()
-    now = [began]
-    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
-    monkeypatch.setattr(_progress, "time", clock)
-    monkeypatch.setattr(_bench, "time", clock)
-    for name, seconds in (("evaluate_low_fidelity", 1.0), ("evaluate", 4.0)):
-        whole = getattr(Worker, name)
+class Timed(InProcess):
+    """Workers by whose clock a look at the first samples takes a second, one at all four, and nothing else any time."""
 
-        def timed(self: Worker, *args: Any, whole: Any = whole, seconds: float = seconds, **named: Any) -> Any:
-            now[0] += seconds
-            return whole(self, *args, **named)
+    def __init__(self, context: EvaluationContext) -> None:
+        super().__init__(context)
+        self.now = 0.0
 
-        monkeypatch.setattr(Worker, name, timed)
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
+        outcomes = []
+        for outcome in super().wait(timeout_s):
+            seconds = {EvaluateLowFidelity: 1.0, EvaluateCandidate: 4.0}.get(type(outcome.job), 0.0)
+            self.now += seconds
+            outcomes.append(replace(outcome, seconds=seconds))
+        return outcomes
+
+
+def test_time_is_kept_for_those_that_are_due(tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path) -> None:
+    pools: list[Timed] = []
+
+    def pool(context: EvaluationContext) -> Timed:
+        pools.append(Timed(context))
+        return pools[-1]
+
     task = tiny_task("search.screen=40", "search.searcher=random", "budget.trials=100000", "budget.time=100s")
-    search(task, out=tmp_path / "run", workers=0)
-    run = open_run(tmp_path / "run")
-    guide, limits = objectives_from(run.state.facts["guide"]), limits_from(run.state.facts["limits"])
-    promotion = Promotion(guide, ["bytes"], [limits])
-    for trial in run.trials:
-        promotion.add(trial)
-    assert 20 < sum(isinstance(t, LowFidelity) for t in run.trials) < 60  # the time has ended it, and not the space
-    assert promotion.n_due() == 0
-    assert 90.0 <= now[0] - began <= 110.0
+    with open_session(task, tmp_path, pool=pool, now=lambda: pools[0].now if pools else 0.0) as session:
+        session.explore()
+        facts = session.run.facts()
+        promotion = Promotion(facts.guide, ["bytes"], [facts.limits])
+        for trial in session.state.trials:
+            promotion.add(trial)
+        n_screened = sum(isinstance(t, LowFidelity) for t in session.state.trials)
+        assert 20 < n_screened < 60  # the time has ended it, and not the space
+        assert promotion.n_due() == 0
+        assert 90.0 <= pools[0].now <= 110.0
 
 
 @pytest.mark.parametrize(
-    ("samples", "asked", "n"), [(160, None, 0), (4096, None, 256), (1024, None, 128), (160, 40, 40)]
+    ("samples", "asked", "n"),
+    [(160, None, 0), (4096, None, 256), (1024, None, 128), (160, 40, 40), (160, 160, 0), (4096, 0, 0)],
 )
-def test_only_large_splits_are_screened_by_themselves(
-    tiny_task: MakeTask, open_session: OpenSitting, tmp_path: Path, samples: int, asked: int | None, n: int
-) -> None:
-    given = [] if asked is None else [f"search.screen={asked}"]
-    task = tiny_task("model.args={}", f"data.args={{n={samples + 300}}}", f"data.search={samples}", *given)
-    with open_session(task, tmp_path, groundwork=False) as session:
-        assert session.n_screened == n
+def test_only_large_splits_are_screened_by_themselves(samples: int, asked: int | None, n: int) -> None:
+    assert screening_samples(samples, asked) == n

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.evaluators import Measurement
-from paredown.search import Candidate, Completed, LowFidelity, Task, open_run, search
+from paredown.search import Candidate, Completed, LowFidelity, Task, open_run
 from paredown.search.phases import screened_baselines
 from paredown.search.values import Objective
 
@@ -51,12 +52,13 @@ def test_at_any_cost_the_best_is_seen_on_all(values: list[tuple[float, int]]) ->
         assert seen[:2] == sorted(affordable)[:2]
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paredown.search.phases._store_and_baselines.MANY", 3)
+def test_a_run_with_many_uniform_settings(
+    tiny_task: MakeTask, open_session: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
     more = ("search.screen=40", "search.searcher=random", "budget.trials=10")
     space = ('space.weight_method=["affine", "minmax", "percentile"]', "space.weight_bits=[2, 3, 4, 8, 32]")
-    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
+    with open_session(tiny_task(*more, *space), tmp_path, screened_from=3) as session:
+        session.explore()
     run = open_run(tmp_path / "run")
     first = [t for t in run.trials if t.kind == "uniform" and isinstance(t, LowFidelity)]
     whole = [t for t in run.trials if t.kind == "uniform" and isinstance(t, Completed)]
@@ -68,6 +70,6 @@ def test_a_run_with_many_uniform_settings(tiny_task: MakeTask, tmp_path: Path, m
     assert not any(t.kind == "mixed" and t.candidate in given_up for t in run.trials)
     for point in run.front().points:
         assert point.kind != "uniform" or np.isfinite(point.metrics["divergence"].value)
-    before = run.trials
-    search(tiny_task(*more, *space), out=tmp_path / "run", workers=0)
-    assert open_run(tmp_path / "run").trials == before  # nothing is left to be done
+    with open_session(tiny_task(*more, *space), tmp_path, screened_from=3) as session:
+        session.explore()
+    assert open_run(tmp_path / "run").trials == run.trials  # nothing is left to be done

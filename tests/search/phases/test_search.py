@@ -15,7 +15,7 @@ import pytest
 
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError, Interrupted, LimitsNotMet, TaskError
-from paredown.search import Completed, Failed, Infeasible, Progress, Task, open_run, resume, search
+from paredown.search import Completed, Failed, Front, Infeasible, Progress, Task, open_run, resume, search
 from paredown.search.run import read
 
 MakeTask = Callable[..., Task]
@@ -72,14 +72,13 @@ search(Task.from_dict(data, base_dir=sys.argv[2]), out=Path(sys.argv[4]), worker
 """
 
 
-@pytest.mark.usefixtures("unverified")
 def test_the_same_seed_gives_the_same_trials_in_another_process(
-    tiny_task: MakeTask, tmp_path: Path, repository: Path
+    tiny_task: MakeTask, tmp_path: Path, repository: Path, search_unverified: Callable[..., Front]
 ) -> None:
     import json
 
     task = tiny_task("budget.trials=15")
-    search(task, out=tmp_path / "here" / "run", workers=0)
+    search_unverified(task, out=tmp_path / "here" / "run", workers=0)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
     arguments = [
         str(repository / "src"),
@@ -91,11 +90,12 @@ def test_the_same_seed_gives_the_same_trials_in_another_process(
     assert _trials(tmp_path / "here" / "run") == _trials(tmp_path / "there" / "run")
 
 
-@pytest.mark.usefixtures("unverified")
-def test_another_seed_gives_other_trials(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_another_seed_gives_other_trials(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     for seed in (0, 1):
         task = tiny_task("budget.trials=6", "search.searcher=random", f"search.seed={seed}")
-        search(task, out=tmp_path / str(seed) / "run", workers=0)
+        search_unverified(task, out=tmp_path / str(seed) / "run", workers=0)
     assert _trials(tmp_path / "0" / "run") != _trials(tmp_path / "1" / "run")
 
 
@@ -108,12 +108,11 @@ def test_another_seed_gives_other_trials(tiny_task: MakeTask, tmp_path: Path) ->
         ("hang", "still running after 0.5 s"),
     ],
 )
-@pytest.mark.usefixtures("unverified")
 def test_a_candidate_that_fails_is_a_recorded_result(
-    tiny_task: MakeTask, tmp_path: Path, trouble: str, says: str
+    tiny_task: MakeTask, tmp_path: Path, trouble: str, says: str, search_unverified: Callable[..., Front]
 ) -> None:
     task = tiny_task("budget.trials=6", "budget.trial_timeout_s=0.5", "search.searcher=random", trouble=trouble)
-    front = search(task, out=tmp_path / "run", workers=0)
+    front = search_unverified(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     failed = [t for t in run.trials if isinstance(t, Failed)]
     assert failed
@@ -208,59 +207,62 @@ def test_a_finished_run_resumed_does_nothing_again(tiny_task: MakeTask, tmp_path
     assert again.to_dict() == first.to_dict()
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_greater_budget_goes_on_from_there(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_greater_budget_goes_on_from_there(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     run = tmp_path / "run"
-    search(tiny_task("budget.trials=3"), out=run, workers=0)
+    search_unverified(tiny_task("budget.trials=3"), out=run, workers=0)
     first = _trials(run)
-    search(tiny_task("budget.trials=8"), out=run, workers=0)
+    search_unverified(tiny_task("budget.trials=8"), out=run, workers=0)
     assert _trials(run)[: len(first)] == first
     assert open_run(run).state.n_mixed == 8
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_folder_of_another_task_is_refused(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_folder_of_another_task_is_refused(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     run = tmp_path / "run"
-    search(tiny_task("budget.trials=1"), out=run, workers=0)
+    search_unverified(tiny_task("budget.trials=1"), out=run, workers=0)
     with pytest.raises(InputError, match=r"belongs to another task \(\[search\] differs\)"):
-        search(tiny_task("search.seed=5"), out=run, workers=0)
+        search_unverified(tiny_task("search.seed=5"), out=run, workers=0)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(InputError, match="is not empty and holds no run"):
-        search(tiny_task(), out=tmp_path / "full", workers=0)
+        search_unverified(tiny_task(), out=tmp_path / "full", workers=0)
 
 
-@pytest.mark.usefixtures("unverified")
 def test_a_model_that_changed_is_refused_on_resume(
-    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_unverified: Callable[..., Front]
 ) -> None:
     import shutil
 
     source = tmp_path / "source"
     shutil.copytree(tiny_task().base_dir, source)
     task = Task.from_dict(tiny_task("budget.trials=2").to_dict(), base_dir=source)
-    search(task, out=tmp_path / "run", workers=0)
+    search_unverified(task, out=tmp_path / "run", workers=0)
     text = (source / "tiny.py").read_text()
     (source / "tiny.py").write_text(text.replace("torch.manual_seed(0)", "torch.manual_seed(9)"))
     with pytest.raises(TaskError, match="the model's weights changed since the run"):
         resume(tmp_path / "run", workers=0)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_limits_that_nothing_meets(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_limits_that_nothing_meets(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     task = tiny_task("budget.trials=4", "limits.accuracy.min=0.999")
     with pytest.raises(
         LimitsNotMet, match=r"no point meets the limits; the nearest is t\d+ .*accuracy .* \(needs at least 0.999\)"
     ):
-        search(task, out=tmp_path / "run", workers=0)
+        search_unverified(task, out=tmp_path / "run", workers=0)
     with pytest.raises(TaskError, match="the least that this space can reach"):
-        search(tiny_task("limits.bytes.max=10"), out=tmp_path / "other", workers=0)
+        search_unverified(tiny_task("limits.bytes.max=10"), out=tmp_path / "other", workers=0)
 
 
-@pytest.mark.usefixtures("unverified")
-def test_static_limits_cost_no_forward_pass(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_static_limits_cost_no_forward_pass(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     task = tiny_task("budget.trials=10", "limits.bytes.max_ratio=0.3", "search.searcher=random")
-    front = search(task, out=tmp_path / "run", workers=0)
+    front = search_unverified(task, out=tmp_path / "run", workers=0)
     infeasible = [t for t in open_run(tmp_path / "run").trials if isinstance(t, Infeasible)]
     assert infeasible
     assert all("bytes" in t.reason for t in infeasible)
@@ -268,10 +270,11 @@ def test_static_limits_cost_no_forward_pass(tiny_task: MakeTask, tmp_path: Path)
     assert all(p.metrics["bytes"].value <= limit for p in front.points if p.kind == "mixed")
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_small_space_is_exhausted_and_said_so(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_a_small_space_is_exhausted_and_said_so(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     task = tiny_task("space.weight_bits=[4,32]", "space.activation_bits=[32]", "budget.trials=50")
-    search(task, out=tmp_path / "run", workers=0)
+    search_unverified(task, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     assert run.state.n_mixed < 8
     assert any("nothing left to propose" in note for note in run.state.notes)
@@ -283,8 +286,9 @@ def test_a_budget_of_time_ends_the_search_and_keeps_the_front(tiny_task: MakeTas
     assert front.original.verified
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_layer_that_never_runs_is_left_alone_and_said_once(tmp_path: Path) -> None:
+def test_a_layer_that_never_runs_is_left_alone_and_said_once(
+    tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     from paredown.testing import AWKWARD
 
     model, inputs = AWKWARD["never_runs"]()
@@ -304,19 +308,20 @@ def test_a_layer_that_never_runs_is_left_alone_and_said_once(tmp_path: Path) -> 
         {"data": {"factory": "d.py:data"}, "hardware": {"runtime": "onnxruntime"}, "budget": {"trials": 2}},
         base_dir=tmp_path,
     )
-    search(task, model=model, out=tmp_path / "run", workers=0, progress=lambda p: messages.append(p.message))
+    search_unverified(task, model=model, out=tmp_path / "run", workers=0, progress=lambda p: messages.append(p.message))
     said = [m for m in messages if "never run" in m]
     assert len(said) == 1
-    resume(tmp_path / "run", model=model, workers=0)
+    search_unverified(task, model=model, out=tmp_path / "run", workers=0)  # goes on
     assert sum("never run" in note for note in open_run(tmp_path / "run").state.notes) == 1
 
 
-@pytest.mark.usefixtures("unverified")
-def test_stopping_works_off_the_main_thread_too(tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_stopping_works_off_the_main_thread_too(
+    tiny_task: MakeTask, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     """A search in a thread has no signals; it must still run to its end."""
     fronts: list[Any] = []
     thread = threading.Thread(
-        target=lambda: fronts.append(search(tiny_task("budget.trials=1"), out=tmp_path / "run", workers=0))
+        target=lambda: fronts.append(search_unverified(tiny_task("budget.trials=1"), out=tmp_path / "run", workers=0))
     )
     thread.start()
     thread.join(120)

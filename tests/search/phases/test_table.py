@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import pytest
 
 from paredown.digits import TASK_PATH
 from paredown.search import Candidate, SensitivityTable, Task
-from paredown.search.evaluation import SensitivityEstimate, SensitivityProbe, Worker
-from paredown.search.phases import SearchSession, _table, measure_table, unsure
+from paredown.search.evaluation import AnyOutcome, EstimateSensitivity, SensitivityProbe, Worker
+from paredown.search.phases import Clock, TablePolicy, unsure_rows
 from paredown.search.problem import prepare
 from paredown.search.run import State, assemble, perturbations_of, read
 from paredown.search.space import reduce_space
 from paredown.search.values import Row, Superposition, base_levels
+from paredown.search.workers import InProcess
 
 MakeTask = Callable[..., Task]
-OpenSitting = Callable[..., AbstractContextManager[SearchSession]]
+OpenSitting = Callable[..., AbstractContextManager[Any]]
 
 
 def _records(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -94,15 +96,27 @@ def test_the_first_guess_ranks_the_rows_of_a_trained_net(tmp_path: Path) -> None
     assert np.corrcoef(ranks.T)[0, 1] > 0.9
 
 
-@pytest.fixture
-def nothing_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_table, "UNPROMISING", math.inf)
+NOTHING_SKIPPED = {"unpromising": math.inf}
 
 
-@pytest.mark.usefixtures("nothing_skipped")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfterRows(Clock):
+    """A clock by which the time is up after `most` rows of the table."""
+
+    most: int
+
+    @property
+    def out_of_time(self) -> bool:
+        return len(self.state.rows) >= self.most
+
+    @classmethod
+    def of(cls, clock: Clock, most: int) -> AfterRows:
+        return cls(**{f.name: getattr(clock, f.name) for f in fields(clock)}, most=most)
+
+
 def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
-        table = measure_table(session)
+        table = session.measure_table(**NOTHING_SKIPPED)
         assert table is not None
         n_rows = sum(len(row) - 1 for row in table.divergence)
         assert len(session.state.rows) == n_rows
@@ -111,7 +125,7 @@ def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path:
         assert all(error > 0 for row in table.stderr for error in row[1:])
         assert session.state.dropped is not None
         assert session.state.notes == []
-        again = measure_table(session)
+        again = session.measure_table(**NOTHING_SKIPPED)
         assert again == table
     rows = _records(tmp_path, "row")
     assert len(rows) == n_rows + sum(record["n"] == 128 for record in rows)
@@ -123,14 +137,12 @@ def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path:
     assert sum(record["passes"] for record in rows if record["n"] > 32) <= 0.1 * first
 
 
-@pytest.mark.usefixtures("nothing_skipped")
 def test_a_table_that_the_time_did_not_suffice_for(
-    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     task = tiny_task("budget.time=1h")
-    with open_session(task, tmp_path) as session, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SearchSession, "out_of_time", property(lambda self: len(self.state.rows) >= 4))
-        table = measure_table(session)
+    with open_session(task, tmp_path) as session:
+        table = session.measure_table(clock=AfterRows.of(session.runner.clock, 4), **NOTHING_SKIPPED)
         assert table is not None
         n_rows = sum(len(row) - 1 for row in table.divergence)
         measured = len(session.state.rows)
@@ -141,8 +153,7 @@ def test_a_table_that_the_time_did_not_suffice_for(
             True
         ]
         assert session.state.dropped is None
-        patch.undo()
-        whole = measure_table(session)
+        whole = session.measure_table(**NOTHING_SKIPPED)
         assert whole is not None
         assert len(session.state.rows) == n_rows
         assert session.state.dropped is not None
@@ -150,20 +161,23 @@ def test_a_table_that_the_time_did_not_suffice_for(
     assert len(keys) == len(set(keys))
 
 
-def test_no_gradients_and_no_time_is_no_table(
-    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with open_session(tiny_task(), tmp_path) as session:
+class Undifferentiable(InProcess):
+    """Workers whose model has no gradients."""
 
-        def refuse(self: Worker, n_samples: int, seed: int) -> SensitivityEstimate:
-            raise RuntimeError("derivative not implemented")
+    def wait(self, timeout_s: float | None = None) -> list[AnyOutcome]:
+        return [
+            replace(outcome, value=None, error="RuntimeError: derivative not implemented")
+            if isinstance(outcome.job, EstimateSensitivity)
+            else outcome
+            for outcome in super().wait(timeout_s)
+        ]
 
-        monkeypatch.setattr(Worker, "estimate_sensitivity", refuse)
-        monkeypatch.setattr(SearchSession, "out_of_time", property(lambda self: len(self.state.rows) >= 2))
-        assert measure_table(session) is None
+
+def test_no_gradients_and_no_time_is_no_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
+    with open_session(tiny_task(), tmp_path, pool=Undifferentiable) as session:
+        assert session.measure_table(clock=AfterRows.of(session.runner.clock, 2)) is None
         assert ["derivative not implemented" in note for note in session.state.notes] == [True]
-        monkeypatch.undo()
-        table = measure_table(session)  # the refusal is remembered: no second attempt
+        table = session.measure_table()  # the refusal is remembered: no second attempt
         assert table is not None
         assert all(n > 0 for row in table.n for n in row[1:])
     assert len(_records(tmp_path, "estimate")) == 1
@@ -174,7 +188,7 @@ def test_a_job_that_hangs_costs_only_its_own_row(
 ) -> None:
     task = tiny_task("budget.trial_timeout_s=0.3", "space.activation_bits=[32]", trouble="hang")
     with open_session(task, tmp_path) as session:
-        table = measure_table(session)
+        table = session.measure_table()
     assert table is not None
     reasons = {(r["group"], r["level"]): r["reason"] for r in _records(tmp_path, "row") if r["reason"]}
     assert list(reasons) == [(1, len(table.divergence[1]) - 1)]
@@ -189,7 +203,7 @@ def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(
         "space.sparsity=[0.0, 0.9]", "space.weight_bits=[4, 8, 32]", 'objectives.names=["accuracy", "macs"]'
     )
     with open_session(task, tmp_path) as session:
-        table = measure_table(session)
+        table = session.measure_table()
         assert table is not None
         assert session.state.dropped is not None
         measured, space = set(session.state.rows), session.problem.space
@@ -202,15 +216,15 @@ def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(
         for g, level in skipped:  # no macs are saved: what was not measured is foreseen, and finite
             assert 0 < table.divergence[g][level] < math.inf
             assert table.n[g][level] == 0
-        assert measure_table(session) == table
+        assert session.measure_table() == table
     assert session.state.notes == []
 
 
 def test_a_large_table_looks_at_fewer_samples(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
     with open_session(tiny_task("budget.trials=1"), tmp_path) as session:
-        table = measure_table(session)  # 15 % of one trial on 160 samples is less than 9 rows of 8
+        table = session.measure_table()  # 15 % of one trial on 160 samples is less than 9 rows of 8
         assert table is not None
-        assert table.n_samples == _table.LEAST_SAMPLES
+        assert table.n_samples == TablePolicy().least_samples
         assert {row.n for row in session.state.row_facts.values()} <= {8, 32}
 
 
@@ -236,8 +250,8 @@ def test_unsure_rows_of_the_sweep_come_first_where_they_matter_most() -> None:
         n=((0, 8, 8), (0, 8, 8)),
     )
     # hulls: 0-1-2 and 0-2; the sweep goes (0,0), (1,0), (1,2), (2,2): level 1 of group 1 is not on it
-    assert unsure(table, ["bytes"]) == [(0, 1), (1, 2)]
-    assert unsure(table, []) == []
+    assert unsure_rows(table, ["bytes"]) == [(0, 1), (1, 2)]
+    assert unsure_rows(table, []) == []
 
 
 def test_the_row_of_the_most_samples_stays_and_old_ledgers_are_read() -> None:
@@ -258,7 +272,7 @@ def test_the_table_says_where_each_level_pushes_the_outputs(
     open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
-        table = measure_table(session)
+        table = session.measure_table()
         assert table is not None
         assert table.perturbations is not None
         assert session.state.frame is not None
@@ -273,7 +287,7 @@ def test_the_table_says_where_each_level_pushes_the_outputs(
         assert inner is not None
         assert np.array_equal(inner.rows[0], np.delete(table.perturbations.rows[0], 1, axis=0), equal_nan=True)
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:  # another day, from the ledger
-        again = measure_table(session)
+        again = session.measure_table()
         assert again is not None
         assert again.perturbations is not None
         assert all(
@@ -288,7 +302,7 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(
     open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     with open_session(tiny_task("space.weight_bits=[2,4,8]", "space.activation_bits=[32]"), tmp_path) as session:
-        table = measure_table(session)
+        table = session.measure_table()
         assert table is not None
         assert table.perturbations is not None
         assert len({row[0] for row in table.divergence}) == 1
@@ -300,12 +314,14 @@ def test_the_base_is_measured_once_where_no_group_is_left_alone(
 
 
 def test_a_skipped_level_that_the_sweep_wants_after_all_is_measured(
-    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
     """Its guess is scaled to what was measured since, and may then lie on the sweep."""
     with open_session(tiny_task("budget.trials=100"), tmp_path) as session:
-        monkeypatch.setattr(_table, "unsure", lambda table, costs: [(0, 1)])
-        monkeypatch.setattr(_table, "_unpromising", lambda session, guess, factor: {(0, 1)})
-        monkeypatch.setattr(_table, "REFINE_SHARE", 10.0)
-        assert measure_table(session) is not None
+        table = session.measure_table(
+            find_unsure=lambda table, costs: [(0, 1)],
+            find_unpromising=lambda space, guess, costs, names, *, factor: {(0, 1)},
+            refine_share=10.0,
+        )
+        assert table is not None
         assert session.state.row_facts[0, 1].n == 128

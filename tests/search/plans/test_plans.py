@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ import pytest
 import paredown
 from paredown.compressors import LayerSpec
 from paredown.errors import InputError, LimitsNotMet
-from paredown.search import Candidate, Completed, Group, SearchSpace, SensitivityTable, Task, apply_config, search
+from paredown.search import (
+    Candidate,
+    Completed,
+    Front,
+    Group,
+    SearchSpace,
+    SensitivityTable,
+    Task,
+    apply_config,
+)
 from paredown.search.artifacts import read_artifact
 from paredown.search.plans import (
     MEAN_BITS,
@@ -185,11 +194,10 @@ def test_what_cannot_be_kept_says_what_can() -> None:
         paredown.plan(task(), limits="bytes<=10")
 
 
-@pytest.mark.usefixtures("unverified")
-def test_a_search_evaluates_the_plans_first(tmp_path: Path) -> None:
+def test_a_search_evaluates_the_plans_first(tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
     plans = ["uniform", "sensitivity", "performance", "fp16-mse"]
     used = task(search={"table_samples": 32, "plans": plans}, space={"weight_bits": [2, 3, 4, 6, 32]})
-    front = search(used, out=tmp_path / "run", workers=0)
+    front = search_unverified(used, out=tmp_path / "run", workers=0)
     run = paredown.open_run(front.run)
     notes = list(run.state.notes)
     named = [note for note in notes if "is the plan" in note]

@@ -95,7 +95,7 @@ def test_a_trial_sees_what_is_exported(repair: dict[str, object], tmp_path: Path
     with torch.no_grad(), exporter.candidate_model.applied(candidate):
         assert torch.equal(mended.context.model(inputs), loaded(inputs))
     with torch.no_grad(), exporter.as_compressed(assignment) as (left, *_):
-        assert torch.allclose(exporter.expected(left), loaded(mended.report.inputs), atol=1e-5)
+        assert torch.allclose(exporter.outputs_of(left), loaded(mended.report.inputs), atol=1e-5)
     found = [Worker(p.context).evaluate_low_fidelity(candidate, 100).metrics for p in (plain, mended)]
     apart = [metrics["divergence"].value for metrics in found]
     assert apart[1] < apart[0] if "bias" in repair else apart[1] != apart[0]
@@ -169,7 +169,10 @@ def test_blocks_are_reconstructed_in_what_is_exported_alone(tmp_path: Path) -> N
     exporter, before = Exporter(problem), model_digest(problem.context.model)
     path = exporter.export(assignment, "paredown", tmp_path / "out")
     assert model_digest(problem.context.model) == before
-    assert any("blocks are nearer to the original on samples held out" in line for line in exporter.remarks(assignment))
+    assert any(
+        "blocks are nearer to the original on samples held out" in line
+        for line in exporter.describe_repairs(assignment)
+    )
     assert len(list((tmp_path / "store" / "blocks").iterdir())) == 1
     loaded, inputs = sharp().eval(), problem.report.inputs
     load_model(path, loaded)

@@ -44,12 +44,12 @@ def of(problem: SyntheticProblem, trials: Sequence[Trial], quality: Objective = 
     return Predictor(problem.space, problem.table, trials, quality, 0)
 
 
-def test_new_candidates_are_foreseen_and_lie_in_the_intervals(problem: SyntheticProblem) -> None:
-    foresight = of(problem, trials_of(problem, 100))
+def test_new_candidates_are_predicted_and_lie_in_the_intervals(problem: SyntheticProblem) -> None:
+    predictor = of(problem, trials_of(problem, 100))
     within = {"divergence": 0, "accuracy": 0}
     errors = []
     for trial in trials_of(problem, 100, seed=1)[1:]:
-        found = foresight.predict(trial.candidate.levels)
+        found = predictor.predict(trial.candidate.levels)
         for name in within:
             measured = found[name]
             assert measured.source == "predicted"
@@ -59,7 +59,7 @@ def test_new_candidates_are_foreseen_and_lie_in_the_intervals(problem: Synthetic
         errors.append(math.log(found["divergence"].value / trial.metrics["divergence"].value))
     assert within["divergence"] >= 85
     assert within["accuracy"] >= 85
-    stated, found_error = foresight.trust["divergence"].error, float(np.quantile(np.abs(errors), 0.68))
+    stated, found_error = predictor.trust["divergence"].error, float(np.quantile(np.abs(errors), 0.68))
     assert 0.5 * stated < found_error < 1.5 * stated  # what it states is about what it does
 
 
@@ -76,15 +76,15 @@ def test_what_is_learnt_beats_the_table(problem: SyntheticProblem) -> None:
     assert trust.share > 0.8
 
 
-def test_a_quality_that_is_noise_is_not_foreseen(problem: SyntheticProblem) -> None:
+def test_a_quality_that_is_noise_is_not_predicted(problem: SyntheticProblem) -> None:
     rng = np.random.default_rng(0)
     trials = [with_metric(trial, "accuracy", float(rng.random())) for trial in trials_of(problem, 100)]
-    foresight = of(problem, trials)
-    assert not foresight.foresees("accuracy")
-    assert set(foresight.predict((3,) * 10)) == {"divergence"}
+    predictor = of(problem, trials)
+    assert not predictor.can_predict("accuracy")
+    assert set(predictor.predict((3,) * 10)) == {"divergence"}
 
 
-def test_a_loss_is_foreseen_like_a_score(problem: SyntheticProblem) -> None:
+def test_a_loss_is_predicted_like_a_score(problem: SyntheticProblem) -> None:
     """A metric that is minimised: the same curve, upside down."""
     turned = [with_metric(t, "loss", -t.metrics["accuracy"].value) for t in trials_of(problem, 60)]
     as_loss, as_score = of(problem, turned, Objective(name="loss")), of(problem, turned)
@@ -94,16 +94,16 @@ def test_a_loss_is_foreseen_like_a_score(problem: SyntheticProblem) -> None:
 
 
 def test_too_few_trials_leave_the_table_alone(problem: SyntheticProblem) -> None:
-    foresight = of(problem, trials_of(problem, 5))
+    predictor = of(problem, trials_of(problem, 5))
     assert problem.table is not None
     candidate = Candidate(levels=(3,) * 10)
-    found = foresight.predict(candidate.levels)
+    found = predictor.predict(candidate.levels)
     assert found["divergence"].value == pytest.approx(problem.table.divergence_of(candidate))
     assert found["divergence"].low is None
-    assert foresight.trust == {}
-    assert not foresight.foresees("accuracy")
-    assert foresight.foresees("divergence")
-    assert foresight.scores()[:, :6] == pytest.approx(np.array(problem.table.divergence))
+    assert predictor.trust == {}
+    assert not predictor.can_predict("accuracy")
+    assert predictor.can_predict("divergence")
+    assert predictor.scores()[:, :6] == pytest.approx(np.array(problem.table.divergence))
 
 
 def test_what_was_measured_stands(problem: SyntheticProblem) -> None:

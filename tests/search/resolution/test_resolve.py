@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paredown.compressors import Anatomy
 from paredown.errors import ConfigError, InputError, LimitsNotMet
-from paredown.search import Completed, Run, Task, apply_config, open_run, resolve, resume, search
+from paredown.search import Completed, Front, Run, Task, apply_config, open_run, resolve
 from paredown.search.run import Ledger, read
 from paredown.search.space import assignment_of
 
@@ -18,7 +19,7 @@ TINY = Path(__file__).parents[1] / "tiny"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, search_unverified: Callable[..., Front]) -> Path:
     data = {
         "model": {"factory": "tiny.py:model"},
         "data": {"factory": "tiny.py:data", "calibration": 40, "search": 160, "report": 200},
@@ -31,9 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mlflow": {"enabled": False},
     }
     out = tmp_path_factory.mktemp("resolve") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)  # the most of the time
-        search(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
+    search_unverified(Task.from_dict(data, base_dir=TINY), out=out, workers=0)
     return out
 
 
@@ -48,18 +47,18 @@ def done(run: Run) -> list[Completed]:
 
 def bytes_of(run: Run, share: float) -> float:
     """A budget this far between the fewest bytes and the most."""
-    costs, fixed = run.state.facts["costs"]["bytes"], run.state.facts["fixed"]["bytes"]
+    costs, fixed = run.facts().costs["bytes"], run.facts().fixed["bytes"]
     low, high = (fixed + sum(pick(row) for row in costs) for pick in (min, max))
     return float(low + share * (high - low))
 
 
 def copy_without(run: Run, folder: Path, *, key: str | None = None, record: str | None = None) -> Run:
-    """The run as a ledger without a key of its facts, or without a type of record, would have it."""
+    """The run as an older ledger, without a version and a key of its facts, or without a type of record, has it."""
     folder.mkdir()
     shutil.copy(run.path / "task.json", folder)
     with Ledger(folder / "ledger.log") as ledger:
         for line in read(run.path / "ledger.log")[0]:
-            kept = {name: value for name, value in line.items() if name != key}
+            kept = {name: value for name, value in line.items() if name not in (key, "schema_version")}
             if line["type"] != record:
                 ledger.append(kept)
     return open_run(folder)
@@ -81,7 +80,7 @@ def test_one_limit(run: Run, folder: Path) -> None:
     assert best.id in {f"t{t.number}" for t in within}
     assert found.trust["divergence"].n == len(done(run))
     assert found.trust["divergence"].rank > 0.8
-    # what was evaluated is not far better than what is foreseen to be the best
+    # what was evaluated is not far better than the predicted best
     low = point.metrics["divergence"].low
     assert low is not None
     assert low < 1.5 * best.metrics["divergence"].value
@@ -126,7 +125,7 @@ def test_a_candidate_that_was_evaluated_is_known_again(run: Run) -> None:
 def test_limits_out_of_reach_are_named(run: Run) -> None:
     with pytest.raises(LimitsNotMet, match=r"bytes <= 10 is out of reach: the least that this space allows is \d+"):
         resolve(run, limits="bytes<=10")
-    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: foreseen is 0\.\d+ at best$"):
+    with pytest.raises(LimitsNotMet, match=r"accuracy >= 0.999 is out of reach: the prediction is 0\.\d+ at best$"):
         resolve(run, limits="accuracy>=0.999")
     tight = f"divergence<=1e-6,bytes<={bytes_of(run, 0.1)}"
     with pytest.raises(LimitsNotMet, match=r"divergence <= 1e-06 is out of reach: .* at best within the other limits"):
@@ -158,12 +157,12 @@ def test_a_sweep_keeps_the_other_limits(run: Run) -> None:
         assert point.metrics["divergence"].value <= 0.5
     with pytest.raises(InputError, match="a sweep is over one of bytes, macs, bops, latency_ms, got 'accuracy'"):
         resolve(run, sweep="accuracy")
-    with pytest.raises(InputError, match="a sweep takes 2 points at least, got 1"):
+    with pytest.raises(InputError, match="a sweep needs at least 2 points, got 1"):
         resolve(run, sweep="bytes", points=1)
 
 
 def test_another_device(run: Run) -> None:
-    same = resolve(run, limits="bytes<=40%", profile=run.state.facts["profile"])
+    same = resolve(run, limits="bytes<=40%", profile=run.facts().profile)
     here, there = (resolve(run, limits="bytes<=40%", **over) for over in ({}, {"profile": "x86-64-openvino"}))
     assert same.to_dict() == {**here.to_dict(), "points": same.to_dict()["points"]}
     assert same.points[0].metrics == here.points[0].metrics
@@ -178,14 +177,16 @@ def test_costs_on_a_device_are_those_that_a_search_for_it_would_have(run: Run) -
 
     profile = load_profile("x86-64-openvino")
     point = resolve(run, limits="bytes<=40%", profile="x86-64-openvino").points[0]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     whole = modelled_latency_ms(anatomy, run.space.assignment(point.candidate), profile)
     assert point.metrics["latency_ms"].value == pytest.approx(whole.total_ms)
 
 
 def test_the_config_is_one_that_apply_takes(run: Run, tmp_path: Path) -> None:
     point = resolve(run, limits="bytes<=40%").points[0]
-    anatomy = Anatomy.from_dict(run.state.facts["anatomy"])
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
     assert assignment_of(point.config, anatomy) == run.space.assignment(point.candidate)
     artifact = apply_config(point.config, run.task, tmp_path / "artifact")
     manifest = json.loads((artifact / "manifest.json").read_text())
@@ -198,18 +199,18 @@ def test_without_limits_the_runs_own_hold(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the run has no limits of its own: give some"):
         resolve(run)
     limited = copy_without(run, tmp_path / "run")
-    limited.state.facts["limits"] = {"bytes": [None, bytes_of(run, 0.2)]}
+    limited.state.facts = replace(run.facts(), limits={"bytes": (None, bytes_of(run, 0.2))})
     assert resolve(limited).limits == {"bytes": (None, bytes_of(run, 0.2))}
 
 
-def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(run: Run, tmp_path: Path) -> None:
+def test_a_run_of_an_older_paredown_has_no_other_device_until_it_is_resumed(
+    run: Run, tmp_path: Path, search_unverified: Callable[..., Front]
+) -> None:
     old = copy_without(run, tmp_path / "run", key="anatomy")
     assert resolve(old, limits="bytes<=40%").points
     with pytest.raises(InputError, match=r"did not keep the model's anatomy.*`paredown resume .*` adds it"):
         resolve(old, limits="bytes<=40%", profile="x86-64-openvino")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paredown.search._search.verify_points", lambda session: None)
-        resume(old.path, workers=0)
+    search_unverified(old.task, out=old.path, workers=0)
     assert resolve(old.path, limits="bytes<=40%", profile="x86-64-openvino").points
 
 
@@ -229,10 +230,10 @@ def test_a_run_without_a_table_is_refused_in_words(run: Run, tmp_path: Path) -> 
         resolve(bare, limits="bytes<=40%")
 
 
-def test_a_quality_that_cannot_be_foreseen_is_refused_in_words(run: Run, tmp_path: Path) -> None:
+def test_a_quality_that_cannot_be_predicted_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     short = copy_without(run, tmp_path / "run")
     short.state.trials = short.state.trials[:6]
-    with pytest.raises(InputError, match="accuracy cannot be foreseen from 5 trials; limit the divergence instead"):
+    with pytest.raises(InputError, match="accuracy cannot be predicted from 5 trials; limit the divergence instead"):
         resolve(short, limits="accuracy>=0.5")
     found = resolve(short, sweep="bytes", points=9)
     assert found.trust == {}

@@ -8,8 +8,7 @@ from optuna.trial import TrialState
 
 from paredown.search import Candidate
 from paredown.search.allocation import sweep
-from paredown.search.searchers import _optuna as module
-from paredown.search.searchers import make_searcher
+from paredown.search.searchers import SAMPLERS, make_searcher
 from paredown.testing._problems import SyntheticProblem
 
 PROBLEM = SyntheticProblem(n_groups=4, n_levels=4, limits={"bytes": (None, 1e5), "accuracy": (0.5, None)})
@@ -129,5 +128,5 @@ def test_a_stopped_sampler_is_told_from_a_broken_one(monkeypatch: pytest.MonkeyP
 
 
 def test_every_short_name_can_be_made() -> None:
-    for name in module.SAMPLERS:
+    for name in SAMPLERS:
         assert len(make_searcher(f"optuna:{name}", PROBLEM.context()).ask(1)) == 1

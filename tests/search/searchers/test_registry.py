@@ -2,23 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from paredown.errors import ConfigError, InputError
 from paredown.search import Candidate, Completed, SearchContext, Searcher, SearchSpace, register_searcher
-from paredown.search.searchers import SEARCHERS, RandomSearcher, _registry, check_searcher, make_searcher, uses_table
+from paredown.search.searchers import SEARCHERS, RandomSearcher, check_searcher, make_searcher, uses_table
+from paredown.testing import isolated_registries
 from paredown.testing._problems import SyntheticProblem
 
 CONTEXT = SyntheticProblem(n_groups=3, n_levels=3).context()
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test registers is gone after it."""
-    copy = dict(_registry._SEARCHERS)
-    monkeypatch.setattr(_registry, "_SEARCHERS", copy)
+def registry() -> Iterator[None]:
+    """Removes what a test registers after it."""
+    with isolated_registries():
+        yield
 
 
 def test_ours_are_there_and_are_searchers() -> None:

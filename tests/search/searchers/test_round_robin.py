@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from paredown.errors import InputError
 from paredown.hardware_profiles import load_profile
-from paredown.search import Candidate, Completed, Infeasible, Task, Trial, open_run, search
+from paredown.search import Candidate, Completed, Front, Infeasible, Task, Trial, open_run
 from paredown.search.searchers import RoundRobinSearcher, guides_of, limits_of
 from paredown.search.values import Objective
 
@@ -57,7 +57,7 @@ def test_each_is_asked_in_turn_and_told_of_everything() -> None:
     assert again.ask(3) == turns.ask(3)
     assert RoundRobinSearcher([Numbered(1), Numbered(2)], turn=7).ask(1)[0].levels == (2, 0)
     assert RoundRobinSearcher([Numbered(1, left=0), Numbered(2, left=2)]).ask(3) == Numbered(2).ask(2)
-    with pytest.raises(InputError, match="nobody to take turns"):
+    with pytest.raises(InputError, match="needs at least one searcher"):
         RoundRobinSearcher([])
 
 
@@ -96,16 +96,15 @@ def _device(folder: Path, name: str, *, int8: float, fp32: float) -> str:
     return str(path)
 
 
-def test_a_device_that_wants_something_else_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_wants_something_else_gets_it(tmp_path: Path, search_unverified: Callable[..., Front]) -> None:
     """One runs INT8 fast and the other only FP32, where a low rank is the only gain."""
-    monkeypatch.setattr("paredown.search._search.verify_points", lambda session: None)
     integers = _device(tmp_path, "integers", int8=4.0, fp32=1.0)
     floats = _device(tmp_path, "floats", int8=0.25, fp32=1.0)
     asked = _task(
         hardware={"runtime": "torch", "profile": [integers, floats]}, limits={"latency_ms": {"max_ratio": 0.95}},
         objectives={"names": ["accuracy", "latency_ms"]}, budget={"trials": 24},
     )  # fmt: skip
-    search(asked, out=tmp_path / "run", workers=0)
+    search_unverified(asked, out=tmp_path / "run", workers=0)
     run = open_run(tmp_path / "run")
     original = next(t for t in run.trials if t.kind == "original")
     assert isinstance(original, Completed)

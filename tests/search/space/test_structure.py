@@ -17,8 +17,10 @@ from torch.nn import functional
 from paredown.compressors import LayerSpec, forward, load_model, weight_at
 from paredown.errors import ConfigError, InputError, IntegrityError, SpecError, TaskError
 from paredown.evaluators.runtimes import STRUCTURE_FILE, get_runtime
+from paredown.hardware_profiles import HardwareProfile
 from paredown.search import (
     Candidate,
+    Front,
     Task,
     apply_config,
     export_point,
@@ -401,22 +403,21 @@ def test_channels_are_rounded_where_the_profile_asks_for_it(
     assert found == kept
 
 
-@pytest.mark.usefixtures("unverified")
 def test_a_run_whose_channels_would_be_rounded_otherwise_now_is_not_gone_on_with(
-    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_unverified: Callable[..., Front]
 ) -> None:
     """Its trials are of other models than their shares mean now: neither resumed nor exported as if they were not."""
     torch.manual_seed(2)
     subject, run = Separable().eval(), tmp_path / "run"
     made = task(channels=[0.55], keep_method=["l2"], weight_bits=[32]).with_overrides(["budget.trials=1"])
-    search(made, model=subject, out=run, workers=0)
+    search_unverified(made, model=subject, out=run, workers=0)
     point = next(f"t{t.number}" for t in open_run(run).trials if t.kind == "uniform")
     shutil.rmtree(run / "verified")
     for multiple, resumed, exported in (
         (8, "what can be removed keeps other numbers of units", "MACs when it was tried"),
         (16, "channels:point is no part of it any more, for of its 12 units all stay", "which this task does not know"),
     ):
-        monkeypatch.setattr("paredown.search.space._structure.alignment_of", lambda *_, n=multiple: n)
+        monkeypatch.setattr(HardwareProfile, "alignment_of", lambda *_, n=multiple, **_kind: n)
         with pytest.raises(TaskError, match=resumed):
             resume(run, model=subject, workers=0)
         with pytest.raises(ConfigError, match=exported):

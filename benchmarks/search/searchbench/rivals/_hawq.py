@@ -29,7 +29,7 @@ MAX_BUDGETS = 500
 def hawq(lab: Lab, rng: np.random.Generator) -> None:
     if not isinstance(lab, RealLab):
         raise TypeError(f"HAWQ-V3 takes gradients, so it needs a real model; got a {type(lab).__name__}")
-    bench = lab.session.problem.context
+    bench = lab.workbench.problem.context
     n = min(N_SAMPLES, lab.n_samples)
     lab.pay("gradients", n * (GRADIENT_PASSES + N_PROBES * PRODUCT_PASSES))
     split = bench.split.take(n)

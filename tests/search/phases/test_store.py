@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from paredown.errors import IntegrityError, ParedownError, TaskError
-from paredown.search import Task
-from paredown.search.phases._store_and_baselines import _build_error
+from paredown.search import Task, open_run
+from paredown.search.phases import build_error
 from paredown.search.problem import SAME_OUTPUTS
-from paredown.search.run import objectives_from
 
 
 @pytest.mark.parametrize(
@@ -24,13 +23,13 @@ from paredown.search.run import objectives_from
     ],
 )
 def test_a_layer_is_not_blamed_for_the_store(why: str, kind: type[ParedownError], says: str) -> None:
-    error = _build_error("fc", why)
+    error = build_error("fc", why)
     assert type(error) is kind
     assert str(error).startswith(says)
 
 
 @pytest.mark.parametrize(
-    ("override", "name", "good_enough"),
+    ("override", "name", "indifference_threshold"),
     [
         ("quality.max_loss=0.1", "divergence", SAME_OUTPUTS),
         ("quality.divergence=mse", "divergence", -math.inf),  # no nats: what is little there, no one knows
@@ -46,4 +45,4 @@ def test_what_is_good_enough_is_written_down(
     with open_session(tiny_task(override), tmp_path) as session:  # type: ignore[attr-defined]
         quality = session.problem.guide[0]
         assert (quality.name, quality.indifference_threshold) == (name, indifference_threshold)
-        assert objectives_from(session.state.facts["guide"]) == session.problem.guide
+        assert open_run(tmp_path / "run").facts().guide == session.problem.guide

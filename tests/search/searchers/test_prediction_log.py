@@ -1,4 +1,4 @@
-"""What was foretold against what came, and what follows from it."""
+"""Predictions beside their results, and the trust that follows from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 
 from paredown.search import Candidate
 from paredown.search.searchers import (
-    ENOUGH,
-    WINDOW,
+    LOG_WINDOW,
+    MIN_PREDICTIONS,
     PredictionLog,
     Reporting,
     Surrogate,
@@ -36,26 +36,26 @@ def fitted() -> Surrogate:
     ("error", "trust"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0), (3.0, 0.0)], ids=["exact", "half", "mean", "worse"]
 )
 def test_trust_by_hand(error: float, trust: float) -> None:
-    """Results of ±1 spread by 1; forecasts that are always off by `error`."""
-    forecasts = PredictionLog([Objective(name="accuracy", maximise=True)])
+    """Results of ±1 spread by 1; predictions that are always off by `error`."""
+    log = PredictionLog([Objective(name="accuracy", maximise=True)])
     surrogate = fitted()
-    for i in range(ENOUGH):
-        assert forecasts.trust(surrogate, 0) is None
+    for i in range(MIN_PREDICTIONS):
+        assert log.trust(surrogate, 0) is None
         value = np.array([(-1.0) ** i])
-        forecasts.add(value + error, value)
-    assert forecasts.trust(surrogate, 0) == pytest.approx(trust)
-    told = forecasts.report(surrogate)["accuracy"]
+        log.add(value + error, value)
+    assert log.trust(surrogate, 0) == pytest.approx(trust)
+    told = log.report(surrogate)["accuracy"]
     assert told["heldout_rmse"] == pytest.approx(error)
     assert told["heldout_rank"] == pytest.approx(1.0)
-    assert told["n"] == ENOUGH
+    assert told["n"] == MIN_PREDICTIONS
 
 
 def test_only_the_latest_count() -> None:
-    forecasts = PredictionLog([Objective(name="accuracy", maximise=True)])
-    for i in range(WINDOW + 20):
+    log = PredictionLog([Objective(name="accuracy", maximise=True)])
+    for i in range(LOG_WINDOW + 20):
         wrong = 100.0 if i < 20 else 0.0
-        forecasts.add(np.array([i + wrong]), np.array([float(i)]))
-    assert forecasts.trust(fitted(), 0) == 1.0
+        log.add(np.array([i + wrong]), np.array([float(i)]))
+    assert log.trust(fitted(), 0) == 1.0
 
 
 def test_rank_correlation_agrees_with_scipy() -> None:
@@ -66,8 +66,8 @@ def test_rank_correlation_agrees_with_scipy() -> None:
     assert rank_correlation(np.ones(4), np.arange(4.0)) == 0.0
 
 
-def test_a_forecast_is_made_before_its_result_is_learnt() -> None:
-    """Told results that no model could foresee, it must not report that it foresaw them."""
+def test_a_prediction_is_made_before_its_result_is_learnt() -> None:
+    """Told results that no model could predict, it must not report that it predicted them."""
     problem = SyntheticProblem(n_groups=6, n_levels=5)
     rng = np.random.default_rng(0)
     searcher = make_searcher("evolution", problem.context())

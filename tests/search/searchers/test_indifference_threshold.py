@@ -1,4 +1,4 @@
-"""Below a value that is good enough none is better than another, and nothing is spent on telling them apart."""
+"""Values below the indifference threshold count as equal, and nothing is spent on telling them apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paredown.search.searchers import Budget, Surrogate, make_searcher
 from paredown.search.values import Objective
 from paredown.testing._problems import SyntheticProblem
 
-ENOUGH = 0.2
+THRESHOLD = 0.2
 """About a third of the synthetic problem's range of log divergence lies below."""
 
 
@@ -49,23 +49,23 @@ def test_a_value_is_judged_and_measured() -> None:
 def test_the_trials_go_where_they_matter(seed: int) -> None:
     problem = SyntheticProblem(seed=seed)
     plain = divergences(problem, context_of(problem, -math.inf, seed), 60)
-    spared = divergences(problem, context_of(problem, ENOUGH, seed), 60)
-    below = [sum(divergence < ENOUGH for divergence, _ in found) for found in (plain, spared)]
+    spared = divergences(problem, context_of(problem, THRESHOLD, seed), 60)
+    below = [sum(divergence < THRESHOLD for divergence, _ in found) for found in (plain, spared)]
     assert below[0] >= 15
     assert below[1] <= below[0] // 2
-    cheapest = [min(n_bytes for divergence, n_bytes in found if divergence < ENOUGH) for found in (plain, spared)]
+    cheapest = [min(n_bytes for divergence, n_bytes in found if divergence < THRESHOLD) for found in (plain, spared)]
     assert cheapest[1] <= 1.02 * cheapest[0]
 
 
 def test_the_first_sweep_has_one_that_is_good_enough() -> None:
     problem = SyntheticProblem()
-    context = context_of(problem, ENOUGH)
+    context = context_of(problem, THRESHOLD)
     first = Budget(context).first(16)
     sums = sorted(problem.table.divergence_of(Candidate(levels=levels)) for levels in first)
     assert len(first) == 16
-    assert sum(s <= ENOUGH for s in sums) <= 1
+    assert sum(s <= THRESHOLD for s in sums) <= 1
     plain = Budget(context_of(problem, -math.inf)).first(16)
-    assert sum(problem.table.divergence_of(Candidate(levels=levels)) <= ENOUGH for levels in plain) >= 4
+    assert sum(problem.table.divergence_of(Candidate(levels=levels)) <= THRESHOLD for levels in plain) >= 4
 
 
 def test_needed_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_needed_by_hand() -> None:
 
 def test_no_prediction_is_below_it_and_the_fit_knows_what_was_measured() -> None:
     problem = SyntheticProblem()
-    context = context_of(problem, ENOUGH)
+    context = context_of(problem, THRESHOLD)
     surrogate = Surrogate(context)
     rng = np.random.default_rng(0)
     share = rng.random((80, 1))
@@ -90,18 +90,18 @@ def test_no_prediction_is_below_it_and_the_fit_knows_what_was_measured() -> None
         [problem.divergence(c), problem.table.cost_of("bytes", c)]
         for c in (Candidate(levels=tuple(row)) for row in levels.tolist())
     ])  # fmt: skip
-    assert (values[:, 0] < ENOUGH).sum() > 5
+    assert (values[:, 0] < THRESHOLD).sum() > 5
     surrogate.fit(levels, values)
     judged = surrogate.unscale(surrogate.predict(levels))[:, 0]
-    assert judged.min() == pytest.approx(ENOUGH)
-    above = values[:, 0] > 2 * ENOUGH
+    assert judged.min() == pytest.approx(THRESHOLD)
+    above = values[:, 0] > 2 * THRESHOLD
     error = np.abs(np.log(judged[above] / values[above, 0]))
     assert np.median(error) < 0.15
 
 
 def test_it_goes_on_from_its_state() -> None:
     problem = SyntheticProblem()
-    context = context_of(problem, ENOUGH)
+    context = context_of(problem, THRESHOLD)
     one, other = (make_searcher("evolution", context) for _ in range(2))
     for i in range(20):
         (candidate,) = one.ask(1)

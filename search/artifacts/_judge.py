@@ -1,0 +1,117 @@
+"""Judgement of what a fresh process saw of an artifact: quality, latencies, memory, and parity with PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ParedownError
+from ...evaluators import Measurement
+from ..problem import Problem, judge
+from ..task import saturates_here
+from ._explain_mismatch import describe_float64_difference, explain_mismatch
+from ._exporter import Exporter
+from ._measure_fresh import Loaded
+from ._parity import Parity, ParityResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from ...compressors import LayerSpec
+    from ...evaluators import ReferenceOutputs, Split
+
+
+def judge_outputs(
+    problem: Problem, reference: ReferenceOutputs, outputs: Tensor
+) -> tuple[dict[str, Measurement], tuple[float, ...]]:
+    """(quality and divergence from the original, score of each sample) on the report split.
+
+    outputs  of the artifact on the report split
+    Raises `ParedownError` for outputs of another shape than the original's, and whatever a metric raises.
+    """
+    from ...evaluators import Scores, divergence_per_sample, evaluate_outputs
+
+    context, split = problem.context, problem.report
+    if outputs.shape != reference.outputs.shape:
+        raise ParedownError(
+            f"the artifact's outputs have shape {tuple(outputs.shape)}, the original's {tuple(reference.outputs.shape)}"
+        )
+    scores = evaluate_outputs(context.metric, split, outputs, reference)
+    divergence = divergence_per_sample(outputs, reference.outputs, context.divergence, variance=reference.variance)
+    metrics = judge(context, Scores(metric=scores, divergence=divergence), split=split.name)
+    return metrics, tuple(round(float(s), 6) for s in scores)
+
+
+def latency_metrics(loaded: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
+    """Percentiles of the latency with their intervals, the speed-up over the original in the same runtime (`compare`),
+    energy and throughput where they were measured. CO2 stays modelled, for no counter reads it.
+
+    Empty where nothing was timed.
+    """
+    from ...evaluators import LatencySamples, Measurement
+    from ...evaluators.energy import co2_measurement
+    from ...evaluators.latency import compare
+
+    if not loaded.latency_ms:
+        return {}
+    samples = LatencySamples(loaded.latency_ms)
+    metrics = {"latency_ms": samples.measurement()}
+    metrics |= {f"latency_{name}_ms": percentile for name, percentile in samples.measurements().items()}
+    if loaded.energy_mj is not None:
+        metrics["energy_mj"] = energy = Measurement.from_dict(loaded.energy_mj)
+        if grid_g_per_kwh is not None:
+            metrics["co2_g_per_million"] = co2_measurement(energy, grid_g_per_kwh)
+    metrics |= {name: Measurement.from_dict(measured) for name, measured in loaded.capacity.items()}
+    if loaded.reference_ms:
+        compared = compare(LatencySamples(loaded.reference_ms), samples)
+        metrics["speedup"] = Measurement(
+            value=compared.ratio, low=compared.low, high=compared.high, unit="x", n=len(samples)
+        )
+    if loaded.eager_ms:
+        metrics["eager_ms"] = LatencySamples(loaded.eager_ms).measurement()
+    if "aa_floor" in loaded.facts:
+        metrics["aa_floor"] = Measurement(value=float(loaded.facts["aa_floor"]), unit="share")
+    return metrics
+
+
+def measure_peak_memory(main: Path, runtime: str, split: Split, *, threads: int) -> dict[str, Measurement]:
+    """`peak_memory_bytes` of a session at batch 1, measured in a process of its own.
+
+    Empty for a runtime whose sessions need the user's code. Raises `ParedownError` where it cannot be measured.
+    """
+    from ...evaluators.latency import peak_memory
+
+    if runtime not in ("onnxruntime", "openvino"):
+        return {}
+    return {"peak_memory_bytes": peak_memory(main, runtime, split.take(1).inputs, threads=threads)}
+
+
+def check_parity(
+    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Tensor, main: Path, *, runtime: str
+) -> ParityResult:
+    """Compare an artifact's outputs on the report split with PyTorch's for the same weights and quantizers.
+
+    main, runtime  of the artifact. Where integers miss their bound it is loaded once more, to name its kernels; the
+                   runtime "" names none.
+    Raises `ParedownError` for outputs of another shape.
+    """
+    from ...evaluators.runtimes import kernels_by_layer
+
+    split, batch_size = exporter.problem.report, exporter.problem.context.batch_size
+    with exporter.as_compressed(assignment) as (model, plain, anatomy):
+        expected = exporter.outputs_of(model)
+        if outputs.shape != expected.shape:
+            raise ParedownError(f"the export's outputs have shape {tuple(outputs.shape)}, not {tuple(expected.shape)}")
+        parity = Parity.between(outputs, expected)
+        integer = any(spec.changes_activation for spec in plain.values())
+        is_within, text = parity.verdict(integer=integer)
+        if integer and not is_within:
+            kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
+            reference = describe_float64_difference(model, split, batch_size, expected)
+            why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
+            text = f"{text}. Why: {why}"
+    return ParityResult(
+        is_within=is_within, is_broken=not is_within and not integer, text=text, metrics=parity.metrics(split.name)
+    )

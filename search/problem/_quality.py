@@ -1,0 +1,54 @@
+"""Quality and divergence of evaluated outputs, as measurements with intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ...errors import ParedownError, TaskError
+from ..values import reason
+
+if TYPE_CHECKING:
+    from ...evaluators import Measurement, Scores
+    from ._context import EvaluationContext
+
+
+def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") -> dict[str, Measurement]:
+    """Return quality and divergence with their intervals. Raises `MetricError` for a value that is not finite."""
+    from ...evaluators import Measurement, MetricError, summarise
+
+    metrics = {context.metric.name: summarise(scores.metric, context.metric, split)}
+    if scores.divergence is not None:
+        apart = scores.divergence
+        mean = float(apart.mean())
+        half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+        metrics["divergence"] = Measurement(
+            value=mean, unit="nats" if context.divergence == "kl" else "", low=mean - half, high=mean + half,
+            split=split, n=len(apart),
+        )  # fmt: skip
+    for name, measurement in metrics.items():
+        if not measurement.is_finite:
+            raise MetricError(f"{name} is {measurement.value} on the {split} split, expected a finite number")
+    return metrics
+
+
+def original_quality(context: EvaluationContext, n: int) -> dict[str, Measurement]:
+    """Return quality and divergence of the original on the first n samples of the search split.
+
+    The reference outputs are used again, so nothing runs. Raises `TaskError` for a metric that fails on the original.
+    """
+    import torch
+
+    from ...evaluators import Scores, evaluate_outputs
+
+    try:
+        scores = evaluate_outputs(
+            context.metric, context.split.take(n), context.reference.outputs[:n], context.reference
+        )
+    except ParedownError:
+        raise
+    except Exception as error:  # the metric may be the user's own code
+        raise TaskError(
+            f"quality.metric {context.metric.name} raised on the original model: {reason(error)}"
+        ) from error
+    return judge(context, Scores(metric=scores, divergence=torch.zeros_like(scores)))

@@ -6,6 +6,7 @@ here, its name in `values/_metric_names.py`.
 """
 
 from ._costs import Device, DeviceRows, devices_of, wanted
+from ._on_each_device import guides_of, limits_elsewhere, limits_of
 from ._profile_mismatch import describe_latency_mismatch, describe_profile_mismatch, is_here
 
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     "describe_latency_mismatch",
     "describe_profile_mismatch",
     "devices_of",
+    "guides_of",
     "is_here",
+    "limits_elsewhere",
+    "limits_of",
     "wanted",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from ..devices import Device, DeviceRows
+from ..devices import Device, DeviceRows, limits_elsewhere
 from ..values import MODELLED, Completed, Trial, base_name, static_measurements
 
 if TYPE_CHECKING:
@@ -84,12 +84,7 @@ class OnDevice:
 
     def limits(self, run: StoredRun) -> Limits:
         """Return the run's limits; a share of the original is a share of the original's cost on this device."""
-        bounds = dict(run.facts().limits)
-        for name, limit in run.task.cost_limits.items():
-            if name in MODELLED and limit.max_ratio is not None and name in self.rows.original:
-                share = limit.max_ratio * self.rows.original[name]
-                bounds[name] = (bounds[name][0], share if limit.max is None else min(limit.max, share))
-        return bounds
+        return limits_elsewhere(run.task, run.facts().limits, self.rows.original)
 
 
 def without_machine(metrics: Mapping[str, Measurement]) -> dict[str, Measurement]:

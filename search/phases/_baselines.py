@@ -9,7 +9,8 @@ from ...errors import InputError
 from ..evaluation import TrialJob
 from ..problem import Problem, original_quality
 from ..run import Recorder, State
-from ..space import bounds, plans, threshold_settings, uniform_settings, weights_of
+from ..space import plans, threshold_settings, uniform_settings, weights_of
+from ..task import resolve_limits
 from ..values import Candidate, Completed, Limits, LowFidelity, trial_to_record
 from ._cost_model import CostModel, guide_on_every_device
 from ._job_runner import JobRunner
@@ -75,7 +76,7 @@ def bind_limits(problem: Problem, recorder: Recorder) -> Limits:
     state = recorder.state
     original = next(t for t in state.trials if t.kind == "original" and isinstance(t, Completed))
     values = {name: m.value for name, m in original.metrics.items()}
-    limits = bounds(problem.task, values, maximise=problem.context.metric.maximise)
+    limits = resolve_limits(problem.task, values, maximise=problem.context.metric.maximise)
     if state.facts is not None and state.facts.limits != limits:
         recorder.append(replace(state.facts, limits=limits).to_record())
     return limits

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ...errors import SpecError
+from ..devices import guides_of, limits_of
 from ..evaluation import AnyJob
 from ..run import Recorder
-from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, guides_of, limits_of, make_searcher
+from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, make_searcher
 from ..space import reduce_space
 from ..values import (
     Candidate,

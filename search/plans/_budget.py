@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...errors import InputError
 from ..phases import CostModel
+from ..task import resolve_limit
 from ..values import Limits, parse_limits
 from ._context import MEAN_BITS
 
@@ -32,9 +33,6 @@ def budget_of(costs: CostModel, bits: float | None, limits: str | Sequence[str] 
 
 
 def _own_limits(costs: CostModel, original: Mapping[str, float]) -> Limits:
-    found = {}
-    for name, limit in costs.problem.task.cost_limits.items():
-        if name in costs.rows:
-            tops = [limit.max, None if limit.max_ratio is None else limit.max_ratio * original[name]]
-            found[name] = (limit.min, min((top for top in tops if top is not None), default=None))
-    return found
+    """Return the task's own limits on costs that are known without an evaluation."""
+    limits = costs.problem.task.cost_limits
+    return {name: resolve_limit(limit, original[name]) for name, limit in limits.items() if name in costs.rows}

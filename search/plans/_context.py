@@ -24,7 +24,7 @@ MEAN_BITS = "mean_bits"
 """Stored bits a weight, over all weights of the space: width × share of nonzero weights × rank. Scales do not count."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyContext:
     """Everything that a strategy may use.
 
@@ -45,19 +45,19 @@ class StrategyContext:
     weight_error: tuple[tuple[float, ...], ...]
     measure: Callable[[], SensitivityTable]
     more: Mapping[str, Callable[[], tuple[FloatArray, float]]] = field(default_factory=dict)
-    _table: SensitivityTable | None = field(default=None, init=False)
+    _measured: list[SensitivityTable] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def table(self) -> SensitivityTable:
         """The sensitivity table, measured at the first use."""
-        if self._table is None:
-            self._table = self.measure()
-        return self._table
+        if not self._measured:
+            self._measured.append(self.measure())
+        return self._measured[0]
 
     @property
     def has_table(self) -> bool:
         """True once the table was used."""
-        return self._table is not None
+        return bool(self._measured)
 
     def programme(self, minimise: str, *further: str) -> Programme:
         """Programme of all costs and the table, within the limits, with `further` rows of `more`.

@@ -60,21 +60,21 @@ class State:
     ended      "done" or "interrupted"; None while the run goes on
     """
 
-    facts: RunFacts | None = None
-    rows: dict[tuple[int, int], float | None] = field(default_factory=dict)
-    row_facts: dict[tuple[int, int], Row] = field(default_factory=dict)
-    frame: dict[str, Any] | None = None
-    estimate: dict[str, Any] | None = None
-    dropped: tuple[tuple[int, int], ...] | None = None
-    trials: list[Trial] = field(default_factory=list)
-    losses: dict[int, str] = field(default_factory=dict)
-    verified: dict[int, Verified] = field(default_factory=dict)
-    verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    spent_s: float = 0.0
-    ended: str | None = None
-    searcher: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    facts: RunFacts | None = field(default=None, init=False)
+    rows: dict[tuple[int, int], float | None] = field(default_factory=dict, init=False)
+    row_facts: dict[tuple[int, int], Row] = field(default_factory=dict, init=False)
+    frame: dict[str, Any] | None = field(default=None, init=False)
+    estimate: dict[str, Any] | None = field(default=None, init=False)
+    dropped: tuple[tuple[int, int], ...] | None = field(default=None, init=False)
+    trials: list[Trial] = field(default_factory=list, init=False)
+    losses: dict[int, str] = field(default_factory=dict, init=False)
+    verified: dict[int, Verified] = field(default_factory=dict, init=False)
+    verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict, init=False)
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
+    spent_s: float = field(default=0.0, init=False)
+    ended: str | None = field(default=None, init=False)
+    searcher: dict[str, Any] = field(default_factory=dict, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
 
     @classmethod
     def replay(cls, records: Sequence[Mapping[str, Any]]) -> State:

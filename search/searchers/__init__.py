@@ -17,7 +17,7 @@ from ._prediction_discount import DISCOUNT_WINDOW, MAX_FACTOR, PRIOR_WEIGHT, Pre
 from ._prediction_log import LOG_WINDOW, MIN_PREDICTIONS, PredictionLog, rank_correlation
 from ._random import RandomSearcher
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
-from ._round_robin import RoundRobinSearcher, guides_of, limits_of
+from ._round_robin import RoundRobinSearcher
 from ._surrogate import Surrogate
 from ._survival import Survival, constrained_ranks, reference_directions, survivors
 
@@ -48,11 +48,9 @@ __all__ = [
     "Survival",
     "check_searcher",
     "constrained_ranks",
-    "guides_of",
     "hypervolume_gain",
     "hypervolume_improvement",
     "improvement",
-    "limits_of",
     "local_search",
     "lowered",
     "make_searcher",

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InputError
-from ..values import MODELLED, Candidate, Objective, Trial, metric_on_device
+from ..values import Candidate, Trial
 from ._base import Reporting, Searcher
-
-if TYPE_CHECKING:
-    from ..task import Task
-    from ..values import Limits
-
-
-def guides_of(guide: Sequence[Objective], devices: Sequence[str]) -> list[tuple[Objective, ...]]:
-    """Return the guide on each device: costs that depend on a further device have its name behind them."""
-    return [tuple(replace(o, name=_named(o.name, n, device)) for o in guide) for n, device in enumerate(devices)]
-
-
-def limits_of(task: Task, limits: Limits, original: Mapping[str, float], devices: Sequence[str]) -> list[Limits]:
-    """The limits on each device, the first's as they are; a share of the original's is one of the original's there.
-
-    original  metric -> all of the original's, those on further devices by their names
-    """
-    found: list[Limits] = []
-    for n, device in enumerate(devices):
-        bounds: dict[str, tuple[float | None, float | None]] = {}
-        for name, (low, high) in limits.items():
-            limit, there = task.cost_limits.get(name), _named(name, n, device)
-            if n and name in MODELLED and limit is not None and limit.max_ratio is not None:
-                share = limit.max_ratio * original[there]
-                high = share if limit.max is None else min(limit.max, share)
-            bounds[there] = low, high
-        found.append(bounds)
-    return found
-
-
-def _named(name: str, n: int, device: str) -> str:
-    return metric_on_device(name, device) if n and name in MODELLED else name
 
 
 class RoundRobinSearcher:

@@ -4,7 +4,7 @@ Groups of layers, their ordered levels, structure that can be removed, and confi
 `devices`. Begin with `_build.py`, then `_levels.py`. A new choice for a layer is one `Axis` (`search/task/_axis.py`).
 """
 
-from ._bounds import bounds, check_reachable
+from ._bounds import check_reachable
 from ._build import build_space
 from ._config import SCHEMA_VERSION, assignment_of, config_of, read_config, with_claims
 from ._estimate import estimate_bytes
@@ -32,7 +32,6 @@ __all__ = [
     "WIDE",
     "Structured",
     "assignment_of",
-    "bounds",
     "build_space",
     "check_reachable",
     "config_of",

@@ -1,11 +1,12 @@
-"""Limits of a task against the original's values and against the least and most that the space can reach."""
+"""Limits of a task against the least and the most that the space can reach."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import TaskError
+from ..task import resolve_limit
 from ..values import MODELLED
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def check_reachable(
     """
     for name, limit in task.cost_limits.items():
         original = most.get(name)
-        top = limit.max
-        if limit.max_ratio is not None and original is not None:
-            top = limit.max_ratio * original if top is None else min(top, limit.max_ratio * original)
+        _, top = resolve_limit(limit, original)
         if top is not None and name in least and least[name] > top:
             how = (
                 "predicted from measurements"
@@ -44,39 +43,3 @@ def check_reachable(
                 f"limits.{name}: at least {limit.min:g} is asked for, and the most that this model has is "
                 f"{original:g}; lower min"
             )
-
-
-def bounds(
-    task: Task, original: Mapping[str, float], *, maximise: bool
-) -> dict[str, tuple[float | None, float | None]]:
-    """Name -> (lower or None, upper or None), with relative limits worked out against the original's values.
-
-    Where the task does not limit its metric, `quality.max_loss` does, unless the original is at or below zero.
-
-    maximise  whether the task's metric is maximised
-    Raises `TaskError` where a relative and an absolute limit exclude each other.
-    """
-    found: dict[str, tuple[float | None, float | None]] = {}
-    for name, limit in task.cost_limits.items():
-        low, high = limit.min, limit.max
-        if limit.max_drop is not None:
-            if maximise:
-                low = _tighter(max, low, original[name] - limit.max_drop)
-            else:
-                high = _tighter(min, high, original[name] + limit.max_drop)
-        if limit.max_ratio is not None:
-            high = _tighter(min, high, original[name] * limit.max_ratio)
-        if low is not None and high is not None and low > high:
-            raise TaskError(
-                f"limits.{name}: with the original at {original[name]:g} it must be at least {low:g} and at "
-                f"most {high:g}; these exclude each other"
-            )
-        found[name] = (low, high)
-    name, loss = task.metric_name, task.quality.max_loss
-    if name not in found and loss < 1.0 and original.get(name, 0.0) > 0.0:
-        found[name] = (original[name] * (1.0 - loss), None) if maximise else (None, original[name] / (1.0 - loss))
-    return found
-
-
-def _tighter(choose: Callable[[float, float], float], given: float | None, derived: float) -> float:
-    return derived if given is None else choose(given, derived)

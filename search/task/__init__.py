@@ -14,6 +14,7 @@ from ._axes import axes, axes_within, layer_axes, main_axes, register_axis, regi
 from ._axis import Axis
 from ._default_profile import default_profile, saturates_here, settle_profile
 from ._field_types import parse_duration
+from ._limits import resolve_limit, resolve_limits
 from ._load_model import load_task_metric, load_task_model, user_modules
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
@@ -54,6 +55,8 @@ __all__ = [
     "parse_duration",
     "register_axis",
     "registered_axes",
+    "resolve_limit",
+    "resolve_limits",
     "saturates_here",
     "settle_profile",
     "sizes",

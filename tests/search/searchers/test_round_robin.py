@@ -12,8 +12,7 @@ import pytest
 from paredown.errors import InputError
 from paredown.hardware_profiles import load_profile
 from paredown.search import Candidate, Completed, Front, Infeasible, Task, Trial, open_run
-from paredown.search.searchers import RoundRobinSearcher, guides_of, limits_of
-from paredown.search.values import Objective
+from paredown.search.searchers import RoundRobinSearcher
 
 TINY = Path(__file__).parents[1] / "tiny"
 
@@ -59,18 +58,6 @@ def test_each_is_asked_in_turn_and_told_of_everything() -> None:
     assert RoundRobinSearcher([Numbered(1, left=0), Numbered(2, left=2)]).ask(3) == Numbered(2).ask(2)
     with pytest.raises(InputError, match="needs at least one searcher"):
         RoundRobinSearcher([])
-
-
-def test_objectives_and_limits_are_those_of_each_device() -> None:
-    guide = (Objective(name="divergence"), Objective(name="latency_ms"), Objective(name="bytes"))
-    names = [[o.name for o in each] for each in guides_of(guide, ["a", "b"])]
-    assert names == [["divergence", "latency_ms", "bytes"], ["divergence", "latency_ms@b", "bytes"]]
-    task = _task(limits={"latency_ms": {"max_ratio": 0.5}, "bytes": {"max_ratio": 0.5}, "energy_mj": {"max": 3.0}})
-    bound = {"latency_ms": (None, 1.0), "bytes": (None, 50.0), "energy_mj": (None, 3.0)}
-    original = {"latency_ms": 2.0, "latency_ms@b": 40.0, "energy_mj@b": 9.0, "bytes": 100.0}
-    assert limits_of(task, bound, original, ["a", "b"]) == [
-        bound, {"latency_ms@b": (None, 20.0), "bytes": (None, 50.0), "energy_mj@b": (None, 3.0)}
-    ]  # fmt: skip
 
 
 def _task(**sections: Any) -> Task:

@@ -16,7 +16,8 @@ from paredown.compressors import Anatomy, LayerInfo, LayerSpec, methods
 from paredown.compressors.registry import REGISTRIES
 from paredown.errors import TaskError
 from paredown.search import SearchSpace, Task
-from paredown.search.space import bounds, build_space, check_reachable, estimate_bytes, uniform_settings
+from paredown.search.space import build_space, check_reachable, estimate_bytes, uniform_settings
+from paredown.search.task import resolve_limits
 
 CONV = LayerInfo(fqn="conv", kind="conv2d", weight_shape=(8, 4, 3, 3))
 DEEP = LayerInfo(fqn="block.deep", kind="conv2d", weight_shape=(8, 1, 3, 3), groups=8)
@@ -270,7 +271,7 @@ class TestLimits:
 
     def test_relative_ones_become_numbers(self) -> None:
         asked = task(limits={"accuracy": {"max_drop": 0.01, "min": 0.5}, "bytes": {"max_ratio": 0.25, "max": 300}})
-        found = bounds(asked, {"accuracy": 0.9, "bytes": 1000}, maximise=True)
+        found = resolve_limits(asked, {"accuracy": 0.9, "bytes": 1000}, maximise=True)
         assert found == {"accuracy": (pytest.approx(0.89), None), "bytes": (None, 250)}
 
     def test_a_drop_of_what_is_minimised_is_a_rise(self) -> None:
@@ -281,12 +282,12 @@ class TestLimits:
                 "limits": {"perplexity": {"max_drop": 0.5}},
             }
         )
-        assert bounds(asked, {"perplexity": 4.0}, maximise=False) == {"perplexity": (None, 4.5)}
+        assert resolve_limits(asked, {"perplexity": 4.0}, maximise=False) == {"perplexity": (None, 4.5)}
 
     def test_a_drop_and_a_maximum_that_exclude_each_other(self) -> None:
         asked = task(limits={"accuracy": {"max_drop": 0.01, "max": 0.5}})
         with pytest.raises(TaskError, match=r"limits\.accuracy: with the original at 0.9 .* exclude each other"):
-            bounds(asked, {"accuracy": 0.9}, maximise=True)
+            resolve_limits(asked, {"accuracy": 0.9}, maximise=True)
 
 
 @pytest.fixture

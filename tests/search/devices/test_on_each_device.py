@@ -14,8 +14,6 @@ def test_objectives_and_limits_are_those_of_each_device() -> None:
     assert names == [["divergence", "latency_ms", "bytes"], ["divergence", "latency_ms@b", "bytes"]]
     limits = {"latency_ms": {"max_ratio": 0.5}, "bytes": {"max_ratio": 0.5}, "energy_mj": {"max": 3.0}}
     task = Task.from_dict({**DATA, "limits": limits})
-        {**DATA, "limits": {"latency_ms": {"max_ratio": 0.5}, "bytes": {"max_ratio": 0.5}, "energy_mj": {"max": 3.0}}}
-    )
     bound = {"latency_ms": (None, 1.0), "bytes": (None, 50.0), "energy_mj": (None, 3.0)}
     original = {"latency_ms": 2.0, "latency_ms@b": 40.0, "energy_mj@b": 9.0, "bytes": 100.0}
     assert limits_of(task, bound, original, ["a", "b"]) == [

@@ -25,7 +25,7 @@ class Cache(Closed):
 
 
 class Tile(Closed):
-    """What one core of a gpu or npu works on at a time: so many output positions by so many output channels.
+    """The tile that one core of a gpu or npu computes at a time: output positions by output channels.
 
     A layer with fewer tiles than the device has cores leaves the rest of them idle.
     """

@@ -100,7 +100,7 @@ def block_of(blocks: tuple[int, ...], group_size: int, columns: int, *, whole: b
 
 
 class Blocks(Closed):
-    """How a weight-only kernel shares scales: see `block_of`."""
+    """Blocks in which a weight-only kernel shares scales; see `block_of`."""
 
     columns: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, strict=False)]
     whole: bool = Field(default=False, description="whether a row must be whole blocks")
@@ -110,7 +110,7 @@ class Blocks(Closed):
 
 
 class Match(Closed):
-    """Which layers a rule is about: those that fit every line that is given. A line that is left out fits all."""
+    """Conditions of a rule: a layer must fit every line that is given. A line that is left out fits all layers."""
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] | None = None
     depthwise: bool | None = Field(default=None, description="whether each channel is convolved by itself")
@@ -180,7 +180,7 @@ class Match(Closed):
 
 
 class RunsAs(Closed):
-    """How the runtime runs them."""
+    """Formats in which the runtime runs the layers of a rule."""
 
     weight_bits: Bits
     activation_bits: Bits

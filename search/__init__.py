@@ -1,4 +1,4 @@
-"""What to try next, who runs it, and what is remembered.
+"""The search: it proposes candidates, runs them on workers, and remembers every result.
 
 `search` drives a run from a task to a verified front; `resume` goes on with one; `open_run` reads one. Everything is
 imported when it is first asked for.

@@ -1,4 +1,4 @@
-"""From a layer and its spec to the `Treatment` of a hardware profile: the one place where the two vocabularies meet."""
+"""The `Treatment` that a hardware profile lowers, made of a layer and its spec: the two vocabularies meet here."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedModel:
-    """What an assignment that removes something leaves.
+    """The model that is left by an assignment that removes something.
 
     removal     the modules, rows and columns that go
     anatomy     of the layers that remain, with their smaller shapes

@@ -32,7 +32,7 @@ N_TRACED = 2
 
 @dataclass(slots=True)
 class _Plan:
-    """How one group's rows are measured.
+    """The plan by which the rows of one group are measured.
 
     prefix      what is read from memory; None: every pass is a whole one
     share       cost of a replay over that of a whole pass

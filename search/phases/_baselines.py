@@ -97,7 +97,7 @@ def _record_original(costs: CostModel, recorder: Recorder) -> None:
 
 
 def _promising(problem: Problem, state: State, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Of the screened baselines those to evaluate on the whole search split."""
+    """Select the screened baselines to evaluate on the whole search split."""
     screened = {t.candidate: t for t in state.trials if t.kind == "uniform" and isinstance(t, LowFidelity)}
     chosen = screened_baselines([screened[c] for c in candidates if c in screened], guide_on_every_device(problem))
     return [trial.candidate for trial in chosen]

@@ -93,7 +93,7 @@ class StrategyContext:
 
 
 def mean_bits(space: SearchSpace, anatomy: Anatomy) -> FloatArray:
-    """Each level's share of the mean bits a weight, of shape (groups, most levels). A shared weight counts once."""
+    """Return each level's share of the mean bits a weight, (groups, most levels). A shared weight counts once."""
     sizes = [max(anatomy[fqn].n_weights for fqn in group.layers) for group in space.groups]
     total = float(sum(sizes))
     rows = [

@@ -1,4 +1,4 @@
-"""As little energy as the profile says, for little more divergence than the sensitivity plan's.
+"""The strategy `energy`: least energy by the profile, for little more divergence than the sensitivity plan has.
 
 What it does   as `_performance`, with the profile's energies (arithmetic, traffic, idling) in the place of its times
 Bad input      a profile without energies: an error that names it

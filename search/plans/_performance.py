@@ -1,4 +1,4 @@
-"""As fast as the profile says it can be, for little more divergence than the sensitivity plan's.
+"""The strategy `performance`: least time by the profile, for little more divergence than the sensitivity plan has.
 
 What it does   least modelled latency among the candidates within the limits whose summed divergence is at most
                1 + slack times the least; among equals the fewest bit operations, so that layers with many MACs and

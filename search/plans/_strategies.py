@@ -1,4 +1,4 @@
-"""All strategies, by name."""
+"""The list of strategies, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same treatment everywhere: what every other plan, and every search, has to beat.
+"""The strategy `uniform`: one treatment for all layers, which every other plan and every search has to beat.
 
 What it does   of the space's uniform settings within the limits the dearest in stored bits; with a width asked for,
                those of that width. Among equals the fastest on the profile, then the least error of the weights

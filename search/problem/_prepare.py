@@ -1,4 +1,4 @@
-"""From a task to a problem: load, trace, build the space, calibrate, compute the reference, name the objectives."""
+"""The way from a task to a problem: load, trace, build the space, calibrate, run the original, name the objectives."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class StoredRun:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, in the order of their end."""
+        """Trials of the run, in the order of their end."""
         return self.state.trials
 
     @property

@@ -1,4 +1,4 @@
-"""From a task and the layers of a model to the search space, its uniform settings and its exact bounds.
+"""The search space, made of a task and the layers of a model, with its uniform settings and its exact bounds.
 
 Groups of layers, their ordered levels, structure that can be removed, and configs as JSON. It knows `task` and
 `devices`. Begin with `_build.py`, then `_levels.py`. A new choice for a layer is one `Axis` (`search/task/_axis.py`).

@@ -1,4 +1,4 @@
-"""From a task and the layers of a model to the search space."""
+"""The search space, made of a task and the layers of a model."""
 
 from __future__ import annotations
 

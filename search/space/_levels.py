@@ -1,4 +1,4 @@
-"""From the axes of a task to the levels of one layer: every combination of values that can be applied to it."""
+"""The levels of one layer, made of the axes of a task: every combination of values that can be applied to it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _among_sets(space: SearchSpace, candidate: Candidate) -> Candidate:
 
 
 def _candidate(space: SearchSpace, base: LayerSpec, axis: str, own: Sequence[float]) -> Candidate:
-    """Each group at the level of this treatment that is nearest to its own value."""
+    """Return the candidate whose groups have the levels of this treatment that are nearest to their own values."""
     levels = (_nearest(group, base, axis, wanted) for group, wanted in zip(space.groups, own, strict=True))
     return Candidate(levels=tuple(levels))
 

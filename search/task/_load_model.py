@@ -1,4 +1,4 @@
-"""From a task to its model and its metric. Weights are safetensors: nothing here unpickles.
+"""The model and the metric of a task. Weights are safetensors: nothing here unpickles.
 
 A model comes in eval mode, on the CPU, in FP32 (half precision is widened: what is searched starts from FP32).
 """

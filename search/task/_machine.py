@@ -77,7 +77,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _memory() -> int | None:
-    """All memory, or the control group's limit where that is less."""
+    """Return the memory in bytes, or the limit of the control group if that is less."""
     found = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

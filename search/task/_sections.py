@@ -26,7 +26,7 @@ THROUGHPUT = "throughput"
 
 
 class ModelSection(Section):
-    """Where the model comes from: exactly one of `factory`, `huggingface` and `export`."""
+    """The source of the model: exactly one of `factory`, `huggingface` and `export`."""
 
     factory: Reference | None = Field(
         default=None,
@@ -99,7 +99,7 @@ class DataSection(Section):
 
 
 class QualitySection(Section):
-    """What makes a model good."""
+    """The metric by which a model is judged."""
 
     metric: MetricName = Field(
         default="accuracy",
@@ -137,7 +137,7 @@ class QualitySection(Section):
 
 
 class HardwareSection(Section):
-    """Where the model will run."""
+    """The runtime and the device that the model will run on."""
 
     runtime: Text = Field(
         default="onnxruntime",
@@ -183,7 +183,7 @@ class HardwareSection(Section):
 
     @property
     def profile_names(self) -> tuple[str, ...]:
-        """As written; the first leads the search."""
+        """Names of the profiles, as they are written. The first one has the plain metric names."""
         if isinstance(self.profile, tuple):
             return self.profile
         return (self.profile or f"x86-64-{self.runtime}",)
@@ -194,7 +194,7 @@ class HardwareSection(Section):
 
 
 class PrepareSection(Section):
-    """What is done to the model before anything is compressed; its outputs stay, but for float32's rounding."""
+    """Preparation of the model before anything is compressed. Its outputs stay, but for the rounding of float32."""
 
     scaling: Literal["off", "equalize", "awq"] = Field(
         default="off",
@@ -205,7 +205,7 @@ class PrepareSection(Section):
 
 
 class RepairSection(Section):
-    """What is made good after compression, without training and without a byte more; of every candidate alike."""
+    """Repairs after compression, without training and without a byte more. Every candidate gets the same repairs."""
 
     bias: Flag = Field(
         default=False,
@@ -228,7 +228,7 @@ class RepairSection(Section):
 
 
 class ObjectivesSection(Section):
-    """What the front is spread over."""
+    """The metrics that the front is spread over."""
 
     names: tuple[Text, ...] | None = Field(
         default=None,
@@ -239,7 +239,7 @@ class ObjectivesSection(Section):
 
 
 class Limit(Section):
-    """What a point must keep to; relative limits are against the original."""
+    """Bounds that a point must keep. Relative limits are resolved against the original."""
 
     min: Number | None = Field(default=None, description="at least this")
     max: Number | None = Field(default=None, description="at most this")
@@ -250,7 +250,7 @@ class Limit(Section):
 
 
 class SearchSection(Section):
-    """How candidates are proposed."""
+    """The searcher that proposes candidates, and its options."""
 
     searcher: Text = Field(
         default="evolution",
@@ -307,7 +307,7 @@ class BudgetSection(Section):
 
 
 class MlflowSection(Section):
-    """What is mirrored to MLflow."""
+    """The copy of the run in MLflow."""
 
     enabled: Flag = Field(default=True, description="whether anything is written to MLflow at all")
     children: Literal["pareto", "all", "none"] = Field(

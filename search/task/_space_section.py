@@ -50,7 +50,7 @@ class OverrideSection(AxesSection):
 
 
 class SpaceSection(AxesSection):
-    """What may be done to each layer: every combination of the axes' values that can be applied to it."""
+    """The choices for each layer: every combination of the axes' values that can be applied to it."""
 
     blocks: Flag = Field(default=False, description="whether residual blocks may be dropped")
     round_to: Integer | None = Field(

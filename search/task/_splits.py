@@ -239,8 +239,9 @@ def _divide(whole: Split, section: DataSection, where: str) -> Splits:
 
 
 def sizes(n: int, section: DataSection, where: str = "[data]") -> tuple[int, int, int]:
-    """How many of `n` distinct samples go to calibration, search and report. Raises `TaskError` where they do not
-    suffice.
+    """Return the numbers of samples for calibration, search and report, out of `n` distinct ones.
+
+    Raises `TaskError` where they do not suffice.
     """
     if n < len(NAMES):
         raise TaskError(f"{where}: {n} distinct samples are too few for three splits; give at least {len(NAMES)}")

@@ -1,4 +1,4 @@
-"""From TOML text to a checked task: parsing, `-o table.key=value`, errors that name the place and the nearest key."""
+"""The reader of tasks: TOML text, `-o table.key=value`, and errors that name the place and the nearest key."""
 
 from __future__ import annotations
 

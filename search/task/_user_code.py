@@ -77,7 +77,7 @@ def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str)
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """The same random numbers inside, in every process: for a factory that draws its initial weights."""
+    """Give a factory that draws its initial weights the same random numbers in every process."""
     import numpy as np
     import torch
 

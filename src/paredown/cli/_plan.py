@@ -16,6 +16,8 @@ from ._options import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..search import Plan
+
 
 class Strategy(StrEnum):
     """Rules that make a config; see `search/plans/`."""
@@ -82,14 +84,19 @@ def plan(
     if as_json:
         console.show_json(found.to_dict())
     else:
-        from ..search.values import of_first_device
-        from ._tables import facts_table
-
-        shown = {name: fmt.measurement(name, m) for name, m in of_first_device(found.metrics).items()}
-        console.show(facts_table({"strategy": found.strategy, **shown}))
-        console.show(_levels(found.config["layers"]))
+        _show(found)
     if out is not None:
         console.say(f"next: paredown apply {out} --task {task or 'TASK.toml'} --out DIR")
+
+
+def _show(found: Plan) -> None:
+    """Print the costs of a plan, and the treatment of each layer."""
+    from ..search.values import of_first_device
+    from ._tables import facts_table
+
+    shown = {name: fmt.measurement(name, m) for name, m in of_first_device(found.metrics).items()}
+    console.show(facts_table({"strategy": found.strategy, **shown}))
+    console.show(_levels(found.config["layers"]))
 
 
 def _levels(layers: dict[str, dict[str, Any]]) -> Table:

@@ -25,6 +25,9 @@ SLOWEST = 6
 """Number of a task's layers that are measured alone: those with the most multiply-accumulates."""
 
 
+ProfileJson = Annotated[bool, typer.Option("--json", help="Print the figures and the profile as JSON on stdout.")]
+
+
 def profile(
     runtime: Annotated[
         str | None,
@@ -53,9 +56,7 @@ def profile(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the task's, else 1.", show_default=False)] = None,
     models: Annotated[int, typer.Option(min=4, help="With --task: number of whole models to measure.")] = 80,
     minutes: Annotated[float, typer.Option(min=0.0, help="With --task: longest time to measure them.")] = 5.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures and the profile as JSON on stdout.")
-    ] = False,
+    as_json: ProfileJson = False,
 ) -> None:
     """Measure which layers really run faster on this machine, how fast they are, and how fast memory is.
 

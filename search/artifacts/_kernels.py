@@ -29,8 +29,7 @@ def kernels_of(
     from ...evaluators.runtimes import kernels_by_layer, ran_otherwise
 
     folder = run.path / "verified" / f"t{number}"
-    anatomy = run.facts().anatomy
-    if not (folder / MANIFEST).is_file() or anatomy is None:
+    if not (folder / MANIFEST).is_file() or (anatomy := run.facts().anatomy) is None:
         return {}, {}
     artifact = read_artifact(folder)
     trial = run.trial(f"t{number}")

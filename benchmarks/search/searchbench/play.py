@@ -54,20 +54,26 @@ def plays(problem: str, searcher: str) -> bool:
     return not (isinstance(PROBLEMS[problem], SyntheticSpec) and searcher in NEEDS_A_MODEL | UNRACED)
 
 
-def run(problem: str, searcher: str, seed: int, *, evaluations: float, work: Path, samples: int | None = None) -> Trace:
-    """Until the cost of so many full evaluations is spent. `work` holds the runs and their common store.
+def run(
+    problem: str, searcher: str, seed: int, *, evaluations: float, work: Path, samples: int | None = None,
+    table_for: float | None = None,
+) -> Trace:  # fmt: skip
+    """Run a searcher until the cost of `evaluations` full evaluations is spent. `work` holds the runs and their store.
 
-    samples  of a full evaluation, instead of the problem's own
+    samples    of a full evaluation, instead of the problem's own
+    table_for  number of evaluations that the sensitivity table is planned for; default `evaluations`
     """
     if searcher not in SEARCHERS:
         raise ValueError(f"searcher must be one of {', '.join(SEARCHERS)}, got {searcher!r}")
     spec = PROBLEMS[problem]
     if isinstance(spec, SyntheticSpec):
         return _synthetic(spec, searcher, seed, evaluations)
-    return _real(spec, searcher, seed, evaluations, work, samples or spec.samples)
+    return _real(spec, searcher, seed, evaluations, work, samples or spec.samples, table_for or evaluations)
 
 
-def _real(spec: Problem, searcher: str, seed: int, evaluations: float, work: Path, samples: int) -> Trace:
+def _real(
+    spec: Problem, searcher: str, seed: int, evaluations: float, work: Path, samples: int, table_for: float
+) -> Trace:
     name, params = PRODUCT.get(searcher, ("random", {}))  # a rival's run needs no searcher, but a task names one
     task = spec.task(name, params, seed, samples, race=searcher not in UNRACED)
     folder = work / f"{spec.name}-{samples}" / f"{searcher}-{seed}"
@@ -77,7 +83,7 @@ def _real(spec: Problem, searcher: str, seed: int, evaluations: float, work: Pat
             with contextlib.suppress(BudgetSpent):
                 RIVALS[searcher](lab, np.random.default_rng(seed))
         else:
-            _explore(bench, evaluations)
+            _explore(bench, evaluations, table_for)
         return trace_of(
             bench.ledger.records, bench.box(spec.floor, spec.ceiling), problem=spec.name, searcher=searcher,
             seed=seed, full=bench.full, table_samples=bench.table_samples,
@@ -85,13 +91,14 @@ def _real(spec: Problem, searcher: str, seed: int, evaluations: float, work: Pat
         )  # fmt: skip
 
 
-def _explore(bench: workbench.Workbench, evaluations: float) -> None:
+def _explore(bench: workbench.Workbench, evaluations: float, table_for: float) -> None:
+    """Explore with one of the product's searchers until the evaluations are spent."""
 
     def stop_when_spent() -> None:
         if bench.meter.read() >= evaluations * bench.full:
             bench.runner.clock.stopping.set()
 
-    table = bench.measure_table(evaluations)
+    table = bench.measure_table(table_for)
     stop_when_spent()
     bench.explore(table, stop_when_spent)
 

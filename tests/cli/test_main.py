@@ -440,6 +440,6 @@ def test_config_schema_knows_every_field_of_a_spec(capsys):
     main(["schema", "config"])
     fields = json.loads(capsys.readouterr().out)["properties"]["layers"]["additionalProperties"]["properties"]
     assert {name: field["default"] for name, field in fields.items()} == {
-        name: getattr(LayerSpec(), name) for name in LayerSpec.__dataclass_fields__
+        name: getattr(LayerSpec(), name) for name in LayerSpec.__dataclass_fields__ if name != "extra"
     }
     assert 4 in fields["weight_bits"]["enum"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MissingExtra, TaskError
 from ._message_parts import one_line, shape_text, some
 from ._user_code import repeatable
-from ._weight_files import check_folder
+from ._weight_files import check_folder, files_instead
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ def load_huggingface(name: str, folder: Path, arguments: Mapping[str, Any], *, u
             "model.args has trust_remote_code, which runs code from the model's repository; "
             "write a factory that does what you want to run"
         )
-    _check_place(name, folder, arguments)
+    integers = _check_place(name, folder, arguments)
     source = str(folder) if folder.is_dir() else name
     asked = {"use_safetensors": True, **arguments, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with _reports_of_transformers() as reports:
@@ -60,8 +60,13 @@ def load_huggingface(name: str, folder: Path, arguments: Mapping[str, Any], *, u
                     f"{_KEY} = {name!r}: the weights for {some(merged)} are incomplete or differ in shape, so that "
                     f"transformers cannot merge them; fetch all files again, or write them with save_pretrained"
                 ) from error
-            raise TaskError(f"{_KEY} = {name!r} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
+            raise TaskError(
+                f"{_KEY} = {name!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+                f"{_instead(folder, arguments, error)}"
+            ) from error
     faults = _faults(loading, unused)
+    if getattr(config, "quantization_config", None) is None:
+        faults |= _codes(model, integers)
     if faults:
         known = hasattr(transformers, architecture)
         raise TaskError(
@@ -72,15 +77,33 @@ def load_huggingface(name: str, folder: Path, arguments: Mapping[str, Any], *, u
     return loaded
 
 
-def _check_place(name: str, folder: Path, arguments: Mapping[str, Any]) -> None:
+def _check_place(name: str, folder: Path, arguments: Mapping[str, Any]) -> frozenset[str]:
+    """Refuse a folder that cannot be read; return the keys of its tensors of integers."""
     if folder.is_file():
         raise TaskError(f"{_KEY} must be a folder with config.json, got the file {folder}; name its folder")
     if not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise TaskError(f"{_KEY}: there is no folder {folder}; a relative path starts at the task file's folder")
-        return
-    if arguments.get("use_safetensors", True) and "gguf_file" not in arguments:
-        check_folder(folder / str(arguments.get("subfolder", "")), variant=arguments.get("variant"), key=_KEY)
+        return frozenset()
+    if not arguments.get("use_safetensors", True) or "gguf_file" in arguments:
+        return frozenset()
+    return check_folder(_weights_folder(folder, arguments), variant=arguments.get("variant"), key=_KEY)
+
+
+def _weights_folder(folder: Path, arguments: Mapping[str, Any]) -> Path:
+    return folder / str(arguments.get("subfolder", ""))
+
+
+def _instead(folder: Path, arguments: Mapping[str, Any], error: Exception) -> str:
+    is_missing = folder.is_dir() and isinstance(error, OSError) and "no file named" in str(error)
+    return f" {files_instead(_weights_folder(folder, arguments))}" if is_missing else ""
+
+
+def _codes(model: nn.Module, integers: Collection[str]) -> dict[str, str]:
+    """Weights that the folder stores as integers and the model takes for numbers: codes whose scale nobody knows."""
+    expected = model.state_dict()
+    codes = sorted(key for key in integers if key in expected and expected[key].is_floating_point())
+    return {"codes": f"integers in the folder for {some(codes)}"} if codes else {}
 
 
 def _faults(loading: Mapping[str, Collection[Any]], unused: Sequence[str]) -> dict[str, str]:
@@ -109,6 +132,8 @@ def _advice(faults: Collection[str], unknown_class: str | None) -> str:
             f"config.json names the class {unknown_class}, which this transformers lacks; "
             "build the model in a factory ([model] factory)"
         )
+    if "codes" in faults:
+        return "config.json has no quantization_config that says how to read them; fetch the original weights"
     if set(faults) == {"unexpected"}:
         return (
             "let config.json name the class and the sizes that these weights are of, or list globs of what may go "

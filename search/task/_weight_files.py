@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INDEX_SUFFIX = ".index.json"
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -59,17 +60,43 @@ def read_weights(path: Path, *, key: str) -> StoredWeights:
     return StoredWeights(path.name, tensors, dict.fromkeys(tensors, path.name))
 
 
-def check_folder(folder: Path, *, variant: str | None, key: str) -> None:
-    """Raise `TaskError` for a damaged file or a wrong index among the weights that transformers reads from `folder`.
+def check_folder(folder: Path, *, variant: str | None, key: str) -> frozenset[str]:
+    """Check the weights that transformers reads from `folder`; return the keys whose tensors hold integers.
 
-    A folder without safetensors passes: transformers says what it looked for.
+    Raises `TaskError` for a damaged file or a wrong index. A folder without safetensors passes: transformers says what
+    it looked for.
     """
     middle = f".{variant}" if variant else ""
     whole, index = folder / f"model{middle}.safetensors", folder / f"model.safetensors.index{middle}.json"
     if whole.is_file():  # transformers takes it before an index
         _keys_in(whole, whole.name, key=key)
-    elif index.is_file():
-        _shards_of(index, key=key)
+        return _integers_in([whole])
+    if index.is_file():
+        return _integers_in(folder / shard for shard in set(_shards_of(index, key=key).values()))
+    return frozenset()
+
+
+def files_instead(folder: Path) -> str:
+    """The end of a message about a folder in which transformers found no weights: what lies there, what to do."""
+    if files := _named_in(folder):
+        return f"{files}: expected model.safetensors or model.safetensors.index.json, or set variant in [model.args]"
+    pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in _PICKLE_SUFFIXES]
+    if pickles:
+        return (
+            f"the folder has {some(pickles)}, and loading a pickle can run code; convert it once, if you trust it: "
+            "from_pretrained(folder, use_safetensors=False).save_pretrained(new)"
+        )
+    return "fetch all files again"
+
+
+def _integers_in(paths: Iterable[Path]) -> frozenset[str]:
+    from safetensors import safe_open
+
+    found = set()
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            found |= {name for name in file.keys() if file.get_slice(name).get_dtype() in _INTEGERS}  # noqa: SIM118
+    return frozenset(found)
 
 
 def index_of(path: Path) -> Path | None:

@@ -108,6 +108,15 @@ CASES = {  # name: (folder, edit, keys of [model])
         load_file(f / shard) | {"model.norm.weight": torch.zeros(32)}, f / shard, metadata={"format": "pt"})
         for shard in s[:2]]), {}),
     "out of the folder": ("sharded", index(lambda m, s, f: m.update({"model.norm.weight": "../llama/" + WHOLE})), {}),
+    "integers": ("bert", tensors(lambda t: t.update({"classifier.weight": torch.ones(3, 32, dtype=torch.int8)})), {}),
+    "integers in a shard": ("sharded", index(lambda m, s, f: [save_file(
+        {k: v.to(torch.int8) for k, v in load_file(f / m["model.norm.weight"]).items()}, f / m["model.norm.weight"],
+        metadata={"format": "pt"})]), {}),
+    "no index": ("sharded", lambda f: (f / INDEX).unlink(), {}),
+    "another variant": ("llama", lambda f: (f / WHOLE).rename(f / "model.fp16.safetensors"), {}),
+    "the variant": ("llama", lambda f: (f / WHOLE).rename(f / "model.fp16.safetensors"), {"args": {"variant": "fp16"}}),
+    "a pickle": ("llama", lambda f: (f / WHOLE).rename(f / "pytorch_model.bin"), {}),
+    "nothing": ("llama", lambda f: (f / WHOLE).unlink(), {}),
     "a file": ("llama", None, {"huggingface": "llama/" + WHOLE}),
 }
 for number, (name, (source, edit, keys)) in enumerate(CASES.items()):
@@ -131,6 +140,7 @@ for number, (name, (source, edit, keys)) in enumerate(CASES.items()):
 LOADED = [
     "llama", "tied", "sharded", "experts", "bert", "bart", "t5", "resnet", "bart without the declared",
     "resnet without counters", "one name of the tied", "another class, said",
+    "the variant",
 ]  # fmt: skip
 REFUSED = {
     "no head": ["missing lm_head.weight;", "do not fit LlamaForCausalLM", "at random"],
@@ -150,6 +160,12 @@ REFUSED = {
     "shard lacks": ["model.norm.weight (expected in model-00001-of-"],
     "two shards": ["model.norm.weight is in two shards", "model-00001-of-"],
     "out of the folder": ["'../llama/model.safetensors'", "leads out of its folder"],
+    "integers": ["integers in the folder for classifier.weight", "quantization_config"],
+    "integers in a shard": ["integers in the folder for ", "model.norm.weight"],
+    "no index": ["the folder has model-00001-of-00010.safetensors", "expected model.safetensors or"],
+    "another variant": ["the folder has model.fp16.safetensors", "variant in [model.args]"],
+    "a pickle": ["the folder has pytorch_model.bin", "can run code"],
+    "nothing": ["no file named model.safetensors", "fetch all files again"],
     "a file": ["must be a folder with config.json, got the file"],
 }
 

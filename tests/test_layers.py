@@ -22,7 +22,7 @@ FOLDERS = {
 """Package -> its folder; longer names first."""
 
 BELOW: Mapping[str, tuple[str, ...]] = {
-    # the parts of the package that know nothing: errors, lazy exports, names of array types
+    # the parts of the package that know nothing: errors, printed commands, lazy exports, names of array types
     "base": (),
     "hardware_profiles": ("base",),
     "compressors.values": ("base",),
@@ -76,7 +76,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Layer -> the layers right below it. A layer may import those, and whatever lies below them."""
 
-BASE = ("errors", "_lazy", "_module", "_arrays", "_version")
+BASE = ("errors", "_command", "_lazy", "_module", "_arrays", "_version")
 
 
 def modules_of(root: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..._command import command
 from ..task import ISA, default_profile
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _of_another_cpu(profile: HardwareProfile, machine: Mapping[str, Any]) -> lis
         difference = f"this one of that name also has {', '.join(sorted(more))}"
     line = (
         f"the figures of the profile {profile.name} were measured on another CPU than this: on a {profile.cpu}, and "
-        f"{difference}; `paredown profile --runtime {profile.runtime} --out FILE` measures this one"
+        f"{difference}; `{command('profile', '--runtime', profile.runtime, '--out', 'FILE')}` measures this one"
     )
     return [line]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..._command import command
 from ...errors import InputError
 from ..devices import Device, DeviceRows, limits_elsewhere
 from ..values import MODELLED, Completed, Trial, base_name, static_measurements
@@ -55,7 +56,7 @@ class OnDevice:
         if facts.anatomy is None:
             raise InputError(
                 f"{run.path} was made by a paredown that did not keep the model's anatomy, without which no latency "
-                f"can be modelled for {found.name}; `paredown resume {run.path}` adds it"
+                f"can be modelled for {found.name}; `{command('resume', run.path)}` adds it"
             )
         device = Device(
             profile=found, names=tuple(name for name in MODELLED if name in facts.costs), batch=hardware.batch,

@@ -26,6 +26,7 @@ from ..task import environment
 from ..values import Completed, EarlyStopped, Failed, Infeasible, SearchSpace, Trial
 from ._mlflow_children import Child, axes_of, children_of
 from ._mlflow_page import MAX_NOTE, front_tags
+from ._store_uri import same_store, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
@@ -160,7 +161,7 @@ class MlflowMirror:
         return client
 
     def _lock_path(self) -> Path:
-        database = _sqlite_path(self._uri)
+        database = sqlite_file(self._uri)
         if database is None:
             return self._run_dir / "mlflow.lock"
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +170,7 @@ class MlflowMirror:
     def _experiment_of(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
-            database = _sqlite_path(self._uri)
+            database = sqlite_file(self._uri)
             location = None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
             return str(client.create_experiment(self._experiment, artifact_location=location, tags=_KIND))
         if found.lifecycle_stage == "deleted":
@@ -190,7 +191,7 @@ class MlflowMirror:
         if (
             not isinstance(state, dict)
             or state.get("schema_version") != SCHEMA_VERSION
-            or state["tracking_uri"] != self._uri
+            or not same_store(str(state["tracking_uri"]), self._uri)
         ):
             return None
         try:
@@ -361,11 +362,6 @@ def _key(name: str) -> str:
 
 def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    """The file of `sqlite:///relative` or `sqlite:////absolute`; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..front import front_of
 from ..run import StoredRun, collector_off, write_atomic
 from ..values import reason
+from ._store_uri import sqlite_uri
 
 if TYPE_CHECKING:
     from ._mlflow import MlflowMirror, Status
@@ -126,4 +127,4 @@ class Mirrors:
 
 def tracking_uri(run: Path) -> str:
     """Address of the MLflow store: `MLFLOW_TRACKING_URI` where it is set, else an SQLite file beside the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(run.resolve().parent / "mlflow.db")

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from ..._command import command
 from ...errors import Interrupted
 from ..values import Completed
 
@@ -44,7 +45,7 @@ class Clock:
         """Raise `Interrupted` if a stop was asked for. Everything that is finished is in the ledger by then."""
         if self.is_stopping:
             raise Interrupted(
-                "stopped" if self.run is None else f"stopped; `paredown resume {self.run}` goes on from here"
+                "stopped" if self.run is None else f"stopped; `{command('resume', self.run)}` goes on from here"
             )
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..._command import command
 from ...compressors import LayerSpec
 from ...errors import ParedownError
 from ...evaluators import Measurement
@@ -108,7 +109,7 @@ def verify_points(inputs: VerifyInputs, *, measure_memory: MeasureMemory = measu
     if original.reason is not None:
         raise ParedownError(
             f"the original itself could not be verified on {inputs.task.hardware.runtime}: {original.reason}; "
-            f"the trials are kept, and `paredown resume {run.path}` tries again"
+            f"the trials are kept, and `{command('resume', run.path)}` tries again"
         )
     modelled, measured = chosen.original.metrics.get("latency_ms"), original.metrics.get("latency_ms")
     if modelled and measured and (line := describe_latency_mismatch(inputs.problem.profile, modelled, measured)):

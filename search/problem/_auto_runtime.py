@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import IntegrityError, TaskError
 from ..values import reason
+from ._user_errors import user_errors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,9 +116,11 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
     Plugins.of(task).load()
     model = (load_task_model(task) if model is None else copy.deepcopy(model)).cpu().eval().requires_grad_(False)
     splits = load_task_data(task)
-    samples = splits.calibration.take(min(_CALIBRATION, len(splits.calibration))).inputs
-    anatomy = trace_anatomy(model, splits.calibration.take(1).inputs)
-    calibration = calibrate(model, [samples], anatomy, tensors=True)
+    batches = [x for x, _ in splits.calibration.take(_CALIBRATION).batches(min(_CALIBRATION, task.data.batch_size))]
+    samples = batches[0]
+    with user_errors(task.data.batch_size):
+        anatomy = trace_anatomy(model, splits.calibration.take(1).inputs)
+        calibration = calibrate(model, batches, anatomy, tensors=True)
     trials: list[RuntimeTrial] = []
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         with torch.no_grad():

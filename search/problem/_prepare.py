@@ -15,6 +15,7 @@ from ._context import EvaluationContext
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
 from ._quality import original_quality
+from ._user_errors import user_errors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,11 +71,12 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
     from ..task import user_modules
 
     loaded = _load(task, model)
-    built = _build(task, loaded)
-    extra = specs(built.anatomy) if specs else ()
-    wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
-    calibration = _calibrate(task, loaded, built, wanted, store)
-    context = _context(task, loaded, built, calibration, store)
+    with user_errors(task.data.batch_size):
+        built = _build(task, loaded)
+        extra = specs(built.anatomy) if specs else ()
+        wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
+        calibration = _calibrate(task, loaded, built, wanted, store)
+        context = _context(task, loaded, built, calibration, store)
     metric = loaded.metric
     objectives = objectives_of(task, metric.name, metric.maximise)
     return Problem(
@@ -160,7 +162,7 @@ def _find_structure(
 
     if not removes_something(task.space):
         return None
-    batches = [inputs for inputs, _ in calibration.batches(16)]
+    batches = [inputs for inputs, _ in calibration.batches(min(16, task.data.batch_size))]
     refuse_with_structure(task, wanted(task))
     return find_structure(task, model, batches, profiles)
 

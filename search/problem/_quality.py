@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from ...errors import ParedownError, TaskError
-from ..values import reason
+from ..task import told
+from ._user_errors import described
 
 if TYPE_CHECKING:
     from ...evaluators import Measurement, Scores
@@ -49,6 +50,8 @@ def original_quality(context: EvaluationContext, n: int) -> dict[str, Measuremen
         raise
     except Exception as error:  # the metric may be the user's own code
         raise TaskError(
-            f"quality.metric {context.metric.name} raised on the original model: {reason(error)}"
+            f"quality.metric {context.metric.name} raised {told(error)} on outputs of the original model, "
+            f"{described(context.reference.outputs[:n])}, and targets {described(context.split.take(n).targets)}; "
+            f"correct it, or the targets that data.factory returns"
         ) from error
     return judge(context, Scores(metric=scores, divergence=torch.zeros_like(scores)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..._command import command
 from ...errors import InputError
 from ...evaluators import Measurement
 from ..allocation import TIME_LIMIT_S, Solution
@@ -143,7 +144,7 @@ def resolve(
         if name == what_if.quality.name and not what_if.predictor.can_predict(name):
             raise InputError(
                 f"{name} cannot be predicted from {len(what_if.done)} trials; limit the divergence instead, or go on "
-                f"with the search: paredown resume {what_if.run.path}"
+                f"with the search: {command('resume', what_if.run.path)}"
             )
     if sweep is not None:
         minimised, found = "divergence", what_if.sweep(sweep, points, bounds)

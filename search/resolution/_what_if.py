@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._command import command
 from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement, Source
 from ..allocation import Programme, Solution, knapsack, pad, solve
@@ -80,7 +81,7 @@ class WhatIf:
         done = tuple(t for t in run.trials if isinstance(t, Completed))
         first = next((t for t in done if t.kind == "original"), None)
         if first is None:
-            raise InputError(f"{run.path} has not evaluated its original yet; run `paredown resume {run.path}`")
+            raise InputError(f"{run.path} has not evaluated its original yet; run `{command('resume', run.path)}`")
         original = {name: m.value for name, m in first.metrics.items()}
         costs, fixed = of_first_device(facts.costs), of_first_device(facts.fixed)
         device = None

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..._command import command
 from ...errors import InputError, IntegrityError, ParedownError
 from ..task import TASK, stored_task
 from ..values import Completed, SearchSpace, Trial
@@ -45,7 +46,7 @@ class StoredRun:
     def facts(self) -> RunFacts:
         """The facts of the run. Raises `InputError` for a run that has none yet."""
         if self.state.facts is None:
-            raise InputError(f"{self.path} has not got as far as its first trial; run `paredown resume {self.path}`")
+            raise InputError(f"{self.path} has not got as far as its first trial; run `{command('resume', self.path)}`")
         return self.state.facts
 
     @property
@@ -69,7 +70,7 @@ class StoredRun:
                 raise InputError(
                     f"{point_id} did not complete ({trial.reason}), so there is nothing to look at or export"
                 )
-        raise InputError(f"no point {point_id!r} in {self.path}; `paredown front {self.path}` lists them")
+        raise InputError(f"no point {point_id!r} in {self.path}; `{command('front', self.path)}` lists them")
 
 
 def read_run(path: Path | str) -> StoredRun:

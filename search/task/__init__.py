@@ -24,6 +24,7 @@ from ._sections import BudgetSection, DataSection, RepairSection
 from ._space_section import AxesSection, SpaceSection
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
+from ._user_code import told
 
 if TYPE_CHECKING:
     from ._splits import Splits, load_task_data, sizes
@@ -61,6 +62,7 @@ __all__ = [
     "settle_profile",
     "sizes",
     "stored_task",
+    "told",
     "usable_cores",
     "user_modules",
     "version_of",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import InputError, TaskError
 from ...evaluators import Inputs, Split
-from ._user_code import call
+from ._user_code import call, told
 
 if TYPE_CHECKING:
     from ._sections import DataSection
@@ -140,7 +140,7 @@ def _stacked(dataset: Any, name: str, where: str) -> tuple[Any, Any]:
         raise TaskError(f"{where} returned an iterable dataset for {name}; give one with a length, or tensors")
     if not len(dataset):
         raise TaskError(f"{where}: the {name} split is empty; it needs at least one sample")
-    pairs = [dataset[index] for index in range(len(dataset))]
+    pairs = [_sample(dataset, index, name, where) for index in range(len(dataset))]
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise TaskError(
             f"{where}: the {name} dataset must give (input, target) for each sample, got a {type(pairs[0]).__name__}"
@@ -154,6 +154,16 @@ def _stacked(dataset: Any, name: str, where: str) -> tuple[Any, Any]:
             f"give tensors of one shape"
         ) from error
     return inputs, targets
+
+
+def _sample(dataset: Any, index: int, name: str, where: str) -> Any:
+    try:
+        return dataset[index]
+    except Exception as error:  # the data set is the user's code, and may raise anything
+        raise TaskError(
+            f"{where}: sample {index} of the {name} dataset raised {told(error)}; correct the dataset, or leave that "
+            f"sample out"
+        ) from error
 
 
 def _tensor(value: Any, what: str, where: str) -> Tensor:

@@ -71,7 +71,7 @@ def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str)
             return function(**arguments)
     except (Exception, SystemExit) as error:  # a script's sys.exit must not end paredown with a code of its own
         raise TaskError(
-            f"{where} raised {_told(error)}; correct it, or its arguments in [{_table(key)}.args]"
+            f"{where} raised {told(error)}; correct it, or its arguments in [{_table(key)}.args]"
         ) from error
 
 
@@ -123,7 +123,7 @@ def load_file(path: Path, *, where: str) -> ModuleType:
         del sys.modules[name]
         if not isinstance(error, (Exception, SystemExit)):
             raise
-        raise TaskError(f"{where}: running {path} raised {_told(error)}") from error
+        raise TaskError(f"{where}: running {path} raised {told(error)}") from error
     _siblings[name] = tuple(
         sorted(other for other in set(sys.modules) - before - {name} if _lies_in(other, path.parent))
     )
@@ -177,9 +177,9 @@ def load_module(name: str, *, where: str, example: str = "") -> ModuleType:
                 f"{where}: there is no module {error.name!r}; install it, or name a file beside the task: "
                 f"'{name.split('.')[-1]}.py{example}'"
             ) from error
-        raise TaskError(f"{where}: importing {name} raised {_told(error)}") from error
+        raise TaskError(f"{where}: importing {name} raised {told(error)}") from error
     except (Exception, SystemExit) as error:
-        raise TaskError(f"{where}: importing {name} raised {_told(error)}") from error
+        raise TaskError(f"{where}: importing {name} raised {told(error)}") from error
 
 
 def _check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, where: str, key: str) -> None:
@@ -193,15 +193,19 @@ def _check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *,
         raise TaskError(f"{where} cannot be called with [{_table(key)}.args]: {error}; it takes {signature}") from error
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """`ValueError: bad depth (nets.py line 12)`: one line, with the last place in the traceback that is the user's."""
     text = " ".join(str(error).split()) or "no message"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    own = [frame for frame in frames if not _is_library(frame.filename)] or frames
+    own = [frame for frame in frames if not _is_library(frame.filename) and not _is_ours(frame.filename)] or frames
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {text}{place}"
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(__file__).parents[2] in Path(filename).parents
 
 
 def _is_library(filename: str) -> bool:

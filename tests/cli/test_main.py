@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paredown.cli import _artifact_commands, main
+from paredown.cli import _artifact_commands, _search_commands, main
 from paredown.errors import IntegrityError, Interrupted, LimitsNotMet, MissingExtra, ParedownError, TaskError
 from paredown.search import Progress
 from paredown.testing._fronts import example_front
@@ -219,6 +220,28 @@ def test_ctrl_c_says_how_to_go_on(searched, run_dir, task_file, capsys):
     searched.error = KeyboardInterrupt()
     assert main(["search", str(task_file), "--out", str(run_dir)]) == 130
     assert f"paredown resume {run_dir}" in capsys.readouterr().err
+
+
+def test_a_printed_command_can_be_pasted(searched, tmp_path, task_file, capsys):
+    run = tmp_path / "my  runs #1 50%20?" / "it's :bug: [red]r1"
+    run.mkdir(parents=True)
+    (run / "task.json").write_text("{}")
+    searched.error = KeyboardInterrupt()
+    assert main(["search", str(task_file), "--out", str(run)]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert shlex.split(line.partition("to continue: ")[2]) == ["paredown", "resume", str(run)]
+
+
+def test_the_next_steps_can_be_pasted(capsys, tmp_path):
+    run = tmp_path / "my  runs #1 :bug:"
+    _search_commands._finish(example_front(run), run, False)
+    said = [line.partition(" paredown ")[2] for line in capsys.readouterr().err.splitlines()]
+    words = [shlex.split(line) for line in said if line]
+    assert words == [
+        ["explain", str(run), "knee"],
+        ["export", str(run), "--point", "knee", "--format", "onnx", "--out", "DIR"],
+        ["ui", str(run)],
+    ]
 
 
 def test_ctrl_c_before_there_is_a_run(searched, tmp_path, task_file, capsys):

@@ -30,7 +30,7 @@ def free_port():
 
 
 def test_the_server_listens_on_loopback_only_at_the_runs_store():
-    command = _ui.command("sqlite:////runs/mlflow.db", 5005)
+    command = _ui.server_command("sqlite:////runs/mlflow.db", 5005)
     options = dict(zip(command[4::2], command[5::2], strict=True))
     assert command[1:4] == ["-m", "mlflow", "ui"]
     assert options == {
@@ -43,7 +43,7 @@ def test_the_server_listens_on_loopback_only_at_the_runs_store():
 
 def test_mlflow_knows_these_options():
     done = subprocess.run([sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True)
-    for option in _ui.command("x", 1)[4::2]:
+    for option in _ui.server_command("x", 1)[4::2]:
         assert option in done.stdout
 
 
@@ -52,7 +52,7 @@ def serve_in_a_process(run_dir, port, server):
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
         "import sys; from paredown.cli import _ui, main; "
-        f"_ui.command = lambda uri, port: [sys.executable, '-c', {server!r}, str(port)]; "
+        f"_ui.server_command = lambda uri, port: [sys.executable, '-c', {server!r}, str(port)]; "
         f"sys.exit(main(['ui', {str(run_dir)!r}, '--port', '{port}']))"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

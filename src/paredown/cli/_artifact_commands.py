@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .._command import command
 from . import _console as console
 from ._options import Json, OutFolder, RunFolder
 
@@ -121,7 +122,7 @@ def _say_what_next(path: Path, format: str | None, task: Path) -> None:
         console.say(agreement)
     if export is not None:
         console.say(f"checked on {export.checked_by} here, not on its device; see docs/exports.md")
-    console.say(f"to check it again: paredown verify {path} --task {task}")
+    console.say(f"to check it again: {command('verify', path, '--task', task)}")
 
 
 def diff(

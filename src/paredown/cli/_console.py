@@ -28,7 +28,7 @@ def _console(stream: Any) -> Console:
     from rich.console import Console
 
     width = None if stream.isatty() else shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False, emoji=False, soft_wrap=False)
 
 
 def show(*renderables: RenderableType) -> None:
@@ -39,7 +39,7 @@ def show(*renderables: RenderableType) -> None:
 
 
 def say(text: str) -> None:
-    """Print a note on stderr as plain text. It has no markup and is not wrapped, so a path in it can be copied."""
+    """Print a note on stderr as plain text. Nothing in it is markup or wrapped: commands can be copied."""
     err().print(text, markup=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._command import command
 from . import _console as console
 from . import _format as fmt
 from ._options import Json
@@ -86,7 +87,7 @@ def plan(
     else:
         _show(found)
     if out is not None:
-        console.say(f"next: paredown apply {out} --task {task or 'TASK.toml'} --out DIR")
+        console.say(f"next: {command('apply', out, '--task', task or 'TASK.toml', '--out', 'DIR')}")
 
 
 def _show(found: Plan) -> None:

@@ -164,9 +164,14 @@ def _tell(figures: MachineFigures, made: HardwareProfile, table: LatencyTable | 
             f"{100 * quality.mape:.1f} % (worst {100 * quality.worst:.1f} %); the original: {table.original_ms:.4g} ms"
         )
     if out is not None:
-        console.say(f'next: [hardware] profile = "{out}"')
+        console.say(f"next: [hardware] profile = {_toml(out)}")
         if table is not None:
-            console.say(f'      [hardware] latency_table = "{_table_path(out)}"')
+            console.say(f"      [hardware] latency_table = {_toml(_table_path(out))}")
+
+
+def _toml(path: Path) -> str:
+    """Write a path as a string of TOML (a JSON string is one)."""
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _asked(when: Match) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .._command import command
 from ..errors import InputError, ParedownError
 from . import _console as console
 from ._options import Json, RunFolder
@@ -35,7 +36,7 @@ def status(run: RunFolder, as_json: Json = False) -> None:
     if failures:
         console.show(rows_table(failures[-_FAILURES_SHOWN:]))
     if len(failures) > _FAILURES_SHOWN:
-        console.say(f"and {len(failures) - _FAILURES_SHOWN} earlier ones: paredown status {run} --json")
+        console.say(f"and {len(failures) - _FAILURES_SHOWN} earlier ones: {command('status', run, '--json')}")
     front = opened.front()
     if front.points:
         console.show(front_table(front))
@@ -143,7 +144,7 @@ def resolve(
         write_atomic(out, json.dumps(dict(found.points[0].config), indent=2) + "\n")
     _show_resolution(found, as_json)
     if out is not None:
-        console.say(f"next: paredown apply {out} --task TASK.toml --out DIR")
+        console.say(f"next: {command('apply', out, '--task', 'TASK.toml', '--out', 'DIR')}")
 
 
 def show_front(front: Front, as_json: bool, *, everything: bool = False) -> None:
@@ -152,7 +153,7 @@ def show_front(front: Front, as_json: bool, *, everything: bool = False) -> None
         console.show_json(front.to_dict())
         return
     if not front.points:
-        raise InputError(f"{front.run} has no points yet; `paredown status {front.run}` shows its progress")
+        raise InputError(f"{front.run} has no points yet; `{command('status', front.run)}` shows its progress")
     from ._tables import front_notes, front_table
 
     console.show(front_table(front, everything=everything))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._command import command
 from ..errors import Interrupted, LimitsNotMet
 from . import _console as console
 from ._options import Json, RayAddress, RunFolder, Workers
@@ -121,7 +122,8 @@ def _working(run: Path, as_json: bool) -> Iterator[Any]:
             yield progress
     except KeyboardInterrupt:
         known = (run / "task.json").is_file()  # else it was stopped before there was anything to continue
-        raise Interrupted(f"interrupted{f'; to continue: paredown resume {run}' if known else ''}") from None
+        how = f"; to continue: {command('resume', run)}" if known else ""
+        raise Interrupted(f"interrupted{how}") from None
     except LimitsNotMet:
         from ..search import open_run
 
@@ -134,6 +136,6 @@ def _working(run: Path, as_json: bool) -> Iterator[Any]:
 def _finish(front: Front, run: Path, as_json: bool) -> None:
     show_front(front, as_json)
     if "knee" in front.picks:
-        console.say(f"next: paredown explain {run} knee")
-        console.say(f"      paredown export {run} --point knee --format onnx --out DIR")
-    console.say(f"      paredown ui {run}")
+        console.say(f"next: {command('explain', run, 'knee')}")
+        console.say(f"      {command('export', run, '--point', 'knee', '--format', 'onnx', '--out', 'DIR')}")
+    console.say(f"      {command('ui', run)}")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .._command import command
 from ..errors import InputError, ParedownError
 from . import _console as console
 from ._signals import terminated_as_interrupted
@@ -42,7 +43,7 @@ def serve(run: Path, port: int | None) -> None:
         return
     chosen = _port(port)
     server = subprocess.Popen(
-        command(uri, chosen),
+        server_command(uri, chosen),
         env={**os.environ, **QUIET},
         stdout=sys.stderr.fileno(),
         stderr=None,
@@ -61,7 +62,7 @@ def serve(run: Path, port: int | None) -> None:
         _stop(server)
 
 
-def command(uri: str, port: int) -> list[str]:
+def server_command(uri: str, port: int) -> list[str]:
     """Make the command of the server. One worker is enough for one person.
 
     The server refuses requests in the name of another host.
@@ -77,14 +78,14 @@ def _mirror(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise InputError(f"no run at {run}: expected a folder, as made by `paredown search`")
     if not path.is_file():
-        raise InputError(f"{run} is not mirrored to MLflow yet: {path} is missing; `paredown resume {run}` makes it")
+        raise InputError(f"{run} is not mirrored to MLflow yet: {path} is missing; `{command('resume', run)}` makes it")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not JSON ({error}); delete it and run `paredown resume {run}`") from None
+        raise InputError(f"{path} is not JSON ({error}); delete it and run `{command('resume', run)}`") from None
     wanted = ("tracking_uri", "experiment_id", "run_id")
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in wanted):
-        raise InputError(f"{path} must hold {', '.join(wanted)}; delete it and run `paredown resume {run}`")
+        raise InputError(f"{path} must hold {', '.join(wanted)}; delete it and run `{command('resume', run)}`")
     return data
 
 

@@ -87,7 +87,7 @@ def load_task_metric(task: Task) -> Metric:
                 f"quality.maximise = {str(section.maximise).lower()}, but {metric.name} is {direction}; leave "
                 f"maximise out"
             )
-        return replace(metric, class_axis=section.class_axis)
+        return metric if section.class_axis is None else replace(metric, class_axis=section.class_axis)
     function = resolve(section.metric, base_dir=task.base_dir, key="quality.metric")
     if not callable(function):
         raise TaskError(

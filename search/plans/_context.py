@@ -12,7 +12,7 @@ import numpy as np
 from ..._arrays import FloatArray
 from ...errors import InputError
 from ..allocation import Programme, Solution, pad, solve
-from ..values import Limits, of_first_device
+from ..values import Limits, is_structural, of_first_device
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerSpec
@@ -122,8 +122,14 @@ def strategy_context_of(
 
     measure  measures the sensitivity table, or gives the one that there is; called at most once. None is refused with
              `InputError`
+    Raises `InputError` for a space with structure: strategies choose the treatment of layers, and not what is removed.
     """
     problem = costs.problem
+    if removed := [group.name for group in problem.space.groups if is_structural(group.name)]:
+        raise InputError(
+            f"a plan treats layers and removes nothing, and this space offers to remove {removed[0]}; leave channels, "
+            "heads, neurons, width, units, experts and blocks out of [space], or search"
+        )
 
     def measured() -> SensitivityTable:
         table = measure()

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...compressors import Anatomy, Calibration
-from ...evaluators import Metric, ReferenceOutputs, Split
-from ..space import Structured
-from ..task import Plugins, RepairSection
-from ..values import SearchSpace
-
 if TYPE_CHECKING:
     from torch import nn
+
+    from ...compressors import Anatomy, Calibration
+    from ...evaluators import Metric, ReferenceOutputs, Split
+    from ..space import Structured
+    from ..task import Plugins, RepairSection
+    from ..values import SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

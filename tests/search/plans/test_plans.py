@@ -189,6 +189,12 @@ def test_a_searcher_without_a_table_gets_one_for_the_plan() -> None:
     assert "divergence" in paredown.plan(genetic).metrics
 
 
+def test_a_space_that_removes_something_is_refused_by_name() -> None:
+    removing = task(space={"weight_bits": [4, 32], "neurons": [1.0, 0.5]})
+    with pytest.raises(InputError, match="offers to remove neurons:first; leave channels"):
+        paredown.plan(removing, strategy="uniform")
+
+
 def test_what_cannot_be_kept_says_what_can() -> None:
     with pytest.raises(LimitsNotMet, match="bytes <= 10 is out of reach: the least that this space allows is"):
         paredown.plan(task(), limits="bytes<=10")

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number, Reference, Seconds, Share, Text
 from ._section import Section
@@ -39,7 +39,13 @@ class ModelSection(Section):
     )
     weights: Text | None = Field(
         default=None,
-        description="safetensors file whose keys and shapes fit the factory's model; relative to the task file",
+        description="safetensors file whose keys and shapes fit the factory's model, or the index of a sharded one "
+        "(model.safetensors.index.json); relative to the task file",
+    )
+    unused_weights: tuple[Text, ...] = Field(
+        default=(),
+        description="globs of stored weights that the model may leave out (of weights or huggingface), such as "
+        "'cls.seq_relationship.*'; any other that it has no use for is refused",
     )
     huggingface: Text | None = Field(
         default=None,
@@ -55,6 +61,12 @@ class ModelSection(Section):
         "tokens in so many bits, but for the latest 32; needs the runtime torch",
     )
 
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty `unused_weights` out: tasks of runs from before that key keep their digest."""
+        stored: dict[str, Any] = handler(self)
+        return {key: value for key, value in stored.items() if key != "unused_weights" or value}
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [name for name in ("factory", "huggingface", "export") if getattr(self, name) is not None]
@@ -64,6 +76,8 @@ class ModelSection(Section):
             )
         if self.weights is not None and given != ["factory"]:
             raise ValueError(f"has weights beside {given[0]}, which brings its own; leave weights out")
+        if self.unused_weights and (given == ["export"] or (given == ["factory"] and self.weights is None)):
+            raise ValueError("has unused_weights beside neither weights nor huggingface; leave unused_weights out")
         if self.args and given == ["export"]:
             raise ValueError("has args beside export, which takes none; leave args out")
         return self
@@ -131,6 +145,12 @@ class QualitySection(Section):
         description="what the search is led by; divergence is smoother than a metric and tells close candidates apart, "
         "down to 1e-4 nats, below which none is better than another",
     )
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an unset `class_axis` out: tasks of runs from before that key keep their digest."""
+        stored: dict[str, Any] = handler(self)
+        return {key: value for key, value in stored.items() if key != "class_axis" or value is not None}
 
     @field_validator("class_axis")
     @classmethod

@@ -67,7 +67,7 @@ def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str)
         raise TaskError(f"{where} must name a function or a class, got a {type(function).__name__}")
     _check_arguments(function, arguments, where=where, key=key)
     try:
-        with _repeatable():
+        with repeatable():
             return function(**arguments)
     except (Exception, SystemExit) as error:  # a script's sys.exit must not end paredown with a code of its own
         raise TaskError(
@@ -76,7 +76,7 @@ def call(reference: str, arguments: dict[str, Any], *, base_dir: Path, key: str)
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """Give a factory that draws its initial weights the same random numbers in every process."""
     import numpy as np
     import torch

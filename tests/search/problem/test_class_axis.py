@@ -159,6 +159,13 @@ def test_an_axis_that_cannot_be_is_refused_with_the_task(axis: object) -> None:
         _task(given=MAPS, class_axis=axis)
 
 
+def test_a_task_that_names_no_axis_is_stored_as_before_that_key() -> None:
+    assert "class_axis" not in _task(given=MAPS).to_dict()["quality"]
+    named = _task(given=MAPS, class_axis=1).to_dict()
+    assert named["quality"]["class_axis"] == 1
+    assert Task.from_dict(named).quality.class_axis == 1
+
+
 def test_an_axis_that_the_outputs_lack_is_refused(tmp_path: Path) -> None:
     model = Maps(4, False, "tensor")
     with pytest.raises(InputError, match=r"class_axis = 4 is no axis of classes in outputs \(1, 3, 5, 4\)"):

@@ -392,11 +392,36 @@ class TestHuggingFace:
         asked = pretend_transformers(monkeypatch)
         (make().base_dir / "bert").mkdir()
         assert isinstance(load_task_model(make(huggingface="bert", args={"revision": "x"})), nn.Linear)
-        assert asked == [(str(make().base_dir / "bert"), {"use_safetensors": True, "revision": "x"})]
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        assert asked == [(str(make().base_dir / "bert"), {"use_safetensors": True, "revision": "x", **told})]
+
+    @pytest.mark.parametrize(
+        ("loading", "parts"),
+        [
+            ({"missing_keys": ["head.b", "head.a"]}, ["do not fit Linear: missing head.a, head.b;", "at random"]),
+            ({"unexpected_keys": ["old.a"]}, ["unexpected old.a;", "model.unused_weights"]),
+            ({"mismatched_keys": [("a", (2, 3), [4, 3])]}, ["mismatched a is (2, 3) in the folder and (4, 3)"]),
+            ({"missing_keys": list("abcdefg")}, ["missing a, b, c, d and 3 more"]),
+            ({"error_msgs": ["no\nway"]}, ["no way"]),
+        ],
+    )
+    def test_what_transformers_reports_is_refused_by_name(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, loading: dict[str, Any], parts: list[str]
+    ) -> None:
+        pretend_transformers(monkeypatch, **loading)
+        refused(make(huggingface="org/m"), "model.huggingface = 'org/m'", *parts)
+
+    def test_a_counter_and_what_the_task_names_are_not_missed(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pretend_transformers(monkeypatch, missing_keys=["norm.num_batches_tracked"], unexpected_keys=["old.a", "x"])
+        refused(make(huggingface="org/m", unused_weights=["old.*"]), "unexpected x;")
+        load_task_model(make(huggingface="org/m", unused_weights=["old.*", "x"]))
 
     @pytest.mark.parametrize(
         ("model", "parts"),
         [
+            ({"huggingface": "nets.py"}, ["must be a folder with config.json, got the file"]),
             ({"huggingface": "./gone"}, ["model.huggingface: there is no folder", "gone"]),
             ({"huggingface": "org/missing"}, ["'org/missing' cannot be loaded: OSError: no such model"]),
             ({"huggingface": "org/m", "args": {"trust_remote_code": True}}, ["trust_remote_code", "write a factory"]),
@@ -409,8 +434,9 @@ class TestHuggingFace:
         refused(make(**model), *parts)
 
 
-def pretend_transformers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+def pretend_transformers(monkeypatch: pytest.MonkeyPatch, **loading: Any) -> list[tuple[str, dict[str, Any]]]:
     """A stand-in with the two calls that are made of it; the list fills with what was asked for."""
+    nothing = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def from_config(source: str) -> types.SimpleNamespace:
@@ -418,9 +444,9 @@ def pretend_transformers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dic
             raise OSError("no such\nmodel")
         return types.SimpleNamespace(architectures=["TinyModel"])
 
-    def from_pretrained(source: str, **options: Any) -> nn.Module:
+    def from_pretrained(source: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
         asked.append((source, options))
-        return nn.Linear(2, 2)
+        return nn.Linear(2, 2), nothing | loading
 
     module = types.ModuleType("transformers")
     vars(module).update(

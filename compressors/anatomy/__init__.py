@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
-    from ._forward import Inputs, check_runs, forward, in_double, module_at, preserved, temporary_hooks
+    from ._forward import Inputs, check_runs, classes_last, forward, in_double, module_at, preserved, temporary_hooks
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
@@ -42,6 +42,7 @@ _HOMES = {
     "._forward": (
         "Inputs",
         "check_runs",
+        "classes_last",
         "forward",
         "in_double",
         "module_at",
@@ -77,6 +78,7 @@ __all__ = [
     "ScoresQuantizer",
     "attention_projection_inputs",
     "check_runs",
+    "classes_last",
     "compressible",
     "find_equalizable_pairs",
     "forward",

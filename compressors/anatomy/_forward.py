@@ -54,6 +54,13 @@ def _output_tensor(output: object) -> Tensor:
     return found
 
 
+def classes_last(outputs: Tensor, class_axis: int) -> Tensor:
+    """Outputs (N, …) with the axis of the classes moved to the end; the very same tensor where it is there already."""
+    if class_axis in (-1, outputs.dim() - 1):
+        return outputs
+    return outputs.movedim(class_axis, -1)
+
+
 def module_at(model: nn.Module, fqn: str) -> nn.Module:
     """Return the module of this full name; "" is the model itself. Raises `InputError` if there is none."""
     try:

@@ -25,7 +25,7 @@ PASSES = 256
 
 
 def drawn_answers(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw labels (positions,) from the distribution of a model whose logits are `outputs` (…, classes).
+    """Draw labels (positions,) from the distribution of a model whose logits are `outputs` (…, classes), classes last.
 
     The gradients of the cross-entropy with them have the Fisher information as their second moment.
     """

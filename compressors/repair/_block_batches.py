@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import forward, temporary_hooks
+from ..anatomy import classes_last, forward, temporary_hooks
 from ..calibration import drawn_answers
 
 _DRAWS = 2
@@ -37,11 +37,13 @@ class BlockBatch:
 
 
 def block_target(
-    model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
+    model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator,
+    *, class_axis: int = -1,
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """(output of the module, mean square of the divergence's gradient by it) of the present model.
 
-    None where the module is not called. Raises `InputError` where the model's outputs do not depend on it.
+    None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Raises
+    `InputError` where the model's outputs do not depend on it.
     """
     given: list[Tensor] = []
 
@@ -56,7 +58,7 @@ def block_target(
             return None
         weight = torch.zeros_like(given[0])
         for _ in range(_DRAWS):
-            product = _drawn(outputs, divergence, generator)
+            product = _drawn(outputs, divergence, generator, class_axis)
             if not product.requires_grad:
                 raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
             (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
@@ -64,12 +66,13 @@ def block_target(
     return given[0].detach().float(), weight.detach().float()
 
 
-def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator) -> Tensor:
+def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator, class_axis: int) -> Tensor:
     """Scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, up to a factor."""
     z = outputs.float()
     if divergence != "kl":
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
         return (signs.to(z) * z).sum()
+    z = classes_last(z, class_axis)
     answers = drawn_answers(z, generator)
     return z.reshape(-1, z.shape[-1]).log_softmax(-1).gather(1, answers[:, None]).sum()
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...errors import InputError
-from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved
+from ..anatomy import Anatomy, LayerInfo, classes_last, forward, module_at, preserved
 from ..quantization import PUSH, RATE, push_exponent
 from ..values import LayerSpec, weight_name
 from ..variants import CompressedModel, Variant
@@ -101,6 +102,7 @@ def reconstruct(
     *,
     values: Values | None = None,
     divergence: str = "kl",
+    class_axis: int = -1,
     seed: int = 0,
     steps: int = STEPS,
 ) -> Reconstruction:
@@ -115,6 +117,7 @@ def reconstruct(
     values      biases and running statistics that go with `variants` (`Repairs`). The reconstructed model, which has
                 none of them, must be nearer to the original than the model with them
     divergence  measure of the distance from the original's outputs: "kl" for logits, "mse" for others
+    class_axis  axis of the outputs on which the classes lie, for "kl"
 
     Raises `InputError` for fewer than two batches, or outputs that do not depend on a block's output.
     """
@@ -127,7 +130,7 @@ def reconstruct(
     found = dict(variants)
     eligible, left = _eligible(resident.anatomy, assignment, variants)
     done: list[Reconstructed] = []
-    work = _Learner(resident, assignment, batches, divergence, seed, steps)
+    work = _Learner(resident, assignment, batches, (divergence, class_axis), seed, steps)
     if eligible:
         blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
@@ -186,10 +189,10 @@ class _Learner:
 
     def __init__(
         self, resident: CompressedModel, assignment: Mapping[str, LayerSpec], batches: Sequence[object],
-        divergence: str, seed: int, steps: int,
+        distance: tuple[str, int], seed: int, steps: int,
     ) -> None:  # fmt: skip
         self.resident, self.assignment = resident, assignment
-        self.divergence, self.seed, self.steps = divergence, seed, steps
+        (self.divergence, self.class_axis), self.seed, self.steps = distance, seed, steps
         self.batches = tuple(batches)
         self.held_out = tuple(n for n in range(len(batches)) if n % _HELD_OUT == _HELD_OUT - 1) or (len(batches) - 1,)
 
@@ -261,11 +264,12 @@ class _Learner:
         chosen: list[tuple[int, Tensor, Tensor]] = []
         first = [next(n for n in range(len(self.batches)) if n not in self.held_out), self.held_out[0]]
         rest = [n for n in range(len(self.batches)) if n not in first]
+        target_of = partial(block_target, divergence=self.divergence, generator=generator, class_axis=self.class_axis)
         with preserved(model):
             for number in (*first, *rest):
                 if number in rest and chosen and size + size // len(chosen) > LARGEST:
                     break
-                if (told := block_target(model, module, self.batches[number], self.divergence, generator)) is None:
+                if (told := target_of(model, module, self.batches[number])) is None:
                     continue
                 chosen.append((number, *told))
                 size += 3 * told[0].numel()
@@ -287,6 +291,7 @@ class _Learner:
             with self.compressed(variants), installed(model, values):
                 got = forward(model, inputs).double()
             if self.divergence == "kl":
+                expected, got = (classes_last(outputs, self.class_axis) for outputs in (expected, got))
                 apart = (expected.log_softmax(-1) - got.log_softmax(-1)) * expected.softmax(-1)
                 total += float(apart.nan_to_num(0.0).sum())
             else:

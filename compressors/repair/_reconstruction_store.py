@@ -30,6 +30,7 @@ def reconstruction_key(
     calibration_digest: str,
     divergence: str,
     seed: int,
+    class_axis: int = -1,
 ) -> str:
     """Key of a reconstruction, 64 hex digits, over all inputs of `reconstruct`."""
     made_from = {
@@ -44,6 +45,8 @@ def reconstruction_key(
         "values": _digests(values),
         "batches": [_described(batch) for batch in batches],
     }
+    if class_axis != -1:  # keys of classes on the last axis are older than this argument
+        made_from["class_axis"] = class_axis
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

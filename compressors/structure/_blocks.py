@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, preserved, temporary_hooks
+from ..anatomy import Inputs, classes_last, forward, preserved, temporary_hooks
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier
@@ -57,11 +57,13 @@ def find_blocks(model: nn.Module, inputs: Inputs) -> tuple[tuple[Block, ...], di
     return tuple(blocks), left
 
 
-def score_blocks(model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change") -> Tensor:
+def score_blocks(
+    model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change", *, class_axis: int = -1
+) -> Tensor:
     """Scores (len(blocks),) float64; a larger score means a more important block.
 
     change      mean of 1 - cosine between the hidden state before and after (Men et al. 2024, "block influence")
-    divergence  mean KL of the model's outputs (softmax over the last axis) from those without the block, in nats
+    divergence  mean KL of the model's outputs (softmax over `class_axis`) from those without the block, in nats
     """
     if method == "change":
         seen = _watch(model, inputs)
@@ -69,11 +71,11 @@ def score_blocks(model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], me
     if method != "divergence":
         raise SpecError(f"the score of a block must be one of {', '.join(BLOCK_SCORES)}, got {method!r}")
     with preserved(model):
-        whole = forward(model, inputs).double().log_softmax(dim=-1)
+        whole = classes_last(forward(model, inputs), class_axis).double().log_softmax(dim=-1)
         found = []
         for block in blocks:
             with masked(model, Removal(skipped=block.skipped)):
-                without = forward(model, inputs).double().log_softmax(dim=-1)
+                without = classes_last(forward(model, inputs), class_axis).double().log_softmax(dim=-1)
             found.append(float((whole.exp() * (whole - without)).sum(dim=-1).mean()))
     return torch.tensor(found, dtype=torch.float64)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..anatomy import Inputs, classes_last, forward, module_at, preserved, temporary_hooks
 from ..calibration import differentiable, drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
@@ -44,14 +44,15 @@ class UnitEvidence:
 
 def collect(
     model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, targets: Iterable[Tensor] | None = None,
-    loss: Loss | None = None, seed: int = 0,
+    loss: Loss | None = None, seed: int = 0, class_axis: int = -1,
 ) -> dict[str, UnitEvidence]:  # fmt: skip
     """Collect evidence: name of each set -> its evidence. The model is left as it was.
 
-    targets  one per batch: whole numbers for cross-entropy over the last axis, floats for squared error. None: labels
+    targets  one per batch: whole numbers for cross-entropy over the classes, floats for squared error. None: labels
              are drawn from the model's own softmax, so that squared gradients are Fisher's information and batches may
              be of any size (scores of different samples have mean zero)
     loss     for models that need neither of these
+    class_axis  axis of the outputs on which the classes lie; `loss` gets the outputs as they are
 
     Raises `SpecError` where there are no batches.
     """
@@ -68,9 +69,9 @@ def collect(
         for batch in batches:
             with preserved(model), torch.enable_grad():
                 outputs = forward(model, batch)
-                scalar = (loss or _loss)(
-                    outputs, next(given) if given is not None else drawn_answers(outputs, generator)
-                )
+                logits = classes_last(outputs, class_axis)
+                answers = next(given) if given is not None else drawn_answers(logits, generator)
+                scalar = loss(outputs, answers) if loss is not None else _loss(outputs, logits, answers)
                 gradients = torch.autograd.grad(scalar, list(parameters.values()), allow_unused=True)
             by_id = dict(zip(parameters, gradients, strict=True))
             for tally in tallies.values():
@@ -178,7 +179,7 @@ def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], head
             tally.entropy = mine if tally.entropy is None else tally.entropy + mine
 
 
-def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def _loss(outputs: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         return (outputs - targets).square().sum() / 2
-    return functional.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), reduction="sum")
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="sum")

@@ -5,12 +5,14 @@ new statistical test is one file like `_paired.py`.
 """
 
 from ._accuracy import ACCURACY
+from ._class_axis import resolve_class_axis, unknown_class_axis
 from ._classes import IGNORED
 from ._cosine import COSINE
 from ._divergence import divergence_per_sample, resolve_divergence
+from ._error import MetricError
 from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
 from ._interval import summarise, wilson
-from ._metric import METRICS, Divergence, Metric, MetricError, get_metric, metric_from_callable, register_metric
+from ._metric import METRICS, Divergence, Metric, get_metric, metric_from_callable, register_metric
 from ._mse import MSE
 from ._paired import PairedResult, paired_test
 from ._perplexity import PERPLEXITY
@@ -40,8 +42,10 @@ __all__ = [
     "metric_from_callable",
     "paired_test",
     "register_metric",
+    "resolve_class_axis",
     "resolve_divergence",
     "summarise",
+    "unknown_class_axis",
     "value_of_loss",
     "wilson",
 ]

@@ -9,11 +9,13 @@ from ._metric import Metric
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """Accuracy for outputs (N, C) and targets (N,): 1 where the target has the largest logit. (N, T, C): the share of
-    positions.
+    """Accuracy for outputs (N, C) and targets (N,): 1 where the target has the largest logit. (N, …, C): the share of
+    positions. `Metric.scores` puts the classes of maps (N, C, …) last.
     """
     targets = checked_classes("accuracy", outputs, targets)
     return mean_of_counted("accuracy", (outputs.argmax(dim=-1) == targets).double(), targets)
 
 
-ACCURACY = Metric(name="accuracy", maximise=True, per_sample=_per_sample, unit="fraction", divergence="kl")
+ACCURACY = Metric(
+    name="accuracy", maximise=True, per_sample=_per_sample, unit="fraction", divergence="kl", reads_classes=True
+)

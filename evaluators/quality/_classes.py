@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._metric import MetricError
+from ._error import MetricError
 
 IGNORED = -100
 """Target that does not count, as in `torch.nn.functional.cross_entropy`."""
@@ -29,7 +29,7 @@ def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tenso
     if targets.shape != outputs.shape[:-1]:
         raise MetricError(
             f"{name}: expected targets {tuple(outputs.shape[:-1])} for outputs {tuple(outputs.shape)} (classes last), "
-            f"got {tuple(targets.shape)}"
+            f"got {tuple(targets.shape)}{_for_maps(outputs)}"
         )
     targets = targets.to(outputs.device, torch.int64)
     counted = targets[targets != IGNORED]
@@ -39,6 +39,11 @@ def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tenso
             f"the model has {outputs.shape[-1]} classes, and {IGNORED} marks a target that does not count"
         )
     return targets
+
+
+def _for_maps(outputs: Tensor) -> str:
+    shape = tuple(outputs.shape)
+    return f"; maps with the classes on axis 1 need targets {shape[:1] + shape[2:]}" if len(shape) > 2 else ""
 
 
 def mean_of_counted(name: str, scores: Tensor, targets: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ._metric import Divergence, Metric, MetricError
+from ...compressors.anatomy import classes_last
+from ._class_axis import LAST, unknown_class_axis
+from ._error import MetricError
+from ._metric import Divergence, Metric
 
 CHUNK = 1 << 22
 """Number of outputs widened to float64 at a time: 32 MiB."""
@@ -30,15 +33,23 @@ def resolve_divergence(kind: str, metric: Metric, targets: Tensor | None = None)
 
 
 def divergence_per_sample(
-    outputs: Tensor, reference: Tensor, kind: str = "kl", *, variance: float | None = None
+    outputs: Tensor,
+    reference: Tensor,
+    kind: str = "kl",
+    *,
+    variance: float | None = None,
+    class_axis: int | None = LAST,
 ) -> Tensor:
     """Divergence of each sample's `outputs` from `reference`, both (N, …): (N,) float64, 0 where they are equal.
 
-    kl   KL(reference || outputs) in nats, with softmax over the last axis, averaged over the axes between (positions)
+    kl   KL(reference || outputs) in nats, with softmax over `class_axis`, averaged over the other axes (positions)
     mse  the mean squared difference, over the variance of the reference. That is `variance`, where scores of several
          batches are to be compared (`ReferenceOutputs.variance`), else that of `reference`; 1 where it is zero
 
-    Raises `MetricError` where the shapes differ, for NaN, and for "kl" with a single class (it would always be 0).
+    class_axis  axis of the classes (`resolve_class_axis`), by default the last; None where it is not known
+
+    Raises `MetricError` where the shapes differ, for NaN, and for "kl" with a single class (it would always be 0) or an
+    unknown class axis.
     """
     if outputs.shape != reference.shape or outputs.dim() == 0:
         raise MetricError(
@@ -46,6 +57,9 @@ def divergence_per_sample(
         )
     reference = reference.to(outputs.device)
     if kind == "kl":
+        if class_axis is None:
+            raise unknown_class_axis(outputs.shape, None)
+        outputs, reference = classes_last(outputs, class_axis), classes_last(reference, class_axis)
         if outputs.dim() < 2 or outputs.shape[-1] < 2:
             raise MetricError(
                 f"divergence 'kl' needs outputs (N, …, C) with at least 2 classes last, got {tuple(outputs.shape)}; "

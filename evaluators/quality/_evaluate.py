@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..values import Inputs, ReferenceOutputs, Split, run_batches
+from ._class_axis import LAST, unknown_class_axis
 from ._divergence import divergence_per_sample
-from ._metric import Metric, MetricError
+from ._error import MetricError
+from ._metric import Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,8 +80,14 @@ def evaluate_parts(
         for outputs in run_batches(model, split.between(at, stop), batch_size):
             rows = slice(at, at + len(outputs))
             original = None if reference is None else reference.outputs[rows]
-            of_metric.append(metric.scores(outputs, None if targets is None else targets[rows], original))
+            wanted = None if targets is None else targets[rows]
+            of_metric.append(metric.scores(outputs, wanted, original))
             if divergence is not None and reference is not None and original is not None:
-                of_divergence.append(divergence_per_sample(outputs, original, divergence, variance=reference.variance))
+                axis = metric.class_axis_of(outputs, wanted) if divergence == "kl" else LAST
+                if axis is None:
+                    raise unknown_class_axis(outputs.shape, wanted)
+                of_divergence.append(
+                    divergence_per_sample(outputs, original, divergence, variance=reference.variance, class_axis=axis)
+                )
             at = rows.stop
         yield Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)

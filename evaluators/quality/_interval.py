@@ -7,7 +7,8 @@ import math
 from torch import Tensor
 
 from ..values import Measurement, Split
-from ._metric import Metric, MetricError
+from ._error import MetricError
+from ._metric import Metric
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution at 97.5 %, for a two-sided interval of 95 %."""

@@ -12,15 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...compressors.anatomy import classes_last
 from ..values import Inputs, Split
+from ._class_axis import LAST, resolve_class_axis
+from ._error import MetricError
 
 Divergence = Literal["kl", "mse"]
 PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
-
-
-class MetricError(InputError):
-    """A metric cannot be computed from these outputs, or its scores are invalid: a wrong shape, NaN, an infinity."""
 
 
 def _identity(value: float) -> float:
@@ -40,6 +38,8 @@ class Metric:
     needs_targets    whether a split without targets is refused
     infer_targets    from a split's inputs to its targets, for a split that has none (perplexity: the next token)
     divergence       how far outputs are from the original's, as suits this metric; None: by the targets
+    reads_classes    whether `per_sample` reads class logits: it then gets outputs and reference with the classes last
+    class_axis       axis of the outputs on which the classes lie; None: by the targets' shape (`class_axis_of`)
     """
 
     name: str
@@ -51,6 +51,8 @@ class Metric:
     needs_targets: bool = True
     infer_targets: Callable[[Inputs], Tensor] | None = None
     divergence: Divergence | None = None
+    reads_classes: bool = False
+    class_axis: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -69,6 +71,11 @@ class Metric:
             )
         return None
 
+    def class_axis_of(self, outputs: Tensor, targets: Tensor | None) -> int | None:
+        """Axis of `outputs` (N, …) on which the classes lie (`resolve_class_axis`); None where no classes are found."""
+        prefer_last = self.infer_targets is not None  # a metric of tokens: logits (N, T, V)
+        return resolve_class_axis(outputs.shape, targets, self.class_axis, prefer_last=prefer_last)
+
     def scores(self, outputs: Tensor, targets: Tensor | None, reference: Tensor | None = None) -> Tensor:
         """Scores (N,) float64 of `per_sample`, checked to be finite.
 
@@ -80,6 +87,10 @@ class Metric:
         if outputs.dim() == 0:
             raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
         _no_nan(self.name, outputs)
+        if self.reads_classes and targets is not None:
+            axis = self.class_axis_of(outputs, targets)
+            outputs = classes_last(outputs, LAST if axis is None else axis)
+            reference = None if reference is None else classes_last(reference, LAST if axis is None else axis)
         scores = self.per_sample(outputs, targets, reference)
         n = outputs.shape[0]
         if not isinstance(scores, Tensor):

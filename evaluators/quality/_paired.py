@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._metric import Metric, MetricError
+from ._error import MetricError
+from ._metric import Metric
 
 Floats = NDArray[np.float64]
 N_FLIPS = 9_999

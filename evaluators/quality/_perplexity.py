@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from ..values import Inputs
 from ._classes import IGNORED, checked_classes, mean_of_counted
-from ._metric import Metric, MetricError
+from ._error import MetricError
+from ._metric import Metric
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
@@ -69,4 +70,5 @@ PERPLEXITY = Metric(
     finish=_exp,
     infer_targets=next_tokens,
     divergence="kl",
+    reads_classes=True,
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._arrays import SingleArray
+from ...compressors.anatomy import classes_last
 from ..quality import Divergence
 
 MOST_VALUES = 1024
@@ -34,6 +35,7 @@ class OutputFrame:
     classes    (n_sites, bins - 1) the classes that are told apart; None: all of them ("kl"), or not a matter of classes
     reference  (n_sites, bins) what the original says there; bins is 1 for "mse"
     scale      what outputs are divided by ("mse")
+    class_axis axis of the outputs on which the classes lie ("kl"); positions are counted without it
     """
 
     kind: Divergence
@@ -42,9 +44,12 @@ class OutputFrame:
     classes: NDArray[np.int64] | None
     reference: SingleArray
     scale: float = 1.0
+    class_axis: int = -1
 
     @classmethod
-    def of(cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES) -> OutputFrame:
+    def of(
+        cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES, class_axis: int = -1
+    ) -> OutputFrame:
         """Make a frame of the original's outputs (n, …) on the first n samples of a split, of at most `most` values.
 
         variance  of all outputs of the original on the split, as for the divergence "mse"
@@ -55,6 +60,7 @@ class OutputFrame:
             sites = _spread(outputs.numel(), most)
             kept = outputs.reshape(-1)[torch.from_numpy(sites)].double() / scale
             return cls(kind=kind, n=n, sites=sites, classes=None, reference=_array(kept[:, None]), scale=scale)
+        outputs = classes_last(outputs, class_axis)
         rows = outputs.reshape(-1, outputs.shape[-1])
         bins = min(rows.shape[1], MOST_BINS)
         sites = _spread(len(rows), max(1, most // bins))
@@ -62,8 +68,9 @@ class OutputFrame:
         classes = None if rows.shape[1] <= MOST_BINS else chosen.topk(bins - 1, dim=1).indices
         found = _bins(chosen, classes)
         return cls(
-            kind=kind, n=n, sites=sites, classes=None if classes is None else classes.numpy(), reference=_array(found)
-        )
+            kind=kind, n=n, sites=sites, classes=None if classes is None else classes.numpy(),
+            reference=_array(found), class_axis=class_axis,
+        )  # fmt: skip
 
     def shift(self, outputs: Tensor, start: int = 0) -> SingleArray:
         """Difference of outputs (b, …), for the samples from `start` on, from the reference at their sites: (values,).
@@ -76,6 +83,7 @@ class OutputFrame:
             at = torch.from_numpy(self.sites[mine] - start * size)
             found = outputs.reshape(-1)[at].double()[:, None] / self.scale
         else:
+            outputs = classes_last(outputs, self.class_axis)
             rows = outputs.reshape(-1, outputs.shape[-1])
             first = start * (len(rows) // len(outputs)) if len(outputs) else 0
             mine = self._between(first, len(rows))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...compressors import Anatomy, Gradients, collect_gradients
+from ...compressors.anatomy import classes_last
 from ...compressors.calibration import PASSES
 from ..quality import IGNORED, Metric
 from ..values import Split
@@ -38,8 +39,11 @@ def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Met
             start += n
 
     def loss(outputs: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
-        if targets is not None and not targets.is_floating_point() and targets.shape == outputs.shape[:-1]:
-            flat = outputs.float().reshape(-1, outputs.shape[-1])
+        is_classes = targets is not None and not targets.is_floating_point()
+        axis = metric.class_axis_of(outputs, targets) if is_classes else None
+        logits = outputs if axis is None else classes_last(outputs, axis)
+        if targets is not None and is_classes and targets.shape == logits.shape[:-1]:
+            flat = logits.float().reshape(-1, logits.shape[-1])
             return functional.cross_entropy(flat, targets.to(outputs.device).long().reshape(-1), ignore_index=IGNORED)
         if targets is not None and targets.is_floating_point() and targets.shape == outputs.shape:
             return functional.mse_loss(outputs.float(), targets.to(outputs.device).float())

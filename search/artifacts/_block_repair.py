@@ -67,12 +67,13 @@ class BlockRepair:
         key = reconstruction_key(
             self._digest, assignment, variants, self.batches, values=values,
             calibration_digest=context.calibration.digest, divergence=context.divergence, seed=seed,
+            class_axis=context.kl_axis,
         )  # fmt: skip
         found, kept, notes = reconstructed(
             context.store / "blocks", key, variants,
             lambda: reconstruct(
                 self.candidate_model.layers.resident, assignment, variants, self.batches, values=values,
-                divergence=context.divergence, seed=seed,
+                divergence=context.divergence, class_axis=context.kl_axis, seed=seed,
             ),
         )  # fmt: skip
         self.notes[_key(assignment)] = notes

@@ -59,11 +59,14 @@ def explain_mismatch(
     return "; ".join([*clauses, reference])
 
 
-def describe_float64_difference(model: nn.Module, split: Split, batch_size: int, expected: Tensor) -> str:
+def describe_float64_difference(
+    model: nn.Module, split: Split, batch_size: int, expected: Tensor, class_axis: int | None = -1
+) -> str:
     """Clause on the difference between PyTorch's outputs (`expected`) and those of the same weights and quantizers with
     sums in double precision.
 
-    model  the compressed model with its hooks; a copy of it is run
+    model       the compressed model with its hooks; a copy of it is run
+    class_axis  as in `Parity.between`
     """
     from ...compressors.anatomy import in_double
     from ...evaluators import ReferenceOutputs, Split
@@ -73,7 +76,7 @@ def describe_float64_difference(model: nn.Module, split: Split, batch_size: int,
         outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
         return f"PyTorch in double precision does not run this model ({str(error).splitlines()[0]})"
-    own = Parity.between(expected, outputs)
+    own = Parity.between(expected, outputs, class_axis)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
     return f"PyTorch's own outputs are within {own.max_difference:.1e} of those with sums in double precision{same}"
 

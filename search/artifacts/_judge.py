@@ -39,7 +39,9 @@ def judge_outputs(
             f"the artifact's outputs have shape {tuple(outputs.shape)}, the original's {tuple(reference.outputs.shape)}"
         )
     scores = evaluate_outputs(context.metric, split, outputs, reference)
-    divergence = divergence_per_sample(outputs, reference.outputs, context.divergence, variance=reference.variance)
+    divergence = divergence_per_sample(
+        outputs, reference.outputs, context.divergence, variance=reference.variance, class_axis=context.class_axis
+    )
     metrics = judge(context, Scores(metric=scores, divergence=divergence), split=split.name)
     return metrics, tuple(round(float(s), 6) for s in scores)
 
@@ -99,17 +101,18 @@ def check_parity(
     """
     from ...evaluators.runtimes import kernels_by_layer
 
-    split, batch_size = exporter.problem.report, exporter.problem.context.batch_size
+    context, split = exporter.problem.context, exporter.problem.report
+    batch_size, class_axis = context.batch_size, context.class_axis
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
         expected = exporter.outputs_of(model)
         if outputs.shape != expected.shape:
             raise ParedownError(f"the export's outputs have shape {tuple(outputs.shape)}, not {tuple(expected.shape)}")
-        parity = Parity.between(outputs, expected)
+        parity = Parity.between(outputs, expected, class_axis)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)
         if integer and not is_within:
             kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
-            reference = describe_float64_difference(model, split, batch_size, expected)
+            reference = describe_float64_difference(model, split, batch_size, expected, class_axis)
             why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
             text = f"{text}. Why: {why}"
     return ParityResult(

@@ -24,10 +24,10 @@ SAME_ANSWER_BOUND = 0.999
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """Difference between outputs (N, …, classes) and the expected ones.
+    """Difference between outputs (N, …) and the expected ones.
 
     max_difference  largest difference, as a share of the largest expected magnitude
-    same_answer     share of the positions with the same largest class; None where there is one output
+    same_answer     share of the positions with the same largest class; None where there is one output, or no classes
     margin          largest lead that an expected answer had over another one that came instead, as a share of the
                     largest magnitude; 0 where all answers are the same
     n               number of positions
@@ -39,11 +39,19 @@ class Parity:
     n: int = 0
 
     @classmethod
-    def between(cls, outputs: Tensor, expected: Tensor) -> Parity:
-        """Compare two tensors of one shape, in double precision."""
+    def between(cls, outputs: Tensor, expected: Tensor, class_axis: int | None = -1) -> Parity:
+        """Compare two tensors of one shape, in double precision.
+
+        class_axis  axis of the classes, by default the last; None: there are none, and so no answers
+        """
+        from ...compressors.anatomy import classes_last
+
         found, wanted = outputs.double(), expected.double()
         size = float(wanted.abs().max()) or 1.0
         difference = float((found - wanted).abs().max()) / size
+        if class_axis is None:
+            return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
+        found, wanted = classes_last(found, class_axis), classes_last(wanted, class_axis)
         if wanted.dim() < 2 or wanted.shape[-1] < 2:
             return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
         found, wanted = found.reshape(-1, found.shape[-1]), wanted.reshape(-1, wanted.shape[-1])

@@ -129,7 +129,9 @@ class SensitivityProbe:
 
         context = self.context
         outputs = self._run(group, level, inputs, cache)
-        apart = divergence_per_sample(outputs, original, context.divergence, variance=context.reference.variance)
+        apart = divergence_per_sample(
+            outputs, original, context.divergence, variance=context.reference.variance, class_axis=context.class_axis
+        )
         return apart, outputs
 
     def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
@@ -267,7 +269,7 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
 
     reference = context.reference
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance)
+    return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance, class_axis=context.kl_axis)
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:

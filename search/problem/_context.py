@@ -23,6 +23,7 @@ class EvaluationContext:
     split          the search split (validation), in random order
     reference      outputs of the original on the search split
     divergence     "kl" or "mse"
+    class_axis     axis of the outputs on which the classes lie; -1: the last; None: no classes were found
     store          folder of the compressed variants
     plugins        modules of the user, which a worker imports first
     repair         the repairs that follow compression
@@ -44,3 +45,9 @@ class EvaluationContext:
     repair: RepairSection
     repair_inputs: tuple[Any, ...] = ()
     structured: Structured | None = None
+    class_axis: int | None = -1
+
+    @property
+    def kl_axis(self) -> int:
+        """Axis over which "kl" is summed. `prepare` refuses "kl" where none was found."""
+        return -1 if self.class_axis is None else self.class_axis

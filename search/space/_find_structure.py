@@ -27,13 +27,15 @@ Scores = dict[str, dict[str, "Tensor"]]
 
 
 def find_structure(
-    task: Task, model: nn.Module, batches: Sequence[Inputs], profiles: Sequence[HardwareProfile]
-) -> Structured:
+    task: Task, model: nn.Module, batches: Sequence[Inputs], profiles: Sequence[HardwareProfile],
+    *, class_axis: int = -1,
+) -> Structured:  # fmt: skip
     """Structure that [space] asks for, ranked.
 
     batches   of the calibration split, at least one
     profiles  of the devices: channels are rounded to `[space] round_to`, else to the number that the most demanding
               device wants for the layers that a set goes through
+    class_axis  axis of the outputs on which the classes lie
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
     from ...compressors.structure import SCORES, find_blocks, routing_frequency
@@ -53,7 +55,7 @@ def find_structure(
     experts = [coupled for coupled in sets if coupled.kind == "experts"]
     asked = routing_frequency(model, batches[:_BATCHES], experts)
     sets = tuple(coupled for coupled in sets if coupled.kind != "experts")
-    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left)
+    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left, class_axis)
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": _order(frequency)}
@@ -86,14 +88,15 @@ def _coupled_sets(
 
 
 def _rankings(
-    task: Task, model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], left: dict[str, str]
-) -> tuple[dict[str, dict[str, tuple[int, ...]]], Scores]:
+    task: Task, model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], left: dict[str, str],
+    class_axis: int,
+) -> tuple[dict[str, dict[str, tuple[int, ...]]], Scores]:  # fmt: skip
     """Rankings (name of a set -> score -> units, the most important first) and scores; fills `left`."""
     from ...compressors.structure import DATA_SCORES, collect, score
 
     methods, seed = task.space.keep_method, task.search.seed
     looks_at_data = bool(sets) and bool(set(methods) & set(DATA_SCORES))
-    evidence = collect(model, batches, sets, seed=seed) if looks_at_data else {}
+    evidence = collect(model, batches, sets, seed=seed, class_axis=class_axis) if looks_at_data else {}
     rankings: dict[str, dict[str, tuple[int, ...]]] = {}
     scores: Scores = {method: {} for method in methods}
     for coupled in sets:

@@ -6,6 +6,7 @@ A model comes in eval mode, on the CPU, in FP32 (half precision is widened: what
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -84,16 +85,17 @@ def load_task_metric(task: Task) -> Metric:
                 f"quality.maximise = {str(section.maximise).lower()}, but {metric.name} is {direction}; leave "
                 f"maximise out"
             )
-        return metric
+        return metric if section.class_axis is None else replace(metric, class_axis=section.class_axis)
     function = resolve(section.metric, base_dir=task.base_dir, key="quality.metric")
     if not callable(function):
         raise TaskError(
             f"quality.metric = {section.metric!r} must name a function of (outputs, targets), got {_kind(function)}"
         )
     try:
-        return metric_from_callable(function, task.metric_name, bool(section.maximise))
+        own = metric_from_callable(function, task.metric_name, bool(section.maximise))
     except MetricError as error:
         raise TaskError(f"quality.metric = {section.metric!r}: {error}") from error
+    return replace(own, class_axis=section.class_axis)
 
 
 def user_modules(task: Task) -> list[ModuleType]:

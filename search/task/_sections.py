@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number, Reference, Seconds, Share, Text
 from ._section import Section
@@ -128,6 +128,11 @@ class QualitySection(Section):
         description="how far a candidate's outputs are from the original's: kl for logits, mse otherwise; "
         "auto chooses by the metric",
     )
+    class_axis: Integer | None = Field(
+        default=None,
+        description="axis of the outputs on which the classes lie, for accuracy, kl and 'the same answer': 1 for maps "
+        "(N, C, H, W), -1 for the last; default: by the shape of the targets",
+    )
     max_loss: Number = Field(
         default=0.1,
         gt=0,
@@ -140,6 +145,19 @@ class QualitySection(Section):
         description="what the search is led by; divergence is smoother than a metric and tells close candidates apart, "
         "down to 1e-4 nats, below which none is better than another",
     )
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an unset `class_axis` out: tasks of runs from before that key keep their digest."""
+        stored: dict[str, Any] = handler(self)
+        return {key: value for key, value in stored.items() if key != "class_axis" or value is not None}
+
+    @field_validator("class_axis")
+    @classmethod
+    def _no_sample_axis(cls, axis: int | None) -> int | None:
+        if axis == 0:
+            raise ValueError("must be an axis of classes, 1 or more, or -1 for the last; axis 0 is the sample")
+        return axis
 
     @model_validator(mode="after")
     def _direction(self) -> Self:

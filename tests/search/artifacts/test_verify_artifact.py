@@ -475,6 +475,21 @@ class TestParity:
         assert not parity.verdict(integer=True)[0]
         assert set(parity.metrics("report")) == {"runtime_apart"}
 
+    @pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3, 5), (6, 3, 3)])
+    @pytest.mark.parametrize("axis", [1, -1])
+    def test_answers_are_counted_on_the_class_axis(self, shape: tuple[int, ...], axis: int) -> None:
+        expected = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        found = expected + 0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        parity = Parity.between(found, expected, axis)
+        same = (found.argmax(axis) == expected.argmax(axis)).double()
+        assert (parity.same_answer, parity.n) == (pytest.approx(float(same.mean())), same.numel())
+        assert parity.max_difference == pytest.approx(float((found - expected).abs().max() / expected.abs().max()))
+
+    def test_without_a_class_axis_there_are_no_answers(self) -> None:
+        maps = torch.randn(6, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+        parity = Parity.between(maps, maps, None)
+        assert (parity.max_difference, parity.same_answer) == (0.0, None)
+
     def test_what_keeps_the_bound(self) -> None:
         expected = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
         near = Parity.between(expected + 1e-6, expected)

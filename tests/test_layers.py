@@ -58,7 +58,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
     "search.task": ("search.values",),
     "search.allocation": ("search.values",),
     "search.devices": ("search.task",),
-    "search.searchers": ("search.allocation", "search.devices"),
+    "search.searchers": ("search.allocation",),
     "search.space": ("search.devices",),
     "search.run": ("search.task",),
     "search.problem": ("search.space", "search.searchers"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..anatomy import Inputs, module_at
+from ..values import StructuralName
 from ._narrow_attention import can_narrow
 from ._sets import Attribute, CoupledSet, Member
 from ._watch import Attended, Ran, watch
@@ -42,7 +43,7 @@ def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
     for fqn, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
             if (reason := can_narrow(module)) is not None:
-                found.left[f"heads:{fqn}"] = reason
+                found.left[str(StructuralName("heads", fqn))] = reason
             elif module.num_heads > 1:
                 found.proposals.append([_packed_module(fqn, module)])
     events = watch(model, inputs)
@@ -55,7 +56,7 @@ def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
         around = _around(event, before[::-1], after)
         if isinstance(around, str):
             where = before[0].fqn.rpartition(".")[0] if before else f"attention {i}"
-            found.left[f"heads:{where}"] = around
+            found.left[str(StructuralName("heads", where))] = around
             continue
         taken.update(around.fqns)
         found.modules.update(around.makers)
@@ -80,7 +81,7 @@ def families(model: nn.Module, refused: Sequence[CoupledSet]) -> list[CoupledSet
             continue
         biases = [
             Member(tensor=f"{fqn}.weight", axis=1, role="keeps")
-            for home in (s.name.partition(":")[2] for s in sets)
+            for home in (s.fqn for s in sets)
             for fqn, module in model.named_modules()
             if fqn.startswith(f"{home}.") and isinstance(module, nn.Embedding) and module.embedding_dim == first.n_units
         ]
@@ -175,7 +176,8 @@ def _alternatives(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
                 Member(tensor=f"{around.out}.weight", axis=1, offsets=reader[1], width=reader[2], role="reads")
             )
             yield CoupledSet(
-                name=f"heads:{_home(around)}", kind="heads", n_units=n, unit_width=repeat * d, members=tuple(members),
+                name=str(StructuralName("heads", _home(around))), kind="heads", n_units=n, unit_width=repeat * d,
+                members=tuple(members),
                 attributes=tuple(attributes),
             )  # fmt: skip
 
@@ -220,6 +222,6 @@ def _packed_module(fqn: str, module: nn.MultiheadAttention) -> CoupledSet:
         members.append(Member(tensor=f"{prefix}in_proj_bias", axis=0, offsets=(0, e, 2 * e), width=d))
     members.append(Member(tensor=f"{prefix}out_proj.weight", axis=1, width=d, role="reads"))
     return CoupledSet(
-        name=f"heads:{fqn}", kind="heads", n_units=module.num_heads, unit_width=d, members=tuple(members),
-        attention=(fqn,),
+        name=str(StructuralName("heads", fqn)), kind="heads", n_units=module.num_heads, unit_width=d,
+        members=tuple(members), attention=(fqn,),
     )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..values import StructuralName
 from ._experts import _COUNTS, _TOP_K, alike, chooses_by_scores
 from ._sets import Attribute, CoupledSet, Member
 from ._trial import Trier
@@ -49,7 +50,7 @@ def _packed(model: nn.Module) -> tuple[list[CoupledSet], dict[str, str]]:
         if len(stacked) < 2 or n < 2 or any(value.shape[0] != n for value in stacked):
             continue
         home = fqn.rpartition(".")[0]
-        name = f"experts:{home or fqn}"
+        name = str(StructuralName("experts", home or fqn))
         routers = [
             leaf
             for leaf, sibling in module_at(model, home).named_children()
@@ -75,7 +76,7 @@ def _listed(model: nn.Module) -> tuple[list[CoupledSet], dict[str, str]]:
             routers = [name for name, child in siblings if chooses_by_scores(child, n) or _chooses(child, n)]
             if not routers:
                 continue  # a list of blocks, most likely
-            name = f"experts:{home or leaf}"
+            name = str(StructuralName("experts", home or leaf))
             top_k = max(_top_k(module), *(_top_k(module_at(model, prefix + router)) for router in routers))
             if len(routers) > 1:
                 left[name] = f"{len(routers)} modules beside {prefix}{leaf} could be its router ({', '.join(routers)})"

@@ -19,6 +19,7 @@ from torch import nn
 
 from ...errors import InputError, MissingExtra
 from ..anatomy import Inputs, forward
+from ..values import StructuralName
 from ._narrow_attention import can_narrow
 from ._sets import CoupledSet, Member
 
@@ -73,7 +74,7 @@ def propose(model: nn.Module, inputs: Inputs, opaque: Iterable[str] = ()) -> Pro
             found.left[fqn] = made
         else:
             found.sets.append(made)
-    found.sets = sorted(_merged(found.sets, clone), key=lambda made: order.get(made.name.partition(":")[2], 0))
+    found.sets = sorted(_merged(found.sets, clone), key=lambda made: order.get(made.fqn, 0))
     return found
 
 
@@ -90,12 +91,9 @@ def _merged(sets: list[CoupledSet], model: nn.Module) -> list[CoupledSet]:
             merged.append(coupled)
         else:
             first = merged[home]
-            kind, fqn = (
-                ("hidden" if "hidden" in (first.kind, coupled.kind) else first.kind),
-                first.name.partition(":")[2],
-            )
+            kind = "hidden" if "hidden" in (first.kind, coupled.kind) else first.kind
             merged[home] = dataclasses.replace(
-                first, name=f"{kind}:{fqn}", kind=kind, members=first.members + coupled.members,
+                first, name=str(StructuralName(kind, first.fqn)), kind=kind, members=first.members + coupled.members,
                 norms=first.norms + coupled.norms, attention=first.attention + coupled.attention,
             )  # fmt: skip
         homes |= dict.fromkeys(keys, home)
@@ -199,7 +197,7 @@ def _set(root: str, n: int, items: Sequence[_Item], model: nn.Module) -> Coupled
     if kind == "channels" and kinds <= {"linear", ""}:
         kind = "neurons"
     return CoupledSet(
-        name=f"{kind}:{root or 'model'}", kind=kind, n_units=n_units, members=tuple(members.values()),
+        name=str(StructuralName(kind, root or "model")), kind=kind, n_units=n_units, members=tuple(members.values()),
         norms=tuple(norms.values()), attention=tuple(attention),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Inputs, forward, preserved, temporary_hooks
+from ..values import StructuralName
 from ._sets import CoupledSet, Member
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -25,7 +26,7 @@ def recurrent_sets(model: nn.Module, inputs: Inputs) -> tuple[list[CoupledSet], 
     for fqn, module in model.named_modules():
         if not isinstance(module, nn.RNNBase):
             continue
-        name = f"units:{fqn or 'model'}"
+        name = str(StructuralName("units", fqn or "model"))
         if getattr(module, "proj_size", 0):
             left[name] = "an LSTM with projections is left alone"
             continue

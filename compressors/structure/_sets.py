@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import ConfigError, SpecError
+from ..values import StructuralName
 
 KINDS = ("channels", "heads", "neurons", "hidden", "units", "experts")
 
@@ -75,6 +76,12 @@ class CoupledSet:
     router: str = ""
     listed: str = ""
     floor: int = 1
+
+    @property
+    def fqn(self) -> str:
+        """Full name of the module that the set is named after."""
+        named = StructuralName.parse(self.name)
+        return self.name if named is None else named.fqn
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

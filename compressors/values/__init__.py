@@ -25,6 +25,7 @@ from ._fields import (
 from ._names import GATES, PROJECTIONS, is_inner, sees_inputs, weight_name
 from ._pattern import ANYWHERE, Pattern
 from ._spec import SPEC_VERSION, LayerSpec
+from ._structural_name import StructuralName
 
 if TYPE_CHECKING:
     from ._layer_types import CONVOLUTIONS
@@ -44,6 +45,7 @@ __all__ = [
     "LayerSpec",
     "Pattern",
     "SpecField",
+    "StructuralName",
     "formats",
     "is_inner",
     "register_field",

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...compressors import LayerSpec
+from ...compressors.values import StructuralName
 from ...evaluators import Measurement, Source
-from ..values import Completed, Trial, is_structural
+from ..values import Completed, Trial
 
 if TYPE_CHECKING:
     from ..front import Front, Point
@@ -117,9 +118,9 @@ def uniform_label(config: Mapping[str, Any]) -> str:
     shares: dict[float, str] = {1.0: "whole"}
     for name, data in config.get("layers", {}).items():
         spec = LayerSpec.from_dict(data)
-        if not is_structural(name):
+        if (structure := StructuralName.parse(name)) is None:
             layers[spec.label()] += 1
-        elif spec.changes_structure or not name.startswith("block:"):
+        elif spec.changes_structure or not structure.is_block:
             sets[spec.keep] += 1
             shares.setdefault(spec.keep, spec.label())
     labels = [label for label, _ in layers.most_common(1)]

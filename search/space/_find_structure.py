@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from ...compressors.values import StructuralName
 from ...errors import SpecError, TaskError
 from ._alignment import alignment_of
 from ._keeps import asked_kinds, asked_shares, keep_axes, shares_of
@@ -50,7 +51,7 @@ def find_structure(
     blocks: tuple[Block, ...] = ()
     if section.blocks:
         blocks, why_not = find_blocks(model, few)
-        left |= {f"block:{fqn}": why for fqn, why in why_not.items()}
+        left |= {str(StructuralName("block", fqn)): why for fqn, why in why_not.items()}
     _check_found(task, sets, blocks, left)
     experts = [coupled for coupled in sets if coupled.kind == "experts"]
     asked = routing_frequency(model, batches[:_BATCHES], experts)

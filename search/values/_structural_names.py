@@ -1,4 +1,4 @@
-"""Names of removable structures: `channels:conv1`, `block:layers.2`. The name of a layer has no colon."""
+"""The parts of a space and of an assignment that treat layers, and those that remove structure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
+from ...compressors.values import StructuralName
 from ._space import SearchSpace
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def is_structural(name: str) -> bool:
     """Say whether a name of the space belongs to a coupled set or a block, not to a layer."""
-    return ":" in name
+    return StructuralName.parse(name) is not None
 
 
 def layers_of(assignment: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
@@ -30,7 +31,7 @@ def structure_of(assignment: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
 
 def block_name(block: Block) -> str:
     """Return the name of a block in the space."""
-    return f"block:{block.fqn}"
+    return str(StructuralName("block", block.fqn))
 
 
 def without_structure(space: SearchSpace) -> SearchSpace:

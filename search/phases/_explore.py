@@ -201,7 +201,7 @@ class _Exploration:
             asked = self.searcher.ask(1)
             if not asked:
                 return None
-            candidate = self.reduced.outer(asked[0]) if self.reduced else asked[0]
+            candidate = self.reduced.to_full(asked[0]) if self.reduced else asked[0]
             if candidate not in self.known:
                 return candidate
         return None
@@ -214,7 +214,7 @@ class _Exploration:
         """
         if self.promotion is not None:
             trials = [view for trial in trials if (view := as_screened(trial)) is not None]
-        if told := self.reduced.told(trials) if self.reduced else trials:
+        if told := self.reduced.visible(trials) if self.reduced else trials:
             self.searcher.tell(told)
 
     def _submit(self, number: int, candidate: Candidate) -> None:

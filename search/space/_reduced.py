@@ -103,8 +103,8 @@ class ReducedSpace:
     table: SensitivityTable
     kept: tuple[tuple[int, ...], ...]
 
-    def inner(self, candidate: Candidate) -> Candidate | None:
-        """A candidate of the whole space in the narrowed one; None if it uses a level that was dropped."""
+    def to_reduced(self, candidate: Candidate) -> Candidate | None:
+        """Return a candidate of the whole space in the reduced one; None if it uses a level that was dropped."""
         levels = []
         for kept, level in zip(self.kept, candidate.levels, strict=True):
             if level not in kept:
@@ -112,14 +112,14 @@ class ReducedSpace:
             levels.append(kept.index(level))
         return Candidate(levels=tuple(levels))
 
-    def outer(self, candidate: Candidate) -> Candidate:
-        """A candidate of the narrowed space in the whole one."""
+    def to_full(self, candidate: Candidate) -> Candidate:
+        """Return a candidate of the reduced space in the whole one."""
         self.space.check(candidate)
         return Candidate(levels=tuple(kept[i] for kept, i in zip(self.kept, candidate.levels, strict=True)))
 
-    def told(self, trials: Iterable[Trial]) -> list[Trial]:
-        """The trials as trials of the narrowed space, without those that use a level that was dropped."""
-        pairs = ((trial, self.inner(trial.candidate)) for trial in trials)
+    def visible(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Return the trials of candidates that the reduced space has, as its own trials."""
+        pairs = ((trial, self.to_reduced(trial.candidate)) for trial in trials)
         return [replace(trial, candidate=candidate) for trial, candidate in pairs if candidate is not None]
 
 

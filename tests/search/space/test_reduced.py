@@ -76,14 +76,14 @@ def test_what_matters_are_objectives_and_limits() -> None:
 
 
 def test_the_way_in_and_out() -> None:
-    narrowed = reduce_space(SPACE, TABLE, [(0, 2), (1, 1), (1, 3)])
-    assert narrowed.space.n_levels == (4, 3)
-    assert narrowed.table.divergence == ((0.0, 1.0, 3.0, 9.0), (0.0, 5.0, 9.0))
-    assert narrowed.table.n == ((0, 8, 8, 8), (0, 8, 8))
-    assert narrowed.inner(Candidate(levels=(3, 4))) == Candidate(levels=(2, 2))
-    assert narrowed.outer(Candidate(levels=(2, 2))) == Candidate(levels=(3, 4))
-    assert narrowed.inner(Candidate(levels=(2, 0))) is None
-    assert narrowed.inner(Candidate(levels=(0, 3))) is None
+    reduced = reduce_space(SPACE, TABLE, [(0, 2), (1, 1), (1, 3)])
+    assert reduced.space.n_levels == (4, 3)
+    assert reduced.table.divergence == ((0.0, 1.0, 3.0, 9.0), (0.0, 5.0, 9.0))
+    assert reduced.table.n == ((0, 8, 8, 8), (0, 8, 8))
+    assert reduced.to_reduced(Candidate(levels=(3, 4))) == Candidate(levels=(2, 2))
+    assert reduced.to_full(Candidate(levels=(2, 2))) == Candidate(levels=(3, 4))
+    assert reduced.to_reduced(Candidate(levels=(2, 0))) is None
+    assert reduced.to_reduced(Candidate(levels=(0, 3))) is None
 
 
 def test_nonsense_is_refused() -> None:
@@ -98,15 +98,15 @@ PROBLEM = SyntheticProblem(n_groups=4, n_levels=5)
 
 @given(st.sets(st.tuples(st.integers(0, 3), st.integers(1, 4))), st.data())
 def test_every_candidate_of_the_narrowed_space_is_itself(dropped: set[tuple[int, int]], data: st.DataObject) -> None:
-    narrowed = reduce_space(PROBLEM.space, PROBLEM.table, dropped)
-    inner = Candidate(levels=tuple(data.draw(st.integers(0, n - 1)) for n in narrowed.space.n_levels))
-    outer = narrowed.outer(inner)
-    assert narrowed.inner(outer) == inner
-    assert narrowed.space.assignment(inner) == PROBLEM.space.assignment(outer)
-    assert narrowed.table.divergence_of(inner) == PROBLEM.table.divergence_of(outer)
-    assert narrowed.table.cost_of("bytes", inner) == PROBLEM.table.cost_of("bytes", outer)
+    reduced = reduce_space(PROBLEM.space, PROBLEM.table, dropped)
+    inner = Candidate(levels=tuple(data.draw(st.integers(0, n - 1)) for n in reduced.space.n_levels))
+    outer = reduced.to_full(inner)
+    assert reduced.to_reduced(outer) == inner
+    assert reduced.space.assignment(inner) == PROBLEM.space.assignment(outer)
+    assert reduced.table.divergence_of(inner) == PROBLEM.table.divergence_of(outer)
+    assert reduced.table.cost_of("bytes", inner) == PROBLEM.table.cost_of("bytes", outer)
     assert not dropped & set(enumerate(outer))
-    told = narrowed.told([PROBLEM.trial(0, outer), PROBLEM.trial(1, Candidate(levels=(4, 4, 4, 4)))])
+    told = reduced.visible([PROBLEM.trial(0, outer), PROBLEM.trial(1, Candidate(levels=(4, 4, 4, 4)))])
     assert told[0].candidate == inner
     assert len(told) == 1 + all((g, 4) not in dropped for g in range(4))
 

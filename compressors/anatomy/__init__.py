@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._source_types import (
+        is_widened,
+        main_source_dtype,
+        remember_sources,
+        rounded_to_source,
+        source_dtypes,
+        stored_dtype,
+        widen,
+    )
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -64,6 +73,15 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._source_types": (
+        "is_widened",
+        "main_source_dtype",
+        "remember_sources",
+        "rounded_to_source",
+        "source_dtypes",
+        "stored_dtype",
+        "widen",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
@@ -86,20 +104,27 @@ __all__ = [
     "hook_scores",
     "in_double",
     "is_plain",
+    "is_widened",
     "kind_at",
     "kind_of",
     "layer_inputs",
+    "main_source_dtype",
     "module_at",
     "owner",
     "plain_attention",
     "preserved",
     "recurrent_inputs",
+    "remember_sources",
     "rescale_channels",
+    "rounded_to_source",
     "runs_in",
     "same_tensor",
+    "source_dtypes",
+    "stored_dtype",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",
+    "widen",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

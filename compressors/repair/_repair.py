@@ -28,7 +28,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..anatomy import Anatomy, LayerInfo, forward, module_at, preserved, same_tensor, temporary_hooks
+from ..anatomy import (
+    Anatomy,
+    LayerInfo,
+    forward,
+    module_at,
+    preserved,
+    rounded_to_source,
+    same_tensor,
+    source_dtypes,
+    temporary_hooks,
+)
 from ..calibration import Moments
 from ..values import LayerSpec, weight_name
 from ..variants import CompressedModel, Variant
@@ -191,13 +201,18 @@ def _masked_values(
 
 @contextmanager
 def installed(model: nn.Module, values: Values) -> Iterator[None]:
-    """Give these parameters and buffers these values inside the block; restore them afterwards, without a copy."""
+    """Give these parameters and buffers these values inside the block; restore them afterwards, without a copy.
+
+    The values are rounded to the types of the model's source, in which they are stored.
+    """
+    sources = source_dtypes(model)
     state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     state.update(model.named_buffers(remove_duplicate=False))
     kept = [(state[name], state[name].data) for name in values]
     try:
-        for (tensor, _), value in zip(kept, values.values(), strict=True):
-            tensor.data = value.to(device=tensor.device, dtype=tensor.dtype)
+        for (tensor, _), (name, value) in zip(kept, values.items(), strict=True):
+            rounded = rounded_to_source(value, sources.get(name, ""))
+            tensor.data = rounded.to(device=tensor.device, dtype=tensor.dtype)
         yield
     finally:
         for tensor, data in kept:

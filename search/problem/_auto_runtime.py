@@ -111,10 +111,12 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
     import torch
 
     from ...compressors import CompressedModel, calibrate, forward, trace_anatomy
-    from ..task import Plugins, load_task_data, load_task_model
+    from ..task import Plugins, load_task_data, load_task_model, widened
 
     Plugins.of(task).load()
-    model = (load_task_model(task) if model is None else copy.deepcopy(model)).cpu().eval().requires_grad_(False)
+    model = (
+        (load_task_model(task) if model is None else copy.deepcopy(widened(model))).cpu().eval().requires_grad_(False)
+    )
     splits = load_task_data(task)
     batches = [x for x, _ in splits.calibration.take(_CALIBRATION).batches(min(_CALIBRATION, task.data.batch_size))]
     samples = batches[0]

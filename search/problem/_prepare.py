@@ -98,13 +98,12 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
 
 def _load(task: Task, model: nn.Module | None) -> _Loaded:
     """Import the plugins, check the names that are needed only later, and load model, data and metric."""
-    from ..task import Plugins, load_task_data, load_task_metric, load_task_model
+    from ..task import Plugins, load_task_data, load_task_metric, load_task_model, widened
 
     plugins = Plugins.of(task)
     plugins.load()
     _check_registered(task)
-    if model is None:
-        model = load_task_model(task)
+    model = load_task_model(task) if model is None else widened(model)
     model = model.eval().requires_grad_(False)
     return _Loaded(plugins=plugins, model=model, splits=load_task_data(task), metric=load_task_metric(task))
 

@@ -1,11 +1,14 @@
 """The model and the metric of a task. Weights are safetensors: nothing here unpickles.
 
-A model comes in eval mode, on the CPU, in FP32 (half precision is widened: what is searched starts from FP32).
+A model comes in eval mode, on the CPU, and computes in FP32. It remembers the number types of its source
+(`source_dtypes`), in which what is left alone is counted and stored.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ from ...errors import InputError, TaskError
 from ._load_huggingface import load_huggingface
 from ._load_weights import load_weights
 from ._user_code import call, load_file, loaded_user_modules, resolve
+from ._weight_files import stored_types, stored_types_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +55,27 @@ def load_task_model(task: Task) -> nn.Module:
         from ._load_export import load_export
 
         model = load_export(task.path(str(section.export)))
-    return _with_kv_cache(_prepared(model), section.kv_cache_bits)
+    return _with_kv_cache(_prepared(model, _stored_types(task)), section.kv_cache_bits)
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """A model that was handed over as an object, in FP32: itself, or a copy where it has tensors of another type."""
+    from ...compressors.anatomy import is_widened, widen
+
+    return model if is_widened(model) else widen(copy.deepcopy(model))
+
+
+def _stored_types(task: Task) -> dict[str, str]:
+    """Name -> number type in the safetensors files that the model's weights come from; empty where there are none."""
+    section = task.model
+    if section is None:
+        return {}
+    if section.weights is not None:
+        return stored_types(task.path(section.weights))
+    if section.huggingface is not None:
+        folder = task.path(section.huggingface) / str(section.args.get("subfolder", ""))
+        return stored_types_in(folder, variant=section.args.get("variant"))
+    return {}
 
 
 def _with_kv_cache(model: nn.Module, bits: int | None) -> nn.Module:
@@ -105,8 +129,10 @@ def user_modules(task: Task) -> list[ModuleType]:
     return loaded_user_modules()
 
 
-def _prepared(model: nn.Module) -> nn.Module:
+def _prepared(model: nn.Module, stored: Mapping[str, str]) -> nn.Module:
     import torch
+
+    from ...compressors.anatomy import widen
 
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
@@ -117,8 +143,7 @@ def _prepared(model: nn.Module) -> nn.Module:
             )
     if any(tensor.device.type != "cpu" for _, tensor in tensors):
         model = model.cpu()
-    if any(tensor.dtype in (torch.float16, torch.bfloat16, torch.float64) for _, tensor in tensors):
-        model = model.float()
+    model = widen(model, stored)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if (
             tensor.is_floating_point()

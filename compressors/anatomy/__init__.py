@@ -14,10 +14,34 @@ if TYPE_CHECKING:
     from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
-    from ._forward import Inputs, check_runs, classes_last, forward, in_double, module_at, preserved, temporary_hooks
+    from ._forward import (
+        Inputs,
+        called,
+        check_runs,
+        classes_last,
+        forward,
+        in_double,
+        module_at,
+        preserved,
+        temporary_hooks,
+    )
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._outputs import (
+        NamedOutputs,
+        Outputs,
+        compared_tensors,
+        flat_outputs,
+        joined,
+        mapped,
+        named_tensors,
+        outputs_of,
+        own_scales,
+        packed,
+        primary,
+        primary_name,
+    )
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -41,6 +65,7 @@ _HOMES = {
     ),
     "._forward": (
         "Inputs",
+        "called",
         "check_runs",
         "classes_last",
         "forward",
@@ -64,6 +89,21 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._outputs": (
+        "NamedOutputs",
+        "Outputs",
+        "compared_tensors",
+        "flat_outputs",
+        "joined",
+        "mapped",
+        "named_tensors",
+        "outputs_of",
+        "own_scales",
+        "own_scales",
+        "packed",
+        "primary",
+        "primary_name",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
@@ -75,24 +115,37 @@ __all__ = [
     "EqualizablePair",
     "Inputs",
     "LayerInfo",
+    "NamedOutputs",
+    "Outputs",
     "ScoresQuantizer",
     "attention_projection_inputs",
+    "called",
     "check_runs",
     "classes_last",
+    "compared_tensors",
     "compressible",
     "find_equalizable_pairs",
+    "flat_outputs",
     "forward",
     "holder_of",
     "hook_scores",
     "in_double",
     "is_plain",
+    "joined",
     "kind_at",
     "kind_of",
     "layer_inputs",
+    "mapped",
     "module_at",
+    "named_tensors",
+    "outputs_of",
+    "own_scales",
     "owner",
+    "packed",
     "plain_attention",
     "preserved",
+    "primary",
+    "primary_name",
     "recurrent_inputs",
     "rescale_channels",
     "runs_in",

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import Anatomy, forward, preserved, weight_at
+from ..anatomy import Anatomy, Outputs, forward, preserved, weight_at
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Loss = Callable[[Tensor, Any, Any], Tensor]
+Loss = Callable[[Outputs, Any, Any], Tensor]
 """Loss function: (outputs, inputs, targets or None) -> the mean loss of these samples, a differentiable scalar."""
 
 PASSES = 256

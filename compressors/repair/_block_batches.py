@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import classes_last, forward, temporary_hooks
+from ..anatomy import Outputs, classes_last, forward, own_scales, packed, temporary_hooks
 from ..calibration import drawn_answers
 
 _DRAWS = 2
@@ -38,12 +39,13 @@ class BlockBatch:
 
 def block_target(
     model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator,
-    *, class_axis: int = -1,
+    *, class_axis: int = -1, scales: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """(output of the module, mean square of the divergence's gradient by it) of the present model.
 
-    None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Raises
-    `InputError` where the model's outputs do not depend on it.
+    None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Several outputs
+    are compared by their squared error, each times its factor in `scales`. Raises `InputError` where the model's
+    outputs do not depend on the module.
     """
     given: list[Tensor] = []
 
@@ -58,7 +60,7 @@ def block_target(
             return None
         weight = torch.zeros_like(given[0])
         for _ in range(_DRAWS):
-            product = _drawn(outputs, divergence, generator, class_axis)
+            product = _drawn(outputs, divergence, generator, class_axis, scales)
             if not product.requires_grad:
                 raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
             (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
@@ -66,10 +68,13 @@ def block_target(
     return given[0].detach().float(), weight.detach().float()
 
 
-def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator, class_axis: int) -> Tensor:
+def _drawn(
+    outputs: Outputs, divergence: str, generator: torch.Generator, class_axis: int, scales: Mapping[str, float] | None
+) -> Tensor:
     """Scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, up to a factor."""
-    z = outputs.float()
-    if divergence != "kl":
+    several = not isinstance(outputs, Tensor)
+    z = outputs.float() if isinstance(outputs, Tensor) else packed(outputs, scales or own_scales(outputs))
+    if divergence != "kl" or several:
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
         return (signs.to(z) * z).sum()
     z = classes_last(z, class_axis)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, compared_tensors, forward, preserved
 from ._kept_experts import KeptExperts
 from ._passed import Passed
 from ._sets import CoupledSet
@@ -70,13 +70,15 @@ def reloadable(
     if callable(tie):
         tie()
     with preserved(model), preserved(built):
-        apart = float((forward(model, inputs) - forward(built, inputs)).abs().max())
-        scale = float(forward(model, inputs).abs().mean())
-    if not apart <= 1e-4 * scale + 1e-6:
-        raise ConfigError(
-            f"a {type(model).__name__} of the kept parts gives other outputs (by {apart:.2g}; outputs are about "
-            f"{scale:.2g}): its class uses the changed numbers elsewhere too. Keep the width, or use paredown's format"
-        )
+        expected, got = compared_tensors(forward(model, inputs)), compared_tensors(forward(built, inputs))
+    for name, outputs in expected.items():
+        apart, scale = float((outputs - got[name]).abs().max()), float(outputs.abs().mean())
+        if not apart <= 1e-4 * scale + 1e-6:
+            raise ConfigError(
+                f"a {type(model).__name__} of the kept parts gives other outputs (by {apart:.2g}; outputs are about "
+                f"{scale:.2g}): its class uses the changed numbers elsewhere too. Keep the width, or use paredown's "
+                "format"
+            )
     return built.train(model.training)
 
 

@@ -16,9 +16,10 @@ from .onnx import MAIN_FILE as ONNX_FILE
 from .onnx import export_onnx
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
 
 MAIN_FILE = "model.xml"
 _KEPT_SHAPES = 4
@@ -125,14 +126,15 @@ class OpenVinoSession:
             "SNIPPETS_MODE": "DISABLE",
         }
         self._names = [port.get_any_name() for port in self._model.inputs]
+        self._outputs = [port.get_any_name() for port in self._model.outputs]
         batch = self._model.inputs[0].get_partial_shape()[0]
         self._fixed_batch = None if batch.is_dynamic else batch.get_length()
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         from ._feeds import run_in_batches
 
-        return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
+        return run_in_batches(inputs, self._names, self._fixed_batch, self._run, self._outputs)
 
     def reported_threads(self) -> int | None:
         """Threads of a run, from the compiled model; None before the first run."""
@@ -163,7 +165,8 @@ class OpenVinoSession:
     def _run(self, arrays: dict[str, Any]) -> Any:
         try:
             request = self._request(arrays)
-            return request.infer(arrays, share_inputs=True)[0].copy()
+            found = request.infer(arrays, share_inputs=True)
+            return [found[n].copy() for n in range(len(self._outputs))]
         except RuntimeError as error:
             expected = ", ".join(f"{port.get_any_name()}: {port.get_partial_shape()}" for port in self._model.inputs)
             came = ", ".join(f"{name}: {list(array.shape)}" for name, array in arrays.items())

@@ -11,9 +11,10 @@ from ...errors import InputError
 from ._base import checked_threads
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
     from ...compressors.structure import Removal
 
 MAIN_FILE = "model.safetensors"
@@ -119,11 +120,12 @@ class TorchSession:
         self.model = model.cpu()
         self.threads, self.fixed_batch = threads, fixed_batch
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         import torch
 
         from ...compressors import forward
-        from ._program import chunks
+        from ...compressors.anatomy import mapped
+        from ._program import run_chunks
 
         threads = torch.get_num_threads()
         if threads != self.threads:
@@ -131,9 +133,8 @@ class TorchSession:
         try:
             with torch.inference_mode():
                 if self.fixed_batch is None:
-                    return forward(self.model, inputs).clone()
-                parts = chunks(inputs, self.fixed_batch)
-                return torch.cat([forward(self.model, part)[:n] for part, n in parts])
+                    return mapped(forward(self.model, inputs), torch.Tensor.clone)
+                return run_chunks(lambda batch: forward(self.model, batch), inputs, self.fixed_batch)
         finally:
             if threads != self.threads:
                 torch.set_num_threads(threads)

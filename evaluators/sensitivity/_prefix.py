@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Anatomy
-from ...compressors.anatomy import runs_in
+from ...compressors.anatomy import Outputs, runs_in
 from ...errors import ParedownError
 from ..values import Inputs, Split, run_split
 from ._calls import Call, Forward, Timeline, holds_below, is_changed, is_plain, rebuilt, tensors_of, weights_of, wrapped
@@ -82,7 +82,7 @@ class PrefixCache:
     model: nn.Module
     timeline: Timeline
     anatomy: Anatomy
-    outputs: Tensor
+    outputs: Outputs
     around: Mapping[str, str] = field(default_factory=dict)
     _kept: dict[int, Any] = field(default_factory=dict)
     _prefixes: dict[tuple[str, ...], Prefix] = field(default_factory=dict)

@@ -18,9 +18,10 @@ from ._block_repair import BlockRepair
 from ._formats import runtime_for
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Anatomy, Variant
+    from ...compressors.anatomy import Outputs
 
 
 class Exporter:
@@ -135,7 +136,7 @@ class Exporter:
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
 
-    def outputs_of(self, model: nn.Module) -> Tensor:
+    def outputs_of(self, model: nn.Module) -> Outputs:
         """Outputs of `model` on the report split."""
         from ...evaluators import ReferenceOutputs
 

@@ -20,9 +20,10 @@ from ..values import reason
 from ._user_errors import user_errors
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Anatomy, Calibration, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
     from ..task import Task
 
 AUTO = "auto"
@@ -176,7 +177,7 @@ class _Maker:
         setting: str,
         assignment: Mapping[str, LayerSpec],
         variants: Mapping[str, Variant],
-        expected: Tensor,
+        expected: Outputs,
         most: float,
     ) -> RuntimeTrial:
         """Export, load and compare the outputs. Any exception of the runtime puts it out, with the reason."""
@@ -195,7 +196,7 @@ class _Maker:
                 path, threads=self.task.hardware.threads, model_factory=lambda: copy.deepcopy(self.model)
             )
             output = session.run(self.samples)
-            found.off = float((output - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(1e-12))
+            found.off = _off(output, expected)
         except Exception as error:  # of the exporter or the runtime
             found.why_not = reason(error)
             return found
@@ -209,6 +210,19 @@ class _Maker:
 
         found.run = run
         return found
+
+
+def _off(outputs: Outputs, expected: Outputs) -> float:
+    """Root mean square of the difference, relative to that of the expected outputs; of several the largest."""
+    from ...compressors.anatomy import NamedOutputs, compared_tensors
+
+    if isinstance(outputs, NamedOutputs) and isinstance(expected, NamedOutputs):
+        outputs = outputs.like(expected)
+    found = compared_tensors(outputs)
+    return max(
+        float((found[name] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt().clamp(1e-12))
+        for name, wanted in compared_tensors(expected).items()
+    )
 
 
 def _time(trials: Sequence[RuntimeTrial]) -> None:

@@ -11,6 +11,7 @@ from ...errors import TaskError
 from ..devices import Device, devices_of
 from ..space import removes_something
 from ..values import SearchSpace
+from ._compared import compared_outputs
 from ._context import EvaluationContext
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration, LayerSpec
-    from ...evaluators import Metric, Split
+    from ...evaluators import Metric, OutputDistance, Split
     from ...hardware_profiles import HardwareProfile
     from ..space import Structured
     from ..task import Plugins, RepairSection, Splits, Task
@@ -49,7 +50,8 @@ class _Built:
 
     model   the model, scaled if the task asks for it
     digest  digest of the weights before scaling
-    class_axis  axis of the outputs on which the classes lie; None where no classes were found
+    metric  the task's metric, which knows its output and class axis
+    distance  distance of the outputs that are compared
     """
 
     model: nn.Module
@@ -58,7 +60,8 @@ class _Built:
     profiles: Sequence[HardwareProfile]
     structured: Structured | None
     space: SearchSpace
-    class_axis: int | None
+    metric: Metric
+    distance: OutputDistance
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Problem:
@@ -126,17 +129,17 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
 
     model, splits = loaded.model, loaded.splits
     anatomy = _trace(model, splits, task.data.batch_size)
-    class_axis = _class_axis(task, loaded)
+    distance, metric = compared_outputs(task, model, splits, loaded.metric)
     profiles = [load_profile(name) for name in task.profiles]
     # before scaling, because scaling changes the norms of the weights
-    structured = _find_structure(task, model, splits.calibration, profiles, class_axis)
+    structured = _find_structure(task, model, splits.calibration, profiles, distance)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
     return _Built(
         model=model, digest=digest, anatomy=anatomy, profiles=profiles, structured=structured, space=space,
-        class_axis=class_axis,
+        metric=metric, distance=distance,
     )  # fmt: skip
 
 
@@ -154,25 +157,8 @@ def _trace(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
-def _class_axis(task: Task, loaded: _Loaded) -> int | None:
-    """Decide the axis of the classes from the outputs and the targets of one sample, before anything is spent.
-
-    Raises `MetricError` where it is ambiguous, or not known though the divergence needs it.
-    """
-    from ...evaluators import resolve_divergence, run_split
-    from ...evaluators.quality import unknown_class_axis
-
-    sample, metric = loaded.splits.search.take(1), loaded.metric
-    outputs, targets = run_split(loaded.model, sample, 1), metric.targets_of(sample)
-    axis = metric.class_axis_of(outputs, targets)
-    is_kl = resolve_divergence(task.quality.divergence, metric) == "kl"
-    if axis is None and is_kl and not metric.reads_classes:  # a metric of classes says itself what it expects
-        raise unknown_class_axis(outputs.shape, targets)
-    return axis
-
-
 def _find_structure(
-    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], class_axis: int | None
+    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], distance: OutputDistance
 ) -> Structured | None:
     """Return the removable structures; None if the task removes nothing.
 
@@ -185,7 +171,7 @@ def _find_structure(
         return None
     batches = [inputs for inputs, _ in calibration.batches(min(16, task.data.batch_size))]
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, profiles, class_axis=-1 if class_axis is None else class_axis)
+    return find_structure(task, model, batches, profiles, distance)
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
@@ -219,14 +205,14 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
     if any(needs_gradients(spec) for spec in wanted):
-        gradients = loss_gradients(built.model, split, built.anatomy, _metric(loaded, built))
+        gradients = loss_gradients(built.model, split, built.anatomy, built.metric, scales=built.distance.scales)
         calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     return calibration
 
 
 def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibration, store: Path) -> EvaluationContext:
     """Run the original over the search split, and return what a worker needs."""
-    from ...evaluators import ReferenceOutputs, resolve_divergence
+    from ...evaluators import ReferenceOutputs
 
     split = _in_random_order(loaded.splits.search, task.search.samples, task.data.seed)
     repair = _repair(task)
@@ -237,21 +223,15 @@ def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibratio
         space=built.space,
         split=split,
         reference=ReferenceOutputs.compute(built.model, split, task.data.batch_size),
-        metric=_metric(loaded, built),
-        divergence=resolve_divergence(task.quality.divergence, loaded.metric),
+        metric=built.metric,
+        distance=built.distance,
         store=store,
         batch_size=task.data.batch_size,
         plugins=loaded.plugins,
         repair=repair,
         repair_inputs=_repair_inputs(task, repair, loaded.splits.calibration),
         structured=built.structured,
-        class_axis=built.class_axis,
     )
-
-
-def _metric(loaded: _Loaded, built: _Built) -> Metric:
-    """Return the task's metric, which knows the class axis that was decided."""
-    return replace(loaded.metric, class_axis=built.class_axis)
 
 
 def _in_random_order(split: Split, n: int | None, seed: int) -> Split:

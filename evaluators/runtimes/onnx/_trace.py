@@ -17,7 +17,7 @@ from ....compressors import Inputs
 from ....compressors.values import is_inner
 from .._base import ExportError
 from .._lowering import Lowered
-from .._program import export_program, first_line, quiet
+from .._program import export_program, first_line, output_names, quiet
 from ._attention import round_scores
 from ._operations import quantize_dequantize, translations
 from ._pads import pad_after_quantizing
@@ -101,11 +101,21 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
             raise ExportError("PyTorch could not write this model as ONNX: its exporter returned nothing")
         names = _names_of_weights(model)
         graph = onnx_program.model.graph
+        _name_outputs(graph, output_names(program))
         open_weights = {layer.fqn: _open(graph, names, layer.fqn) for layer in layers if layer.is_structured}
         onnx_program.optimize()
         if pad_after_quantizing(onnx_program.model.graph):
             onnx_program.optimize()
     return onnx_program.model, open_weights
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str] | None) -> None:
+    """Give the outputs the names that they have in the model; a name that another value bears gets `_output`."""
+    outputs = {id(value) for value in graph.outputs}
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    taken = {value.name for value in values if id(value) not in outputs}
+    for value, name in zip(graph.outputs, names or (), strict=False):
+        value.name = f"{name}_output" if name in taken else name
 
 
 def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:

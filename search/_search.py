@@ -25,9 +25,10 @@ from .phases import (
     TableInputs,
     VerifyInputs,
     build_store,
+    check_exports,
+    check_results,
     evaluate_baselines,
     explore,
-    export_original,
     measure_table,
     one_blas_thread,
     record_facts,
@@ -83,7 +84,8 @@ def search(
 
     Where the task names several devices, the front is that of the first on which points meet the limits.
 
-    Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
+    Raises `InputError` for a task that cannot be used, `NothingVerified` if the runtime runs no compressed form of the
+    model or no candidate of the search could be evaluated, `LimitsNotMet` if no point meets the limits on any device,
     `Interrupted` when stopped by a signal: everything found so far is kept, and `resume` goes on.
     """
     return run_search(task, model=model, out=out, workers=workers, ray_address=ray_address, progress=progress)
@@ -174,6 +176,7 @@ def _drive(
         recorder.say("report")
         _end(recorder, mirrors, "done")
     recorder.say("done")
+    check_results(run)
     return _first_front(Run(run.path, run.task, run.state))
 
 
@@ -204,7 +207,7 @@ def _search(
     costs = build_store(problem, runner, recorder, folder=run.path)
     record_facts(run, costs, recorder)
     found = VerifyInputs(run=run, problem=problem, recorder=recorder, clock=runner.clock, latency=costs.latency)
-    export_original(found)
+    check_exports(found)
     trials = evaluate_baselines(costs, runner, recorder)
     table = measure_table(TableInputs(costs=costs, limits=trials.limits, runner=runner, recorder=recorder))
     seeds = planned_seeds(costs, table, recorder)

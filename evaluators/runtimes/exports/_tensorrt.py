@@ -126,7 +126,7 @@ def _with_symmetric(fqn: str, spec: LayerSpec, calibration: Calibration | None, 
     if spec.activation_bits != 8 or calibration is None:
         return spec  # narrower codes are clamped within [-64, 63] of the signed grid; without ranges, `lower` objects
     scale, zero_point = calibration.qparams(fqn, spec)
-    if zero_point == _SIGNED_ZERO:
+    if all(zero == _SIGNED_ZERO for _, zero in ((scale, zero_point), *calibration.call_qparams(fqn, spec))):
         return spec
     symmetric = dataclasses.replace(spec, activation_scheme="symmetric")
     wider, _ = calibration.qparams(fqn, symmetric)

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from .._lowering import Lowered
+
 CONTRIB = "com.microsoft"
+_MOVES = ("Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Expand", "Slice")
+"""Operators that only move values, or add zeros."""
 
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -33,6 +37,24 @@ def feeds_matmuls(transpose: ir.Node) -> bool:
     perm = transpose.attributes.get_ints("perm", None)
     swaps = perm is None or tuple(perm) == (1, 0)
     return swaps and bool(uses) and all(node.op_type == "MatMul" and index == 1 for node, index in uses)
+
+
+def input_step(layer: Lowered, product: ir.Node) -> float | None:
+    """Scale of the integer input of this use of a layer; None where it has none, or the graph does not show it.
+
+    Uses of a layer that runs several times have one each, so it is read from the quantizer before the product.
+    """
+    if layer.activation is None or not layer.calls:
+        return None if layer.activation is None else layer.activation[0]
+    value = product.inputs[0]
+    while value is not None and (above := value.producer()) is not None:
+        scale = above.inputs[1] if above.op_type == "DequantizeLinear" else None
+        if scale is not None:
+            return None if scale.const_value is None else float(scale.const_value.numpy())
+        if above.op_type not in _MOVES:
+            return None
+        value = above.inputs[0]
+    return None
 
 
 class NodeWriter(Protocol):

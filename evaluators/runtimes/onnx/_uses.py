@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from .._gaps import NodePlace
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,6 +27,22 @@ def belongs(node: ir.Node, fqn: str) -> bool:
     """Tell whether `node` comes from the forward of this very module; a weight can be used elsewhere too."""
     scopes = node.metadata_props.get(_SCOPES)
     return scopes is None or f"'{fqn}'" in scopes
+
+
+def places_of(graph: ir.Graph) -> list[NodePlace]:
+    """Place of each node, in order."""
+    return [
+        NodePlace(op_type=node.op_type, output=str(node.outputs[0].name), module=_module_of(node))
+        for node in graph
+        if node.outputs
+    ]
+
+
+def _module_of(node: ir.Node) -> str | None:
+    """fqn of the innermost module whose forward a node comes from; the last of its scopes is the operation."""
+    scopes = node.metadata_props.get(_SCOPES)
+    names = [] if scopes is None else re.findall(r"'([^']*)'", scopes)
+    return names[-2] if len(names) > 1 else None
 
 
 def is_linear(gemm: ir.Node) -> bool:

@@ -22,6 +22,8 @@ _FRAME = re.compile(
     re.DOTALL,
 )
 """Parts of OpenVINO's messages that name its own source."""
+_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)\s")
+"""Place in ONNX Runtime's own source, with the signature of its function."""
 _WAYS_OUT = "take the runtime {others}, or write that part of the model otherwise"
 
 
@@ -64,7 +66,7 @@ def loading_gap(error: BaseException) -> str:
         return f"it has no kernel for the operator {found[1]} (node {found[2]!r}); {others}"
     if (found := _NO_OPERATOR.search(text)) is not None:
         return f"it has no operator {found[1] or found[2]}; {others}"
-    return one_line(text)
+    return one_line(_SOURCE.sub(" ", text))
 
 
 def _operator(place: NodePlace) -> str:

@@ -130,6 +130,11 @@ def test_an_operator_that_onnx_runtime_lacks_is_told_in_one_line(tmp_path: Path)
     made = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
     node = onnx.helper.make_node("NoSuchThing", ["x"], ["y"], name="odd")
     graph = onnx.helper.make_graph([node], "g", made[:1], made[1:])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
-    with pytest.raises(IntegrityError, match="it has no operator NoSuchThing; take the runtime 'openvino' or 'torch'"):
-        get_runtime("onnxruntime").load(tmp_path / "m.onnx", threads=1)
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    for version, says in (
+        (10, "it has no operator NoSuchThing; take the runtime 'openvino' or 'torch'"),
+        (99, r"m\.onnx failed: Unsupported model IR version: 99"),
+    ):
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=version), tmp_path / "m.onnx")
+        with pytest.raises(IntegrityError, match=says):
+            get_runtime("onnxruntime").load(tmp_path / "m.onnx", threads=1)

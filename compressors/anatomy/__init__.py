@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, KINDS, MOST_CALLS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
     from ._forward import Inputs, check_runs, classes_last, forward, in_double, module_at, preserved, temporary_hooks
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
         "FUSED_KINDS",
         "KINDS",
         "LayerInfo",
+        "MOST_CALLS",
     ),
     "._attention": (
         "ScoresQuantizer",
@@ -64,12 +66,19 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._per_call": (
+        "calls_made",
+        "continue_from",
+        "hook_each_call",
+        "skip_calls",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
 __all__ = [
     "FUSED_KINDS",
     "KINDS",
+    "MOST_CALLS",
     "Anatomy",
     "ChannelConsumer",
     "EqualizablePair",
@@ -77,12 +86,15 @@ __all__ = [
     "LayerInfo",
     "ScoresQuantizer",
     "attention_projection_inputs",
+    "calls_made",
     "check_runs",
     "classes_last",
     "compressible",
+    "continue_from",
     "find_equalizable_pairs",
     "forward",
     "holder_of",
+    "hook_each_call",
     "hook_scores",
     "in_double",
     "is_plain",
@@ -97,6 +109,7 @@ __all__ = [
     "rescale_channels",
     "runs_in",
     "same_tensor",
+    "skip_calls",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",

@@ -51,7 +51,7 @@ from .run import (
     store_path,
     write_atomic,
 )
-from .space import describe_kv_cache, describe_left_alone, describe_products, describe_saturation
+from .space import describe_calls, describe_kv_cache, describe_left_alone, describe_products, describe_saturation
 from .task import as_task, settle_profile, usable_cores
 from .workers import open_pool
 
@@ -186,6 +186,7 @@ def _note_space(problem: Problem, recorder: Recorder) -> None:
     for line in (
         *describe_left_alone(model, problem.anatomy),
         *describe_products(problem.anatomy, problem.space),
+        *describe_calls(problem.anatomy, problem.space),
         *describe_saturation(task, problem.space, [device.profile for device in problem.devices]),
     ):
         recorder.note(line)

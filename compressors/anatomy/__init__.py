@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, KINDS, MOST_CALLS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
     from ._forward import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         primary,
         primary_name,
     )
+    from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
         "FUSED_KINDS",
         "KINDS",
         "LayerInfo",
+        "MOST_CALLS",
     ),
     "._attention": (
         "ScoresQuantizer",
@@ -104,12 +106,19 @@ _HOMES = {
         "primary",
         "primary_name",
     ),
+    "._per_call": (
+        "calls_made",
+        "continue_from",
+        "hook_each_call",
+        "skip_calls",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
 __all__ = [
     "FUSED_KINDS",
     "KINDS",
+    "MOST_CALLS",
     "Anatomy",
     "ChannelConsumer",
     "EqualizablePair",
@@ -120,14 +129,17 @@ __all__ = [
     "ScoresQuantizer",
     "attention_projection_inputs",
     "called",
+    "calls_made",
     "check_runs",
     "classes_last",
     "compared_tensors",
     "compressible",
+    "continue_from",
     "find_equalizable_pairs",
     "flat_outputs",
     "forward",
     "holder_of",
+    "hook_each_call",
     "hook_scores",
     "in_double",
     "is_plain",
@@ -150,6 +162,7 @@ __all__ = [
     "rescale_channels",
     "runs_in",
     "same_tensor",
+    "skip_calls",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",

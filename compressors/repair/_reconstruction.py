@@ -34,6 +34,7 @@ from ..anatomy import (
     LayerInfo,
     Outputs,
     classes_last,
+    continue_from,
     forward,
     module_at,
     own_scales,
@@ -234,6 +235,7 @@ class _Learner:
 
         def error(weights: Mapping[str, Tensor], one: BlockBatch) -> Tensor:
             args, kwargs = copied(one.args), copied(one.kwargs)
+            continue_from(module, one.made)
             output = functional_call(module, {names[fqn]: w for fqn, w in weights.items()}, args, kwargs)
             return one.error(output.float())
 
@@ -292,9 +294,11 @@ class _Learner:
         with self.compressed(variants) as compressed:
             found = []
             for number, target, weight in chosen:
-                args, kwargs, shape = block_call(compressed, module, self.batches[number])
+                args, kwargs, made, shape = block_call(compressed, module, self.batches[number])
                 if shape == target.shape:  # an expert may get other tokens now
-                    found.append(BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
+                    found.append(
+                        BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight, made=made)
+                    )
         return found
 
     def divergence_of(self, variants: Mapping[str, Variant], values: Values) -> float:

@@ -11,6 +11,7 @@ from ._estimate import estimate_bytes
 from ._find_structure import find_structure
 from ._keeps import removes_something
 from ._notes import (
+    describe_calls,
     describe_kv_cache,
     describe_left_alone,
     describe_products,
@@ -35,6 +36,7 @@ __all__ = [
     "build_space",
     "check_reachable",
     "config_of",
+    "describe_calls",
     "describe_kv_cache",
     "describe_left_alone",
     "describe_products",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._mask import continued, output_positions, positions
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -64,6 +65,11 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._mask": (
+        "continued",
+        "output_positions",
+        "positions",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
@@ -80,6 +86,7 @@ __all__ = [
     "check_runs",
     "classes_last",
     "compressible",
+    "continued",
     "find_equalizable_pairs",
     "forward",
     "holder_of",
@@ -90,8 +97,10 @@ __all__ = [
     "kind_of",
     "layer_inputs",
     "module_at",
+    "output_positions",
     "owner",
     "plain_attention",
+    "positions",
     "preserved",
     "recurrent_inputs",
     "rescale_channels",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._mask import continued, output_positions, positions
     from ._outputs import (
         NamedOutputs,
         Outputs,
@@ -91,6 +92,11 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._mask": (
+        "continued",
+        "output_positions",
+        "positions",
+    ),
     "._outputs": (
         "NamedOutputs",
         "Outputs",
@@ -100,7 +106,6 @@ _HOMES = {
         "mapped",
         "named_tensors",
         "outputs_of",
-        "own_scales",
         "own_scales",
         "packed",
         "primary",
@@ -135,6 +140,7 @@ __all__ = [
     "compared_tensors",
     "compressible",
     "continue_from",
+    "continued",
     "find_equalizable_pairs",
     "flat_outputs",
     "forward",
@@ -150,11 +156,13 @@ __all__ = [
     "mapped",
     "module_at",
     "named_tensors",
+    "output_positions",
     "outputs_of",
     "own_scales",
     "owner",
     "packed",
     "plain_attention",
+    "positions",
     "preserved",
     "primary",
     "primary_name",

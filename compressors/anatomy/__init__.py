@@ -13,10 +13,12 @@ from ..._lazy import lazy_exports
 if TYPE_CHECKING:
     from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
+    from ._computed import Computed, computed_weights, copied, fold_weights, plain_model
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
     from ._forward import Inputs, check_runs, classes_last, forward, in_double, module_at, preserved, temporary_hooks
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
+    from ._influence import compared_tensors, without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._trace import trace_anatomy
 
@@ -32,6 +34,13 @@ _HOMES = {
         "hook_scores",
         "is_plain",
         "plain_attention",
+    ),
+    "._computed": (
+        "Computed",
+        "computed_weights",
+        "copied",
+        "fold_weights",
+        "plain_model",
     ),
     "._equalizable": (
         "ChannelConsumer",
@@ -54,6 +63,10 @@ _HOMES = {
         "attention_projection_inputs",
         "recurrent_inputs",
     ),
+    "._influence": (
+        "compared_tensors",
+        "without_effect",
+    ),
     "._layers": (
         "compressible",
         "holder_of",
@@ -72,6 +85,7 @@ __all__ = [
     "KINDS",
     "Anatomy",
     "ChannelConsumer",
+    "Computed",
     "EqualizablePair",
     "Inputs",
     "LayerInfo",
@@ -79,8 +93,12 @@ __all__ = [
     "attention_projection_inputs",
     "check_runs",
     "classes_last",
+    "compared_tensors",
     "compressible",
+    "computed_weights",
+    "copied",
     "find_equalizable_pairs",
+    "fold_weights",
     "forward",
     "holder_of",
     "hook_scores",
@@ -92,6 +110,7 @@ __all__ = [
     "module_at",
     "owner",
     "plain_attention",
+    "plain_model",
     "preserved",
     "recurrent_inputs",
     "rescale_channels",
@@ -100,6 +119,7 @@ __all__ = [
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",
+    "without_effect",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -40,7 +40,7 @@ def test_the_split_into_batches_does_not_matter():
 def test_memory_is_bounded_and_the_sample_is_spread_evenly():
     from paredown.compressors.calibration import RangeWatcher
 
-    watcher = RangeWatcher("layer")
+    watcher = RangeWatcher()
     for start in range(0, 200_000, 1000):
         watcher(nn.Identity(), (torch.arange(start, start + 1000.0),), {})
     assert watcher.n == 200_000

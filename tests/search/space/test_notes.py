@@ -27,13 +27,17 @@ class Recurrent(nn.Module):
 def test_parameters_that_no_layer_holds() -> None:
     model = Recurrent().eval()
     anatomy = trace_anatomy(model, torch.ones(2, 3, 4))
-    space = build_space(Task.from_dict({"space": {"weight_bits": [4, 32], "leave": ["head"]}}), anatomy)
+    space = build_space(
+        Task.from_dict({"data": {"factory": "a:b"}, "space": {"weight_bits": [4, 32], "leave": ["head"]}}), anatomy
+    )
     places = parameter_places(model, anatomy, space, ("head",))
     assert describe_places(places) == [
         "left alone: scale (8% of the parameters): a bare nn.Parameter, which Recurrent uses by itself",  # 20 / 240
         "to be compressed: rnn.weight_ih_l0, rnn.weight_hh_l0 (40% of the parameters)",
-        "left alone: rnn.bias_ih_l0, rnn.bias_hh_l0, head.bias (18% of the parameters): only weights are compressed, "
-        "and this is no weight matrix",
+        (
+            "left alone: rnn.bias_ih_l0, rnn.bias_hh_l0, head.bias (18% of the parameters): only weights are "
+            "compressed, and this is no weight matrix"
+        ),
         "left alone: head.weight (33% of the parameters): [space] leave names the layer, or one that shares its weight",
     ]
 

@@ -72,7 +72,7 @@ class Calibration:
     gradients: Gradients | None = None
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def digest(self) -> str:

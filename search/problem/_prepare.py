@@ -109,6 +109,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
 
 def _load(task: Task, model: nn.Module | None) -> _Loaded:
     """Import the plugins, check the names that are needed only later, and load model, data and metric."""
+    from ...compressors.anatomy import check_runs
     from ..task import Plugins, load_task_data, load_task_metric, load_task_model
 
     plugins = Plugins.of(task)
@@ -118,6 +119,7 @@ def _load(task: Task, model: nn.Module | None) -> _Loaded:
     splits = load_task_data(task)
     with user_errors(task.data.batch_size):
         sample = splits.search.take(1).inputs
+        check_runs(raw, sample)
         plain = folded_model(raw, sample, is_ours=model is None)
         check_finite(plain.model, sample_outputs(plain.model, sample))
     plain.model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, KINDS, MOST_CALLS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
     from ._computed import Computed, computed_weights, copied, fold_weights, plain_model
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
     from ._influence import compared_tensors, without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
+    from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
         "FUSED_KINDS",
         "KINDS",
         "LayerInfo",
+        "MOST_CALLS",
     ),
     "._attention": (
         "ScoresQuantizer",
@@ -77,12 +79,19 @@ _HOMES = {
         "same_tensor",
         "weight_at",
     ),
+    "._per_call": (
+        "calls_made",
+        "continue_from",
+        "hook_each_call",
+        "skip_calls",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
 __all__ = [
     "FUSED_KINDS",
     "KINDS",
+    "MOST_CALLS",
     "Anatomy",
     "ChannelConsumer",
     "Computed",
@@ -91,16 +100,19 @@ __all__ = [
     "LayerInfo",
     "ScoresQuantizer",
     "attention_projection_inputs",
+    "calls_made",
     "check_runs",
     "classes_last",
     "compared_tensors",
     "compressible",
     "computed_weights",
+    "continue_from",
     "copied",
     "find_equalizable_pairs",
     "fold_weights",
     "forward",
     "holder_of",
+    "hook_each_call",
     "hook_scores",
     "in_double",
     "is_plain",
@@ -116,6 +128,7 @@ __all__ = [
     "rescale_channels",
     "runs_in",
     "same_tensor",
+    "skip_calls",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",

@@ -14,6 +14,8 @@ KINDS = (
 )  # fmt: skip
 FUSED_KINDS = ("lstm", "gru", "attention")
 """Kinds of layers whose product is computed inside a larger operator: no module is called with their input alone."""
+MOST_CALLS = 16
+"""Largest number of calls in one forward pass for which each call has an activation range of its own."""
 _OLD_KEYS = {"sum_after": "residual_output", "relu_behind": "relu_before_mean"}
 """Keys of a layer in runs that earlier versions stored -> their present names."""
 
@@ -78,6 +80,12 @@ class LayerInfo:
         Only its weight can be compressed, by methods that need no data.
         """
         return self.kind in FUSED_KINDS
+
+    @property
+    def n_ranges(self) -> int:
+        """Number of calls whose inputs have activation ranges of their own; 0 where one range serves all calls."""
+        has_input = not self.is_fused and self.kind != "embedding"
+        return self.n_calls if has_input and 1 < self.n_calls <= MOST_CALLS else 0
 
     @property
     def n_weights(self) -> int:

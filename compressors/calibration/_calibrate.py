@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from .. import quantization  # noqa: F401  (registers the built-in activation methods)
-from ..anatomy import Anatomy, forward, hook_scores, module_at, preserved, temporary_hooks
+from ..anatomy import Anatomy, forward, hook_each_call, hook_scores, module_at, preserved, temporary_hooks
 from ..registry import ACTIVATION
 from ._calibration import (
     DEFAULT_BITS,
@@ -43,8 +43,9 @@ def calibrate(
     """Run `model` once on every batch (see `forward`) and choose ranges for the input of each layer.
 
     The pass keeps the extremes of each layer's values, and an even sample of at most 32768 of them. The model is
-    left as it was. A layer whose input holds NaN or infinity, or is one and the same number, gets no range, and
-    `Calibration.missing` says so. Raises `InputError` if there is no batch.
+    left as it was. Of a layer that runs several times, each call that every batch makes has ranges of its own too
+    (`LayerInfo.n_ranges` of them at most). A layer whose input holds NaN or infinity, or is one and the same number,
+    gets no range, and `Calibration.missing` says so. Raises `InputError` if there is no batch.
 
     bits      widths to choose ranges for, always with 8; by every registered method
     tensors   also choose ranges for inputs of sums, which `activation_scope` tensor needs
@@ -62,22 +63,32 @@ def calibrate(
     n_batches = 0
     with temporary_hooks() as hooks:
         watchers = _watch(model, anatomy, places, factors, hooks)
+        by_call = _watch_calls(model, anatomy, hooks)
         with preserved(model), nullcontext() if collector is None else collector.watching():
             for inputs in batches:
                 forward(model, inputs)
                 n_batches += 1
     if n_batches == 0:
         raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
+    settings = [(name, width) for width in dict.fromkeys((DEFAULT_BITS, *bits)) for name in ACTIVATION.names]
     by_method = {
-        ranges_key(name, width): {
-            fqn: watcher.range(name, width) for fqn, watcher in watchers.items() if watcher.missing is None
+        ranges_key(*setting): {
+            fqn: watcher.range(*setting) for fqn, watcher in watchers.items() if watcher.missing is None
         }
-        for width in dict.fromkeys((DEFAULT_BITS, *bits))
-        for name in ACTIVATION.names
+        for setting in settings
+    }
+    calls = {
+        ranges_key(*setting): {
+            fqn: tuple((one if one.n_seen == n_batches else watchers[fqn]).range(*setting) for one in watched)
+            for fqn, watched in by_call.items()
+            if watchers[fqn].missing is None
+        }
+        for setting in (settings if by_call else ())
     }
     return Calibration(
         ranges=by_method.pop(DEFAULT_METHOD),
         others=by_method,
+        calls=calls,
         moments=None if collector is None else collector.result(anatomy),
         places=places,
         products=factors,
@@ -114,16 +125,30 @@ def _watch(
     return watchers
 
 
+def _watch_calls(
+    model: nn.Module, anatomy: Anatomy, hooks: list[RemovableHandle]
+) -> dict[str, tuple[RangeWatcher, ...]]:
+    """Install a watcher for each call of a layer that runs several times; their handles go to `hooks`."""
+    watchers = {
+        layer.fqn: tuple(RangeWatcher() for _ in range(layer.n_ranges)) for layer in anatomy.layers if layer.n_ranges
+    }
+    for fqn, watched in watchers.items():
+        hooks += hook_each_call(model, fqn, watched, lambda module, args, kwargs: None)
+    return watchers
+
+
 class RangeWatcher:
     """Forward pre-hook that keeps the extremes and an even sample of a layer's inputs.
 
     positive      take only the values that a ReLU lets pass
     needs_spread  one and the same number everywhere tells nothing of the range
+
+    `n` is the number of values that were seen, `n_seen` that of the tensors.
     """
 
     def __init__(self, *, positive: bool = False, needs_spread: bool = False) -> None:
         self.positive, self.needs_spread = positive, needs_spread
-        self.n = 0
+        self.n = self.n_seen = 0
         self.is_finite = True
         self.low = math.inf
         self.high = -math.inf
@@ -155,6 +180,7 @@ class RangeWatcher:
         start = -self.n % self.stride
         self.sample = torch.cat([self.sample, x[start :: self.stride].float().cpu()])
         self.n += x.numel()
+        self.n_seen += 1
         while self.sample.numel() > _SAMPLE:
             self.sample = self.sample[::2].clone()
             self.stride *= 2

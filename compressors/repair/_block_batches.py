@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import classes_last, forward, temporary_hooks
+from ..anatomy import calls_made, classes_last, forward, temporary_hooks
 from ..calibration import drawn_answers
 
 _DRAWS = 2
@@ -23,6 +23,7 @@ class BlockBatch:
     number  of the batch
     target  the original's output
     weight  weight of each number of the output in the error
+    made    calls of the pass before the block, of modules in it (`anatomy.calls_made`)
     """
 
     number: int
@@ -30,6 +31,7 @@ class BlockBatch:
     kwargs: dict[str, Any]
     target: Tensor
     weight: Tensor
+    made: dict[str, int]
 
     def error(self, output: Tensor) -> Tensor:
         """Weighted squared error of a sample, on average."""
@@ -83,13 +85,15 @@ class _Reached(Exception):
 
 def block_call(
     model: nn.Module, module: nn.Module, inputs: object
-) -> tuple[tuple[Any, ...], dict[str, Any], torch.Size | None]:
-    """(args, kwargs) of the module's call, and the shape of its output; None for the shape where it is not called."""
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, int], torch.Size | None]:
+    """(args, kwargs, `anatomy.calls_made`) at the module's call, and the shape of its output; None for the shape where
+    it is not called.
+    """
+    seen: list[tuple[tuple[Any, ...], dict[str, Any], dict[str, int]]] = []
     shapes: list[torch.Size] = []
 
     def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((copied(args), copied(kwargs)))
+        seen.append((copied(args), copied(kwargs), calls_made(module)))
 
     def end(module: nn.Module, args: object, output: Tensor) -> None:
         shapes.append(output.shape)
@@ -99,7 +103,7 @@ def block_call(
         hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
         hooks.append(module.register_forward_hook(end))
         forward(model, inputs)
-    return (*seen[0], shapes[0]) if shapes else ((), {}, None)
+    return (*seen[0], shapes[0]) if shapes else ((), {}, {}, None)
 
 
 def copied(value: Any) -> Any:

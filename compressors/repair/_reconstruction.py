@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...errors import InputError
-from ..anatomy import Anatomy, LayerInfo, classes_last, forward, module_at, preserved
+from ..anatomy import Anatomy, LayerInfo, classes_last, continue_from, forward, module_at, preserved
 from ..quantization import PUSH, RATE, push_exponent
 from ..values import LayerSpec, weight_name
 from ..variants import CompressedModel, Variant
@@ -221,6 +221,7 @@ class _Learner:
 
         def error(weights: Mapping[str, Tensor], one: BlockBatch) -> Tensor:
             args, kwargs = copied(one.args), copied(one.kwargs)
+            continue_from(module, one.made)
             output = functional_call(module, {names[fqn]: w for fqn, w in weights.items()}, args, kwargs)
             return one.error(output.float())
 
@@ -276,9 +277,11 @@ class _Learner:
         with self.compressed(variants) as compressed:
             found = []
             for number, target, weight in chosen:
-                args, kwargs, shape = block_call(compressed, module, self.batches[number])
+                args, kwargs, made, shape = block_call(compressed, module, self.batches[number])
                 if shape == target.shape:  # an expert may get other tokens now
-                    found.append(BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
+                    found.append(
+                        BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight, made=made)
+                    )
         return found
 
     def divergence_of(self, variants: Mapping[str, Variant], values: Values) -> float:

@@ -58,13 +58,16 @@ def save_model(
         _weight_record(layout, index, originals[fqns[0]], assignment, variants, entropy)
         for index, fqns in _holders(layout).items()
     ]
+    with_calls = False
     for fqn in layout.layers:
         spec = assignment.get(fqn, LayerSpec())
         rounding = rounding_of(calibration, fqn, spec) if spec.changes_activation else None
+        with_calls |= rounding is not None and bool(rounding.calls)
         records.append(layer_record(spec, fqn, rounding))
     state = model.state_dict()
     rest = b"".join(tensor_bytes(state[entry.name]) for entry in layout.rest)
-    return write_container(Path(path), layout.metadata(), {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)})
+    content = {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)}
+    return write_container(Path(path), layout.metadata(with_calls=with_calls), content)
 
 
 def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
@@ -126,6 +129,8 @@ def describe_file(path: Path) -> dict[str, Any]:
             "zeros": float((weight.effective == 0).double().mean()),
             "activation": _described(rounding.input if rounding else None),
         }
+        if rounding is not None and rounding.calls:
+            described[fqn]["activation_calls"] = [_described(params) for params in rounding.calls]
     return {
         "format": FORMAT,
         "schema_version": int(content.schema),
@@ -195,7 +200,7 @@ class _Content:
         schema = metadata.get("schema_version")
         if schema not in READABLE:
             raise IntegrityError(
-                f"{path} has schema_version {schema!r}, this paredown reads {' and '.join(READABLE)}; read it with the "
+                f"{path} has schema_version {schema!r}, this paredown reads {', '.join(READABLE)}; read it with the "
                 f"paredown that wrote it, or a later one"
             )
         if any(tensors[name].dtype != torch.uint8 or tensors[name].dim() != 1 for name in ("layers", "rest")):

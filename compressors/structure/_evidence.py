@@ -175,8 +175,16 @@ def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], head
             latest = makers.get(event.fqn, latest)
         elif latest is not None and event.n_heads % latest.n_units == 0:
             tally, latest = tallies[latest.name], None
-            mine = event.entropy.reshape(tally.coupled.n_units, -1).mean(dim=1)
+            mine = _of_units(event.entropy, tally.coupled)
             tally.entropy = mine if tally.entropy is None else tally.entropy + mine
+
+
+def _of_units(entropy: Tensor, coupled: CoupledSet) -> Tensor:
+    """Mean entropy of each unit's heads, (n_units,). The projection after them reads them in their order."""
+    read = coupled.having("reads")[0]
+    head_dim = coupled.n_units * read.width * len(read.offsets) // len(entropy)
+    heads = [sorted({at // head_dim for at in read.positions([unit])}) for unit in range(coupled.n_units)]
+    return torch.stack([entropy[mine].mean() for mine in heads])
 
 
 def _loss(outputs: Tensor, logits: Tensor, targets: Tensor) -> Tensor:

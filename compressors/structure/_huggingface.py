@@ -118,12 +118,15 @@ def _numbers(
         new = len(kept.get(coupled.name, range(coupled.n_units)))
         if coupled.kind == "heads":
             keys = getattr(config, "num_key_value_heads", None) or coupled.n_units
-            if coupled.n_units == keys:
+            queries_alone = _width(coupled, "makes") == _width(coupled, "reads")
+            for key in _KEYS["heads"]:
+                old = getattr(config, key, None)
+                if not isinstance(old, int) or old % coupled.n_units:
+                    continue
+                if coupled.n_units == keys or (queries_alone and old // keys == coupled.n_units):
+                    say("heads", old, old // coupled.n_units * new)
+            if coupled.n_units == keys and not queries_alone:
                 say("keys", keys, new)
-                for key in _KEYS["heads"]:
-                    old = getattr(config, key, None)
-                    if isinstance(old, int) and old % coupled.n_units == 0:
-                        say("heads", old, old // coupled.n_units * new)
         elif coupled.kind in ("hidden", "neurons", "experts"):
             say(coupled.kind, coupled.n_units, new)
     for gone in dropped.values():
@@ -132,3 +135,8 @@ def _numbers(
             if isinstance(old, int):
                 say("layers", old, old - len(gone))
     return numbers
+
+
+def _width(coupled: CoupledSet, role: str) -> int:
+    """Rows, or columns, of the weights that one unit has: of a query head alone as many rows as columns."""
+    return sum(len(m.offsets) * m.width for m in coupled.having(role) if m.tensor.endswith("weight"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ._base import checked_threads, missing, require
+from ._gaps import loading_gap, one_line
 from .onnx import export_onnx
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common base but Exception
-            raise IntegrityError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
+            raise IntegrityError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {loading_gap(error)}"
+            ) from error
         self._inputs = self._session.get_inputs()
         self._names = [node.name for node in self._inputs]
         first_axis = self._inputs[0].shape[:1] if self._inputs else []
@@ -119,5 +122,5 @@ class OnnxRuntimeSession:
             expected = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in self._inputs)
             came = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in arrays.items())
             raise InputError(
-                f"ONNX Runtime refused the inputs; expected ({expected}), got ({came}): {error}"
+                f"ONNX Runtime refused the inputs; expected ({expected}), got ({came}): {one_line(error)}"
             ) from error

@@ -57,9 +57,10 @@ class FisherTable:
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """One call of a layer. `probe` is a zero added to its output; its gradient is the output's."""
+    """Call `n` (from 0) of a layer in a pass. `probe` is a zero added to its output; its gradient is the output's."""
 
     fqn: str
+    n: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Tensor
@@ -142,7 +143,8 @@ def _backward(
             output: Tensor = original(*args, **kwargs)
             zero = torch.zeros_like(output, requires_grad=True)
             args, kwargs = _detached(args, kwargs)
-            seen.append(_Seen(names[module], args, kwargs, output.detach().clone(), zero))
+            n = sum(call.fqn == names[module] for call in seen)
+            seen.append(_Seen(names[module], n, args, kwargs, output.detach().clone(), zero))
             return output + zero
 
         return probed
@@ -243,7 +245,7 @@ def _changed(
         if spec.changes_weight and weight is not None:
             weights = {"weight": variants(call.fqn, spec).effective.to(device=weight.device, dtype=weight.dtype)}
         if spec.changes_activation and calibration is not None:
-            quantizer = activation_quantizer(calibration, call.fqn, spec)
+            quantizer = activation_quantizer(calibration, call.fqn, spec, call.n)
             args, kwargs = quantizer(module, args, kwargs)
         yield call, functional_call(module, weights, args, kwargs)
 

@@ -12,6 +12,7 @@ from ._find_structure import find_structure
 from ._keeps import removes_something
 from ._narrowed import check_statistics, narrowed
 from ._notes import (
+    describe_calls,
     describe_kv_cache,
     describe_left_alone,
     describe_products,
@@ -39,6 +40,7 @@ __all__ = [
     "check_reachable",
     "check_statistics",
     "config_of",
+    "describe_calls",
     "describe_kv_cache",
     "describe_left_alone",
     "describe_places",

@@ -88,6 +88,23 @@ def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
     return [line]
 
 
+def describe_calls(anatomy: Anatomy, space: SearchSpace) -> list[str]:
+    """A line for layers that run too often in a pass for a range of each call, if their inputs may be rounded."""
+    from ...compressors.anatomy import MOST_CALLS
+
+    rounded = {fqn for group in space.groups for fqn in group.layers if any(spec.needs_range for spec in group.levels)}
+    often = [layer for layer in anatomy.layers if layer.fqn in rounded and layer.n_calls > 1 and not layer.n_ranges]
+    if not often:
+        return []
+    names = ", ".join(f"{layer.fqn} ({layer.n_calls} times)" for layer in often[:_SHOWN])
+    more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
+    line = (
+        f"one range of activations serves all calls of {names}{more}: above {MOST_CALLS} calls in a pass none has a "
+        "range of its own; activation_scheme 'dynamic' finds one for each token when it runs"
+    )
+    return [line]
+
+
 def describe_kv_cache(model: nn.Module, bits: int, tokens: int = 1024) -> str:
     """Line on the bytes that `model.kv_cache_bits` saves, which are the same for every candidate."""
     from ...evaluators import KvCacheSpec, kv_cache_bytes

@@ -51,7 +51,14 @@ from .run import (
     store_path,
     write_atomic,
 )
-from .space import describe_calls, describe_kv_cache, describe_left_alone, describe_products, describe_saturation
+from .space import (
+    describe_calls,
+    describe_kv_cache,
+    describe_left_alone,
+    describe_places,
+    describe_products,
+    describe_saturation,
+)
 from .task import as_task, settle_profile, usable_cores
 from .workers import open_pool
 
@@ -184,7 +191,9 @@ def _note_space(problem: Problem, recorder: Recorder) -> None:
     """Note the layers that are left alone, and what the chosen runtime and profile do to the space."""
     model, task = problem.context.model, problem.task
     for line in (
+        *problem.notes,
         *describe_left_alone(model, problem.anatomy),
+        *describe_places(problem.places),
         *describe_products(problem.anatomy, problem.space),
         *describe_calls(problem.anatomy, problem.space),
         *describe_saturation(task, problem.space, [device.profile for device in problem.devices]),

@@ -13,6 +13,7 @@ from ..._lazy import lazy_exports
 if TYPE_CHECKING:
     from ._anatomy import FUSED_KINDS, KINDS, MOST_CALLS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
+    from ._computed import Computed, computed_weights, copied, fold_weights, plain_model
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
     from ._forward import (
         Inputs,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
+    from ._influence import without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._mask import continued, output_positions, positions
     from ._outputs import (
@@ -47,25 +49,10 @@ if TYPE_CHECKING:
     from ._trace import trace_anatomy
 
 _HOMES = {
-    "._anatomy": (
-        "Anatomy",
-        "FUSED_KINDS",
-        "KINDS",
-        "LayerInfo",
-        "MOST_CALLS",
-    ),
-    "._attention": (
-        "ScoresQuantizer",
-        "hook_scores",
-        "is_plain",
-        "plain_attention",
-    ),
-    "._equalizable": (
-        "ChannelConsumer",
-        "EqualizablePair",
-        "find_equalizable_pairs",
-        "rescale_channels",
-    ),
+    "._anatomy": ("Anatomy", "FUSED_KINDS", "KINDS", "LayerInfo", "MOST_CALLS"),
+    "._attention": ("ScoresQuantizer", "hook_scores", "is_plain", "plain_attention"),
+    "._computed": ("Computed", "computed_weights", "copied", "fold_weights", "plain_model"),
+    "._equalizable": ("ChannelConsumer", "EqualizablePair", "find_equalizable_pairs", "rescale_channels"),
     "._forward": (
         "Inputs",
         "called",
@@ -78,25 +65,10 @@ _HOMES = {
         "temporary_hooks",
     ),
     "._fused": ("layer_inputs",),
-    "._fused_inputs": (
-        "attention_projection_inputs",
-        "recurrent_inputs",
-    ),
-    "._layers": (
-        "compressible",
-        "holder_of",
-        "kind_at",
-        "kind_of",
-        "owner",
-        "runs_in",
-        "same_tensor",
-        "weight_at",
-    ),
-    "._mask": (
-        "continued",
-        "output_positions",
-        "positions",
-    ),
+    "._fused_inputs": ("attention_projection_inputs", "recurrent_inputs"),
+    "._influence": ("without_effect",),
+    "._layers": ("compressible", "holder_of", "kind_at", "kind_of", "owner", "runs_in", "same_tensor", "weight_at"),
+    "._mask": ("continued", "output_positions", "positions"),
     "._outputs": (
         "NamedOutputs",
         "Outputs",
@@ -111,12 +83,7 @@ _HOMES = {
         "primary",
         "primary_name",
     ),
-    "._per_call": (
-        "calls_made",
-        "continue_from",
-        "hook_each_call",
-        "skip_calls",
-    ),
+    "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
     "._trace": ("trace_anatomy",),
 }
 
@@ -126,6 +93,7 @@ __all__ = [
     "MOST_CALLS",
     "Anatomy",
     "ChannelConsumer",
+    "Computed",
     "EqualizablePair",
     "Inputs",
     "LayerInfo",
@@ -139,10 +107,13 @@ __all__ = [
     "classes_last",
     "compared_tensors",
     "compressible",
+    "computed_weights",
     "continue_from",
     "continued",
+    "copied",
     "find_equalizable_pairs",
     "flat_outputs",
+    "fold_weights",
     "forward",
     "holder_of",
     "hook_each_call",
@@ -162,6 +133,7 @@ __all__ = [
     "owner",
     "packed",
     "plain_attention",
+    "plain_model",
     "positions",
     "preserved",
     "primary",
@@ -174,6 +146,7 @@ __all__ = [
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",
+    "without_effect",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -102,7 +102,8 @@ class Anatomy:
     """The compressible layers of a model, in the order in which they first run.
 
     layers    those that ran in the traced forward pass
-    unused    fqns of compressible layers that never ran; they are left alone
+    unused    fqns of compressible layers that never ran, or run without effect; they are left alone
+    without_effect  those of them that run, but whose output influences none of the compared outputs
     groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
     n_params  all parameters of the model, counted once
     """
@@ -111,6 +112,7 @@ class Anatomy:
     unused: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
     n_params: int = 0
+    without_effect: tuple[str, ...] = ()
 
     def __getitem__(self, fqn: str) -> LayerInfo:
         for layer in self.layers:

@@ -21,6 +21,15 @@ from ._moments import Moments
 SCHEMA_VERSION = 2
 DEFAULT_BITS = 8
 DEFAULT_METHOD = LayerSpec().activation_method
+MISSING = {
+    "never ran": ("it never runs on the calibration data", "add calibration samples on which it runs"),
+    "not finite": ("its input holds NaN or infinity on the calibration data", "keep them out of the model or the data"),
+    "constant": (
+        "its input is one and the same number on the calibration data",
+        "add calibration samples on which it varies",
+    ),
+}
+"""Kind of a missing statistic -> (what is the matter with a layer, what to do)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,7 @@ class Calibration:
                with tensors=True. The range of such a layer's output is in `ranges` and `others` under `output_key(fqn)`
     products   fqn -> (product, product_in) of `LayerInfo`; filled by `calibrate` with products=True. The range of the
                output is found as above; the range of the scores that multiply values is under `scores_key(fqn)`
+    missing    fqn, or key of an output -> why it has no range, one of `MISSING`; not a part of `to_dict`
     calls      ranges of each call of a layer that runs several times, by the keys of `others` ("minmax" at 8 bits too);
                further calls have the layer's one range, which covers them all
     moments    moments of the inputs, where `calibrate` was asked for them; not a part of `to_dict`
@@ -64,6 +74,7 @@ class Calibration:
     gradients: Gradients | None = None
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict, compare=False)
     calls: Mapping[str, Mapping[str, tuple[ActivationRange, ...]]] = field(default_factory=dict)
 
     @property
@@ -75,11 +86,17 @@ class Calibration:
         method = spec.activation_method
         key = ranges_key(method, spec.activation_bits)
         ranges = self.ranges if key == DEFAULT_METHOD else self.others.get(key, {})
+        if fqn not in ranges and fqn in self.missing:
+            why, remedy = MISSING[self.missing[fqn]]
+            raise ConfigError(
+                f"{fqn} is to have {spec.activation_bits}-bit activations, but {why}, so they have no range; {remedy}, "
+                f"or compress its weights alone (activation_bits 32)"
+            )
         if fqn not in ranges:
             raise ConfigError(
                 f"{fqn} is to have {spec.activation_bits}-bit activations by {method!r}, but the calibration holds no "
-                f"such range; calibrate with bits={spec.activation_bits} among its widths, and with a batch in which "
-                f"the layer runs on floating-point inputs"
+                f"such range; calibrate for that width and method, on samples in which the layer runs on numbers, "
+                f"or compress its weights alone (activation_bits 32)"
             )
         return ranges[fqn].qparams(spec.activation_bits, symmetric=spec.activation_scheme == "symmetric")
 

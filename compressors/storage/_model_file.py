@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, IntegrityError
+from ..anatomy import computed_weights, fold_weights
 from ..calibration import Calibration, Rounding, install, rounding_of
 from ..files import read_container, tensor_bytes, write_container
 from ..sparse_formats import SPARSE_FORMATS
@@ -74,7 +75,8 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
 
     `model` is a fresh module of the same architecture; its weights become the effective weights, and quantizers of
     activations are installed as forward pre-hooks, in place of those of an earlier `load_model`. Nothing is changed
-    unless all of the file is in order.
+    unless all of the file is in order, except that weights which are computed from other parameters (weight norm, …)
+    become plain, as they were when the file was written.
 
     Raises `IntegrityError` if the file is damaged, truncated, contradicts itself or is no file of paredown (a pickle,
     say), and `ConfigError` if it belongs to another model; the first few names that differ are given.
@@ -83,6 +85,9 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     content = _Content.read(path)
     # before the weights inside recurrent layers and attentions were layers, they lay with the rest
     inner = any(is_inner(fqn) for fqn in content.layout.layers)
+    stored = {entry.name for entry in content.layout.rest}  # earlier versions stored the parts of computed weights
+    if not any(part in stored for computed in computed_weights(model) for part in computed.parts):
+        fold_weights(model)
     content.layout.check_fits(Layout.of(model, inner=inner), str(path))
     weights, layers, rest = content.decode()
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}

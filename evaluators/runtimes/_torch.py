@@ -71,6 +71,7 @@ class TorchRuntime:
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> TorchSession:
         """Load a model; see `Runtime.load`. Raises the errors of `compressors.load_model` for an invalid file."""
         from ...compressors import load_model
+        from ...compressors.anatomy import fold_weights
         from ._torch_dynamic import multiply_integers
 
         if path.suffix == ".pt2":
@@ -87,11 +88,13 @@ class TorchRuntime:
                 f"{path} holds weights only: the runtime 'torch' needs model_factory, which makes the architecture"
             )
         model = model_factory().eval()
+        removal = path.with_name(STRUCTURE_FILE)
+        if path.suffix == ".json" or removal.is_file():
+            fold_weights(model)  # `load_model` does so itself
         if path.suffix == ".json":
             from .exports import load_compressed_tensors
 
             return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
-        removal = path.with_name(STRUCTURE_FILE)
         if removal.is_file():
             from ...compressors.structure import remove_
 

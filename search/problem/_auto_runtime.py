@@ -112,10 +112,11 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
     import torch
 
     from ...compressors import CompressedModel, calibrate, forward, trace_anatomy
+    from ...compressors.anatomy import copied, plain_model
     from ..task import Plugins, load_task_data, load_task_model
 
     Plugins.of(task).load()
-    model = (load_task_model(task) if model is None else copy.deepcopy(model)).cpu().eval().requires_grad_(False)
+    model = (load_task_model(task) if model is None else plain_model(copied(model))).cpu().eval().requires_grad_(False)
     splits = load_task_data(task)
     batches = [x for x, _ in splits.calibration.take(_CALIBRATION).batches(min(_CALIBRATION, task.data.batch_size))]
     samples = batches[0]
@@ -154,15 +155,21 @@ class _Maker:
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
         """Return every layer at INT8 as the runtime runs it natively, where that applies."""
         from ...compressors import LayerSpec, applicable, compress, weight_at
+        from ...compressors.variants import lacks
         from ..space import SAFE, native_scope
         from ..task import saturates_here
 
         plain = LayerSpec(weight_bits=SAFE if saturates_here(self.runtime) else 8, activation_bits=8)
         wanted = (replace(plain, activation_scope=native_scope(self.runtime)), plain, LayerSpec())
+
+        def fits(spec: LayerSpec, fqn: str) -> bool:
+            layer = self.anatomy[fqn]
+            if spec.changes_weight and not bool(weight_at(self.model, fqn).isfinite().all()):
+                return False
+            return applicable(spec, layer) is None and lacks(spec, layer, self.calibration) is None
+
         assignment = {
-            group_fqn: next(
-                spec for spec in wanted if all(applicable(spec, self.anatomy[fqn]) is None for fqn in group)
-            )
+            group_fqn: next(spec for spec in wanted if all(fits(spec, fqn) for fqn in group))
             for group in self.anatomy.groups
             for group_fqn in group
         }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import TaskError
 from ..devices import Device, devices_of
-from ..space import removes_something
+from ..space import narrowed, parameter_places, removes_something
 from ..values import SearchSpace
 from ._compared import compared_outputs
 from ._context import EvaluationContext
+from ._finite import check_finite, sample_outputs
+from ._folded import describe_folded, folded_model
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
 from ._quality import original_quality
@@ -36,10 +38,14 @@ Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """Everything that the task names, loaded."""
+    """Everything that the task names, loaded.
+
+    folded  weights that were computed from other parameters, and are plain now -> what computed them
+    """
 
     plugins: Plugins
     model: nn.Module
+    folded: Mapping[str, str]
     splits: Splits
     metric: Metric
 
@@ -73,6 +79,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
 
     Raises `TaskError` (or another `InputError`) for anything that the task names and that cannot be used.
     """
+    from ..space import weights_of
     from ..task import user_modules
 
     loaded = _load(task, model)
@@ -81,6 +88,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         extra = specs(built.anatomy) if specs else ()
         wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
         calibration = _calibrate(task, loaded, built, wanted, store)
+        space, notes = narrowed(built.space, built.anatomy, calibration, weights_of(built.model))
+        built = replace(built, space=space)
         context = _context(task, loaded, built, calibration, store)
     metric = context.metric
     objectives = objectives_of(task, metric.name, metric.maximise)
@@ -96,20 +105,29 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         modules=user_modules(task),
         model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=built.digest,
+        places=tuple(parameter_places(built.model, built.anatomy, space, task.space.leave)),
+        notes=(*describe_folded(loaded.folded), *notes),
     )
 
 
 def _load(task: Task, model: nn.Module | None) -> _Loaded:
     """Import the plugins, check the names that are needed only later, and load model, data and metric."""
+    from ...compressors.anatomy import check_runs
     from ..task import Plugins, load_task_data, load_task_metric, load_task_model
 
     plugins = Plugins.of(task)
     plugins.load()
     _check_registered(task)
-    if model is None:
-        model = load_task_model(task)
-    model = model.eval().requires_grad_(False)
-    return _Loaded(plugins=plugins, model=model, splits=load_task_data(task), metric=load_task_metric(task))
+    raw = load_task_model(task, plain=False) if model is None else model
+    splits = load_task_data(task)
+    with user_errors(task.data.batch_size):
+        sample = splits.search.take(1).inputs
+        check_runs(raw, sample)
+        plain = folded_model(raw, sample, is_ours=model is None)
+        check_finite(plain.model, sample_outputs(plain.model, sample))
+    plain.model.eval().requires_grad_(False)
+    metric = load_task_metric(task)
+    return _Loaded(plugins=plugins, model=plain.model, folded=plain.folded, splits=splits, metric=metric)
 
 
 def _check_registered(task: Task) -> None:
@@ -128,8 +146,8 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
     from ..space import build_space, weights_of
 
     model, splits = loaded.model, loaded.splits
-    anatomy = _trace(model, splits, task.data.batch_size)
     distance, metric = compared_outputs(task, model, splits, loaded.metric)
+    anatomy = _trace(model, splits, task.data.batch_size, distance.names or None)
     profiles = [load_profile(name) for name in task.profiles]
     # before scaling, because scaling changes the norms of the weights
     structured = _find_structure(task, model, splits.calibration, profiles, distance)
@@ -143,17 +161,19 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
     )  # fmt: skip
 
 
-def _trace(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
-    """Trace the model on one sample, or on more if some layers did not run.
+def _trace(model: nn.Module, splits: Splits, batch: int, compared: Sequence[str] | None) -> Anatomy:
+    """Trace the model on one sample, or on more if some layers did not run, or seem to influence nothing.
 
     The experts of a mixture run only on the tokens that are routed to them.
     """
     from ...compressors import trace_anatomy
 
-    anatomy = trace_anatomy(model, splits.search.take(1).inputs)
+    one = splits.search.take(1).inputs
+    anatomy = trace_anatomy(model, one, compared=compared)
     if not anatomy.unused:
         return anatomy
-    wider = trace_anatomy(model, splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs)
+    more = splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs
+    wider = trace_anatomy(model, more, one, compared=compared)
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 

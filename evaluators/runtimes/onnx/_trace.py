@@ -81,6 +81,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:
     """Optimized graph of a prepared model, and the open weights by their layers' fqns.
 
+    A layer that influences no output is in no graph, and has no open weight.
     Raises `ExportError`, with PyTorch's own words, where the model cannot be traced or a layer is not in the graph.
     """
     program = export_program(model, example_inputs)
@@ -102,7 +103,11 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
         names = _names_of_weights(model)
         graph = onnx_program.model.graph
         _name_outputs(graph, output_names(program))
-        open_weights = {layer.fqn: _open(graph, names, layer.fqn) for layer in layers if layer.is_structured}
+        open_weights = {
+            layer.fqn: _open(graph, names, layer.fqn)
+            for layer in layers
+            if layer.is_structured and not _is_idle(program, names[layer.fqn])
+        }
         onnx_program.optimize()
         if pad_after_quantizing(onnx_program.model.graph):
             onnx_program.optimize()
@@ -151,6 +156,22 @@ def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:
         for same in by_parameter.values()
         for name in same
     }
+
+
+def _is_idle(program: torch.export.ExportedProgram, names: Sequence[str]) -> bool:
+    """Tell whether no output of the program depends on the parameter with these names."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    named = program.graph_signature.inputs_to_parameters.items()
+    mine = [placeholders[node] for node, name in named if name in names and node in placeholders]
+    seen: set[torch.fx.Node] = set()
+    while mine:
+        node = mine.pop()
+        if node.op == "output":
+            return False
+        if node not in seen:
+            seen.add(node)
+            mine += node.users
+    return bool(seen)
 
 
 def _open(graph: ir.Graph, names: dict[str, list[str]], fqn: str) -> ir.Value:

@@ -19,10 +19,11 @@ from ..files import header_bytes
 from ..values import is_inner, weight_name
 
 FORMAT = "paredown.model"
-SCHEMA_VERSION = "2"
-READABLE = ("1", "2")
+SCHEMA_VERSION, WITH_CALLS = "2", "3"
+"""Version that is written, and that of a file in which the calls of a layer have ranges of their own."""
+READABLE = ("1", "2", "3")
 """Versions that can be read. Schema 1 had one sparse format, the bitmap, and no entropy coding; its files are a subset
-of schema 2.
+of schema 2. The records of schema 3 are those of schema 2, and some end with ranges of calls.
 """
 TENSORS = ("layers", "rest")
 _MAX_LAYOUT = 64_000_000
@@ -151,8 +152,9 @@ class Layout:
                 f"it belongs to that is not believed. Load it with paredown.load(path, model_factory)"
             )
 
-    def metadata(self) -> dict[str, str]:
-        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "layout": self.encode()}
+    def metadata(self, *, with_calls: bool = False) -> dict[str, str]:
+        schema = WITH_CALLS if with_calls else SCHEMA_VERSION
+        return {"format": FORMAT, "schema_version": schema, "layout": self.encode()}
 
     @property
     def overhead_bytes(self) -> int:
@@ -160,7 +162,7 @@ class Layout:
         return header_bytes(self.metadata(), TENSORS) + sum(entry.n_bytes for entry in self.rest)
 
     def check_fits(self, model_layout: Layout, where: str) -> None:
-        """Check that `model_layout` is equal, but for the widths of floating-point numbers, which the file alone decides.
+        """Check that `model_layout` is equal, but for the widths of floating-point numbers, which the file decides.
 
         Raises `ConfigError`, naming the first few names that differ.
         """

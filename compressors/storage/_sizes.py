@@ -11,17 +11,17 @@ from ..anatomy import Anatomy, LayerInfo, owner, stored_dtype, weight_at
 from ..values import LayerSpec
 from ..variants import Variant, variant_of
 from ._layout import Layout
-from ._records import layer_record_bytes, weight_record_bytes
+from ._records import layer_record, layer_record_bytes, weight_record_bytes
 
 
 def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> int:
     """Layer's share of the file under `spec`; `layer` comes from a traced `Anatomy`.
 
-    `variant` may be None for a weight that is left alone, in the type of its source. Of layers that share a weight, the first by
-    name pays.
+    `variant` may be None for a weight that is left alone, in the type of its source. Of layers that share a weight, the
+    first by name pays.
     `fixed_bytes(model, anatomy)` and the shares of all the anatomy's layers add up to the length of the file.
     """
-    n_bytes = layer_record_bytes(spec, layer.shared_input, layer.residual_output, layer.product, layer.product_in)
+    n_bytes = layer_record_bytes(spec, layer)
     if owner(layer) == layer.fqn:
         alone = getattr(torch, layer.source_dtype or "float32").itemsize * layer.n_weights
         n_bytes += weight_record_bytes(spec, alone if variant is None else variant.n_bytes)
@@ -39,7 +39,7 @@ def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
         for index, entry in enumerate(layout.weights)
         if index not in paid_for
     )
-    unused_layers = sum(layer_record_bytes(left_alone) for fqn in layout.layers if fqn not in traced)
+    unused_layers = sum(len(layer_record(left_alone, fqn, None)) for fqn in layout.layers if fqn not in traced)
     return layout.overhead_bytes + unused_weights + unused_layers
 
 

@@ -187,9 +187,9 @@ def compress(
 
     The order is rank, sparsity, bits (see `LayerSpec`); the neutral spec is an exact no-op. What stays in floating
     point is stored in the type of the weight's source (`LayerInfo.source_dtype`), rounded where it is new. The
-    activation's part of the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the weight holds NaN or
-    infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has none, or if a
-    registered method breaks its protocol.
+    activation's part of the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the
+    weight holds NaN or infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has
+    none, or if a registered method breaks its protocol.
     """
     weight = weight.detach().cpu()
     if tuple(weight.shape) != layer.weight_shape:
@@ -353,7 +353,7 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
             )
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the layer's inputs ({by!r} needs moments), and none were collected; "
-            f"calibrate with moments=True on data in which the layer runs, or use a method such as {plain!r}"
+            f"add calibration samples on which the layer runs, or use a method such as {plain!r} here"
         )
     groups, n = (layer.groups, layer.matrix_shape[1])
     if tuple(moments.second.shape) != (groups, n, n):
@@ -380,8 +380,8 @@ def _both(spec: LayerSpec, layer: LayerInfo, gradients: LayerGradients | None) -
     if gradients is None:
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the loss' gradient ({spec.sparsity_method!r} needs gradients), and "
-            f"none was collected; collect_gradients on calibration data in which the layer runs, or use a method such "
-            f"as 'magnitude'"
+            f"none was collected; add calibration samples on which the layer runs, or use a method such as 'magnitude' "
+            f"here"
         )
     if tuple(gradients.both.shape) != (2, *layer.matrix_shape):
         raise SpecError(

@@ -8,7 +8,8 @@ from ._accuracy import ACCURACY
 from ._class_axis import resolve_class_axis, unknown_class_axis
 from ._classes import IGNORED
 from ._cosine import COSINE
-from ._divergence import divergence_per_sample, resolve_divergence
+from ._distance import ComparedOutput, OutputDistance
+from ._divergence import checked_divergence, divergence_per_sample, resolve_divergence
 from ._error import MetricError
 from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
 from ._interval import summarise, wilson
@@ -25,12 +26,15 @@ __all__ = [
     "METRICS",
     "MSE",
     "PERPLEXITY",
+    "ComparedOutput",
     "Divergence",
     "Metric",
     "MetricError",
+    "OutputDistance",
     "PairedResult",
     "Scores",
     "SequentialTest",
+    "checked_divergence",
     "critical_value",
     "default_looks",
     "divergence_per_sample",

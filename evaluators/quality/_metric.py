@@ -7,18 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ...compressors.anatomy import classes_last
+from ...compressors.anatomy import Outputs, classes_last, compared_tensors, named_tensors, primary
 from ..values import Inputs, Split
 from ._class_axis import LAST, resolve_class_axis
 from ._error import MetricError
 
 Divergence = Literal["kl", "mse"]
-PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+PerSample = Callable[[Any, Tensor | None, Any], Tensor]
 
 
 def _identity(value: float) -> float:
@@ -40,6 +40,8 @@ class Metric:
     divergence       how far outputs are from the original's, as suits this metric; None: by the targets
     reads_classes    whether `per_sample` reads class logits: it then gets outputs and reference with the classes last
     class_axis       axis of the outputs on which the classes lie; None: by the targets' shape (`class_axis_of`)
+    output           name of the one output that `per_sample` reads; None: "logits", or the first (`primary`)
+    reads_all        whether `per_sample` gets several outputs in the structure in which the model returns them
     """
 
     name: str
@@ -53,6 +55,8 @@ class Metric:
     divergence: Divergence | None = None
     reads_classes: bool = False
     class_axis: int | None = None
+    output: str | None = None
+    reads_all: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -76,7 +80,15 @@ class Metric:
         prefer_last = self.infer_targets is not None  # a metric of tokens: logits (N, T, V)
         return resolve_class_axis(outputs.shape, targets, self.class_axis, prefer_last=prefer_last)
 
-    def scores(self, outputs: Tensor, targets: Tensor | None, reference: Tensor | None = None) -> Tensor:
+    def read(self, outputs: Outputs) -> Tensor:
+        """Output that a metric of one tensor reads. Raises `MetricError` where the model has none of its name."""
+        if isinstance(outputs, Tensor):
+            return outputs
+        if self.output is not None and self.output not in outputs.tensors:
+            raise MetricError(f"{self.name} reads the output {self.output}; the model has {', '.join(outputs.names)}")
+        return primary(outputs, self.output)
+
+    def scores(self, outputs: Outputs, targets: Tensor | None, reference: Outputs | None = None) -> Tensor:
         """Scores (N,) float64 of `per_sample`, checked to be finite.
 
         Raises `MetricError` with the expected shape and the one that came. It is also raised where `outputs` hold NaN
@@ -84,24 +96,22 @@ class Metric:
         """
         if self.needs_reference and reference is None:
             raise MetricError(f"{self.name} compares with the outputs of the original model; hand in its `reference`")
-        if outputs.dim() == 0:
-            raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
-        _no_nan(self.name, outputs)
-        if self.reads_classes and targets is not None:
-            axis = self.class_axis_of(outputs, targets)
-            outputs = classes_last(outputs, LAST if axis is None else axis)
-            reference = None if reference is None else classes_last(reference, LAST if axis is None else axis)
-        scores = self.per_sample(outputs, targets, reference)
-        n = outputs.shape[0]
+        for part in compared_tensors(outputs).values() if self.reads_all else (self.read(outputs),):
+            if part.dim() == 0:
+                raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
+            _no_nan(self.name, part)
+        scores = self.per_sample(*self._given(outputs, targets, reference))
+        n = len(outputs)
         if not isinstance(scores, Tensor):
             raise MetricError(
                 f"{self.name} must return a tensor of shape ({n},), one score for each sample, got "
                 f"{type(scores).__name__}; do not take the mean, paredown does"
             )
         if tuple(scores.shape) != (n,):
+            came = ", ".join(f"{name} {tuple(x.shape)}".strip() for name, x in named_tensors(outputs).items())
             raise MetricError(
                 f"{self.name} must return one score for each sample: expected shape ({n},), got {tuple(scores.shape)} "
-                f"for outputs {tuple(outputs.shape)}; do not take the mean over samples, paredown does"
+                f"for outputs {came}; do not take the mean over samples, paredown does"
             )
         if scores.is_complex():
             raise MetricError(f"{self.name} must return real scores, got {scores.dtype}")
@@ -114,6 +124,19 @@ class Metric:
                 f"({bad} of {n} are not finite)"
             )
         return scores
+
+    def _given(
+        self, outputs: Outputs, targets: Tensor | None, reference: Outputs | None
+    ) -> tuple[Any, Tensor | None, Any]:
+        """Arguments of `per_sample`."""
+        if self.reads_all:
+            return _structure(outputs), targets, None if reference is None else _structure(reference)
+        mine, original = self.read(outputs), None if reference is None else self.read(reference)
+        if self.reads_classes and targets is not None:
+            axis = self.class_axis_of(mine, targets)
+            mine = classes_last(mine, LAST if axis is None else axis)
+            original = None if original is None else classes_last(original, LAST if axis is None else axis)
+        return mine, targets, original
 
     def value(self, scores: Tensor) -> float:
         """Figure of these scores (N,): `finish` of their mean. Raises `MetricError` where it is not finite."""
@@ -157,13 +180,14 @@ def metric_from_callable(
 ) -> Metric:
     """Metric from a user's `function(outputs, targets) -> scores (N,)`.
 
-    A third argument named `reference` makes it get the original model's outputs. Targets may be None.
+    A model of several outputs hands them over in its own structure (a tuple, a dict, …). A third argument named
+    `reference` makes the function get the original model's outputs. Targets may be None.
     """
     if not callable(function):
         raise MetricError(f"the metric {name!r} must be a function (outputs, targets) -> scores (N,), got {function!r}")
     wants_reference = "reference" in _parameters(function)
 
-    def per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
+    def per_sample(outputs: Any, targets: Tensor | None, reference: Any) -> Tensor:
         if wants_reference:
             return function(outputs, targets, reference=reference)
         return function(outputs, targets)
@@ -176,6 +200,7 @@ def metric_from_callable(
         needs_reference=wants_reference,
         needs_targets=False,
         divergence=divergence,
+        reads_all=True,
     )
 
 
@@ -184,6 +209,13 @@ def _parameters(function: Callable[..., Tensor]) -> tuple[str, ...]:
         return tuple(inspect.signature(function).parameters)
     except ValueError:  # some built-in functions do not tell their signature
         return ()
+
+
+def _structure(outputs: Outputs) -> Any:
+    """Outputs as the user's metric gets them: one tensor, or several in the model's own structure."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return outputs.structure() if len(outputs.tensors) > 1 else primary(outputs)
 
 
 def _no_nan(name: str, outputs: Tensor) -> None:

@@ -24,7 +24,7 @@ def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") 
         mean = float(apart.mean())
         half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
         metrics["divergence"] = Measurement(
-            value=mean, unit="nats" if context.divergence == "kl" else "", low=mean - half, high=mean + half,
+            value=mean, unit=context.distance.unit, low=mean - half, high=mean + half,
             split=split, n=len(apart),
         )  # fmt: skip
     for name, measurement in metrics.items():

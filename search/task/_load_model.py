@@ -6,8 +6,6 @@ A model comes in eval mode, on the CPU, and computes in FP32. It remembers the n
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -26,8 +24,10 @@ if TYPE_CHECKING:
     from ._task import Task
 
 
-def load_task_model(task: Task) -> nn.Module:
-    """The model of [model]: eval mode, CPU, FP32, finite. The same in any process that has the task and its `base_dir`.
+def load_task_model(task: Task, *, plain: bool = True) -> nn.Module:
+    """The model of [model]: eval mode, CPU, FP32. The same in any process that has the task and its `base_dir`.
+
+    plain  fold weights that are computed from other parameters (`fold_weights`)
 
     Raises `TaskError` for a source that cannot be used, `MissingExtra` for a Hugging Face model without transformers.
     """
@@ -55,14 +55,19 @@ def load_task_model(task: Task) -> nn.Module:
         from ._load_export import load_export
 
         model = load_export(task.path(str(section.export)))
-    return _with_kv_cache(_prepared(model, _stored_types(task)), section.kv_cache_bits)
+    model = _with_kv_cache(_prepared(model, _stored_types(task)), section.kv_cache_bits)
+    if plain:
+        from ...compressors.anatomy import fold_weights
+
+        fold_weights(model)
+    return model
 
 
 def widened(model: nn.Module) -> nn.Module:
     """A model that was handed over as an object, in FP32: itself, or a copy where it has tensors of another type."""
-    from ...compressors.anatomy import is_widened, widen
+    from ...compressors.anatomy import copied, is_widened, widen
 
-    return model if is_widened(model) else widen(copy.deepcopy(model))
+    return model if is_widened(model) else widen(copied(model))
 
 
 def _stored_types(task: Task) -> dict[str, str]:
@@ -144,17 +149,9 @@ def _prepared(model: nn.Module, stored: Mapping[str, str]) -> nn.Module:
     if any(tensor.device.type != "cpu" for _, tensor in tensors):
         model = model.cpu()
     model = widen(model, stored)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if (
-            tensor.is_floating_point()
-            and not math.isfinite(float(tensor.detach().sum()))
-            and not bool(torch.isfinite(tensor).all())
-        ):
-            if name in dict(model.named_buffers()) and not bool(torch.isnan(tensor).any()):
-                continue  # an attention mask of -inf is meant so
-            raise TaskError(
-                f"the model's {name} holds NaN or infinity; compression would spread it. Load weights that are finite"
-            )
+    for name, tensor in model.named_buffers():  # an attention mask of -inf is meant so
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise TaskError(f"the model's {name} holds NaN. Load buffers that are finite")
     return model.eval()
 
 

@@ -1,0 +1,168 @@
+"""Choice of the outputs that are compared with the original's, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...errors import TaskError
+from ..task import told
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...compressors.anatomy import Outputs
+    from ...evaluators import Metric, OutputDistance, Split
+    from ..task import Splits, Task
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How outputs are compared with the original's.
+
+    metric  the task's metric, which knows its output and class axis
+    notes   lines on the outputs of a model with several
+    """
+
+    distance: OutputDistance
+    metric: Metric
+    notes: tuple[str, ...] = ()
+
+
+def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metric) -> Compared:
+    """Decide how outputs are compared.
+
+    A few samples tell which outputs the model has and where the classes lie. Several outputs are scaled by their
+    variances on the calibration split.
+    Raises `TaskError` for an output in [quality] outputs that is not there or has no sample axis, and `MetricError`
+    where the class axis is ambiguous, or not known though the divergence needs it.
+    """
+    from ...compressors.anatomy import NamedOutputs
+    from ...evaluators import OutputDistance, resolve_divergence, run_split
+    from ...evaluators.quality import unknown_class_axis
+
+    sample = splits.search.take(1)
+    outputs, targets = _outputs(model, splits.search, task.data.batch_size), metric.targets_of(sample)
+    weights = _weights(task, outputs)
+    if weights and task.quality.outputs:
+        metric = replace(metric, output=next(iter(weights)))
+    metric, notes = _of_structure(metric, outputs, targets)
+    read = metric.read(outputs)
+    axis = metric.class_axis_of(read, targets)
+    kind = resolve_divergence(task.quality.divergence, metric)
+    if axis is None and kind == "kl" and not metric.reads_classes:  # a metric of classes says itself what it expects
+        raise unknown_class_axis(read.shape, targets)
+    metric = replace(metric, class_axis=axis)
+    if not weights:
+        return Compared(distance=OutputDistance.of_one(kind, class_axis=axis), metric=metric, notes=notes)
+    original = run_split(model, splits.calibration, task.data.batch_size)
+    if not isinstance(original, NamedOutputs) or any(name not in original.tensors for name in weights):
+        raise TaskError(
+            f"the model returned other outputs for the calibration split than for one sample ({', '.join(weights)}); "
+            "let its forward return the same outputs for every batch"
+        )
+    distance = OutputDistance.of_several(original, kind, weights, class_axis=axis)
+    return Compared(distance=distance, metric=metric, notes=(*_described(outputs, distance, metric), *notes))
+
+
+def _of_structure(metric: Metric, outputs: Outputs, targets: Tensor | None) -> tuple[Metric, tuple[str, ...]]:
+    """Let a user's metric that is written for one tensor have one: (metric, a note).
+
+    A metric that raises on the outputs in the model's own structure, and does not on the first of them, is such a one.
+    """
+    from ...compressors.anatomy import NamedOutputs, primary_name
+
+    if not metric.reads_all or not isinstance(outputs, NamedOutputs):
+        return metric, ()
+    given = None if not metric.needs_reference else outputs
+    single = replace(metric, reads_all=False)
+    try:
+        metric.scores(outputs, targets, given)
+    except Exception as error:  # the user's code may raise anything; the metric is tried in another way
+        try:
+            single.scores(outputs, targets, given)
+        except Exception:  # it fails in both ways: the first error is told when the original is judged
+            return metric, ()
+        name, given_as = single.output or primary_name(outputs), type(outputs.structure()).__name__
+        line = (
+            f"quality.metric {metric.name} reads the output {name} alone, for it raises on all outputs together "
+            f"({told(error)}); to read others, let it take a {given_as} of {_listed(outputs.names)}"
+        )
+        return single, (line,)
+    return metric, ()
+
+
+def _described(outputs: Outputs, distance: OutputDistance, metric: Metric) -> tuple[str, ...]:
+    """Line on what is compared, of which outputs."""
+    from ...compressors.anatomy import NamedOutputs, primary_name
+
+    if not isinstance(outputs, NamedOutputs):
+        return ()
+    rest = [name for name in outputs.names if name not in distance.names]
+    line = f"of the model's outputs, {_listed(distance.names)} are compared with the original's"
+    line += f", not {_listed(rest)}" if rest else ""
+    if not metric.reads_all:
+        line += f"; {metric.name} reads {metric.output or primary_name(outputs)}"
+    return (line,)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _outputs(model: nn.Module, split: Split, batch_size: int) -> Outputs:
+    """Outputs of one sample, without those whose axis 0 is not the sample: these do not grow with a second one."""
+    from ...compressors.anatomy import NamedOutputs
+    from ...evaluators import run_split
+
+    found = run_split(model, split.take(1), 1)
+    if not isinstance(found, NamedOutputs) or batch_size == 1:
+        return found
+    more = run_split(model, split.take(2), 2)
+    if not isinstance(more, NamedOutputs):
+        raise TaskError(
+            f"the model returns {len(found.tensors)} outputs for one sample ({_listed(found.names)}) and one for two; "
+            "let its forward return the same outputs for every batch"
+        )
+    names = [name for name in found.names if name in more.tensors]
+    if not names:
+        raise TaskError(
+            f"none of the model's outputs ({', '.join(found.names)}) has the sample as its axis 0; let its forward "
+            "return outputs (N, …)"
+        )
+    return found.only(names)
+
+
+def _weights(task: Task, outputs: Outputs) -> Mapping[str, float]:
+    """Name -> weight of the compared outputs, in order; the first is read by a metric of one tensor."""
+    from ...compressors.anatomy import NamedOutputs, compared_tensors, primary_name
+
+    asked = task.quality.outputs
+    if not isinstance(outputs, NamedOutputs):
+        if asked:
+            raise TaskError(
+                f"quality.outputs names {', '.join(asked)}, and the model has one output; leave outputs out"
+            )
+        return {}
+    if not asked:
+        first = primary_name(outputs)
+        return dict.fromkeys((first, *(name for name in compared_tensors(outputs) if name != first)), 1.0)
+    for name in asked:
+        if name not in outputs.tensors:
+            raise TaskError(
+                f"quality.outputs names {name!r}; the model's outputs with the sample as axis 0 are "
+                f"{', '.join(outputs.names)}"
+            )
+        if not outputs.tensors[name].is_floating_point():
+            raise TaskError(
+                f"quality.outputs names {name!r}, which is {outputs.tensors[name].dtype}; only floating-point outputs "
+                f"are compared ({', '.join(compared_tensors(outputs))})"
+            )
+    if not isinstance(asked, Mapping):
+        return dict.fromkeys(asked, 1.0)
+    first = primary_name(outputs.only([name for name in outputs.names if name in asked]))  # a table has no order
+    return {name: asked[name] for name in (first, *(name for name in outputs.names if name in asked and name != first))}

@@ -85,6 +85,18 @@ def main_source_dtype(model: nn.Module) -> str:
     return weights.most_common(1)[0][0] if weights else "float32"
 
 
+def source_bytes(model: nn.Module) -> tuple[int, int]:
+    """Bytes of the model's distinct tensors in the types of its source, and in FP32."""
+    known, seen, source, wide = source_dtypes(model), set[int](), 0, 0
+    for name, tensor in _tensors(model).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        source += tensor.numel() * (_dtype(known[name]).itemsize if name in known else tensor.element_size())
+        wide += tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size())
+    return source, wide
+
+
 def _under_every_name(model: nn.Module, dtypes: Mapping[str, str]) -> dict[str, str]:
     """Give each name of a tied tensor the narrowest type that one of its names has."""
     by_tensor: dict[int, str] = {}

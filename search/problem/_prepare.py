@@ -18,6 +18,7 @@ from ._folded import describe_folded, folded_model
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
 from ._quality import original_quality
+from ._source import describe_source
 from ._user_errors import user_errors
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=built.digest,
         places=tuple(parameter_places(built.model, built.anatomy, space, task.space.leave)),
-        notes=(*describe_folded(loaded.folded), *built.notes, *notes),
+        notes=(*describe_source(built.model), *describe_folded(loaded.folded), *built.notes, *notes),
     )
 
 

@@ -17,7 +17,9 @@ from ._metric import Metric
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """One score for each sample, (N,) float64; `divergence` is None where none was requested."""
+    """One row of the metric, (N,) or (N, K) float64, and one divergence for each sample; `divergence` is None where
+    none was requested.
+    """
 
     metric: Tensor
     divergence: Tensor | None = None
@@ -26,9 +28,9 @@ class Scores:
 def evaluate_outputs(
     metric: Metric, split: Split, outputs: Tensor, reference: ReferenceOutputs | None = None
 ) -> Tensor:
-    """Scores (N,) of given outputs (N, …). Raises `MetricError`."""
+    """Rows (N,) or (N, K) of given outputs (N, …). Raises `MetricError`."""
     original = None if reference is None else reference.outputs[: len(split)]
-    return metric.scores(outputs, metric.targets_of(split), original)
+    return metric.compact(metric.scores(outputs, metric.targets_of(split), original, metric.counted_of(split)))
 
 
 def evaluate_split(
@@ -48,7 +50,7 @@ def evaluate_split(
     (scores,) = evaluate_parts(
         model, split, metric, stops=(len(split),), reference=reference, divergence=divergence, batch_size=batch_size
     )
-    return scores
+    return Scores(metric=metric.compact(scores.metric), divergence=scores.divergence)
 
 
 def evaluate_parts(
@@ -72,7 +74,7 @@ def evaluate_parts(
             f"the reference has outputs of {len(reference)} samples, and the {split.name} split has {len(split)}; "
             "compute the reference on the same split"
         )
-    targets = metric.targets_of(split)
+    targets, counted = metric.targets_of(split), metric.counted_of(split)
     at = 0
     for stop in stops:
         of_metric: list[Tensor] = []
@@ -81,7 +83,7 @@ def evaluate_parts(
             rows = slice(at, at + len(outputs))
             original = None if reference is None else reference.outputs[rows]
             wanted = None if targets is None else targets[rows]
-            of_metric.append(metric.scores(outputs, wanted, original))
+            of_metric.append(metric.scores(outputs, wanted, original, None if counted is None else counted[rows]))
             if divergence is not None and reference is not None and original is not None:
                 axis = metric.class_axis_of(outputs, wanted) if divergence == "kl" else LAST
                 if axis is None:

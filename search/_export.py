@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..compressors import LayerSpec
 from ..errors import ConfigError, InputError, ParedownError
 from .artifacts import (
     CONFIG,
@@ -27,14 +29,13 @@ from .artifacts import (
 from .front import front_of
 from .problem import Problem, prepare, settle_runtime
 from .run import read_run, store_path, write_atomic
-from .space import Structured, assignment_of, config_of, read_config, with_claims
+from .space import Structured, assignment_of, check_statistics, config_of, read_config, with_claims
 from .task import Plugins, settle_profile
 from .values import static_measurements, structure_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..compressors import LayerSpec
     from .task import Task
     from .values import Completed
 
@@ -85,6 +86,8 @@ def export_point(
         read_artifact(out)  # what was copied is what was measured
         return out
     problem = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
+    # a run of an earlier version may hold layers that influence nothing
+    assignment = {fqn: spec for fqn, spec in assignment.items() if fqn not in problem.anatomy.without_effect}
     _check_units(problem, assignment, trial)
     return _make(problem, assignment, format, out, point=f"t{trial.number}", entropy=entropy)
 
@@ -97,12 +100,16 @@ def apply_config(
     format: str | None = None,
     model: nn.Module | None = None,
     entropy: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the artifact of a config, exported or made by hand, into the (new or empty) folder `out`, without a search.
 
     format   default: the format of the task's runtime
     model    the model itself, where the task names none
     entropy  as in `export_point`
+    say      is told of layers that stay as they are, though the config names them
+
+    A layer of `[space] leave` whose calibration data do not allow what the config asks for stays as it is.
     Gives the folder. Raises `ConfigError` for a config of another model, and what `export_point` raises.
     """
     from .task import as_task
@@ -120,8 +127,21 @@ def apply_config(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
     assignment = assignment_of(data, problem.anatomy)
+    for fqn in _impossible_and_left(assignment, problem):
+        assignment[fqn] = LayerSpec()
+        if say is not None:
+            say(f"{fqn} stays as it is: [space] leave names it, and its inputs do not allow the config's spec")
     (problem.context.structured or Structured()).check(assignment)
     return _make(problem, assignment, format, _empty_folder(out), point="config", entropy=entropy)
+
+
+def _impossible_and_left(assignment: Mapping[str, LayerSpec], problem: Problem) -> list[str]:
+    """Return the layers of `[space] leave` whose specs need statistics that there are not."""
+    from ..compressors.variants import lacks
+
+    layers, calibration = problem.anatomy.layers, problem.context.calibration
+    left = [x for x in layers if any(fnmatchcase(x.fqn, glob) for glob in problem.task.space.leave)]
+    return [x.fqn for x in left if lacks(assignment.get(x.fqn, LayerSpec()), x, calibration) is not None]
 
 
 def _check_units(problem: Problem, assignment: Mapping[str, LayerSpec], trial: Completed) -> None:
@@ -173,6 +193,7 @@ def _make(
 def _make_checked(
     problem: Problem, assignment: Mapping[str, LayerSpec], format: str, out: Path, *, point: str, entropy: bool
 ) -> Path:
+    check_statistics(assignment, problem.anatomy, problem.context.calibration)
     exporter = Exporter(problem)
     main = exporter.export(assignment, format, out, entropy=entropy)
     runtime = runtime_for(format, problem.task)

@@ -25,7 +25,7 @@ from .plans import (
     strategy_context_of,
     total,
 )
-from .space import config_of, with_claims
+from .space import ParameterPlace, config_of, describe_left_alone, with_claims
 from .task import settle_profile
 from .values import Candidate, Limits
 
@@ -47,6 +47,8 @@ class Plan:
     metrics  counted or modelled costs, and the summed divergence where a table was measured ("predicted")
     limits   name -> (least, most) that were kept; empty for "fp16-mse"
     errors   layer -> relative error of its INT8 weights; for "fp16-mse" alone
+    places   what becomes of each parameter with more than 1 % of all
+    notes    lines on layers that are left alone, and on levels that some layers cannot have
     """
 
     strategy: str
@@ -54,6 +56,8 @@ class Plan:
     metrics: Mapping[str, Measurement]
     limits: Limits = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    places: tuple[ParameterPlace, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `paredown plan --json`; docs/json.md lists its keys."""
@@ -64,6 +68,8 @@ class Plan:
             "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
             "errors": dict(self.errors),
             "config": dict(self.config),
+            "parameters": [place.to_dict() for place in self.places],
+            "notes": list(self.notes),
         }
 
 
@@ -159,7 +165,15 @@ def _planned(costs: CostModel, context: StrategyContext, strategy: str, levels: 
         rows, fixed = context.more["energy_mj"]()
         metrics["energy_mj"] = Measurement(value=total(rows, levels) + fixed, unit="mJ", source="modelled")
     config = with_claims(config_of(context.space.assignment(candidate)), metrics)
-    return Plan(strategy=strategy, config=config, metrics=metrics, limits=context.limits)
+    problem = costs.problem
+    return Plan(
+        strategy=strategy, config=config, metrics=metrics, limits=context.limits, places=problem.places,
+        notes=_notes(problem),
+    )  # fmt: skip
+
+
+def _notes(problem: Problem) -> tuple[str, ...]:
+    return (*problem.notes, *describe_left_alone(problem.context.model, problem.anatomy))
 
 
 def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
@@ -171,7 +185,10 @@ def _by_mse(task: Task, threshold: float, model: nn.Module | None) -> Plan:
         problem = prepare(task, store=Path(folder) / "store", model=model)
         assignment, errors = fp16_mse_assignment(problem, task, threshold)
         metrics = _costs_of(problem, assignment)
-    return Plan(strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors)
+    return Plan(
+        strategy="fp16-mse", config=with_claims(config_of(assignment), metrics), metrics=metrics, errors=errors,
+        places=problem.places, notes=_notes(problem),
+    )  # fmt: skip
 
 
 def _costs_of(problem: Problem, assignment: Mapping[str, LayerSpec]) -> dict[str, Measurement]:

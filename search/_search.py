@@ -25,9 +25,10 @@ from .phases import (
     TableInputs,
     VerifyInputs,
     build_store,
+    check_exports,
+    check_results,
     evaluate_baselines,
     explore,
-    export_original,
     measure_table,
     one_blas_thread,
     record_facts,
@@ -50,7 +51,14 @@ from .run import (
     store_path,
     write_atomic,
 )
-from .space import describe_kv_cache, describe_left_alone, describe_products, describe_saturation
+from .space import (
+    describe_calls,
+    describe_kv_cache,
+    describe_left_alone,
+    describe_places,
+    describe_products,
+    describe_saturation,
+)
 from .task import as_task, settle_profile, usable_cores
 from .workers import open_pool
 
@@ -83,7 +91,8 @@ def search(
 
     Where the task names several devices, the front is that of the first on which points meet the limits.
 
-    Raises `InputError` for a task that cannot be used, `LimitsNotMet` if no point meets the limits on any device,
+    Raises `InputError` for a task that cannot be used, `NothingVerified` if the runtime runs no compressed form of the
+    model or no candidate of the search could be evaluated, `LimitsNotMet` if no point meets the limits on any device,
     `Interrupted` when stopped by a signal: everything found so far is kept, and `resume` goes on.
     """
     return run_search(task, model=model, out=out, workers=workers, ray_address=ray_address, progress=progress)
@@ -174,6 +183,7 @@ def _drive(
         recorder.say("report")
         _end(recorder, mirrors, "done")
     recorder.say("done")
+    check_results(run)
     return _first_front(Run(run.path, run.task, run.state))
 
 
@@ -181,8 +191,11 @@ def _note_space(problem: Problem, recorder: Recorder) -> None:
     """Note the layers that are left alone, and what the chosen runtime and profile do to the space."""
     model, task = problem.context.model, problem.task
     for line in (
+        *problem.notes,
         *describe_left_alone(model, problem.anatomy),
+        *describe_places(problem.places),
         *describe_products(problem.anatomy, problem.space),
+        *describe_calls(problem.anatomy, problem.space),
         *describe_saturation(task, problem.space, [device.profile for device in problem.devices]),
     ):
         recorder.note(line)
@@ -204,7 +217,7 @@ def _search(
     costs = build_store(problem, runner, recorder, folder=run.path)
     record_facts(run, costs, recorder)
     found = VerifyInputs(run=run, problem=problem, recorder=recorder, clock=runner.clock, latency=costs.latency)
-    export_original(found)
+    check_exports(found)
     trials = evaluate_baselines(costs, runner, recorder)
     table = measure_table(TableInputs(costs=costs, limits=trials.limits, runner=runner, recorder=recorder))
     seeds = planned_seeds(costs, table, recorder)

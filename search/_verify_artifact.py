@@ -38,6 +38,7 @@ from .task import Plugins, Task, as_task, load_task_data, load_task_metric, load
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..compressors import Anatomy
     from ..evaluators import Metric, Split
     from .task import Splits
 
@@ -202,9 +203,16 @@ def measure_again(
     return replace(measured, metrics={**measured.metrics, **memory})
 
 
+def _judged(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Any]:
+    """Return the config without layers that influence nothing, which earlier versions compressed too."""
+    layers = {fqn: spec for fqn, spec in config["layers"].items() if fqn not in anatomy.without_effect}
+    return {**config, "layers": layers}
+
+
 def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, folder: Path) -> MeasuredAgain:
     """Measure an artifact beside the original; `no_original` says why that is not possible."""
     from ..compressors import model_digest
+    from ..compressors.anatomy import plain_model
     from ..evaluators.runtimes import ExportError
 
     if model is None:
@@ -213,7 +221,7 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
         except (TaskError, MissingExtra) as error:
             return MeasuredAgain(no_original=str(error))
     else:
-        original = model
+        original = plain_model(model)
     if model_digest(original) != artifact.model:
         if model is None and _lacks_weights(artifact, task):
             return MeasuredAgain(no_original="the task names the architecture, and no weights")
@@ -223,15 +231,16 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
         )
     problem = prepare(
         task, store=folder / "store", model=model,
-        specs=lambda anatomy: assignment_of(artifact.config, anatomy).values(),
+        specs=lambda anatomy: assignment_of(_judged(artifact.config, anatomy), anatomy).values(),
     )  # fmt: skip
     exporter = Exporter(problem)
     try:
         reference = exporter.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:
         return MeasuredAgain(no_original=f"it cannot be exported here ({error})")
+    assignment = assignment_of(_judged(artifact.config, problem.anatomy), problem.anatomy)
     exported = ExportedModel(
-        folder=artifact.folder, main=artifact.main_path, assignment=assignment_of(artifact.config, problem.anatomy),
+        folder=artifact.folder, main=artifact.main_path, assignment=assignment,
         format=artifact.format, runtime=artifact.runtime,
     )  # fmt: skip
     measured = measure_beside_original(

@@ -11,37 +11,51 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._anatomy import FUSED_KINDS, KINDS, Anatomy, LayerInfo
+    from ._anatomy import FUSED_KINDS, KINDS, MOST_CALLS, Anatomy, LayerInfo
     from ._attention import ScoresQuantizer, hook_scores, is_plain, plain_attention
+    from ._computed import Computed, computed_weights, copied, fold_weights, plain_model
     from ._equalizable import ChannelConsumer, EqualizablePair, find_equalizable_pairs, rescale_channels
-    from ._forward import Inputs, check_runs, classes_last, forward, in_double, module_at, preserved, temporary_hooks
+    from ._forward import (
+        Inputs,
+        called,
+        check_runs,
+        classes_last,
+        forward,
+        in_double,
+        module_at,
+        preserved,
+        temporary_hooks,
+    )
     from ._fused import layer_inputs
     from ._fused_inputs import attention_projection_inputs, recurrent_inputs
+    from ._influence import without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._mask import continued, output_positions, positions
+    from ._outputs import (
+        NamedOutputs,
+        Outputs,
+        compared_tensors,
+        flat_outputs,
+        joined,
+        mapped,
+        named_tensors,
+        outputs_of,
+        own_scales,
+        packed,
+        primary,
+        primary_name,
+    )
+    from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._trace import trace_anatomy
 
 _HOMES = {
-    "._anatomy": (
-        "Anatomy",
-        "FUSED_KINDS",
-        "KINDS",
-        "LayerInfo",
-    ),
-    "._attention": (
-        "ScoresQuantizer",
-        "hook_scores",
-        "is_plain",
-        "plain_attention",
-    ),
-    "._equalizable": (
-        "ChannelConsumer",
-        "EqualizablePair",
-        "find_equalizable_pairs",
-        "rescale_channels",
-    ),
+    "._anatomy": ("Anatomy", "FUSED_KINDS", "KINDS", "LayerInfo", "MOST_CALLS"),
+    "._attention": ("ScoresQuantizer", "hook_scores", "is_plain", "plain_attention"),
+    "._computed": ("Computed", "computed_weights", "copied", "fold_weights", "plain_model"),
+    "._equalizable": ("ChannelConsumer", "EqualizablePair", "find_equalizable_pairs", "rescale_channels"),
     "._forward": (
         "Inputs",
+        "called",
         "check_runs",
         "classes_last",
         "forward",
@@ -51,64 +65,88 @@ _HOMES = {
         "temporary_hooks",
     ),
     "._fused": ("layer_inputs",),
-    "._fused_inputs": (
-        "attention_projection_inputs",
-        "recurrent_inputs",
+    "._fused_inputs": ("attention_projection_inputs", "recurrent_inputs"),
+    "._influence": ("without_effect",),
+    "._layers": ("compressible", "holder_of", "kind_at", "kind_of", "owner", "runs_in", "same_tensor", "weight_at"),
+    "._mask": ("continued", "output_positions", "positions"),
+    "._outputs": (
+        "NamedOutputs",
+        "Outputs",
+        "compared_tensors",
+        "flat_outputs",
+        "joined",
+        "mapped",
+        "named_tensors",
+        "outputs_of",
+        "own_scales",
+        "packed",
+        "primary",
+        "primary_name",
     ),
-    "._layers": (
-        "compressible",
-        "holder_of",
-        "kind_at",
-        "kind_of",
-        "owner",
-        "runs_in",
-        "same_tensor",
-        "weight_at",
-    ),
-    "._mask": (
-        "continued",
-        "output_positions",
-        "positions",
-    ),
+    "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
     "._trace": ("trace_anatomy",),
 }
 
 __all__ = [
     "FUSED_KINDS",
     "KINDS",
+    "MOST_CALLS",
     "Anatomy",
     "ChannelConsumer",
+    "Computed",
     "EqualizablePair",
     "Inputs",
     "LayerInfo",
+    "NamedOutputs",
+    "Outputs",
     "ScoresQuantizer",
     "attention_projection_inputs",
+    "called",
+    "calls_made",
     "check_runs",
     "classes_last",
+    "compared_tensors",
     "compressible",
+    "computed_weights",
+    "continue_from",
     "continued",
+    "copied",
     "find_equalizable_pairs",
+    "flat_outputs",
+    "fold_weights",
     "forward",
     "holder_of",
+    "hook_each_call",
     "hook_scores",
     "in_double",
     "is_plain",
+    "joined",
     "kind_at",
     "kind_of",
     "layer_inputs",
+    "mapped",
     "module_at",
+    "named_tensors",
     "output_positions",
+    "outputs_of",
+    "own_scales",
     "owner",
+    "packed",
     "plain_attention",
+    "plain_model",
     "positions",
     "preserved",
+    "primary",
+    "primary_name",
     "recurrent_inputs",
     "rescale_channels",
     "runs_in",
     "same_tensor",
+    "skip_calls",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",
+    "without_effect",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -14,6 +14,8 @@ KINDS = (
 )  # fmt: skip
 FUSED_KINDS = ("lstm", "gru", "attention")
 """Kinds of layers whose product is computed inside a larger operator: no module is called with their input alone."""
+MOST_CALLS = 16
+"""Largest number of calls in one forward pass for which each call has an activation range of its own."""
 _OLD_KEYS = {"sum_after": "residual_output", "relu_behind": "relu_before_mean"}
 """Keys of a layer in runs that earlier versions stored -> their present names."""
 
@@ -80,6 +82,12 @@ class LayerInfo:
         return self.kind in FUSED_KINDS
 
     @property
+    def n_ranges(self) -> int:
+        """Number of calls whose inputs have activation ranges of their own; 0 where one range serves all calls."""
+        has_input = not self.is_fused and self.kind != "embedding"
+        return self.n_calls if has_input and 1 < self.n_calls <= MOST_CALLS else 0
+
+    @property
     def n_weights(self) -> int:
         return prod(self.weight_shape)
 
@@ -94,7 +102,8 @@ class Anatomy:
     """The compressible layers of a model, in the order in which they first run.
 
     layers    those that ran in the traced forward pass
-    unused    fqns of compressible layers that never ran; they are left alone
+    unused    fqns of compressible layers that never ran, or run without effect; they are left alone
+    without_effect  those of them that run, but whose output influences none of the compared outputs
     groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
     n_params  all parameters of the model, counted once
     """
@@ -103,6 +112,7 @@ class Anatomy:
     unused: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
     n_params: int = 0
+    without_effect: tuple[str, ...] = ()
 
     def __getitem__(self, fqn: str) -> LayerInfo:
         for layer in self.layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,47 +11,34 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
+from ._outputs import Outputs, outputs_of
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """Inputs of a model: `model(x)`, `model(*x)` or `model(**x)`."""
 
 
-def forward(model: nn.Module, inputs: object) -> Tensor:
-    """Run `model` once on `inputs` and return its one output tensor.
+def forward(model: nn.Module, inputs: object) -> Outputs:
+    """Run `model` once on `inputs` and return its outputs: one tensor, or several by name (`outputs_of`).
 
-    A Tensor is passed as the only argument, a tuple as the positional and a mapping as the keyword arguments. The
-    output is the tensor that the model returns, or its `.logits`, or its `["logits"]`, or the first element of a tuple.
-    Train mode and grad mode are the caller's business. Raises `InputError` for other inputs and outputs.
+    A Tensor is passed as the only argument, a tuple as the positional and a mapping as the keyword arguments. Train
+    mode and grad mode are the caller's business. Raises `InputError` for other inputs, and for outputs without a
+    tensor.
     """
+    return outputs_of(called(model, inputs))
+
+
+def called(model: Callable[..., Any], inputs: object) -> Any:
+    """Call `model` once on `inputs` (see `forward`), and return whatever it returns."""
     if isinstance(inputs, Tensor):
-        output = model(inputs)
-    elif isinstance(inputs, tuple):
-        output = model(*inputs)
-    elif isinstance(inputs, Mapping):
-        output = model(**inputs)
-    else:
-        raise InputError(
-            f"the inputs of a model must be a tensor, a tuple (positional arguments) or a dict (keyword arguments), "
-            f"got {type(inputs).__name__}"
-        )
-    return _output_tensor(output)
-
-
-def _output_tensor(output: object) -> Tensor:
-    found: object = output
-    if not isinstance(found, Tensor):
-        if isinstance(getattr(output, "logits", None), Tensor):
-            found = output.logits  # type: ignore[attr-defined]
-        elif isinstance(output, Mapping):
-            found = output.get("logits")
-        elif isinstance(output, (tuple, list)) and output:
-            found = output[0]
-    if not isinstance(found, Tensor):
-        raise InputError(
-            f"a model must return a tensor, an object with `.logits`, a dict with 'logits' or a tuple whose first "
-            f"element is a tensor; it returned {type(output).__name__}. Wrap it in a module that picks the tensor"
-        )
-    return found
+        return model(inputs)
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    raise InputError(
+        f"the inputs of a model must be a tensor, a tuple (positional arguments) or a dict (keyword arguments), "
+        f"got {type(inputs).__name__}"
+    )
 
 
 def classes_last(outputs: Tensor, class_axis: int) -> Tensor:

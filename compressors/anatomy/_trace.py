@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,6 +15,7 @@ from ._anatomy import Anatomy, LayerInfo
 from ._consumers import Consumers, ConsumerWatch
 from ._forward import batch_size, check_runs, module_at, temporary_hooks
 from ._fused import Product, products
+from ._influence import without_effect
 from ._layers import compressible, runs_in, same_tensor
 
 
@@ -29,10 +31,16 @@ class _Seen:
     output_shape: tuple[int, ...] = ()
 
 
-def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
+def trace_anatomy(
+    model: nn.Module, inputs: object, sample: object | None = None, *, compared: Sequence[str] | None = None
+) -> Anatomy:
     """Run `model` once on `inputs` (see `forward`) in eval mode without gradients, and describe the layers that ran.
 
     The model is left as it was: train mode, grad mode, hooks and random state.
+
+    sample    a smaller input, on which layers without effect on the outputs are looked for first; default: `inputs`
+    compared  names of the compared outputs of a model with several; None: all of floating point
+
     Raises `InputError` if there is no layer that can be compressed, or an argument of the forward is not given.
     """
     candidates = compressible(model)
@@ -50,6 +58,11 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
             f"{type(model).__name__} has {len(candidates)} layers that could be compressed, but none ran in the "
             f"forward pass; it may run a traced or frozen copy of them"
         )
+    ran = [candidates[fqn] for fqn in seen]
+    first, wider = (inputs, None) if sample is None else (sample, inputs)
+    idle = without_effect(model, first, ran, wider, compared)
+    idle = idle if len(idle) < len(seen) else ()  # outputs that never change tell nothing of the layers
+    seen = {fqn: record for fqn, record in seen.items() if fqn not in idle}
     n_samples = batch_size(inputs)
     layers = tuple(_layer(candidates[fqn], seen, n_samples, consumers.of(fqn)) for fqn in seen)
     return Anatomy(
@@ -57,6 +70,7 @@ def trace_anatomy(model: nn.Module, inputs: object) -> Anatomy:
         unused=tuple(fqn for fqn in candidates if fqn not in seen),
         groups=_groups(layers),
         n_params=_n_params(model),
+        without_effect=idle,
     )
 
 
@@ -122,7 +136,7 @@ def _layer(static: LayerInfo, all_seen: dict[str, _Seen], n_samples: int, consum
         macs=-(-macs // n_samples),
         input_shape=seen.input_shape,
         output_shape=seen.output_shape,
-        # A layer that never runs has no say, though its weight changes with that of the layers that hold it too.
+        # An unused layer has no say, though its weight changes with that of the layers that hold it too.
         tied_to=tuple(fqn for fqn in static.tied_to if fqn in all_seen),
         shared_input=consumers.shared_input,
         residual_output=consumers.residual_output,

@@ -12,7 +12,7 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._calibrate import RangeWatcher, calibrate
-    from ._calibration import ActivationRange, Calibration, output_key
+    from ._calibration import MISSING, ActivationRange, Calibration, output_key, scores_key
     from ._gradients import PASSES, Gradients, LayerGradients, collect_gradients, differentiable, drawn_answers
     from ._moments import LARGEST, LayerMoments, Moments
     from ._rounding import Rounding, activation_quantizer, install, rounding_of
@@ -25,7 +25,9 @@ _HOMES = {
     "._calibration": (
         "ActivationRange",
         "Calibration",
+        "MISSING",
         "output_key",
+        "scores_key",
     ),
     "._gradients": (
         "Gradients",
@@ -50,6 +52,7 @@ _HOMES = {
 
 __all__ = [
     "LARGEST",
+    "MISSING",
     "PASSES",
     "ActivationRange",
     "Calibration",
@@ -67,6 +70,7 @@ __all__ = [
     "install",
     "output_key",
     "rounding_of",
+    "scores_key",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

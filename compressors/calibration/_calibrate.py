@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from .. import quantization  # noqa: F401  (registers the built-in activation methods)
-from ..anatomy import Anatomy, forward, hook_scores, module_at, preserved, temporary_hooks
+from ..anatomy import Anatomy, forward, hook_each_call, hook_scores, module_at, preserved, temporary_hooks
 from ..registry import ACTIVATION
 from ._calibration import (
     DEFAULT_BITS,
@@ -43,7 +43,9 @@ def calibrate(
     """Run `model` once on every batch (see `forward`) and choose ranges for the input of each layer.
 
     The pass keeps the extremes of each layer's values, and an even sample of at most 32768 of them. The model is
-    left as it was. Raises `InputError` if there is no batch, or if a layer's input holds NaN or infinity.
+    left as it was. Of a layer that runs several times, each call that every batch makes has ranges of its own too
+    (`LayerInfo.n_ranges` of them at most). A layer whose input holds NaN or infinity, or is one and the same number,
+    gets no range, and `Calibration.missing` says so. Raises `InputError` if there is no batch.
 
     bits      widths to choose ranges for, always with 8; by every registered method
     tensors   also choose ranges for inputs of sums, which `activation_scope` tensor needs
@@ -61,23 +63,36 @@ def calibrate(
     n_batches = 0
     with temporary_hooks() as hooks:
         watchers = _watch(model, anatomy, places, factors, hooks)
+        by_call = _watch_calls(model, anatomy, hooks)
         with preserved(model), nullcontext() if collector is None else collector.watching():
             for inputs in batches:
                 forward(model, inputs)
                 n_batches += 1
     if n_batches == 0:
         raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
+    settings = [(name, width) for width in dict.fromkeys((DEFAULT_BITS, *bits)) for name in ACTIVATION.names]
     by_method = {
-        ranges_key(name, width): {fqn: watcher.range(name, width) for fqn, watcher in watchers.items() if watcher.n > 0}
-        for width in dict.fromkeys((DEFAULT_BITS, *bits))
-        for name in ACTIVATION.names
+        ranges_key(*setting): {
+            fqn: watcher.range(*setting) for fqn, watcher in watchers.items() if watcher.missing is None
+        }
+        for setting in settings
+    }
+    calls = {
+        ranges_key(*setting): {
+            fqn: tuple((one if one.n_seen == n_batches else watchers[fqn]).range(*setting) for one in watched)
+            for fqn, watched in by_call.items()
+            if watchers[fqn].missing is None
+        }
+        for setting in (settings if by_call else ())
     }
     return Calibration(
         ranges=by_method.pop(DEFAULT_METHOD),
         others=by_method,
+        calls=calls,
         moments=None if collector is None else collector.result(anatomy),
         places=places,
         products=factors,
+        missing={key: watcher.missing for key, watcher in watchers.items() if watcher.missing is not None},
     )
 
 
@@ -90,7 +105,7 @@ def _watch(
 ) -> dict[str, RangeWatcher]:
     """Install a watcher for every range, and return them by the key of the range; their handles go to `hooks`."""
     watchers = {
-        layer.fqn: RangeWatcher(layer.fqn)
+        layer.fqn: RangeWatcher(needs_spread=True)
         for layer in anatomy.layers
         if layer.kind != "embedding" and not layer.is_fused
     }
@@ -99,28 +114,44 @@ def _watch(
     for fqn, (_, after) in places.items():
         if after:
             relu = anatomy[fqn].relu_before_mean
-            watchers[output_key(fqn)] = output = RangeWatcher(f"{fqn}, behind {after},", positive=relu)
+            watchers[output_key(fqn)] = output = RangeWatcher(positive=relu)
             hooks.append(module_at(model, after).register_forward_hook(output.see_output))
     for fqn, (product, inside) in factors.items():
-        watchers[output_key(fqn)] = output = RangeWatcher(f"a product of attention, which {fqn} gives,")
+        watchers[output_key(fqn)] = output = RangeWatcher()
         hooks.append(module_at(model, fqn).register_forward_hook(output.see_output))
         if product == "value":
-            watchers[scores_key(fqn)] = scores = RangeWatcher(f"a product of attention, with what {fqn} gives,")
+            watchers[scores_key(fqn)] = scores = RangeWatcher()
             hooks += hook_scores(module_at(model, inside), scores.see_scores)
+    return watchers
+
+
+def _watch_calls(
+    model: nn.Module, anatomy: Anatomy, hooks: list[RemovableHandle]
+) -> dict[str, tuple[RangeWatcher, ...]]:
+    """Install a watcher for each call of a layer that runs several times; their handles go to `hooks`."""
+    watchers = {
+        layer.fqn: tuple(RangeWatcher() for _ in range(layer.n_ranges)) for layer in anatomy.layers if layer.n_ranges
+    }
+    for fqn, watched in watchers.items():
+        hooks += hook_each_call(model, fqn, watched, lambda module, args, kwargs: None)
     return watchers
 
 
 class RangeWatcher:
     """Forward pre-hook that keeps the extremes and an even sample of a layer's inputs.
 
-    positive  take only the values that a ReLU lets pass
+    positive      take only the values that a ReLU lets pass
+    needs_spread  one and the same number everywhere tells nothing of the range
+
+    `n` is the number of values that were seen, `n_seen` that of the tensors.
     """
 
-    def __init__(self, fqn: str, *, positive: bool = False) -> None:
-        self.fqn, self.positive = fqn, positive
-        self.n = 0
-        self.low = 0.0
-        self.high = 0.0
+    def __init__(self, *, positive: bool = False, needs_spread: bool = False) -> None:
+        self.positive, self.needs_spread = positive, needs_spread
+        self.n = self.n_seen = 0
+        self.is_finite = True
+        self.low = math.inf
+        self.high = -math.inf
         self.stride = 1
         self.sample = torch.empty(0)
 
@@ -143,17 +174,26 @@ class RangeWatcher:
         x = x.clamp(min=0.0) if self.positive else x
         low, high = float(x.min()), float(x.max())
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise InputError(
-                f"the input of {self.fqn} holds NaN or infinity on the calibration data; check the data and the weights"
-            )
+            self.is_finite = False
+            return
         self.low, self.high = min(self.low, low), max(self.high, high)
         start = -self.n % self.stride
         self.sample = torch.cat([self.sample, x[start :: self.stride].float().cpu()])
         self.n += x.numel()
+        self.n_seen += 1
         while self.sample.numel() > _SAMPLE:
             self.sample = self.sample[::2].clone()
             self.stride *= 2
 
+    @property
+    def missing(self) -> str | None:
+        """Why there is no range, one of `MISSING`; None where there is one."""
+        if not self.is_finite:
+            return "not finite"
+        if self.n == 0:
+            return "never ran"
+        return "constant" if self.needs_spread and self.low == self.high else None
+
     def range(self, method: str, bits: int) -> ActivationRange:
-        low, high = ACTIVATION[method](self.sample, self.low, self.high, bits)
+        low, high = ACTIVATION[method](self.sample, min(0.0, self.low), max(0.0, self.high), bits)
         return ActivationRange(low=min(0.0, float(low)), high=max(0.0, float(high)), n=self.n)

@@ -21,6 +21,15 @@ from ._moments import Moments
 SCHEMA_VERSION = 2
 DEFAULT_BITS = 8
 DEFAULT_METHOD = LayerSpec().activation_method
+MISSING = {
+    "never ran": ("it never runs on the calibration data", "add calibration samples on which it runs"),
+    "not finite": ("its input holds NaN or infinity on the calibration data", "keep them out of the model or the data"),
+    "constant": (
+        "its input is one and the same number on the calibration data",
+        "add calibration samples on which it varies",
+    ),
+}
+"""Kind of a missing statistic -> (what is the matter with a layer, what to do)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,9 @@ class Calibration:
                with tensors=True. The range of such a layer's output is in `ranges` and `others` under `output_key(fqn)`
     products   fqn -> (product, product_in) of `LayerInfo`; filled by `calibrate` with products=True. The range of the
                output is found as above; the range of the scores that multiply values is under `scores_key(fqn)`
+    missing    fqn, or key of an output -> why it has no range, one of `MISSING`; not a part of `to_dict`
+    calls      ranges of each call of a layer that runs several times, by the keys of `others` ("minmax" at 8 bits too);
+               further calls have the layer's one range, which covers them all
     moments    moments of the inputs, where `calibrate` was asked for them; not a part of `to_dict`
     gradients  gradients of the loss, where they were collected (`collect_gradients`); not a part of `to_dict`
     digest     sha256 over the ranges: it identifies the calibration of the activations
@@ -62,6 +74,8 @@ class Calibration:
     gradients: Gradients | None = None
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict, compare=False)
+    calls: Mapping[str, Mapping[str, tuple[ActivationRange, ...]]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -72,13 +86,25 @@ class Calibration:
         method = spec.activation_method
         key = ranges_key(method, spec.activation_bits)
         ranges = self.ranges if key == DEFAULT_METHOD else self.others.get(key, {})
+        if fqn not in ranges and fqn in self.missing:
+            why, remedy = MISSING[self.missing[fqn]]
+            raise ConfigError(
+                f"{fqn} is to have {spec.activation_bits}-bit activations, but {why}, so they have no range; {remedy}, "
+                f"or compress its weights alone (activation_bits 32)"
+            )
         if fqn not in ranges:
             raise ConfigError(
                 f"{fqn} is to have {spec.activation_bits}-bit activations by {method!r}, but the calibration holds no "
-                f"such range; calibrate with bits={spec.activation_bits} among its widths, and with a batch in which "
-                f"the layer runs on floating-point inputs"
+                f"such range; calibrate for that width and method, on samples in which the layer runs on numbers, "
+                f"or compress its weights alone (activation_bits 32)"
             )
         return ranges[fqn].qparams(spec.activation_bits, symmetric=spec.activation_scheme == "symmetric")
+
+    def call_qparams(self, fqn: str, spec: LayerSpec) -> tuple[tuple[float, int], ...]:
+        """(scale, zero_point) of the layer's input at each call; empty where `qparams` serves all calls."""
+        ranges = self.calls.get(ranges_key(spec.activation_method, spec.activation_bits), {}).get(fqn, ())
+        symmetric = spec.activation_scheme == "symmetric"
+        return tuple(one.qparams(spec.activation_bits, symmetric=symmetric) for one in ranges)
 
     def to_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "ranges": _ranges_to_dict(self.ranges)}
@@ -88,15 +114,20 @@ class Calibration:
             data["places"] = {fqn: list(place) for fqn, place in self.places.items()}
         if self.products:
             data["products"] = {fqn: list(product) for fqn, product in self.products.items()}
+        if self.calls:
+            data["calls"] = {
+                key: {fqn: [_range_to_dict(one) for one in ranges] for fqn, ranges in by_layer.items()}
+                for key, by_layer in self.calls.items()
+            }
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """Inverse of `to_dict`. Raises `ConfigError` for an unknown key or schema version."""
-        if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places", "products"}):
+        if unknown := sorted(set(data) - {"schema_version", "ranges", "others", "places", "products", "calls"}):
             raise ConfigError(
                 f"unknown key {unknown[0]!r} in a calibration; known are schema_version, ranges, others, places, "
-                "products"
+                "products, calls"
             )
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ConfigError(
@@ -108,7 +139,14 @@ class Calibration:
             {fqn: (str(one), str(other)) for fqn, (one, other) in data.get(key, {}).items()}
             for key in ("places", "products")
         )
-        return cls(ranges=_ranges_from_dict(data.get("ranges", {})), others=others, places=places, products=products)
+        calls = {
+            key: {fqn: tuple(_range_from_dict(fqn, one) for one in found) for fqn, found in by_layer.items()}
+            for key, by_layer in data.get("calls", {}).items()
+        }
+        return cls(
+            ranges=_ranges_from_dict(data.get("ranges", {})), others=others, places=places, products=products,
+            calls=calls,
+        )  # fmt: skip
 
 
 def activation_qparams(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> tuple[float, int]:
@@ -136,13 +174,18 @@ def scores_key(fqn: str) -> str:
 
 
 def _ranges_to_dict(ranges: Mapping[str, ActivationRange]) -> dict[str, Any]:
-    return {fqn: {"low": r.low, "high": r.high, "n": r.n} for fqn, r in ranges.items()}
+    return {fqn: _range_to_dict(one) for fqn, one in ranges.items()}
+
+
+def _range_to_dict(one: ActivationRange) -> dict[str, Any]:
+    return {"low": one.low, "high": one.high, "n": one.n}
 
 
 def _ranges_from_dict(data: Mapping[str, Any]) -> dict[str, ActivationRange]:
-    ranges = {}
-    for fqn, values in data.items():
-        if not isinstance(values, Mapping) or set(values) - {"n"} != {"low", "high"}:
-            raise ConfigError(f"the activation range of {fqn} must have low, high and n, got {values!r}")
-        ranges[fqn] = ActivationRange(low=float(values["low"]), high=float(values["high"]), n=int(values.get("n", 0)))
-    return ranges
+    return {fqn: _range_from_dict(fqn, values) for fqn, values in data.items()}
+
+
+def _range_from_dict(fqn: str, values: Any) -> ActivationRange:
+    if not isinstance(values, Mapping) or set(values) - {"n"} != {"low", "high"}:
+        raise ConfigError(f"the activation range of {fqn} must have low, high and n, got {values!r}")
+    return ActivationRange(low=float(values["low"]), high=float(values["high"]), n=int(values.get("n", 0)))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import Anatomy, forward, preserved, weight_at
+from ..anatomy import Anatomy, Outputs, forward, preserved, weight_at
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Loss = Callable[[Tensor, Any, Any], Tensor]
+Loss = Callable[[Outputs, Any, Any], Tensor]
 """Loss function: (outputs, inputs, targets or None) -> the mean loss of these samples, a differentiable scalar."""
 
 PASSES = 256
@@ -50,8 +50,8 @@ class Gradients(Statistics):
     WHAT = "gradients of the loss"
 
     def get(self, fqn: str) -> LayerGradients | None:
-        """Gradients of a layer; None where no gradient reaches it. Raises `IntegrityError` if the file is damaged or
-        gone.
+        """Gradients of a layer; None where none reaches it, or they are not finite. Raises `IntegrityError` if the file
+        is damaged or gone.
         """
         found = self._find(fqn)
         return None if found is None else LayerGradients(both=found[0], digest=found[1])
@@ -79,6 +79,7 @@ def collect_gradients(
     mean = [torch.zeros_like(weight, dtype=torch.float32, device="cpu") for weight in weights]
     square = [torch.zeros_like(total) for total in mean]
     reached = [False] * len(weights)
+    finite = [True] * len(weights)
     n = 0
     with preserved(model), differentiable(weights), torch.enable_grad():
         for inputs, targets, count in batches:
@@ -91,6 +92,7 @@ def collect_gradients(
                     mean[i] += count * part
                     square[i] += (count * count) * part.square()
                     reached[i] = True
+                    finite[i] = finite[i] and bool(torch.isfinite(part).all())
             n += count
     if n == 0:
         raise InputError("the loss' gradient needs at least one batch, got none; is the calibration split empty?")
@@ -98,7 +100,7 @@ def collect_gradients(
         raise InputError("the loss depends on none of the layers' weights; does the model detach its outputs?")
     tensors = {
         fqn: torch.stack([m.reshape(len(m), -1), s.reshape(len(s), -1)]) / n
-        for (fqn, _), m, s, seen in zip(parameters.values(), mean, square, reached, strict=True)
+        for (fqn, _), m, s, seen in zip(parameters.values(), mean, square, map(min, reached, finite), strict=True)
         if seen
     }
     return Gradients(tensors, {name: first for name, first in aliases.items() if first in tensors})

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import InputError
 from ..anatomy import Anatomy, LayerInfo, layer_inputs, module_at, runs_in
 from ..values import sees_inputs
 from ._statistics import Statistics
@@ -91,6 +90,7 @@ class MomentCollector:
         self._totals: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._not_finite: set[str] = set()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -147,6 +147,8 @@ class MomentCollector:
 
     def _add(self, fqn: str, x: Tensor) -> None:
         """Add x (groups, m, n), m more inputs."""
+        if fqn in self._not_finite:
+            return
         x = x.float()
         total = x.sum(dim=1, dtype=torch.float64).cpu()
         self._totals[fqn] = self._totals[fqn] + total if fqn in self._totals else total
@@ -154,16 +156,18 @@ class MomentCollector:
         squared = fqn in self._squared
         product = (x.transpose(1, 2) @ x).double().cpu() if squared else total
         if not bool(torch.isfinite(product).all()):
-            raise InputError(
-                f"the input of {fqn} holds NaN, infinity or numbers whose squares overflow on the calibration data; "
-                f"check the data and the weights"
-            )
+            self._not_finite.add(fqn)
         if squared and fqn in self._sums:
             self._sums[fqn] += product
         elif squared:
             self._sums[fqn] = product
 
     def result(self, anatomy: Anatomy) -> Moments:
+        """Moments of every layer whose inputs are finite, and not all zero."""
+        for fqn in self._not_finite:
+            self._sums.pop(fqn, None)
+            self._totals.pop(fqn, None)
+        self._sums = {fqn: total for fqn, total in self._sums.items() if bool(total.any())}
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         aliases: dict[str, str] = {}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError
-from ..anatomy import ScoresQuantizer, hook_scores, module_at
+from ..anatomy import ScoresQuantizer, hook_each_call, hook_scores, module_at
 from ..quantization import ActivationQuantizer, DynamicQuantizer, OutputQuantizer, StraightThrough
 from ..values import LayerSpec
 from ._calibration import Calibration, activation_qparams, output_key, scores_key
@@ -22,6 +22,7 @@ class Rounding:
 
     input_at    fqn of the module before which the layer's input is rounded: the layer, or one around it
     input       (scale, zero_point); None: a range for each token, found when it runs
+    calls       (scale, zero_point) of the first, second, … call in a forward pass; further calls have `input`
     output_at   fqn of the module behind which the layer's output is rounded; "" where it is not
     output      (scale, zero_point) of the output, where it is rounded
     product_in  fqn of the module in whose forward the output is a factor of a product of attention; None: of none
@@ -35,6 +36,7 @@ class Rounding:
     output: tuple[float, int] | None = None
     product_in: str | None = None
     scores: tuple[float, int] | None = None
+    calls: tuple[tuple[float, int], ...] = ()
 
 
 def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> Rounding:
@@ -45,7 +47,8 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
         return Rounding(bits=spec.activation_bits, input_at=fqn, input=None)
     params = activation_qparams(calibration, fqn, spec)
     if spec.activation_scope == "layer" or calibration is None:
-        return Rounding(bits=spec.activation_bits, input_at=fqn, input=params)
+        calls = () if calibration is None else calibration.call_qparams(fqn, spec)
+        return Rounding(bits=spec.activation_bits, input_at=fqn, input=params, calls=calls)
     if spec.rounds_products:
         return _rounding_of_product(calibration, fqn, spec, params)
     if fqn not in calibration.places:
@@ -58,6 +61,7 @@ def rounding_of(calibration: Calibration | None, fqn: str, spec: LayerSpec) -> R
     return Rounding(
         bits=spec.activation_bits, input_at=shared_input or fqn, input=params, output_at=residual_output,
         output=calibration.qparams(output_key(fqn), spec) if residual_output else None,
+        calls=() if shared_input else calibration.call_qparams(fqn, spec),
     )  # fmt: skip
 
 
@@ -93,14 +97,18 @@ def install(
     wrap: Any = StraightThrough if straight_through else lambda quantizer: quantizer
     done = set()
     for rounding in roundings:
-        before = (rounding.input_at, rounding.input, rounding.bits)
+        before = (rounding.input_at, rounding.input, rounding.bits, rounding.calls)
         if rounding.input is None:
             module = module_at(model, rounding.input_at)
             handles.append(module.register_forward_pre_hook(wrap(DynamicQuantizer(rounding.bits)), with_kwargs=True))
         elif before not in done:
             done.add(before)
-            quantizer = wrap(ActivationQuantizer(*rounding.input, rounding.bits))
-            handles.append(module_at(model, rounding.input_at).register_forward_pre_hook(quantizer, with_kwargs=True))
+            each = [wrap(ActivationQuantizer(*params, rounding.bits)) for params in (*rounding.calls, rounding.input)]
+            if rounding.calls:
+                handles += hook_each_call(model, rounding.input_at, each[:-1], each[-1])
+            else:
+                place = module_at(model, rounding.input_at)
+                handles.append(place.register_forward_pre_hook(each[-1], with_kwargs=True))
         if rounding.output is not None:
             after = wrap(OutputQuantizer(*rounding.output, rounding.bits))
             handles.append(module_at(model, rounding.output_at).register_forward_hook(after))
@@ -111,9 +119,14 @@ def install(
 
 
 def activation_quantizer(
-    calibration: Calibration | None, fqn: str, spec: LayerSpec
+    calibration: Calibration | None, fqn: str, spec: LayerSpec, call: int = 0
 ) -> ActivationQuantizer | DynamicQuantizer:
-    """Quantizer hook for the input of a layer with `changes_activation`. Raises as `activation_qparams`."""
+    """Quantizer hook for the input of a layer with `changes_activation`, at this call of a forward pass (from 0).
+
+    Raises as `activation_qparams`.
+    """
     if not spec.needs_range:
         return DynamicQuantizer(spec.activation_bits)
-    return ActivationQuantizer(*activation_qparams(calibration, fqn, spec), spec.activation_bits)
+    params = activation_qparams(calibration, fqn, spec)
+    calls = () if calibration is None else calibration.call_qparams(fqn, spec)
+    return ActivationQuantizer(*(calls[call] if call < len(calls) else params), spec.activation_bits)

@@ -51,7 +51,7 @@ def scale_channels(
     if how == "equalize":
         return _equalize(model, [pair for pair in pairs if not pair.is_norm])
     if moments is None:
-        raise ConfigError("'awq' looks at the layers' inputs; calibrate with moments=True first")
+        raise ConfigError("'awq' looks at the layers' inputs; give scale_channels their moments")
     changed = []
     for pair in pairs:
         scale = _aware(model, pair, anatomy, moments, bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import classes_last, forward, temporary_hooks
+from ..anatomy import Outputs, calls_made, classes_last, forward, own_scales, packed, temporary_hooks
 from ..calibration import drawn_answers
 
 _DRAWS = 2
@@ -23,6 +24,7 @@ class BlockBatch:
     number  of the batch
     target  the original's output
     weight  weight of each number of the output in the error
+    made    calls of the pass before the block, of modules in it (`anatomy.calls_made`)
     """
 
     number: int
@@ -30,6 +32,7 @@ class BlockBatch:
     kwargs: dict[str, Any]
     target: Tensor
     weight: Tensor
+    made: dict[str, int]
 
     def error(self, output: Tensor) -> Tensor:
         """Weighted squared error of a sample, on average."""
@@ -38,12 +41,13 @@ class BlockBatch:
 
 def block_target(
     model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator,
-    *, class_axis: int = -1,
+    *, class_axis: int = -1, scales: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """(output of the module, mean square of the divergence's gradient by it) of the present model.
 
-    None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Raises
-    `InputError` where the model's outputs do not depend on it.
+    None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Several outputs
+    are compared by their squared error, each times its factor in `scales`. Raises `InputError` where the model's
+    outputs do not depend on the module.
     """
     given: list[Tensor] = []
 
@@ -58,7 +62,7 @@ def block_target(
             return None
         weight = torch.zeros_like(given[0])
         for _ in range(_DRAWS):
-            product = _drawn(outputs, divergence, generator, class_axis)
+            product = _drawn(outputs, divergence, generator, class_axis, scales)
             if not product.requires_grad:
                 raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
             (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
@@ -66,10 +70,13 @@ def block_target(
     return given[0].detach().float(), weight.detach().float()
 
 
-def _drawn(outputs: Tensor, divergence: str, generator: torch.Generator, class_axis: int) -> Tensor:
+def _drawn(
+    outputs: Outputs, divergence: str, generator: torch.Generator, class_axis: int, scales: Mapping[str, float] | None
+) -> Tensor:
     """Scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, up to a factor."""
-    z = outputs.float()
-    if divergence != "kl":
+    several = not isinstance(outputs, Tensor)
+    z = outputs.float() if isinstance(outputs, Tensor) else packed(outputs, scales or own_scales(outputs))
+    if divergence != "kl" or several:
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
         return (signs.to(z) * z).sum()
     z = classes_last(z, class_axis)
@@ -83,13 +90,15 @@ class _Reached(Exception):
 
 def block_call(
     model: nn.Module, module: nn.Module, inputs: object
-) -> tuple[tuple[Any, ...], dict[str, Any], torch.Size | None]:
-    """(args, kwargs) of the module's call, and the shape of its output; None for the shape where it is not called."""
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, int], torch.Size | None]:
+    """(args, kwargs, `anatomy.calls_made`) at the module's call, and the shape of its output; None for the shape where
+    it is not called.
+    """
+    seen: list[tuple[tuple[Any, ...], dict[str, Any], dict[str, int]]] = []
     shapes: list[torch.Size] = []
 
     def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((copied(args), copied(kwargs)))
+        seen.append((copied(args), copied(kwargs), calls_made(module)))
 
     def end(module: nn.Module, args: object, output: Tensor) -> None:
         shapes.append(output.shape)
@@ -99,7 +108,7 @@ def block_call(
         hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
         hooks.append(module.register_forward_hook(end))
         forward(model, inputs)
-    return (*seen[0], shapes[0]) if shapes else ((), {}, None)
+    return (*seen[0], shapes[0]) if shapes else ((), {}, {}, None)
 
 
 def copied(value: Any) -> Any:

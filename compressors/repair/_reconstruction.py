@@ -29,7 +29,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...errors import InputError
-from ..anatomy import Anatomy, LayerInfo, classes_last, forward, module_at, preserved
+from ..anatomy import (
+    Anatomy,
+    LayerInfo,
+    Outputs,
+    classes_last,
+    continue_from,
+    forward,
+    module_at,
+    own_scales,
+    packed,
+    preserved,
+)
 from ..quantization import PUSH, RATE, push_exponent
 from ..values import LayerSpec, weight_name
 from ..variants import CompressedModel, Variant
@@ -103,6 +114,7 @@ def reconstruct(
     values: Values | None = None,
     divergence: str = "kl",
     class_axis: int = -1,
+    scales: Mapping[str, float] | None = None,
     seed: int = 0,
     steps: int = STEPS,
 ) -> Reconstruction:
@@ -118,6 +130,8 @@ def reconstruct(
                 none of them, must be nearer to the original than the model with them
     divergence  measure of the distance from the original's outputs: "kl" for logits, "mse" for others
     class_axis  axis of the outputs on which the classes lie, for "kl"
+    scales      name -> factor of the outputs that are compared, where there are several; None: all, each over its own
+                standard deviation. Several are compared by their squared error
 
     Raises `InputError` for fewer than two batches, or outputs that do not depend on a block's output.
     """
@@ -130,7 +144,7 @@ def reconstruct(
     found = dict(variants)
     eligible, left = _eligible(resident.anatomy, assignment, variants)
     done: list[Reconstructed] = []
-    work = _Learner(resident, assignment, batches, (divergence, class_axis), seed, steps)
+    work = _Learner(resident, assignment, batches, (divergence, class_axis, scales), seed, steps)
     if eligible:
         blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
@@ -189,10 +203,10 @@ class _Learner:
 
     def __init__(
         self, resident: CompressedModel, assignment: Mapping[str, LayerSpec], batches: Sequence[object],
-        distance: tuple[str, int], seed: int, steps: int,
+        distance: tuple[str, int, Mapping[str, float] | None], seed: int, steps: int,
     ) -> None:  # fmt: skip
         self.resident, self.assignment = resident, assignment
-        (self.divergence, self.class_axis), self.seed, self.steps = distance, seed, steps
+        (self.divergence, self.class_axis, self.scales), self.seed, self.steps = distance, seed, steps
         self.batches = tuple(batches)
         self.held_out = tuple(n for n in range(len(batches)) if n % _HELD_OUT == _HELD_OUT - 1) or (len(batches) - 1,)
 
@@ -221,6 +235,7 @@ class _Learner:
 
         def error(weights: Mapping[str, Tensor], one: BlockBatch) -> Tensor:
             args, kwargs = copied(one.args), copied(one.kwargs)
+            continue_from(module, one.made)
             output = functional_call(module, {names[fqn]: w for fqn, w in weights.items()}, args, kwargs)
             return one.error(output.float())
 
@@ -264,7 +279,10 @@ class _Learner:
         chosen: list[tuple[int, Tensor, Tensor]] = []
         first = [next(n for n in range(len(self.batches)) if n not in self.held_out), self.held_out[0]]
         rest = [n for n in range(len(self.batches)) if n not in first]
-        target_of = partial(block_target, divergence=self.divergence, generator=generator, class_axis=self.class_axis)
+        target_of = partial(
+            block_target, divergence=self.divergence, generator=generator, class_axis=self.class_axis,
+            scales=self.scales,
+        )  # fmt: skip
         with preserved(model):
             for number in (*first, *rest):
                 if number in rest and chosen and size + size // len(chosen) > LARGEST:
@@ -276,9 +294,11 @@ class _Learner:
         with self.compressed(variants) as compressed:
             found = []
             for number, target, weight in chosen:
-                args, kwargs, shape = block_call(compressed, module, self.batches[number])
+                args, kwargs, made, shape = block_call(compressed, module, self.batches[number])
                 if shape == target.shape:  # an expert may get other tokens now
-                    found.append(BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight))
+                    found.append(
+                        BlockBatch(number=number, args=args, kwargs=kwargs, target=target, weight=weight, made=made)
+                    )
         return found
 
     def divergence_of(self, variants: Mapping[str, Variant], values: Values) -> float:
@@ -287,16 +307,23 @@ class _Learner:
         for number in self.held_out:
             inputs = self.batches[number]
             with preserved(model):
-                expected = forward(model, inputs).double()
+                expected = forward(model, inputs)
             with self.compressed(variants), installed(model, values):
-                got = forward(model, inputs).double()
-            if self.divergence == "kl":
-                expected, got = (classes_last(outputs, self.class_axis) for outputs in (expected, got))
-                apart = (expected.log_softmax(-1) - got.log_softmax(-1)) * expected.softmax(-1)
-                total += float(apart.nan_to_num(0.0).sum())
-            else:
-                total += float((expected - got).square().sum())
+                got = forward(model, inputs)
+            total += self._apart(expected, got)
         return total
+
+    def _apart(self, expected: Outputs, got: Outputs) -> float:
+        """Sum of the divergence over the samples of a batch."""
+        if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
+            scales = self.scales or own_scales(expected)
+            return float((packed(expected, scales) - packed(got, scales)).double().square().sum())
+        wanted, found = expected.double(), got.double()
+        if self.divergence != "kl":
+            return float((wanted - found).square().sum())
+        wanted, found = classes_last(wanted, self.class_axis), classes_last(found, self.class_axis)
+        apart = (wanted.log_softmax(-1) - found.log_softmax(-1)) * wanted.softmax(-1)
+        return float(apart.nan_to_num(0.0).sum())
 
 
 def _seed_of(seed: int, number: int) -> int:

@@ -31,6 +31,7 @@ def reconstruction_key(
     divergence: str,
     seed: int,
     class_axis: int = -1,
+    scales: Mapping[str, float] | None = None,
 ) -> str:
     """Key of a reconstruction, 64 hex digits, over all inputs of `reconstruct`."""
     made_from = {
@@ -47,6 +48,8 @@ def reconstruction_key(
     }
     if class_axis != -1:  # keys of classes on the last axis are older than this argument
         made_from["class_axis"] = class_axis
+    if scales:  # likewise of one output
+        made_from["outputs"] = dict(scales)
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,10 +18,11 @@ from ..files import header_bytes
 from ..values import is_inner, weight_name
 
 FORMAT = "paredown.model"
-SCHEMA_VERSION = "2"
-READABLE = ("1", "2")
+SCHEMA_VERSION, WITH_CALLS = "2", "3"
+"""Version that is written, and that of a file in which the calls of a layer have ranges of their own."""
+READABLE = ("1", "2", "3")
 """Versions that can be read. Schema 1 had one sparse format, the bitmap, and no entropy coding; its files are a subset
-of schema 2.
+of schema 2. The records of schema 3 are those of schema 2, and some end with ranges of calls.
 """
 TENSORS = ("layers", "rest")
 _MAX_LAYOUT = 64_000_000
@@ -146,8 +147,9 @@ class Layout:
                 f"it belongs to that is not believed. Load it with paredown.load(path, model_factory)"
             )
 
-    def metadata(self) -> dict[str, str]:
-        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "layout": self.encode()}
+    def metadata(self, *, with_calls: bool = False) -> dict[str, str]:
+        schema = WITH_CALLS if with_calls else SCHEMA_VERSION
+        return {"format": FORMAT, "schema_version": schema, "layout": self.encode()}
 
     @property
     def overhead_bytes(self) -> int:

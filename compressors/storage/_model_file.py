@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError, IntegrityError
+from ..anatomy import computed_weights, fold_weights
 from ..calibration import Calibration, Rounding, install, rounding_of
 from ..files import read_container, tensor_bytes, write_container
 from ..sparse_formats import SPARSE_FORMATS
@@ -57,13 +58,16 @@ def save_model(
         _weight_record(layout, index, originals[fqns[0]], assignment, variants, entropy)
         for index, fqns in _holders(layout).items()
     ]
+    with_calls = False
     for fqn in layout.layers:
         spec = assignment.get(fqn, LayerSpec())
         rounding = rounding_of(calibration, fqn, spec) if spec.changes_activation else None
+        with_calls |= rounding is not None and bool(rounding.calls)
         records.append(layer_record(spec, fqn, rounding))
     state = model.state_dict()
     rest = b"".join(tensor_bytes(state[entry.name]) for entry in layout.rest)
-    return write_container(Path(path), layout.metadata(), {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)})
+    content = {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)}
+    return write_container(Path(path), layout.metadata(with_calls=with_calls), content)
 
 
 def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
@@ -71,7 +75,8 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
 
     `model` is a fresh module of the same architecture; its weights become the effective weights, and quantizers of
     activations are installed as forward pre-hooks, in place of those of an earlier `load_model`. Nothing is changed
-    unless all of the file is in order.
+    unless all of the file is in order, except that weights which are computed from other parameters (weight norm, …)
+    become plain, as they were when the file was written.
 
     Raises `IntegrityError` if the file is damaged, truncated, contradicts itself or is no file of paredown (a pickle,
     say), and `ConfigError` if it belongs to another model; the first few names that differ are given.
@@ -80,6 +85,9 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     content = _Content.read(path)
     # before the weights inside recurrent layers and attentions were layers, they lay with the rest
     inner = any(is_inner(fqn) for fqn in content.layout.layers)
+    stored = {entry.name for entry in content.layout.rest}  # earlier versions stored the parts of computed weights
+    if not any(part in stored for computed in computed_weights(model) for part in computed.parts):
+        fold_weights(model)
     content.layout.check_fits(Layout.of(model, inner=inner), str(path))
     weights, layers, rest = content.decode()
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -121,6 +129,8 @@ def describe_file(path: Path) -> dict[str, Any]:
             "zeros": float((weight.effective == 0).double().mean()),
             "activation": _described(rounding.input if rounding else None),
         }
+        if rounding is not None and rounding.calls:
+            described[fqn]["activation_calls"] = [_described(params) for params in rounding.calls]
     return {
         "format": FORMAT,
         "schema_version": int(content.schema),
@@ -190,7 +200,7 @@ class _Content:
         schema = metadata.get("schema_version")
         if schema not in READABLE:
             raise IntegrityError(
-                f"{path} has schema_version {schema!r}, this paredown reads {' and '.join(READABLE)}; read it with the "
+                f"{path} has schema_version {schema!r}, this paredown reads {', '.join(READABLE)}; read it with the "
                 f"paredown that wrote it, or a later one"
             )
         if any(tensors[name].dtype != torch.uint8 or tensors[name].dim() != 1 for name in ("layers", "rest")):

@@ -8,13 +8,15 @@ A weight, once however many layers hold it:
 Where streams are marked, each stream of a sparse matrix's index, and the codes, have a byte before them: 0, and the
 stream is packed as ever; 1, and it is entropy-coded (see `_entropy.py`).
 A layer:
-    2 bytes   length of the spec, little endian
+    2 bytes   length of the spec, little endian; the highest bit is set where `calls` follow
     spec      the activation's part of it
     5 bytes   only with activations whose range was calibrated: scale (float32) and zero point (uint8)
     places    only with activation_scope "tensor": for the input and for the output, one byte of length and the fqn
               where it is rounded (none: at the layer; not at all), and behind that of an output its own 5 bytes
     product   only with activation_scope "product": the 5 bytes of the output; one byte of length and the fqn of the
               module with attention's product; one byte, 1 where scores are rounded there, and their 5 bytes then
+    calls     only with the bit (schema 3): one byte, the number of calls with a range of their own, and the 5 bytes of
+              each; further calls have the layer's one range
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, SpecError
+from ..anatomy import LayerInfo
 from ..calibration import Rounding
 from ..files import MAX_SYMBOL_BITS, Bytes, Ints, pack_ints, packed_bytes, tensor_bytes, unpack_ints
 from ..files import decode as decode_stream
@@ -56,6 +59,7 @@ from ..variants import (
 _QPARAMS = struct.Struct("<fB")
 _LENGTH = struct.Struct("<H")
 _MARKED = 128
+_HAS_CALLS = 0x8000
 _PACKED, _CODED = 0, 1
 
 
@@ -90,9 +94,9 @@ def weight_record_bytes(spec: LayerSpec, n_bytes: int) -> int:
 
 def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
     """Record of a layer; `rounding` for a layer whose activations change."""
-    data = _spec_bytes(spec.activation_only)
     if rounding is None or rounding.input is None:
-        return data
+        return _spec_bytes(spec.activation_only)
+    data = _spec_bytes(spec.activation_only, _HAS_CALLS if rounding.calls else 0)
     data += _QPARAMS.pack(*rounding.input)
     if spec.rounds_tensors:
         data += _name("" if rounding.input_at == fqn else rounding.input_at) + _name(rounding.output_at)
@@ -100,17 +104,22 @@ def layer_record(spec: LayerSpec, fqn: str, rounding: Rounding | None) -> bytes:
     if rounding.product_in is not None and rounding.output is not None:
         data += _QPARAMS.pack(*rounding.output) + _name(rounding.product_in)
         data += b"\0" if rounding.scores is None else b"\1" + _QPARAMS.pack(*rounding.scores)
+    if rounding.calls:
+        data += bytes([len(rounding.calls)]) + b"".join(_QPARAMS.pack(*params) for params in rounding.calls)
     return data
 
 
-def layer_record_bytes(
-    spec: LayerSpec, shared_input: str = "", residual_output: str = "", product: str = "", product_in: str = ""
-) -> int:
+def layer_record_bytes(spec: LayerSpec, layer: LayerInfo) -> int:
+    """Length of `layer_record`, by a traced anatomy."""
     n_bytes = len(_spec_bytes(spec.activation_only)) + (_QPARAMS.size if spec.needs_range else 0)
     if spec.needs_range and spec.rounds_tensors:
-        n_bytes += len(_name(shared_input)) + len(_name(residual_output)) + (_QPARAMS.size if residual_output else 0)
+        n_bytes += len(_name(layer.shared_input)) + len(_name(layer.residual_output))
+        n_bytes += _QPARAMS.size if layer.residual_output else 0
     if spec.needs_range and spec.rounds_products:
-        n_bytes += _QPARAMS.size + len(_name(product_in)) + 1 + (_QPARAMS.size if product == "value" else 0)
+        n_bytes += _QPARAMS.size + len(_name(layer.product_in)) + 1
+        n_bytes += _QPARAMS.size if layer.product == "value" else 0
+    if spec.needs_range and layer.n_ranges:
+        n_bytes += 1 + layer.n_ranges * _QPARAMS.size
     return n_bytes
 
 
@@ -135,7 +144,7 @@ class Reader:
 
     def weight(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[LayerSpec, dict[str, Tensor]]:
         """Read the spec, and tensors as in `Variant.tensors`: entropy-coded streams are packed again."""
-        spec = self._spec()
+        spec, _ = self._spec()
         flags = int(self._take(1)[0])
         tensors: dict[str, Tensor] = {}
         try:
@@ -150,7 +159,7 @@ class Reader:
         return spec, tensors
 
     def layer(self, fqn: str) -> tuple[LayerSpec, Rounding | None]:
-        spec = self._spec()
+        spec, has_calls = self._spec()
         if not spec.changes_activation:
             return spec, None
         if not spec.needs_range:
@@ -163,9 +172,10 @@ class Reader:
         if spec.rounds_products:
             output_at, output, product_in = fqn, self._qparams(), self._fqn()
             scores = self._qparams() if self._take(1)[0] else None
+        calls = tuple(self._qparams() for _ in range(int(self._take(1)[0]))) if has_calls else ()
         return spec, Rounding(
             bits=spec.activation_bits, input_at=input_at or fqn, input=input, output_at=output_at, output=output,
-            product_in=product_in, scores=scores,
+            product_in=product_in, scores=scores, calls=calls,
         )  # fmt: skip
 
     def _qparams(self) -> tuple[float, int]:
@@ -231,15 +241,17 @@ class Reader:
     def number(self, n_bytes: int) -> bytes:
         return self._take(n_bytes).tobytes()
 
-    def _spec(self) -> LayerSpec:
+    def _spec(self) -> tuple[LayerSpec, bool]:
+        """Read a spec, and whether its length is marked with `_HAS_CALLS`."""
         (length,) = _LENGTH.unpack(self._take(_LENGTH.size).tobytes())
-        text = self._take(length).tobytes()
+        text = self._take(length & ~_HAS_CALLS).tobytes()
         try:
             data: dict[str, Any] = json.loads(text) if text else {}
             names = {field.short: field.name for field in spec_fields() if field.short}
-            return LayerSpec.from_dict({names[short]: value for short, value in data.items()})
+            spec = LayerSpec.from_dict({names[short]: value for short, value in data.items()})
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SpecError) as error:
             raise IntegrityError(f"{self._where}: a layer's spec cannot be read: {text[:80]!r} ({error})") from error
+        return spec, bool(length & _HAS_CALLS)
 
     def _take(self, n: int) -> Bytes:
         if self.position + n > len(self._data):
@@ -314,7 +326,7 @@ def _flags(spec: LayerSpec, tensors: Mapping[str, Tensor]) -> int:
     return sum(1 << i for i, prefix in enumerate(prefixes(spec)) if f"{prefix}layout" in tensors)
 
 
-def _spec_bytes(spec: LayerSpec) -> bytes:
+def _spec_bytes(spec: LayerSpec, mark: int = 0) -> bytes:
     data = {spec_field(key).short: value for key, value in spec.to_dict().items()}
     text = json.dumps(data, separators=(",", ":")).encode() if data else b""
-    return _LENGTH.pack(len(text)) + text
+    return _LENGTH.pack(len(text) | mark) + text

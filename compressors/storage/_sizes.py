@@ -10,7 +10,7 @@ from ..anatomy import Anatomy, LayerInfo, owner, weight_at
 from ..values import LayerSpec
 from ..variants import Variant, variant_of
 from ._layout import Layout
-from ._records import layer_record_bytes, weight_record_bytes
+from ._records import layer_record, layer_record_bytes, weight_record_bytes
 
 
 def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> int:
@@ -20,7 +20,7 @@ def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> i
     name pays.
     `fixed_bytes(model, anatomy)` and the shares of all the anatomy's layers add up to the length of the file.
     """
-    n_bytes = layer_record_bytes(spec, layer.shared_input, layer.residual_output, layer.product, layer.product_in)
+    n_bytes = layer_record_bytes(spec, layer)
     if owner(layer) == layer.fqn:
         n_bytes += weight_record_bytes(spec, 4 * layer.n_weights if variant is None else variant.n_bytes)
     return n_bytes
@@ -37,7 +37,7 @@ def fixed_bytes(model: nn.Module, anatomy: Anatomy) -> int:
         for index, entry in enumerate(layout.weights)
         if index not in paid_for
     )
-    unused_layers = sum(layer_record_bytes(left_alone) for fqn in layout.layers if fqn not in traced)
+    unused_layers = sum(len(layer_record(left_alone, fqn, None)) for fqn in layout.layers if fqn not in traced)
     return layout.overhead_bytes + unused_weights + unused_layers
 
 

@@ -1,8 +1,9 @@
 """Attention heads as coupled sets: the projections around each softmax, found without their names.
 
-In grouped-query attention a unit is one key/value head with all of its query heads. Where shapes do not determine the
-layout (packed projections, tiled query heads, numbers that the module stores), the alternatives are proposed in turn,
-and `confirm` keeps the first that holds.
+In grouped-query attention a unit is one key/value head with all of its query heads. In multi-query attention all query
+heads share one key/value head, and a unit is one query head. Where the key/value heads of grouped-query attention have
+to stay, a unit is one query head of each group. Where shapes do not determine the layout (packed projections, tiled
+query heads, numbers that the module stores), alternatives are proposed in turn; `confirm` keeps the first that holds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ._sets import Attribute, CoupledSet, Member
 from ._watch import Attended, Ran, watch
 
 _ALL_HEADS = ("all_head_size", "inner_dim", "attn_dim", "total_head_dim")
+_GROUP_SIZES = ("key_value_groups", "kv_groups", "n_rep", "queries_per")
+_REPEATS = ("groups", "n_groups", "num_groups", "repeat", "repeats", "rep", "group_size")
 _WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim", "n_embd")
 
 
@@ -60,7 +63,7 @@ def attentions(model: nn.Module, inputs: Inputs) -> Attentions:
             continue
         taken.update(around.fqns)
         found.modules.update(around.makers)
-        if around.n_units > 1:
+        if around.n_heads > 1:
             found.proposals.append(list(_alternatives(model, around)))
     return found
 
@@ -148,6 +151,14 @@ def _around(event: Attended, before: Sequence[Ran], after: Sequence[Ran]) -> _Ar
 
 
 def _alternatives(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
+    """Sets of key/value heads with their query heads, then sets of query heads alone."""
+    if around.n_units > 1:
+        yield from _with_keys(model, around)
+    if around.n_heads > around.n_units:
+        yield from _queries_alone(model, around)
+
+
+def _with_keys(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
     repeat, d, n = around.n_heads // around.n_units, around.head_dim, around.n_units
     layouts: list[list[tuple[str, tuple[int, ...], int]]]
     queries: list[tuple[tuple[int, ...], int]] = [((0,), repeat * d)]  # the query heads of a unit lie together …
@@ -164,22 +175,42 @@ def _alternatives(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
         ]
         layouts.append([(around.query, (0,), (repeat + 2) * d)])  # each unit's queries, key and value side by side
     for layout in layouts:
-        reader = layout[0] if around.keys or len(layout) > 1 else ("", (0,), repeat * d)
+        _, offsets, width = layout[0] if around.keys or len(layout) > 1 else ("", (0,), repeat * d)
         for attributes in _attributes(model, around):
-            members = [
-                Member(tensor=f"{fqn}.{leaf}", axis=0, offsets=offsets, width=width)
-                for fqn, offsets, width in layout
-                for leaf in ("weight", "bias")
-                if getattr(module_at(model, fqn), leaf, None) is not None
-            ]
-            members.append(
-                Member(tensor=f"{around.out}.weight", axis=1, offsets=reader[1], width=reader[2], role="reads")
-            )
-            yield CoupledSet(
-                name=str(StructuralName("heads", _home(around))), kind="heads", n_units=n, unit_width=repeat * d,
-                members=tuple(members),
-                attributes=tuple(attributes),
-            )  # fmt: skip
+            yield _set_of_heads(model, around, layout, (offsets, width), attributes, n, repeat * d)
+
+
+def _queries_alone(model: nn.Module, around: _Around) -> Iterator[CoupledSet]:
+    """Unit: one query head of each key/value head, whose keys and values stay. The groups keep the same size."""
+    repeat, d, n = around.n_heads // around.n_units, around.head_dim, around.n_units
+    places: list[tuple[tuple[int, ...], int]] = [
+        (tuple(i * repeat * d for i in range(n)), d)
+    ]  # a group lies together …
+    if n > 1:
+        places.append(((0,), n * d))  # … or the groups take turns
+    for offsets, width in places:
+        for attributes in _query_attributes(model, around):
+            layout = [(around.query, offsets, width)]
+            yield _set_of_heads(model, around, layout, (offsets, width), attributes, repeat, n * d)
+
+
+def _set_of_heads(
+    model: nn.Module, around: _Around, layout: list[tuple[str, tuple[int, ...], int]],
+    reads: tuple[tuple[int, ...], int], attributes: list[Attribute], n_units: int, unit_width: int,
+) -> CoupledSet:  # fmt: skip
+    """Make a set of the rows of the projections in `layout`, (fqn, offsets, width), and the columns of the last one."""
+    members = [
+        Member(tensor=f"{fqn}.{leaf}", axis=0, offsets=offsets, width=width)
+        for fqn, offsets, width in layout
+        for leaf in ("weight", "bias")
+        if getattr(module_at(model, fqn), leaf, None) is not None
+    ]
+    members.append(Member(tensor=f"{around.out}.weight", axis=1, offsets=reads[0], width=reads[1], role="reads"))
+    return CoupledSet(
+        name=str(StructuralName("heads", _home(around))), kind="heads", n_units=n_units, unit_width=unit_width,
+        members=tuple(members),
+        attributes=tuple(attributes),
+    )  # fmt: skip
 
 
 def _home(around: _Around) -> str:
@@ -191,27 +222,56 @@ def _attributes(model: nn.Module, around: _Around) -> Iterator[list[Attribute]]:
     repeat = around.n_heads // around.n_units
     sure: dict[tuple[str, str], Attribute] = {}
     maybe: dict[tuple[str, str], Attribute] = {}
-    for home in dict.fromkeys(fqn.rpartition(".")[0] for fqn in around.fqns):
-        for name, value in vars(module_at(model, home)).items():
-            if not isinstance(value, int) or isinstance(value, bool):
-                continue
-            counts_heads = (
-                "head" in name and not any(word in name for word in ("dim", "size", "group"))
-            ) or name in ("h", "nh", "n_h", "kv")  # fmt: skip
-            keys_only = any(word in name for word in ("kv", "key_value", "k_heads"))
-            if counts_heads and value == around.n_units and (keys_only or repeat == 1):
-                sure[home, name] = Attribute(module=home, name=name, per_unit=1)
-            elif counts_heads and value == around.n_heads and not keys_only:
-                sure[home, name] = Attribute(module=home, name=name, per_unit=repeat)
-            elif value == around.n_heads * around.head_dim:
-                per_unit = repeat * around.head_dim
-                if name in _ALL_HEADS:
-                    sure[home, name] = Attribute(module=home, name=name, per_unit=per_unit)
-                elif name in _WIDTHS:
-                    maybe[home, name] = Attribute(module=home, name=name, per_unit=per_unit)
+    for home, name, value in _numbers(model, around):
+        keys_only = _counts_keys(name)
+        if _counts_heads(name) and value == around.n_units and (keys_only or repeat == 1):
+            sure[home, name] = Attribute(module=home, name=name, per_unit=1)
+        elif _counts_heads(name) and value == around.n_heads and not keys_only:
+            sure[home, name] = Attribute(module=home, name=name, per_unit=repeat)
+        elif value == around.n_heads * around.head_dim:
+            per_unit = repeat * around.head_dim
+            if name in _ALL_HEADS:
+                sure[home, name] = Attribute(module=home, name=name, per_unit=per_unit)
+            elif name in _WIDTHS:
+                maybe[home, name] = Attribute(module=home, name=name, per_unit=per_unit)
     yield list(sure.values())
     if maybe:
         yield [*sure.values(), *maybe.values()]
+
+
+def _query_attributes(model: nn.Module, around: _Around) -> Iterator[list[Attribute]]:
+    """Like `_attributes`, where the number of key/value heads stays, and that of query heads to each changes."""
+    n, repeat = around.n_units, around.n_heads // around.n_units
+    sure: list[Attribute] = []
+    maybe: list[Attribute] = []
+    for home, name, value in _numbers(model, around):
+        if _counts_heads(name) and value == around.n_heads and not _counts_keys(name):
+            sure.append(Attribute(module=home, name=name, per_unit=n))
+        elif value == repeat and (any(word in name for word in _GROUP_SIZES) or name in _REPEATS):
+            sure.append(Attribute(module=home, name=name, per_unit=1))
+        elif value == around.n_heads * around.head_dim and name in (*_ALL_HEADS, *_WIDTHS):
+            attribute = Attribute(module=home, name=name, per_unit=n * around.head_dim)
+            (sure if name in _ALL_HEADS else maybe).append(attribute)
+    yield sure
+    if maybe:
+        yield [*sure, *maybe]
+
+
+def _numbers(model: nn.Module, around: _Around) -> Iterator[tuple[str, str, int]]:
+    """(fqn, name, value) of each whole number that a module around the projections stores."""
+    for home in dict.fromkeys(fqn.rpartition(".")[0] for fqn in around.fqns):
+        for name, value in vars(module_at(model, home)).items():
+            if isinstance(value, int) and not isinstance(value, bool):
+                yield home, name, value
+
+
+def _counts_heads(name: str) -> bool:
+    named = "head" in name and not any(word in name for word in ("dim", "size", "group"))
+    return named or name in ("h", "nh", "n_h", "kv", "n_kv", "num_kv", "nkv")
+
+
+def _counts_keys(name: str) -> bool:
+    return any(word in name for word in ("kv", "key_value", "k_heads"))
 
 
 def _packed_module(fqn: str, module: nn.MultiheadAttention) -> CoupledSet:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, classes_last, forward, preserved, temporary_hooks
+from ..anatomy import Inputs, Outputs, classes_last, forward, own_scales, packed, preserved, temporary_hooks
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier
@@ -63,7 +63,8 @@ def score_blocks(
     """Scores (len(blocks),) float64; a larger score means a more important block.
 
     change      mean of 1 - cosine between the hidden state before and after (Men et al. 2024, "block influence")
-    divergence  mean KL of the model's outputs (softmax over `class_axis`) from those without the block, in nats
+    divergence  mean KL of the model's outputs (softmax over `class_axis`) from those without the block, in nats; of
+                several outputs, their mean squared difference, each over its own variance
     """
     if method == "change":
         seen = _watch(model, inputs)
@@ -71,13 +72,20 @@ def score_blocks(
     if method != "divergence":
         raise SpecError(f"the score of a block must be one of {', '.join(BLOCK_SCORES)}, got {method!r}")
     with preserved(model):
-        whole = classes_last(forward(model, inputs), class_axis).double().log_softmax(dim=-1)
+        whole = forward(model, inputs)
         found = []
         for block in blocks:
             with masked(model, Removal(skipped=block.skipped)):
-                without = classes_last(forward(model, inputs), class_axis).double().log_softmax(dim=-1)
-            found.append(float((whole.exp() * (whole - without)).sum(dim=-1).mean()))
+                found.append(_divergence(whole, forward(model, inputs), class_axis))
     return torch.tensor(found, dtype=torch.float64)
+
+
+def _divergence(whole: Outputs, without: Outputs, class_axis: int) -> float:
+    if not isinstance(whole, Tensor) or not isinstance(without, Tensor):
+        scales = own_scales(whole)
+        return float((packed(whole, scales) - packed(without, scales)).double().square().mean())
+    log_p, log_q = (classes_last(outputs, class_axis).double().log_softmax(dim=-1) for outputs in (whole, without))
+    return float((log_p.exp() * (log_p - log_q)).sum(dim=-1).mean())
 
 
 def weakest_blocks(blocks: tuple[Block, ...], scores: Tensor, count: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, classes_last, forward, module_at, preserved, temporary_hooks
+from ..anatomy import (
+    Inputs,
+    Outputs,
+    classes_last,
+    forward,
+    module_at,
+    own_scales,
+    packed,
+    preserved,
+    primary,
+    temporary_hooks,
+)
 from ..calibration import differentiable, drawn_answers
 from ._sets import CoupledSet, Member
 from ._watch import Attended, watch
@@ -44,15 +56,18 @@ class UnitEvidence:
 
 def collect(
     model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, targets: Iterable[Tensor] | None = None,
-    loss: Loss | None = None, seed: int = 0, class_axis: int = -1,
+    loss: Loss | None = None, seed: int = 0, class_axis: int = -1, scales: Mapping[str, float] | None = None,
 ) -> dict[str, UnitEvidence]:  # fmt: skip
     """Collect evidence: name of each set -> its evidence. The model is left as it was.
 
     targets  one per batch: whole numbers for cross-entropy over the classes, floats for squared error. None: labels
              are drawn from the model's own softmax, so that squared gradients are Fisher's information and batches may
-             be of any size (scores of different samples have mean zero)
+             be of any size (scores of different samples have mean zero); several outputs are drawn a direction in
+             which they change, which does the same for a squared error
     loss     for models that need neither of these
     class_axis  axis of the outputs on which the classes lie; `loss` gets the outputs as they are
+    scales   name -> factor of the outputs that are compared, where there are several; None: all, each over its own
+             standard deviation
 
     Raises `SpecError` where there are no batches.
     """
@@ -68,10 +83,8 @@ def collect(
             hooks.append(module_at(model, fqn).register_forward_pre_hook(_looking(fqn, readers), with_kwargs=True))
         for batch in batches:
             with preserved(model), torch.enable_grad():
-                outputs = forward(model, batch)
-                logits = classes_last(outputs, class_axis)
-                answers = next(given) if given is not None else drawn_answers(logits, generator)
-                scalar = loss(outputs, answers) if loss is not None else _loss(outputs, logits, answers)
+                answers = None if given is None else next(given)
+                scalar = _scalar(forward(model, batch), answers, loss, class_axis, scales, generator)
                 gradients = torch.autograd.grad(scalar, list(parameters.values()), allow_unused=True)
             by_id = dict(zip(parameters, gradients, strict=True))
             for tally in tallies.values():
@@ -175,8 +188,37 @@ def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], head
             latest = makers.get(event.fqn, latest)
         elif latest is not None and event.n_heads % latest.n_units == 0:
             tally, latest = tallies[latest.name], None
-            mine = event.entropy.reshape(tally.coupled.n_units, -1).mean(dim=1)
+            mine = _of_units(event.entropy, tally.coupled)
             tally.entropy = mine if tally.entropy is None else tally.entropy + mine
+
+
+def _scalar(
+    outputs: Outputs, answers: Tensor | None, loss: Loss | None, class_axis: int, scales: Mapping[str, float] | None,
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """Loss of a batch; see `collect`."""
+    if answers is None and loss is None and not isinstance(outputs, Tensor):
+        return _direction(outputs, scales, generator)
+    outputs = primary(outputs)
+    logits = classes_last(outputs, class_axis)
+    answers = drawn_answers(logits, generator) if answers is None else answers
+    return loss(outputs, answers) if loss is not None else _loss(outputs, logits, answers)
+
+
+def _direction(outputs: Outputs, scales: Mapping[str, float] | None, generator: torch.Generator) -> Tensor:
+    """Outputs along random signs: the mean square of its gradients is Fisher's information of a squared error."""
+    z = packed(outputs, own_scales(outputs) if scales is None else scales)
+    signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
+    drawn: Tensor = (signs * z).sum()
+    return drawn / math.sqrt(z.shape[1])
+
+
+def _of_units(entropy: Tensor, coupled: CoupledSet) -> Tensor:
+    """Mean entropy of each unit's heads, (n_units,). The projection after them reads them in their order."""
+    read = coupled.having("reads")[0]
+    head_dim = coupled.n_units * read.width * len(read.offsets) // len(entropy)
+    heads = [sorted({at // head_dim for at in read.positions([unit])}) for unit in range(coupled.n_units)]
+    return torch.stack([entropy[mine].mean() for mine in heads])
 
 
 def _loss(outputs: Tensor, logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..anatomy import Inputs, forward, preserved
+from ..anatomy import Inputs, compared_tensors, forward, preserved
 from ._kept_experts import KeptExperts
 from ._passed import Passed
 from ._sets import CoupledSet
@@ -70,13 +70,15 @@ def reloadable(
     if callable(tie):
         tie()
     with preserved(model), preserved(built):
-        apart = float((forward(model, inputs) - forward(built, inputs)).abs().max())
-        scale = float(forward(model, inputs).abs().mean())
-    if not apart <= 1e-4 * scale + 1e-6:
-        raise ConfigError(
-            f"a {type(model).__name__} of the kept parts gives other outputs (by {apart:.2g}; outputs are about "
-            f"{scale:.2g}): its class uses the changed numbers elsewhere too. Keep the width, or use paredown's format"
-        )
+        expected, got = compared_tensors(forward(model, inputs)), compared_tensors(forward(built, inputs))
+    for name, outputs in expected.items():
+        apart, scale = float((outputs - got[name]).abs().max()), float(outputs.abs().mean())
+        if not apart <= 1e-4 * scale + 1e-6:
+            raise ConfigError(
+                f"a {type(model).__name__} of the kept parts gives other outputs (by {apart:.2g}; outputs are about "
+                f"{scale:.2g}): its class uses the changed numbers elsewhere too. Keep the width, or use paredown's "
+                "format"
+            )
     return built.train(model.training)
 
 
@@ -118,12 +120,15 @@ def _numbers(
         new = len(kept.get(coupled.name, range(coupled.n_units)))
         if coupled.kind == "heads":
             keys = getattr(config, "num_key_value_heads", None) or coupled.n_units
-            if coupled.n_units == keys:
+            queries_alone = _width(coupled, "makes") == _width(coupled, "reads")
+            for key in _KEYS["heads"]:
+                old = getattr(config, key, None)
+                if not isinstance(old, int) or old % coupled.n_units:
+                    continue
+                if coupled.n_units == keys or (queries_alone and old // keys == coupled.n_units):
+                    say("heads", old, old // coupled.n_units * new)
+            if coupled.n_units == keys and not queries_alone:
                 say("keys", keys, new)
-                for key in _KEYS["heads"]:
-                    old = getattr(config, key, None)
-                    if isinstance(old, int) and old % coupled.n_units == 0:
-                        say("heads", old, old // coupled.n_units * new)
         elif coupled.kind in ("hidden", "neurons", "experts"):
             say(coupled.kind, coupled.n_units, new)
     for gone in dropped.values():
@@ -132,3 +137,8 @@ def _numbers(
             if isinstance(old, int):
                 say("layers", old, old - len(gone))
     return numbers
+
+
+def _width(coupled: CoupledSet, role: str) -> int:
+    """Rows, or columns, of the weights that one unit has: of a query head alone as many rows as columns."""
+    return sum(len(m.offsets) * m.width for m in coupled.having(role) if m.tensor.endswith("weight"))

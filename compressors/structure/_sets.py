@@ -51,8 +51,9 @@ class CoupledSet:
     """Units that can be removed one by one, each everywhere at once.
 
     kind        one of `KINDS`: channels of convolutions; heads (of grouped-query attention: the query heads of one
-                key/value head); neurons between two linear layers; the hidden dimension, which a normalisation sees;
-                units of a recurrent layer; experts that lie in one tensor or in a list
+                key/value head, or, where the key/value heads stay, one query head of each); neurons between two linear
+                layers; the hidden dimension, which a normalisation sees; units of a recurrent layer; experts that lie
+                in one tensor or in a list
     n_units     how many there are
     unit_width  channels of the first member that one unit is: of heads the head's width, else 1
     members     every tensor that has a share of each unit

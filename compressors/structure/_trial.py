@@ -6,9 +6,9 @@ import copy
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..anatomy import Inputs, forward, in_double, preserved
+from ..anatomy import Inputs, Outputs, compared_tensors, forward, in_double, preserved
 from ._mask import masked
 from ._removal import Removal, removal_of
 from ._remove import remove
@@ -49,17 +49,19 @@ class Trier:
         with masked(self.model, removal):
             want = self._run(self.model)
         got = self._run(remove(self.model, removal))
-        if want.shape != got.shape:
+        wanted, found, before = (compared_tensors(outputs) for outputs in (want, got, self.reference))
+        if {name: part.shape for name, part in wanted.items()} != {name: part.shape for name, part in found.items()}:
             return "they are the model's output, or part of its shape"
-        scale = float(want.abs().mean()) + float((want - self.reference).abs().mean()) + 1e-30
-        apart = float((want - got).abs().max())
-        if not apart <= self.close * scale:
-            return f"masked and removed they differ by {apart:.2g} (outputs are about {scale:.2g})"
-        if torch.equal(want, self.reference):
+        for name, part in wanted.items():
+            scale = float(part.abs().mean()) + float((part - before[name]).abs().mean()) + 1e-30
+            apart = float((part - found[name]).abs().max())
+            if not apart <= self.close * scale:
+                return f"masked and removed they differ by {apart:.2g} (outputs are about {scale:.2g})"
+        if all(torch.equal(part, before[name]) for name, part in wanted.items()):
             return "nothing that the model answers depends on them"
         return None
 
-    def _run(self, model: nn.Module) -> Tensor:
+    def _run(self, model: nn.Module) -> Outputs:
         with preserved(model):
             return forward(model, self.inputs)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         store_values,
     )
     from ._resident import CompressedModel, check_names, variant_of
+    from ._statistics import lacks, why_missing, without_statistics
     from ._store import VariantStore
     from ._variant import EvenCodes, Variant, decode, part_shapes, part_spec, prefixes
 
@@ -48,6 +49,11 @@ _HOMES = {
         "check_names",
         "variant_of",
     ),
+    "._statistics": (
+        "lacks",
+        "why_missing",
+        "without_statistics",
+    ),
     "._store": ("VariantStore",),
     "._variant": (
         "EvenCodes",
@@ -71,6 +77,7 @@ __all__ = [
     "concrete_grid",
     "decode",
     "index_source",
+    "lacks",
     "load_coded",
     "load_values",
     "needs_gradients",
@@ -82,6 +89,8 @@ __all__ = [
     "store_coded",
     "store_values",
     "variant_of",
+    "why_missing",
+    "without_statistics",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

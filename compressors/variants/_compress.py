@@ -347,7 +347,7 @@ def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> 
             )
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the layer's inputs ({by!r} needs moments), and none were collected; "
-            f"calibrate with moments=True on data in which the layer runs, or use a method such as {plain!r}"
+            f"add calibration samples on which the layer runs, or use a method such as {plain!r} here"
         )
     groups, n = (layer.groups, layer.matrix_shape[1])
     if tuple(moments.second.shape) != (groups, n, n):
@@ -374,8 +374,8 @@ def _both(spec: LayerSpec, layer: LayerInfo, gradients: LayerGradients | None) -
     if gradients is None:
         raise SpecError(
             f"{layer.fqn}: {spec.label()} looks at the loss' gradient ({spec.sparsity_method!r} needs gradients), and "
-            f"none was collected; collect_gradients on calibration data in which the layer runs, or use a method such "
-            f"as 'magnitude'"
+            f"none was collected; add calibration samples on which the layer runs, or use a method such as 'magnitude' "
+            f"here"
         )
     if tuple(gradients.both.shape) != (2, *layer.matrix_shape):
         raise SpecError(

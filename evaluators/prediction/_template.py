@@ -21,7 +21,7 @@ from ...compressors import weight_at
 from ...compressors.calibration import output_key
 from ...errors import InputError
 from ..runtimes import Lowered, prepare
-from ..runtimes.onnx import fill_weights, finish, means_in_codes, quantize_in_graph, trace
+from ..runtimes.onnx import fill_weights, finish, means_in_codes, quantize_in_graph, trace, wrap_by_slices
 from ._forms import PLAIN, Form
 from ._wiring import Wiring, wiring_of
 
@@ -119,6 +119,8 @@ class Template:
                 _fill_dense(graph, opened[layer.fqn], layer.fqn, self._weights[layer.fqn])
         if guarded:
             means_in_codes(graph)
+        else:
+            wrap_by_slices(graph)
         return finish(model)
 
     def write(self, forms: Mapping[str, Form], path: Path, *, guarded: bool) -> Path:

@@ -9,7 +9,8 @@ from ._average_precision import AVERAGE_PRECISION
 from ._class_axis import resolve_class_axis, unknown_class_axis
 from ._constants import IGNORED
 from ._cosine import COSINE
-from ._divergence import divergence_per_sample, resolve_divergence
+from ._distance import ComparedOutput, OutputDistance
+from ._divergence import checked_divergence, divergence_per_sample, resolve_divergence
 from ._error import MetricError
 from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
 from ._f1 import F1, F1_MICRO, f1, f1_micro
@@ -35,13 +36,16 @@ __all__ = [
     "METRICS",
     "MSE",
     "PERPLEXITY",
+    "ComparedOutput",
     "Divergence",
     "Metric",
     "MetricError",
+    "OutputDistance",
     "PairedResult",
     "Scores",
     "SequentialTest",
     "TargetForm",
+    "checked_divergence",
     "critical_value",
     "default_looks",
     "divergence_per_sample",

@@ -14,7 +14,7 @@ _LABELS, _CLASS = 0.0, 1.0
 
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
-    """Rows (kind, numbers): scores and zeros and ones, C each, for outputs (N, C) and targets (N, C) of them, or outputs
+    """Rows (kind, numbers): C scores and C zeros and ones, for outputs (N, C) and targets (N, C) of them, or outputs
     (N,) or (N, 1) and targets (N,) or (N, 1); C scores and the class, for targets (N,) of classes.
     """
     if targets is None:

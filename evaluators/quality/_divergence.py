@@ -25,11 +25,18 @@ def resolve_divergence(kind: str, metric: Metric, targets: Tensor | None = None)
             return metric.divergence
         is_classes = targets is not None and not targets.is_floating_point()
         return "kl" if is_classes else "mse"
+    if kind not in get_args(Divergence):
+        raise MetricError(f"divergence must be one of auto, {', '.join(get_args(Divergence))}, got {kind!r}")
+    return checked_divergence(kind)
+
+
+def checked_divergence(kind: str) -> Divergence:
+    """Return "kl" or "mse". Raises `MetricError` for any other."""
     if kind == "kl":
         return "kl"
     if kind == "mse":
         return "mse"
-    raise MetricError(f"divergence must be one of auto, {', '.join(get_args(Divergence))}, got {kind!r}")
+    raise MetricError(f"divergence must be one of {', '.join(get_args(Divergence))}, got {kind!r}")
 
 
 def divergence_per_sample(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...compressors.anatomy import NamedOutputs, Outputs, primary
 from ..values import Inputs, ReferenceOutputs, Split, run_batches
 from ._class_axis import LAST, unknown_class_axis
-from ._divergence import divergence_per_sample
+from ._distance import OutputDistance
+from ._divergence import checked_divergence
 from ._error import MetricError
 from ._metric import Metric
 
@@ -26,7 +28,7 @@ class Scores:
 
 
 def evaluate_outputs(
-    metric: Metric, split: Split, outputs: Tensor, reference: ReferenceOutputs | None = None
+    metric: Metric, split: Split, outputs: Outputs, reference: ReferenceOutputs | None = None
 ) -> Tensor:
     """Rows (N,) or (N, K) of given outputs (N, …). Raises `MetricError`."""
     original = None if reference is None else reference.outputs[: len(split)]
@@ -34,18 +36,19 @@ def evaluate_outputs(
 
 
 def evaluate_split(
-    model: nn.Module | Callable[[Inputs], Tensor],
+    model: nn.Module | Callable[[Inputs], Outputs],
     split: Split,
     metric: Metric,
     *,
     reference: ReferenceOutputs | None = None,
-    divergence: str | None = None,
+    divergence: str | OutputDistance | None = None,
     batch_size: int = 256,
 ) -> Scores:
     """Run `model` (or a runtime's `Session.run`) over `split` and score each batch as it comes; outputs are not kept.
 
-    With `divergence` ("kl" or "mse") also the divergence from `reference`, which then is needed. The model is left as
-    it was found. Raises `MetricError` for a metric's or an output's NaN and for wrong shapes.
+    With `divergence` ("kl" or "mse", or a distance, which a model of several outputs needs) also the divergence from
+    `reference`, which then is needed. The model is left as it was found. Raises `MetricError` for a metric's or an
+    output's NaN and for wrong shapes.
     """
     (scores,) = evaluate_parts(
         model, split, metric, stops=(len(split),), reference=reference, divergence=divergence, batch_size=batch_size
@@ -54,13 +57,13 @@ def evaluate_split(
 
 
 def evaluate_parts(
-    model: nn.Module | Callable[[Inputs], Tensor],
+    model: nn.Module | Callable[[Inputs], Outputs],
     split: Split,
     metric: Metric,
     *,
     stops: Sequence[int],
     reference: ReferenceOutputs | None = None,
-    divergence: str | None = None,
+    divergence: str | OutputDistance | None = None,
     batch_size: int = 256,
 ) -> Iterator[Scores]:
     """Evaluate like `evaluate_split`, in parts that end at each of the rising `stops`, and then at the last sample.
@@ -82,14 +85,28 @@ def evaluate_parts(
         for outputs in run_batches(model, split.between(at, stop), batch_size):
             rows = slice(at, at + len(outputs))
             original = None if reference is None else reference.outputs[rows]
+            if isinstance(outputs, NamedOutputs) and isinstance(original, NamedOutputs):
+                outputs = outputs.like(original)
             wanted = None if targets is None else targets[rows]
             of_metric.append(metric.scores(outputs, wanted, original, None if counted is None else counted[rows]))
             if divergence is not None and reference is not None and original is not None:
-                axis = metric.class_axis_of(outputs, wanted) if divergence == "kl" else LAST
-                if axis is None:
-                    raise unknown_class_axis(outputs.shape, wanted)
-                of_divergence.append(
-                    divergence_per_sample(outputs, original, divergence, variance=reference.variance, class_axis=axis)
-                )
+                distance = _distance(divergence, metric, outputs, wanted)
+                of_divergence.append(distance.per_sample(outputs, ReferenceOutputs(original, reference.variance)))
             at = rows.stop
         yield Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)
+
+
+def _distance(
+    divergence: str | OutputDistance, metric: Metric, outputs: Outputs, targets: Tensor | None
+) -> OutputDistance:
+    if isinstance(divergence, OutputDistance):
+        return divergence
+    if isinstance(outputs, NamedOutputs):
+        raise MetricError(
+            f"the divergence {divergence!r} is of one output, and the model has {', '.join(outputs.names)}; give an "
+            f"OutputDistance"
+        )
+    axis = metric.class_axis_of(primary(outputs), targets) if divergence == "kl" else LAST
+    if axis is None:
+        raise unknown_class_axis(primary(outputs).shape, targets)
+    return OutputDistance.of_one(checked_divergence(divergence), class_axis=axis)

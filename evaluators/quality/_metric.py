@@ -6,19 +6,19 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ...compressors.anatomy import classes_last
+from ...compressors.anatomy import Outputs, classes_last, compared_tensors, named_tensors, primary
 from ..values import Split
 from ._class_axis import LAST, resolve_class_axis
 from ._constants import IGNORED
 from ._error import MetricError
 
 Divergence = Literal["kl", "mse"]
-PerSample = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+PerSample = Callable[[Any, Tensor | None, Any], Tensor]
 
 
 def _identity(value: float) -> float:
@@ -52,6 +52,8 @@ class Metric:
     divergence       how far outputs are from the original's, as suits this metric; None: by the targets
     reads_classes    whether `per_sample` reads class logits: it then gets outputs and reference with the classes last
     class_axis       axis of the outputs on which the classes lie; None: by the targets' shape (`class_axis_of`)
+    output           name of the one output that `per_sample` reads; None: "logits", or the first (`primary`)
+    reads_all        whether `per_sample` gets several outputs in the structure in which the model returns them
     """
 
     name: str
@@ -70,6 +72,8 @@ class Metric:
     divergence: Divergence | None = None
     reads_classes: bool = False
     class_axis: int | None = None
+    output: str | None = None
+    reads_all: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -122,8 +126,16 @@ class Metric:
         prefer_last = self.targets_from is not None  # a metric of tokens: logits (N, T, V)
         return resolve_class_axis(outputs.shape, targets, self.class_axis, prefer_last=prefer_last)
 
+    def read(self, outputs: Outputs) -> Tensor:
+        """Output that a metric of one tensor reads. Raises `MetricError` where the model has none of its name."""
+        if isinstance(outputs, Tensor):
+            return outputs
+        if self.output is not None and self.output not in outputs.tensors:
+            raise MetricError(f"{self.name} reads the output {self.output}; the model has {', '.join(outputs.names)}")
+        return primary(outputs, self.output)
+
     def scores(
-        self, outputs: Tensor, targets: Tensor | None, reference: Tensor | None = None, counted: Tensor | None = None
+        self, outputs: Outputs, targets: Tensor | None, reference: Outputs | None = None, counted: Tensor | None = None
     ) -> Tensor:
         """Rows (N,) or (N, K) float64 of `per_sample`, checked to be finite.
 
@@ -134,18 +146,11 @@ class Metric:
         """
         if self.needs_reference and reference is None:
             raise MetricError(f"{self.name} compares with the outputs of the original model; hand in its `reference`")
-        if outputs.dim() == 0:
-            raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
-        _no_nan(self.name, outputs)
-        if self.reads_classes and targets is not None:
-            axis = self.class_axis_of(outputs, targets)
-            outputs = classes_last(outputs, LAST if axis is None else axis)
-            reference = None if reference is None else classes_last(reference, LAST if axis is None else axis)
-        if self.masks and counted is not None and outputs.shape[:2] == counted.shape:
-            targets = None if targets is None else _hidden(targets, counted)
-            if reference is not None and reference.shape == outputs.shape:
-                outputs, reference = _zeroed(outputs, counted), _zeroed(reference, counted)
-        rows = self._checked_shape(self.per_sample(outputs, targets, reference), outputs)
+        for part in compared_tensors(outputs).values() if self.reads_all else (self.read(outputs),):
+            if part.dim() == 0:
+                raise MetricError(f"{self.name}: expected outputs (N, …), one for each sample, got a scalar")
+            _no_nan(self.name, part)
+        rows = self._checked_shape(self.per_sample(*self._given(outputs, targets, reference, counted)), outputs)
         if not bool(torch.isfinite(rows).all()):
             flat = rows.reshape(len(rows), -1)
             broken = (~torch.isfinite(flat)).any(dim=1)
@@ -157,9 +162,9 @@ class Metric:
             )
         return rows
 
-    def _checked_shape(self, rows: object, outputs: Tensor) -> Tensor:
+    def _checked_shape(self, rows: object, outputs: Outputs) -> Tensor:
         """Rows as float64 on the CPU. Raises `MetricError` for another type or shape."""
-        n = outputs.shape[0]
+        n = len(outputs)
         if not isinstance(rows, Tensor):
             raise MetricError(
                 f"{self.name} must return a tensor of shape ({n},), one score for each sample, got "
@@ -167,13 +172,31 @@ class Metric:
             )
         has_rows = self.weight is not None or self.aggregate is not None
         if tuple(rows.shape) != (n,) and not (has_rows and rows.dim() == 2 and rows.shape[0] == n):
+            came = ", ".join(f"{name} {tuple(x.shape)}".strip() for name, x in named_tensors(outputs).items())
             raise MetricError(
                 f"{self.name} must return one score for each sample: expected shape ({n},), got {tuple(rows.shape)} "
-                f"for outputs {tuple(outputs.shape)}; do not take the mean over samples, paredown does"
+                f"for outputs {came}; do not take the mean over samples, paredown does"
             )
         if rows.is_complex():
             raise MetricError(f"{self.name} must return real scores, got {rows.dtype}")
         return rows.detach().cpu().double()
+
+    def _given(
+        self, outputs: Outputs, targets: Tensor | None, reference: Outputs | None, counted: Tensor | None
+    ) -> tuple[Any, Tensor | None, Any]:
+        """Arguments of `per_sample`."""
+        if self.reads_all:
+            return _structure(outputs), targets, None if reference is None else _structure(reference)
+        mine, original = self.read(outputs), None if reference is None else self.read(reference)
+        if self.reads_classes and targets is not None:
+            axis = self.class_axis_of(mine, targets)
+            mine = classes_last(mine, LAST if axis is None else axis)
+            original = None if original is None else classes_last(original, LAST if axis is None else axis)
+        if self.masks and counted is not None and mine.shape[:2] == counted.shape:
+            targets = None if targets is None else _hidden(targets, counted)
+            if original is not None and original.shape == mine.shape:
+                mine, original = _zeroed(mine, counted), _zeroed(original, counted)
+        return mine, targets, original
 
     def value(self, rows: Tensor) -> float:
         """Figure of these rows (N,) or (N, K). Raises `MetricError` where it is not finite."""
@@ -214,13 +237,14 @@ def metric_from_callable(
 ) -> Metric:
     """Metric from a user's `function(outputs, targets) -> scores (N,)`.
 
-    A third argument named `reference` makes it get the original model's outputs. Targets may be None.
+    A model of several outputs hands them over in its own structure (a tuple, a dict, …). A third argument named
+    `reference` makes the function get the original model's outputs. Targets may be None.
     """
     if not callable(function):
         raise MetricError(f"the metric {name!r} must be a function (outputs, targets) -> scores (N,), got {function!r}")
     wants_reference = "reference" in _parameters(function)
 
-    def per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
+    def per_sample(outputs: Any, targets: Tensor | None, reference: Any) -> Tensor:
         if wants_reference:
             return function(outputs, targets, reference=reference)
         return function(outputs, targets)
@@ -233,6 +257,7 @@ def metric_from_callable(
         needs_reference=wants_reference,
         needs_targets=False,
         divergence=divergence,
+        reads_all=True,
     )
 
 
@@ -255,6 +280,10 @@ def _hidden(targets: Tensor, counted: Tensor | None) -> Tensor:
 
 def _zeroed(outputs: Tensor, counted: Tensor) -> Tensor:
     return outputs.masked_fill(~counted.to(outputs.device).reshape(*counted.shape, *(1,) * (outputs.dim() - 2)), 0)
+
+
+def _structure(outputs: Outputs) -> Any:
+    return outputs if isinstance(outputs, Tensor) else outputs.structure()
 
 
 def _no_nan(name: str, outputs: Tensor) -> None:

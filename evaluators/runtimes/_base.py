@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from ...errors import InputError, MissingExtra, ParedownError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
 
 
 class ExportError(ParedownError, RuntimeError):
@@ -22,8 +23,8 @@ class ExportError(ParedownError, RuntimeError):
 class Session(Protocol):
     """Loaded model. Use it in the process and the thread that made it."""
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """Run a batch of any size and return the model's one output tensor, on the CPU.
+    def run(self, inputs: Inputs) -> Outputs:
+        """Run a batch of any size and return the model's outputs on the CPU: one tensor, or several by name.
 
         inputs  as for `paredown.compressors.forward`: a tensor, a tuple, or a dict of tensors
 

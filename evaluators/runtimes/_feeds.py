@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...compressors.anatomy import Outputs, flat_outputs
 from ...errors import InputError
-from ._program import as_call, batch_size, chunks
+from ._program import as_call, batch_size, run_chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +18,24 @@ if TYPE_CHECKING:
     from ...compressors import Inputs
 
 Array = npt.NDArray[Any]
+Run = Callable[[dict[str, Array]], Sequence[Array]]
+"""Run of a graph: input name -> array, to its outputs in order."""
 
 
 def run_in_batches(
-    inputs: Inputs, names: Sequence[str], fixed_batch: int | None, run: Callable[[dict[str, Array]], Array]
-) -> Tensor:
-    """Outputs of `run` for all samples. A graph of a fixed batch is run once for each such batch."""
+    inputs: Inputs, names: Sequence[str], fixed_batch: int | None, run: Run, outputs: Sequence[str]
+) -> Outputs:
+    """Outputs of `run` for all samples. A graph of a fixed batch is run once for each such batch.
+
+    outputs  names of the graph's outputs, in order
+    """
+
+    def once(batch: Inputs) -> Outputs:
+        return flat_outputs([torch.from_numpy(array) for array in run(feeds(batch, names))], outputs)
+
     if fixed_batch is None or fixed_batch == batch_size(inputs):
-        return torch.from_numpy(run(feeds(inputs, names)))
-    return torch.from_numpy(np.concatenate(list(_pieces(inputs, names, fixed_batch, run))))
-
-
-def _pieces(inputs: Inputs, names: Sequence[str], n: int, run: Callable[[dict[str, Array]], Array]) -> Iterator[Array]:
-    for piece, n_real in chunks(inputs, n):
-        yield np.array(run(feeds(piece, names))[:n_real])
+        return once(inputs)
+    return run_chunks(once, inputs, fixed_batch)
 
 
 def feeds(inputs: Inputs, names: Sequence[str]) -> dict[str, Array]:

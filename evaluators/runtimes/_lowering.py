@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Calibration, LayerSpec, Rounding, Variant, module_at, rounding_of, weight_at
-from ...compressors.anatomy import holder_of
+from ...compressors.anatomy import holder_of, hook_each_call
 from ...compressors.quantization import dynamic_quantize
 from ...compressors.values import is_inner
 from ...errors import ConfigError
@@ -34,6 +34,7 @@ class Lowered:
     factors     (U [out, r], V [r, in * kernel]): effective = U @ V
     chain       form and parts of another form of low rank, see `_chain.py`; `effective` is there too
     activation  (scale, zero_point) of the input as uint8, or None
+    calls       (scale, zero_point) of the first, second, … call in a forward pass; further calls have `activation`
     activation_at  fqn of the module before which the input is rounded; "" for the layer itself
     output      (scale, zero_point) of what the module `output_at` gives, where that is rounded too
     activation_bits  of the input's codes, at most 8: fewer are a clamped uint8
@@ -63,6 +64,7 @@ class Lowered:
     scores: tuple[float, int] | None = None
     of_product: bool = False
     is_open: bool = False
+    calls: tuple[tuple[float, int], ...] = ()
 
     @property
     def is_int8(self) -> bool:
@@ -153,6 +155,7 @@ def _rounded(fqn: str, rounding: Rounding) -> Lowered:
         fqn=fqn, activation=rounding.input, activation_bits=min(rounding.bits, 8), dynamic=rounding.input is None,
         activation_at="" if rounding.input_at == fqn else rounding.input_at,
         output=rounding.output, output_at=rounding.output_at, product_in=rounding.product_in, scores=rounding.scores,
+        calls=rounding.calls,
     )  # fmt: skip
 
 
@@ -197,11 +200,16 @@ def _install(ready: nn.Module, layers: Sequence[Lowered], activation_op: Activat
     """Install the roundings; equal rounding at the same place is done once."""
     done = set()
     for layer in layers:
-        place = (layer.activation_at or layer.fqn, layer.activation, layer.activation_bits)
+        place = (layer.activation_at or layer.fqn, layer.activation, layer.activation_bits, layer.calls)
         if (layer.dynamic and not layer.is_int8) or (layer.activation is not None and place not in done):
             done.add(place)
-            hook = _before(module_at(ready, layer.fqn), layer, activation_op)
-            module_at(ready, place[0]).register_forward_pre_hook(hook, with_kwargs=True)
+            module = module_at(ready, layer.fqn)
+            hook = _before(module, layer, activation_op)
+            each = [_before(module, replace(layer, activation=params), activation_op) for params in layer.calls]
+            if each:
+                hook_each_call(ready, place[0], each, hook)
+            else:
+                module_at(ready, place[0]).register_forward_pre_hook(hook, with_kwargs=True)
         if layer.output is not None:
             module_at(ready, layer.output_at).register_forward_hook(_behind(layer, activation_op))
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ._base import checked_threads, missing, require
+from ._gaps import loading_gap, one_line
 from .onnx import export_onnx
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
 
 AS_WRITTEN = ".tensorrt.onnx"
 """Suffix of a graph for another device: it runs as a reference of its meaning, not to be fast."""
@@ -97,16 +99,19 @@ class OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common base but Exception
-            raise IntegrityError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
+            raise IntegrityError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {loading_gap(error)}"
+            ) from error
         self._inputs = self._session.get_inputs()
         self._names = [node.name for node in self._inputs]
+        self._outputs = [node.name for node in self._session.get_outputs()]
         first_axis = self._inputs[0].shape[:1] if self._inputs else []
         self._fixed_batch = first_axis[0] if first_axis and isinstance(first_axis[0], int) else None
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         from ._feeds import run_in_batches
 
-        return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
+        return run_in_batches(inputs, self._names, self._fixed_batch, self._run, self._outputs)
 
     def reported_threads(self) -> int | None:
         """Threads of a run, from the session's options."""
@@ -114,10 +119,10 @@ class OnnxRuntimeSession:
 
     def _run(self, arrays: dict[str, Any]) -> Any:
         try:
-            return self._session.run(None, arrays)[0]
+            return self._session.run(None, arrays)
         except Exception as error:  # as above
             expected = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in self._inputs)
             came = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in arrays.items())
             raise InputError(
-                f"ONNX Runtime refused the inputs; expected ({expected}), got ({came}): {error}"
+                f"ONNX Runtime refused the inputs; expected ({expected}), got ({came}): {one_line(error)}"
             ) from error

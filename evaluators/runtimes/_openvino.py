@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ._base import ExportError, checked_threads, missing, require
+from ._gaps import NodePlace, conversion_gap, one_line
 from .onnx import MAIN_FILE as ONNX_FILE
 from .onnx import export_onnx
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
 
 MAIN_FILE = "model.xml"
 _KEPT_SHAPES = 4
@@ -60,8 +62,9 @@ class OpenVinoRuntime:
         rule = narrow_rule("openvino")
         if self._narrow_from is not None:
             rule = replace(rule, from_size=self._narrow_from)
+        places: list[NodePlace] = []
         onnx_path = export_onnx(
-            model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule
+            model, assignment, variants, calibration, example_inputs, out, guarded=False, narrow=rule, places=places
         )
         openvino, core = _openvino(), _core()
         path = out / MAIN_FILE
@@ -69,7 +72,8 @@ class OpenVinoRuntime:
             # compressed weights would be float16, which is not what was evaluated
             openvino.save_model(core.read_model(onnx_path), path, compress_to_fp16=False)
         except RuntimeError as error:
-            raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the ONNX model: {error}") from error
+            version = openvino.__version__.split("-")[0]
+            raise ExportError(f"OpenVINO {version} cannot run {conversion_gap(error, places)}") from error
         finally:
             (out / ONNX_FILE).unlink()
         return path
@@ -114,7 +118,7 @@ class OpenVinoSession:
         try:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
-            raise IntegrityError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
+            raise IntegrityError(f"OpenVINO {openvino.__version__} cannot load {path}: {one_line(error)}") from error
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -125,14 +129,15 @@ class OpenVinoSession:
             "SNIPPETS_MODE": "DISABLE",
         }
         self._names = [port.get_any_name() for port in self._model.inputs]
+        self._outputs = [port.get_any_name() for port in self._model.outputs]
         batch = self._model.inputs[0].get_partial_shape()[0]
         self._fixed_batch = None if batch.is_dynamic else batch.get_length()
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         from ._feeds import run_in_batches
 
-        return run_in_batches(inputs, self._names, self._fixed_batch, self._run)
+        return run_in_batches(inputs, self._names, self._fixed_batch, self._run, self._outputs)
 
     def reported_threads(self) -> int | None:
         """Threads of a run, from the compiled model; None before the first run."""
@@ -163,11 +168,14 @@ class OpenVinoSession:
     def _run(self, arrays: dict[str, Any]) -> Any:
         try:
             request = self._request(arrays)
-            return request.infer(arrays, share_inputs=True)[0].copy()
+            found = request.infer(arrays, share_inputs=True)
+            return [found[n].copy() for n in range(len(self._outputs))]
         except RuntimeError as error:
             expected = ", ".join(f"{port.get_any_name()}: {port.get_partial_shape()}" for port in self._model.inputs)
             came = ", ".join(f"{name}: {list(array.shape)}" for name, array in arrays.items())
-            raise InputError(f"OpenVINO refused the inputs; expected ({expected}), got ({came}): {error}") from error
+            raise InputError(
+                f"OpenVINO refused the inputs; expected ({expected}), got ({came}): {one_line(error)}"
+            ) from error
 
     def _request(self, arrays: dict[str, Any]) -> Any:
         shapes = tuple(tuple(array.shape) for array in arrays.values())

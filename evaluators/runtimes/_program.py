@@ -1,4 +1,6 @@
-"""Export of any of our models by `torch.export`: one output tensor, and a free batch axis where the model allows it."""
+"""Export of any of our models by `torch.export`: its output tensors by name, and a free batch axis where the model
+allows it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
-from ...compressors import Inputs, forward
+from ...compressors import Inputs
+from ...compressors.anatomy import NamedOutputs, Outputs, joined, mapped, named_tensors, outputs_of
 from ...errors import InputError
 from ._base import ExportError
 
@@ -26,7 +29,7 @@ def export_program(
     batch fixed at one sample, and last at that of the example. Without `free_batch` it is fixed at once.
     Raises `ExportError` with PyTorch's own words where none of these works.
     """
-    handle = model.register_forward_hook(_only_output)
+    handle = model.register_forward_hook(_only_tensors)
     error: Exception | None = None
     try:
         for inputs, free, strict in (
@@ -133,8 +136,33 @@ def _has_batch(x: Tensor, size: int) -> bool:
     return x.dim() > 0 and len(x) == size
 
 
-def _only_output(module: nn.Module, args: Any, output: Any) -> Tensor:
-    return forward(cast("nn.Module", lambda: output), ())
+def _only_tensors(module: nn.Module, args: Any, output: Any) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
+    """Outputs of the program: one tensor, or several in a tuple, or in a dict where the model names them."""
+    outputs = outputs_of(output)
+    if not isinstance(outputs, NamedOutputs):
+        return outputs
+    # a tensor that is returned twice, or is an input, is no output of its own in a graph
+    tensors = {name: tensor.clone() for name, tensor in outputs.tensors.items()}
+    return tensors if outputs.is_named else tuple(tensors.values())
+
+
+def output_names(program: torch.export.ExportedProgram) -> list[str] | None:
+    """Names of a program's outputs in order, `output_0` and so on for those of a tuple; None for one output."""
+    spec = program.call_spec.out_spec
+    if spec is None or spec.is_leaf():
+        return None
+    return list(spec.context) if spec.type is dict else [f"output_{n}" for n in range(spec.num_leaves)]
+
+
+def run_chunks(run: Callable[[Inputs], Outputs], inputs: Inputs, n: int) -> Outputs:
+    """Run batches of exactly `n` samples and join their outputs. Outputs whose axis 0 is no sample are left out."""
+    found = []
+    for piece, n_real in chunks(inputs, n):
+        outputs = run(piece)
+        if isinstance(outputs, NamedOutputs):
+            outputs = outputs.only([name for name, x in named_tensors(outputs).items() if _has_batch(x, n)])
+        found.append(mapped(outputs, lambda x, n_real=n_real: x[:n_real].clone()))  # type: ignore[misc]
+    return joined(found)
 
 
 @contextmanager

@@ -26,7 +26,10 @@ def export_pt2(
     example_inputs: Inputs,
     out: Path,
 ) -> Path:
-    """Write `out/model.pt2`, for `torch.export.load`; see `Runtime.export`. It returns one tensor."""
+    """Write `out/model.pt2`, for `torch.export.load`; see `Runtime.export`.
+
+    It returns a tensor, or a tuple or dict of several.
+    """
     import torch
 
     from ._lowering import fake_quantize, lower, prepare, refuse_products

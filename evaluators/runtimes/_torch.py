@@ -11,9 +11,10 @@ from ...errors import InputError
 from ._base import checked_threads
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
     from ...compressors.structure import Removal
 
 MAIN_FILE = "model.safetensors"
@@ -70,6 +71,7 @@ class TorchRuntime:
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> TorchSession:
         """Load a model; see `Runtime.load`. Raises the errors of `compressors.load_model` for an invalid file."""
         from ...compressors import load_model
+        from ...compressors.anatomy import fold_weights
         from ._torch_dynamic import multiply_integers
 
         if path.suffix == ".pt2":
@@ -86,11 +88,13 @@ class TorchRuntime:
                 f"{path} holds weights only: the runtime 'torch' needs model_factory, which makes the architecture"
             )
         model = model_factory().eval()
+        removal = path.with_name(STRUCTURE_FILE)
+        if path.suffix == ".json" or removal.is_file():
+            fold_weights(model)  # `load_model` does so itself
         if path.suffix == ".json":
             from .exports import load_compressed_tensors
 
             return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
-        removal = path.with_name(STRUCTURE_FILE)
         if removal.is_file():
             from ...compressors.structure import remove_
 
@@ -119,11 +123,12 @@ class TorchSession:
         self.model = model.cpu()
         self.threads, self.fixed_batch = threads, fixed_batch
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         import torch
 
         from ...compressors import forward
-        from ._program import chunks
+        from ...compressors.anatomy import mapped
+        from ._program import run_chunks
 
         threads = torch.get_num_threads()
         if threads != self.threads:
@@ -131,9 +136,8 @@ class TorchSession:
         try:
             with torch.inference_mode():
                 if self.fixed_batch is None:
-                    return forward(self.model, inputs).clone()
-                parts = chunks(inputs, self.fixed_batch)
-                return torch.cat([forward(self.model, part)[:n] for part, n in parts])
+                    return mapped(forward(self.model, inputs), torch.Tensor.clone)
+                return run_chunks(lambda batch: forward(self.model, batch), inputs, self.fixed_batch)
         finally:
             if threads != self.threads:
                 torch.set_num_threads(threads)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ._torch import TorchRuntime, TorchSession
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Inputs
+    from ...compressors.anatomy import Outputs
 
 _KEPT_SHAPES = 8
 """Largest number of shapes that one model is compiled for; PyTorch runs others uncompiled, with a warning."""
@@ -77,7 +78,7 @@ class CompiledTorchSession(TorchSession):
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self.compile_s = 0.0
 
-    def run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Outputs:
         import torch
 
         from ._program import as_call
@@ -96,7 +97,7 @@ class CompiledTorchSession(TorchSession):
         self._seen.add(shapes)
         return output
 
-    def _run(self, inputs: Inputs) -> Tensor:
+    def _run(self, inputs: Inputs) -> Outputs:
         self.model = self._compiled
         try:
             return super().run(inputs)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,11 @@ class Timeline:
         for call, versions in given:
             call.is_changed_later = is_changed(versions)
         return cls(calls=tuple(calls), n_samples=n_samples)
+
+    def inside(self, index: int) -> Iterator[nn.Module]:
+        """Modules of the calls inside of this one, once for each call."""
+        end = self.calls[index].end
+        yield from (call.module for call in takewhile(lambda call: call.start < end, self.calls[index + 1 :]))
 
     def begin(self, weights: Iterable[nn.Parameter]) -> int:
         """Tick at which a module that holds one of these weights first begins; 0 where neither it nor one around it was

@@ -12,7 +12,6 @@ Does not help  in place of the table: it is right to second order only, and orde
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,10 +30,10 @@ from ...compressors import (
     preserved,
     weight_at,
 )
-from ...compressors.anatomy import FUSED_KINDS, classes_last, kind_at
+from ...compressors.anatomy import FUSED_KINDS, kind_at
 from ...compressors.calibration import differentiable
 from ...errors import InputError
-from ..quality import MetricError
+from ..quality import OutputDistance, checked_divergence
 from ..values import Split
 from ._calls import Forward, moved_to, wrapped
 
@@ -57,23 +56,15 @@ class FisherTable:
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """One call of a layer. `probe` is a zero added to its output; its gradient is the output's."""
+    """Call `n` (from 0) of a layer in a pass. `probe` is a zero added to its output; its gradient is the output's."""
 
     fqn: str
+    n: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Tensor
     probe: Tensor
     gradients: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Distance:
-    """Divergence of the outputs, with what it needs to know; see `fisher_table`."""
-
-    divergence: str
-    variance: float
-    class_axis: int | None
 
 
 def fisher_table(
@@ -86,6 +77,7 @@ def fisher_table(
     divergence: str = "kl",
     variance: float = 1.0,
     class_axis: int | None = -1,
+    distance: OutputDistance | None = None,
     draws: int = 2,
     batch_size: int = 16,
     seed: int = 0,
@@ -94,6 +86,7 @@ def fisher_table(
 
     divergence  "kl" or "mse"; variance: of all the original's outputs (`ReferenceOutputs.variance`), for "mse"
     class_axis  axis of the outputs on which the classes lie, for "kl"; None: not known
+    distance    distance of the outputs, instead of the three above; a model of several outputs needs it
     draws       vectors v for each sample
     batch_size  samples in one backward pass, whose activations are all in memory
 
@@ -105,9 +98,10 @@ def fisher_table(
     layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in fused}
     totals = [[0.0] * len(levels) for _, levels in groups]
     generator = torch.Generator().manual_seed(seed)
-    distance = _Distance(divergence, variance, class_axis)
+    if distance is None:
+        distance = OutputDistance.of_one(checked_divergence(divergence), class_axis=class_axis)
     for inputs, _ in split.batches(batch_size):
-        seen, inside, n = _backward(model, inputs, layers, fused, distance, draws, generator)
+        seen, inside, n = _backward(model, inputs, layers, fused, (distance, variance), draws, generator)
         with preserved(model):
             for g, (fqns, levels) in enumerate(groups):
                 calls = [call for call in seen if call.fqn in fqns]
@@ -124,7 +118,7 @@ def fisher_table(
 
 def _backward(
     model: nn.Module, inputs: Any, layers: dict[str, nn.Module], fused: dict[str, nn.Parameter],
-    distance: _Distance, draws: int, generator: torch.Generator,
+    distance: tuple[OutputDistance, float], draws: int, generator: torch.Generator,
 ) -> tuple[list[_Seen], dict[str, list[Tensor]], int]:  # fmt: skip
     """Run backward for each draw, and return every call of the layers with the gradients of <v, outputs>.
 
@@ -142,7 +136,8 @@ def _backward(
             output: Tensor = original(*args, **kwargs)
             zero = torch.zeros_like(output, requires_grad=True)
             args, kwargs = _detached(args, kwargs)
-            seen.append(_Seen(names[module], args, kwargs, output.detach().clone(), zero))
+            n = sum(call.fqn == names[module] for call in seen)
+            seen.append(_Seen(names[module], n, args, kwargs, output.detach().clone(), zero))
             return output + zero
 
         return probed
@@ -151,7 +146,7 @@ def _backward(
     with preserved(root), differentiable(list(fused.values())), torch.enable_grad(), wrapped(root, probe):
         outputs = forward(root, moved_to(inputs, model))
         for draw in range(draws):
-            product = _draw(outputs, distance, generator)
+            product = distance[0].drawn(outputs, generator, distance[1])
             gradients = torch.autograd.grad(
                 product, [*(call.probe for call in seen), *fused.values()], retain_graph=draw + 1 < draws,
                 allow_unused=True,
@@ -163,7 +158,7 @@ def _backward(
                 call.gradients.append(torch.zeros_like(call.output) if gradient is None else gradient)
     if not seen and not inside:
         raise InputError("none of the layers ran")
-    return seen, inside, int(outputs.shape[0])
+    return seen, inside, len(Split("fisher", inputs))
 
 
 class _Root(nn.Module):
@@ -184,27 +179,6 @@ def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
         return value.detach().clone() if isinstance(value, Tensor) else value
 
     return tuple(copy(value) for value in args), {key: copy(value) for key, value in kwargs.items()}
-
-
-def _draw(outputs: Tensor, distance: _Distance, generator: torch.Generator) -> Tensor:
-    """Scalar <v, z> for one drawn v, where E[v v'] is the Hessian of each sample's divergence."""
-    z, divergence, variance = outputs.float(), distance.divergence, distance.variance
-    if divergence == "kl" and distance.class_axis is not None:
-        z = classes_last(z, distance.class_axis)
-    if divergence == "mse":
-        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
-        n_values = z[0].numel()
-        scale = math.sqrt(2.0 / (n_values * (variance if variance > 0 else 1.0)))
-        return (signs * z).sum() * scale
-    if divergence != "kl" or distance.class_axis is None or z.dim() < 2 or z.shape[-1] < 2:
-        raise MetricError(f"divergence {divergence!r} of outputs {tuple(z.shape)} has no estimate")
-    flat: Tensor = z.reshape(-1, z.shape[-1])
-    p = flat.detach().softmax(dim=-1)
-    drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(z.device)
-    v = -p
-    v = v.scatter_add(1, drawn, torch.ones_like(drawn, dtype=v.dtype))
-    product: Tensor = (v * flat).nan_to_num(0.0).sum()  # a masked answer is -inf, with p = 0
-    return product / math.sqrt(flat.shape[0] / z.shape[0])
 
 
 def _squares(
@@ -243,7 +217,7 @@ def _changed(
         if spec.changes_weight and weight is not None:
             weights = {"weight": variants(call.fqn, spec).effective.to(device=weight.device, dtype=weight.dtype)}
         if spec.changes_activation and calibration is not None:
-            quantizer = activation_quantizer(calibration, call.fqn, spec)
+            quantizer = activation_quantizer(calibration, call.fqn, spec, call.n)
             args, kwargs = quantizer(module, args, kwargs)
         yield call, functional_call(module, weights, args, kwargs)
 

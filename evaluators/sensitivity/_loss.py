@@ -9,7 +9,7 @@ make sense.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,14 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...compressors import Anatomy, Gradients, collect_gradients
-from ...compressors.anatomy import classes_last
+from ...compressors.anatomy import Outputs, classes_last, own_scales, packed
 from ...compressors.calibration import PASSES
 from ..quality import IGNORED, Metric
 from ..values import Split
 
 
-def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0) -> Gradients:
-    """Gradients from at most `PASSES` batches. See `collect_gradients` for the errors."""
+def loss_gradients(
+    model: nn.Module, split: Split, anatomy: Anatomy, metric: Metric, *, seed: int = 0,
+    scales: Mapping[str, float] | None = None,
+) -> Gradients:  # fmt: skip
+    """Gradients from at most `PASSES` batches. See `collect_gradients` for the errors.
+
+    scales  name -> factor of the outputs that are compared, where the model has several: they are taken in a random
+            direction together
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[Any, Any, int]]:
@@ -36,7 +43,11 @@ def loss_gradients(model: nn.Module, split: Split, anatomy: Anatomy, metric: Met
             yield inputs, None if wanted is None else wanted[start : start + n], n
             start += n
 
-    def loss(outputs: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
+    def loss(found: Outputs, inputs: Any, targets: Tensor | None) -> Tensor:
+        several = not isinstance(found, Tensor)
+        outputs = found if isinstance(found, Tensor) else packed(found, scales or own_scales(found))
+        if several:
+            targets = None
         is_classes = targets is not None and not targets.is_floating_point()
         axis = metric.class_axis_of(outputs, targets) if is_classes else None
         logits = outputs if axis is None else classes_last(outputs, axis)

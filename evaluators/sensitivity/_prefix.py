@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import Anatomy
-from ...compressors.anatomy import runs_in
+from ...compressors.anatomy import Outputs, runs_in, skip_calls
 from ...errors import ParedownError
 from ..values import Inputs, Split, run_split
 from ._calls import Call, Forward, Timeline, holds_below, is_changed, is_plain, rebuilt, tensors_of, weights_of, wrapped
@@ -82,7 +82,7 @@ class PrefixCache:
     model: nn.Module
     timeline: Timeline
     anatomy: Anatomy
-    outputs: Tensor
+    outputs: Outputs
     around: Mapping[str, str] = field(default_factory=dict)
     _kept: dict[int, Any] = field(default_factory=dict)
     _prefixes: dict[tuple[str, ...], Prefix] = field(default_factory=dict)
@@ -218,6 +218,8 @@ class _Player:
         entry = self.entries[self.at] if self.at < len(self.entries) else None
         self.at += 1
         if entry is not None:
+            for module in self.cache.timeline.inside(entry):
+                skip_calls(module, 1)
             return self.cache.given(entry, self.lent)
         if self.original is None:
             raise PrefixMismatchError("a call came outside of the pass")

@@ -10,21 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from ...compressors import forward
+from ...compressors.anatomy import NamedOutputs, Outputs, joined, mapped, named_tensors
 from ...errors import InputError
 from ._preserved import preserved
 from ._split import Inputs, Split
 
 
-def run_split(model: nn.Module, split: Split, batch_size: int = 256) -> Tensor:
+def run_split(model: nn.Module | Callable[[Inputs], Outputs], split: Split, batch_size: int = 256) -> Outputs:
     """Outputs of `model` on all N samples: (N, …) on the CPU, half precision widened to float32.
+
+    A model of several outputs gives them by name, without those whose axis 0 is not the sample.
 
     The model runs in eval mode, without gradients, on the device of its own parameters; `preserved` lists the state
     that is restored. Raises `InputError` where an output's axis 0 is not the sample.
     """
-    return torch.cat(list(run_batches(model, split, batch_size)))
+    return joined(list(run_batches(model, split, batch_size)))
 
 
-def run_batches(model: nn.Module | Callable[[Inputs], Tensor], split: Split, batch_size: int = 256) -> Iterator[Tensor]:
+def run_batches(
+    model: nn.Module | Callable[[Inputs], Outputs], split: Split, batch_size: int = 256
+) -> Iterator[Outputs]:
     """Run like `run_split`, and yield one batch's outputs at a time, so that a language model's logits need not all be
     in memory.
 
@@ -39,11 +44,12 @@ def run_batches(model: nn.Module | Callable[[Inputs], Tensor], split: Split, bat
 class ReferenceOutputs:
     """Outputs of the original model on a split, computed once.
 
-    outputs   (N, …) on the CPU
-    variance  variance of all outputs together: the scale of the relative squared error
+    outputs   (N, …) on the CPU, or several by name
+    variance  variance of all outputs together: the scale of the relative squared error. Where there are several it is
+              not used, for each has its own (`OutputDistance`)
     """
 
-    outputs: Tensor
+    outputs: Outputs
     variance: float
 
     @classmethod
@@ -51,12 +57,13 @@ class ReferenceOutputs:
         return cls.of(run_split(model, split, batch_size))
 
     @classmethod
-    def of(cls, outputs: Tensor) -> ReferenceOutputs:
+    def of(cls, outputs: Outputs) -> ReferenceOutputs:
         """Make reference outputs from given outputs (N, …)."""
-        return cls(outputs, float(outputs.double().var(correction=0)))
+        variance = float(outputs.double().var(correction=0)) if isinstance(outputs, Tensor) else 1.0
+        return cls(outputs, variance)
 
     def __len__(self) -> int:
-        return int(self.outputs.shape[0])
+        return len(self.outputs)
 
     def take(self, n: int) -> ReferenceOutputs:
         """Take the first `n` samples; the variance stays that of all, so that scores of the same sample stay the
@@ -65,20 +72,29 @@ class ReferenceOutputs:
         return ReferenceOutputs(self.outputs[:n], self.variance)
 
 
-def _run(model: nn.Module | Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+def _run(model: nn.Module | Callable[[Inputs], Outputs], inputs: Inputs) -> Outputs:
     if not isinstance(model, nn.Module):
         return model(inputs)
     with preserved(model):
         return forward(model, moved(inputs, device_of(model)))
 
 
-def _checked(outputs: Tensor, inputs: Inputs, split: Split) -> Tensor:
+def _checked(outputs: Outputs, inputs: Inputs, split: Split) -> Outputs:
     n = _length(inputs)
-    if outputs.dim() == 0 or outputs.shape[0] != n:
+    named = named_tensors(outputs)
+    kept = [name for name, tensor in named.items() if tensor.dim() > 0 and tensor.shape[0] == n]
+    if not kept:
+        came = ", ".join(f"{name} {tuple(tensor.shape)}".strip() for name, tensor in named.items())
         raise InputError(
             f"the model must give one output for each sample: expected ({n}, …) for a batch of {n} of the {split.name} "
-            f"split, got {tuple(outputs.shape)}; axis 0 must be the sample"
+            f"split, got {came}; axis 0 must be the sample"
         )
+    if isinstance(outputs, NamedOutputs) and len(kept) < len(named):
+        outputs = outputs.only(kept)
+    return mapped(outputs, _plain)
+
+
+def _plain(outputs: Tensor) -> Tensor:
     outputs = outputs.detach().cpu()
     return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
 

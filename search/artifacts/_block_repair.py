@@ -67,13 +67,14 @@ class BlockRepair:
         key = reconstruction_key(
             self._digest, assignment, variants, self.batches, values=values,
             calibration_digest=context.calibration.digest, divergence=context.divergence, seed=seed,
-            class_axis=context.kl_axis,
+            class_axis=context.kl_axis, scales=context.distance.scales,
         )  # fmt: skip
         found, kept, notes = reconstructed(
             context.store / "blocks", key, variants,
             lambda: reconstruct(
                 self.candidate_model.layers.resident, assignment, variants, self.batches, values=values,
-                divergence=context.divergence, class_axis=context.kl_axis, seed=seed,
+                divergence=context.divergence, class_axis=context.kl_axis, scales=context.distance.scales,
+                seed=seed,
             ),
         )  # fmt: skip
         self.notes[_key(assignment)] = notes

@@ -16,10 +16,11 @@ from ..space import SAFE, WIDE
 from ._parity import Parity
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Anatomy
-    from ...evaluators import Split
+    from ...compressors.anatomy import Outputs
+    from ...evaluators import OutputDistance, Split
 
 _SHOWN = 2
 """Number of layers named for each kernel."""
@@ -60,13 +61,13 @@ def explain_mismatch(
 
 
 def describe_float64_difference(
-    model: nn.Module, split: Split, batch_size: int, expected: Tensor, class_axis: int | None = -1
+    model: nn.Module, split: Split, batch_size: int, expected: Outputs, distance: OutputDistance
 ) -> str:
     """Clause on the difference between PyTorch's outputs (`expected`) and those of the same weights and quantizers with
     sums in double precision.
 
     model       the compressed model with its hooks; a copy of it is run
-    class_axis  as in `Parity.between`
+    distance    as in `Parity.of_outputs`
     """
     from ...compressors.anatomy import in_double
     from ...evaluators import ReferenceOutputs, Split
@@ -76,7 +77,7 @@ def describe_float64_difference(
         outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
         return f"PyTorch in double precision does not run this model ({str(error).splitlines()[0]})"
-    own = Parity.between(expected, outputs, class_axis)
+    own = Parity.of_outputs(expected, outputs, distance)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
     return f"PyTorch's own outputs are within {own.max_difference:.1e} of those with sums in double precision{same}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,36 +18,49 @@ from ._block_repair import BlockRepair
 from ._formats import runtime_for
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Anatomy, Variant
+    from ...compressors.anatomy import Outputs
+    from ...evaluators import ReferenceOutputs
 
 
 class Exporter:
-    """Exports assignments of one problem. It holds the resident model, which it changes for the length of a call.
-
-    reference  outputs of the original on the report split
-    """
+    """Exports assignments of one problem. It holds the resident model, which it changes for the length of a call."""
 
     def __init__(self, problem: Problem) -> None:
-        from ...evaluators import ReferenceOutputs
-
         self.problem = problem
         self.candidate_model = CandidateModel(problem.context)
         self.blocks = (
             BlockRepair(problem, self.candidate_model) if problem.context.repair.block_reconstruction else None
         )
-        self.reference = ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
+
+    @cached_property
+    def reference(self) -> ReferenceOutputs:
+        """Outputs of the original on the report split."""
+        from ...evaluators import ReferenceOutputs
+
+        problem = self.problem
+        return ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
     def split_facts(self) -> dict[str, dict[str, Any]]:
         """Digest and length of every split, for manifests."""
         return self.problem.splits.facts()
 
-    def export(self, assignment: Mapping[str, LayerSpec], format: str, folder: Path, *, entropy: bool = False) -> Path:
+    def export(
+        self,
+        assignment: Mapping[str, LayerSpec],
+        format: str,
+        folder: Path,
+        *,
+        entropy: bool = False,
+        repair: bool = True,
+    ) -> Path:
         """Write the model files of a format into the (new) folder; gives the main file.
 
         entropy  code the streams of the stored model; for the format "paredown" alone
+        repair   False: without the repairs, which take a pass over the data; for a trial of the export
         """
         from ...compressors import save_model
         from ...evaluators.runtimes import export_model
@@ -56,7 +69,8 @@ class Exporter:
         folder.mkdir(parents=True)
         context = self.problem.context
         try:
-            with self.repaired(assignment) as (model, plain, variants, anatomy):
+            remaining = self.repaired(assignment) if repair else nullcontext(self.remaining_model(assignment))
+            with remaining as (model, plain, variants, anatomy):
                 main = export_model(
                     format, model, plain, variants, context.calibration, self.problem.calibration_inputs, folder,
                     anatomy=anatomy, runtime=runtime_for(format, self.problem.task),
@@ -135,7 +149,7 @@ class Exporter:
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
 
-    def outputs_of(self, model: nn.Module) -> Tensor:
+    def outputs_of(self, model: nn.Module) -> Outputs:
         """Outputs of `model` on the report split."""
         from ...evaluators import ReferenceOutputs
 

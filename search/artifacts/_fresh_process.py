@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run import write_atomic
-from ._measure_fresh import REFERENCE, read_inputs
+from ._measure_fresh import REFERENCE, read_inputs, write_outputs
 
 if TYPE_CHECKING:
     from ...evaluators import Pinning
@@ -50,12 +50,11 @@ class _Child:
 
     def measure(self, key: str, path: Path) -> dict[str, Any]:
         """Write the outputs of one artifact; gives the other results."""
-        import torch
-        from safetensors.torch import save_file
+        from ...evaluators import run_split
 
         session = self.reference if key == REFERENCE and self.reference is not None else self.load(path)
-        outputs = torch.cat([session.run(inputs) for inputs, _ in self.split.batches(self.spec["batch_size"])])
-        save_file({"outputs": outputs.float().contiguous()}, self.folder / f"{key}.safetensors")
+        outputs = run_split(session.run, self.split, self.spec["batch_size"])
+        write_outputs(outputs, self.folder / f"{key}.safetensors")
         found: dict[str, Any] = {"reason": None}
         if self.spec["latency"]:
             found |= self.time(key, session, path)

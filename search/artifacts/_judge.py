@@ -20,28 +20,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors import LayerSpec
+    from ...compressors.anatomy import Outputs
     from ...evaluators import ReferenceOutputs, Split
 
 
 def judge_outputs(
-    problem: Problem, reference: ReferenceOutputs, outputs: Tensor
+    problem: Problem, reference: ReferenceOutputs, outputs: Outputs
 ) -> tuple[dict[str, Measurement], tuple[Any, ...]]:
     """(quality and divergence from the original, score or row of each sample) on the report split.
 
     outputs  of the artifact on the report split
     Raises `ParedownError` for outputs of another shape than the original's, and whatever a metric raises.
     """
-    from ...evaluators import Scores, divergence_per_sample, evaluate_outputs
+    from ...evaluators import Scores, evaluate_outputs
 
     context, split = problem.context, problem.report
-    if outputs.shape != reference.outputs.shape:
-        raise ParedownError(
-            f"the artifact's outputs have shape {tuple(outputs.shape)}, the original's {tuple(reference.outputs.shape)}"
-        )
+    outputs = named_alike(outputs, reference.outputs, "the artifact's outputs")
     scores = evaluate_outputs(context.metric, split, outputs, reference)
-    divergence = divergence_per_sample(
-        outputs, reference.outputs, context.divergence, variance=reference.variance, class_axis=context.class_axis
-    )
+    divergence = context.distance.per_sample(outputs, reference)
     metrics = judge(context, Scores(metric=scores, divergence=divergence), split=split.name)
     return metrics, _stored(context.metric.compact(scores))
 
@@ -51,6 +47,27 @@ def _stored(rows: Tensor) -> tuple[Any, ...]:
     if rows.dim() == 1:
         return tuple(round(float(score), 6) for score in rows)
     return tuple([float(f"{number:.12g}") for number in row] for row in rows.tolist())
+
+
+def named_alike(outputs: Outputs, expected: Outputs, what: str) -> Outputs:
+    """Give outputs of a runtime the names and the structure of the expected ones.
+
+    Raises `ParedownError` where their number or a shape differs.
+    """
+    from ...compressors.anatomy import NamedOutputs, named_tensors
+
+    if isinstance(outputs, NamedOutputs) and isinstance(expected, NamedOutputs):
+        outputs = outputs.like(expected)
+    came, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in named_tensors(found).items()} for found in (outputs, expected)
+    )
+    if came != wanted:
+        raise ParedownError(f"{what} have shape {_shapes(came)}, not {_shapes(wanted)}")
+    return outputs
+
+
+def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())
 
 
 def latency_metrics(loaded: Loaded, grid_g_per_kwh: float | None) -> dict[str, Measurement]:
@@ -98,7 +115,7 @@ def measure_peak_memory(main: Path, runtime: str, split: Split, *, threads: int)
 
 
 def check_parity(
-    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Tensor, main: Path, *, runtime: str
+    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Outputs, main: Path, *, runtime: str
 ) -> ParityResult:
     """Compare an artifact's outputs on the report split with PyTorch's for the same weights and quantizers.
 
@@ -109,17 +126,16 @@ def check_parity(
     from ...evaluators.runtimes import kernels_by_layer
 
     context, split = exporter.problem.context, exporter.problem.report
-    batch_size, class_axis = context.batch_size, context.class_axis
+    batch_size = context.batch_size
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
         expected = exporter.outputs_of(model)
-        if outputs.shape != expected.shape:
-            raise ParedownError(f"the export's outputs have shape {tuple(outputs.shape)}, not {tuple(expected.shape)}")
-        parity = Parity.between(outputs, expected, class_axis)
+        outputs = named_alike(outputs, expected, "the export's outputs")
+        parity = Parity.of_outputs(outputs, expected, context.distance)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)
         if integer and not is_within:
             kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
-            reference = describe_float64_difference(model, split, batch_size, expected, class_axis)
+            reference = describe_float64_difference(model, split, batch_size, expected, context.distance)
             why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
             text = f"{text}. Why: {why}"
     return ParityResult(

@@ -21,8 +21,7 @@ from ..run import write_atomic
 from ..workers import python_path
 
 if TYPE_CHECKING:
-    import torch
-
+    from ...compressors.anatomy import Outputs
     from ...evaluators import Split
     from ..task import Plugins
 
@@ -51,7 +50,7 @@ class Loaded:
     reason        why the artifact could not be run, or None
     """
 
-    outputs: torch.Tensor | None = None
+    outputs: Outputs | None = None
     latency_ms: tuple[float, ...] = ()
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
@@ -116,10 +115,8 @@ def measure_fresh(
 
 
 def _read_result(folder: Path, key: str) -> Loaded:
-    from safetensors.torch import load_file
-
     data: dict[str, Any] = json.loads((folder / f"{key}.json").read_text())
-    outputs = load_file(folder / f"{key}.safetensors")["outputs"] if data["reason"] is None else None
+    outputs = read_outputs(folder / f"{key}.safetensors") if data["reason"] is None else None
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
     return Loaded(
         outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
@@ -173,6 +170,28 @@ def _write_inputs(folder: Path, split: Split) -> None:
     tensors = {str(key): tensor.contiguous() for key, tensor in named.items()}
     kind = "dict" if isinstance(inputs, Mapping) else "tuple" if isinstance(inputs, tuple) else "tensor"
     save_file(tensors, folder / "inputs.safetensors", metadata={"kind": kind, "name": split.name})
+
+
+def write_outputs(outputs: Outputs, path: Path) -> None:
+    """Write outputs with their names, in order; floating point as FP32."""
+    from safetensors.torch import save_file
+
+    from ...compressors.anatomy import named_tensors
+
+    named = named_tensors(outputs)
+    stored = [(x.float() if x.is_floating_point() else x).contiguous() for x in named.values()]
+    save_file({str(n): x for n, x in enumerate(stored)}, path, metadata={"names": json.dumps(list(named))})
+
+
+def read_outputs(path: Path) -> Outputs:
+    """Read what `write_outputs` wrote."""
+    from safetensors import safe_open
+
+    from ...compressors.anatomy import flat_outputs
+
+    with safe_open(path, framework="pt") as file:
+        names = json.loads(file.metadata()["names"])
+        return flat_outputs([file.get_tensor(str(n)) for n in range(len(names))], names)
 
 
 def read_inputs(folder: Path) -> Split:

@@ -8,13 +8,16 @@ samples; otherwise the text says how nearly tied the others were, and why (`_exp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...evaluators import Measurement
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ...compressors.anatomy import Outputs
+    from ...evaluators import OutputDistance
 
 FLOAT_BOUND = 1e-4
 """Largest difference that another order of sums may make, as a share of the largest magnitude."""
@@ -31,12 +34,30 @@ class Parity:
     margin          largest lead that an expected answer had over another one that came instead, as a share of the
                     largest magnitude; 0 where all answers are the same
     n               number of positions
+    worst           name of the output with the largest difference, of a model with several
     """
 
     max_difference: float
     same_answer: float | None
     margin: float
     n: int = 0
+    worst: str = ""
+
+    @classmethod
+    def of_outputs(cls, outputs: Outputs, expected: Outputs, distance: OutputDistance) -> Parity:
+        """Compare all floating-point outputs of two models: the largest difference of any, and the answers of the
+        first output of `distance`.
+        """
+        from ...compressors.anatomy import compared_tensors
+
+        found, wanted = compared_tensors(outputs), compared_tensors(expected)
+        first = distance.outputs[0].name
+        parities = {
+            name: cls.between(found[name], tensor, distance.class_axis if name == first else None)
+            for name, tensor in wanted.items()
+        }
+        worst = max(parities, key=lambda name: parities[name].max_difference)
+        return replace(parities[first], max_difference=parities[worst].max_difference, worst=worst)
 
     @classmethod
     def between(cls, outputs: Tensor, expected: Tensor, class_axis: int | None = -1) -> Parity:
@@ -70,7 +91,7 @@ class Parity:
 
         integer  whether activations are quantized, so that the runtime may multiply integers
         """
-        difference = f"outputs within {self.max_difference:.1e} of PyTorch's"
+        difference = f"outputs within {self.max_difference:.1e} of PyTorch's{f' ({self.worst})' if self.worst else ''}"
         if not integer or self.same_answer is None:
             is_within = self.max_difference <= FLOAT_BOUND
             return is_within, f"{difference} ({'' if is_within else 'missed: '}at most {FLOAT_BOUND:.0e} is expected)"

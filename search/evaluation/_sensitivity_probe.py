@@ -17,6 +17,7 @@ from ..values import Candidate, Row, base_levels, is_structural, pack_values, wi
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...compressors.anatomy import Outputs
     from ...evaluators import Inputs
     from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
     from ..problem import EvaluationContext
@@ -48,8 +49,15 @@ class _Plan:
     passes: float = 0.0
 
 
-def is_same(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two outputs are the same bit for bit; NaN equals NaN."""
+def is_same(one: Outputs, other: Outputs) -> bool:
+    """Tell whether two models' outputs are the same bit for bit; NaN equals NaN."""
+    from ...compressors.anatomy import named_tensors
+
+    mine, theirs = named_tensors(one), named_tensors(other)
+    return mine.keys() == theirs.keys() and all(_is_same(part, theirs[name]) for name, part in mine.items())
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
@@ -64,7 +72,7 @@ class SensitivityProbe:
 
     candidate_model: CandidateModel
     max_bytes: int = MAX_BYTES
-    is_same: Callable[[Tensor, Tensor], bool] = is_same
+    is_same: Callable[[Outputs, Outputs], bool] = is_same
     why_not: str | None = None
     _timeline: Timeline | None = None
     _kept: dict[tuple[int, int], PrefixCache] = field(default_factory=dict)
@@ -107,7 +115,7 @@ class SensitivityProbe:
                     apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
                     if apart is not None:
                         found[i].append(apart[0])
-                        shifts[i] += [] if frame is None else [frame.shift(apart[1], at)]
+                        shifts[i] += [] if frame is None else [frame.shift(context.distance.in_frame(apart[1]), at)]
                     passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
             at += len(original)
         if passes:
@@ -122,19 +130,17 @@ class SensitivityProbe:
         return self._frame
 
     def _apart(
-        self, group: int, level: int, inputs: Inputs, original: Tensor, cache: PrefixCache | None
-    ) -> tuple[Tensor, Tensor]:
+        self, group: int, level: int, inputs: Inputs, original: Outputs, cache: PrefixCache | None
+    ) -> tuple[Tensor, Outputs]:
         """Compute each sample's divergence in one batch, and the outputs."""
-        from ...evaluators import divergence_per_sample
+        from ...evaluators import ReferenceOutputs
 
         context = self.context
         outputs = self._run(group, level, inputs, cache)
-        apart = divergence_per_sample(
-            outputs, original, context.divergence, variance=context.reference.variance, class_axis=context.class_axis
-        )
-        return apart, outputs
+        reference = ReferenceOutputs(original, context.reference.variance)
+        return context.distance.per_sample(outputs, reference), outputs
 
-    def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Tensor:
+    def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Outputs:
         """Compute the outputs with the group at this level (see `_applied`), replayed if there is a recording."""
         from ...evaluators import Split, run_split
         from ...evaluators.sensitivity import PrefixMismatchError
@@ -269,7 +275,9 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
 
     reference = context.reference
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    return OutputFrame.of(reference.outputs[:n], kind, variance=reference.variance, class_axis=context.kl_axis)
+    variance = reference.variance if context.distance.scales is None else 1.0
+    outputs = context.distance.in_frame(reference.outputs[:n])
+    return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis)
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:

@@ -25,7 +25,7 @@ def evaluate_first_samples(context: EvaluationContext, n: int) -> EvaluationResu
     """Evaluate the model, as it is now, on the first n samples of the search split. Raises `MetricError`."""
     parts = evaluate_parts(
         context.model, context.split.take(n), context.metric, stops=(n,),
-        reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
+        reference=context.reference, divergence=context.distance, batch_size=context.batch_size,
     )  # fmt: skip
     return EvaluationResult(metrics=judge(context, _joined(list(parts))), samples=n)
 
@@ -54,7 +54,7 @@ def evaluate_sequentially(
     seen: list[Scores] = []
     parts = evaluate_parts(
         context.model, context.split, context.metric, stops=_stops(test, total, n_low_fidelity),
-        reference=context.reference, divergence=context.divergence, batch_size=context.batch_size,
+        reference=context.reference, divergence=context.distance, batch_size=context.batch_size,
     )  # fmt: skip
     for part in parts:
         seen.append(part)
@@ -117,5 +117,5 @@ def _estimate(
         low, high = within(context.metric, value, *sorted((low, high)))
         unit = context.metric.unit
     else:
-        unit = "nats" if context.divergence == "kl" else ""
+        unit = context.distance.unit
     return Measurement(value=value, unit=unit, low=low, high=high, split="search", n=len(mine))

@@ -74,8 +74,8 @@ class Worker:
             return SensitivityEstimate(values=none, passes=0.0)
         found = fisher_table(
             context.model, context.split.take(n_samples), [(group.layers, group.levels) for group in groups],
-            self.candidate_model.layers.variant, calibration=context.calibration, divergence=context.divergence,
-            variance=context.reference.variance, class_axis=context.class_axis,
+            self.candidate_model.layers.variant, calibration=context.calibration, distance=context.distance,
+            variance=context.reference.variance,
             batch_size=min(context.batch_size, 16), seed=seed,
         )  # fmt: skip
         rows = iter(found.values)

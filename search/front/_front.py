@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_REASON_SHOWN = 160
+"""Most characters of a reason in the line about lost baselines."""
+
 Exporter: TypeAlias = Callable[..., Path]
 """A function `(run, point id, format, out, *, model) -> folder` that writes an artifact."""
 
@@ -95,6 +98,31 @@ def _brief(measurement: Measurement) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LostBaseline:
+    """A uniform setting that gave no result, so that nothing is known to be better than it.
+
+    id      "t" and the number of its trial
+    label   its label: `w4 a8`; "" in old runs
+    failed  "evaluation" or "verification": the step that it did not get through
+    reason  of the failure
+    points  ids of the points that are not recommended because of it
+    """
+
+    id: str
+    label: str
+    failed: str
+    reason: str
+    points: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the baseline as JSON builtins, as in `paredown front --json`."""
+        return {
+            "id": self.id, "label": self.label, "failed": self.failed, "reason": self.reason,
+            "points": list(self.points),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
     """The points beside the original and the uniform baselines, cheapest first.
 
@@ -102,6 +130,7 @@ class Front:
     hypervolume  hypervolume of the front on the search split, against the original's corner
     nearest      description of the trial nearest to the limits, if no trial meets them
     run          folder of the run
+    lost         uniform settings that failed, for which points are not recommended
     profile      name of the hardware profile whose costs are shown
     exporter     writes a point's artifact; None if the front was read without an opened run
     """
@@ -113,6 +142,7 @@ class Front:
     run: Path
     hypervolume: float | None = None
     nearest: str | None = field(default=None)
+    lost: tuple[LostBaseline, ...] = ()
     profile: str = ""
     exporter: Exporter | None = field(default=None, repr=False, compare=False)
 
@@ -127,6 +157,21 @@ class Front:
     def original(self) -> Point:
         """The point of the original model."""
         return next(point for point in self.points if point.kind == "original")
+
+    @property
+    def lost_line(self) -> str:
+        """One line about the points that have no uniform setting to be compared with; "" if there are none."""
+        if not self.lost:
+            return ""
+        points = dict.fromkeys(point for baseline in self.lost for point in baseline.points)
+        first, *others = (f"{f'uniform {b.label}'.rstrip()} ({b.id})" for b in self.lost)
+        more = f" and {len(others)} more" if len(others) > 1 else "".join(f" and {other}" for other in others)
+        reason = self.lost[0].reason
+        reason = f"{reason[:_REASON_SHOWN].rstrip()}…" if len(reason) > _REASON_SHOWN else reason
+        return (
+            f"no ★ for {', '.join(points)}: they would have to beat {first}{more}, which failed in "
+            f"{self.lost[0].failed}: {reason}"
+        )
 
     def pick(self, expression: str) -> Point:
         """Return a point by id, by the name of a pick, or by limits.
@@ -199,6 +244,7 @@ class Front:
             "limits": {name: {"min": low, "max": high} for name, (low, high) in self.limits.items()},
             "hypervolume": self.hypervolume,
             "run": str(self.run),
+            "lost_baselines": [baseline.to_dict() for baseline in self.lost],
             "profile": self.profile,
         }
 

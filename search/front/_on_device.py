@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..._command import command
 from ...errors import InputError
 from ..devices import Device, DeviceRows, limits_elsewhere
-from ..values import MODELLED, Completed, Trial, base_name, static_measurements
+from ..values import MODELLED, Completed, Failed, Trial, base_name, static_measurements
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy
@@ -69,10 +69,10 @@ class OnDevice:
         )  # fmt: skip
 
     def trials(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return the trials; the modelled costs of completed ones are replaced by those on this device."""
-        return [self._on_device(trial) if isinstance(trial, Completed) else trial for trial in trials]
+        """Return the trials; the modelled costs of completed and failed ones are replaced by those on this device."""
+        return [self._on_device(trial) if isinstance(trial, Completed | Failed) else trial for trial in trials]
 
-    def _on_device(self, trial: Completed) -> Completed:
+    def _on_device(self, trial: Completed | Failed) -> Completed | Failed:
         if trial.kind == "original":
             totals = dict(self.rows.original)
         else:

@@ -12,8 +12,8 @@ import numpy as np
 from ...evaluators.latency import TIE
 from ..run import front_hypervolume
 from ..space import config_of
-from ..values import Completed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
-from ._front import Front, Point
+from ..values import Completed, Failed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
+from ._front import Front, LostBaseline, Point
 from ._on_device import OnDevice, without_machine
 from ._select import Selection, select
 
@@ -74,13 +74,36 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
         profile=facts.profile if device is None else device.name,
         hypervolume=front_hypervolume(trials, objectives, limits),
         nearest=nearest(trials, limits),
+        lost=_lost(run, chosen, labels),
     )
+
+
+def _lost(run: StoredRun, chosen: Selection, labels: Mapping[tuple[int, ...], str]) -> tuple[LostBaseline, ...]:
+    """Return the uniform settings that failed, and the points that are not recommended because of it."""
+    found: dict[int, LostBaseline] = {}
+
+    def add(trial: Completed | Failed, step: str, reason: str, point: Completed) -> None:
+        known = found.get(trial.number)
+        found[trial.number] = LostBaseline(
+            id=f"t{trial.number}", label=labels.get(trial.candidate.levels, ""), failed=step, reason=reason,
+            points=(*(known.points if known else ()), f"t{point.number}"),
+        )  # fmt: skip
+
+    for point in chosen.mixed:
+        for failed in chosen.lost.get(point.number, ()):
+            add(failed, "evaluation", failed.reason, point)
+        baseline = chosen.baselines.get(point.number)
+        verified = run.state.verified.get(baseline.number) if baseline is not None else None
+        if baseline is not None and verified is not None and verified.reason is not None:
+            add(baseline, "verification", verified.reason, point)
+    return tuple(found[number] for number in sorted(found))
 
 
 def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
     """Return number of a mixed trial -> None if its lead over its baseline is confirmed, else the reason why not.
 
-    A lead is confirmed on the report split, with Holm's correction over all points that have a baseline.
+    A lead is confirmed on the report split, with Holm's correction over all points that have a baseline. A point that
+    costs less than every uniform setting has none. Where its baseline failed, nothing is confirmed.
     """
     verdicts: dict[int, str | None] = {}
     p_values: dict[int, float] = {}
@@ -88,6 +111,8 @@ def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
         found, baseline = run.state.verified.get(trial.number), chosen.baselines.get(trial.number)
         if found is None or found.reason is not None:
             verdicts[trial.number] = "not verified yet" if found is None else f"not verified: {found.reason}"
+        elif lost := chosen.lost.get(trial.number):
+            verdicts[trial.number] = f"its uniform baseline t{lost[0].number} could not be evaluated"
         elif baseline is None:
             verdicts[trial.number] = None  # no uniform setting costs as little
         elif (trial.number, baseline.number) not in run.state.verdicts:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ...evaluators.latency import TIE
-from ..values import Completed, Limits, Objective, Trial, base_name, non_dominated, spread, vectors, violation
+from ..values import Completed, Failed, Limits, Objective, Trial, base_name, non_dominated, spread, vectors, violation
+
+if TYPE_CHECKING:
+    from ...evaluators import Measurement
 
 MAX_VERIFIED = 12
 """Most mixed points of a front, each of which is verified."""
@@ -30,6 +32,7 @@ class Selection:
     mixed      non-dominated mixed trials, by rising cost
     uniform    uniform baselines worth showing, by rising cost
     baselines  number of a mixed trial -> the uniform trial that it has to beat: the best of those that cost no more
+    lost       number of a mixed trial -> uniform trials that failed, and might have been the one to beat
     front      numbers of the non-dominated trials, mixed or uniform
     """
 
@@ -37,6 +40,7 @@ class Selection:
     mixed: tuple[Completed, ...]
     uniform: tuple[Completed, ...]
     baselines: Mapping[int, Completed]
+    lost: Mapping[int, tuple[Failed, ...]]
     front: frozenset[int]
 
 
@@ -65,6 +69,8 @@ def select(
         mixed = [mixed[i] for i in spread(vectors(mixed, objectives), most)]
     uniform = [t for t in done if t.kind == "uniform"]
     baselines = {t.number: beaten for t in mixed if (beaten := baseline_of(t, uniform, objectives)) is not None}
+    seen = {t.candidate for t in uniform}  # a baseline that failed may have been evaluated in another session
+    failed = [t for t in trials if isinstance(t, Failed) and t.kind == "uniform" and t.candidate not in seen]
     shown = _front_of(uniform, objectives)
     if len(shown) > MAX_UNIFORM:
         shown = [shown[i] for i in spread(vectors(shown, objectives), MAX_UNIFORM)]
@@ -76,6 +82,7 @@ def select(
         mixed=tuple(sorted(mixed, key=by_cost)),
         uniform=tuple(sorted(shown, key=by_cost)),
         baselines=baselines,
+        lost={t.number: lost for t in mixed if (lost := _lost_to(t, baselines.get(t.number), failed, objectives))},
         front=frozenset(t.number for t in front),
     )
 
@@ -96,8 +103,34 @@ def baseline_of(trial: Completed, uniform: Sequence[Completed], objectives: Sequ
     have to beat it. None if every uniform setting costs more.
     """
     quality, *costs = objectives
-    mine = vectors([trial], costs)[0] if costs else np.zeros(0)
-    slack = np.array([TIE if base_name(o.name) in _TIMES else SAME for o in costs])
-    most = mine + slack * np.abs(mine)
-    cheaper = [u for u in uniform if not costs or bool((vectors([u], costs)[0] <= most).all())]
+    cheaper = [u for u in uniform if _costs_no_more(u.metrics, trial.metrics, costs)]
     return min(cheaper, key=lambda u: (quality.key(u.metrics[quality.name].value), u.number), default=None)
+
+
+def _lost_to(
+    trial: Completed, baseline: Completed | None, failed: Sequence[Failed], objectives: Sequence[Objective]
+) -> tuple[Failed, ...]:
+    """Return the failed baselines that might have been the one to beat.
+
+    No known cost of theirs is higher than the trial's. One that is cheaper than the baseline is taken to be worse.
+    """
+    found = []
+    for rival in failed:
+        known = [o for o in objectives[1:] if o.name in rival.metrics]
+        if not _costs_no_more(rival.metrics, trial.metrics, known):
+            continue
+        is_cheaper = baseline is not None and not _costs_no_more(baseline.metrics, rival.metrics, known)
+        if baseline is None or not is_cheaper or not _costs_no_more(rival.metrics, baseline.metrics, known):
+            found.append(rival)
+    return tuple(found)
+
+
+def _costs_no_more(
+    metrics: Mapping[str, Measurement], than: Mapping[str, Measurement], costs: Sequence[Objective]
+) -> bool:
+    for cost in costs:
+        most = cost.key(than[cost.name].value)
+        slack = TIE if base_name(cost.name) in _TIMES else SAME
+        if not cost.key(metrics[cost.name].value) <= most + slack * abs(most):
+            return False
+    return True

@@ -13,13 +13,14 @@ from ._cost_model import CostModel, guide_on_every_device
 from ._explore import explore
 from ._job_runner import JobRunner
 from ._latency_table import latency_table, measure_latencies
+from ._preflight import check_exports, check_results
 from ._promotion import Promotion, as_screened
 from ._record_facts import facts_of, record_facts
 from ._screened_baselines import screened_baselines
 from ._store import build_error, build_store
 from ._table import TableInputs, TablePolicy, measure_table, unsure_rows
 from ._trials import TrialFactory, screening_samples
-from ._verify import VerifyInputs, export_original, verify_points
+from ._verify import VerifyInputs, verify_points
 
 __all__ = [
     "Clock",
@@ -35,9 +36,10 @@ __all__ = [
     "bind_limits",
     "build_error",
     "build_store",
+    "check_exports",
+    "check_results",
     "evaluate_baselines",
     "explore",
-    "export_original",
     "facts_of",
     "guide_on_every_device",
     "latency_table",

@@ -207,8 +207,11 @@ def _record_dropped(inputs: TableInputs, table: SensitivityTable, skipped: set[K
 
 
 def _record_frame(inputs: TableInputs, n_samples: int) -> None:
-    """Record the reference outputs that the rows' shifts are measured against. They stay when a run goes on."""
-    if inputs.state.frame is None:
+    """Record the reference outputs that the rows' shifts are measured against. They stay when a run goes on.
+
+    Outputs of different kinds, such as boxes beside logits, have none: their rows' divergences are added up.
+    """
+    if inputs.state.frame is None and inputs.problem.context.distance.has_frame:
         inputs.recorder.append(frame_record(output_frame(inputs.problem.context, n_samples)))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ...evaluators import SequentialTest
+from ...errors import SpecError
+from ...evaluators import Measurement, SequentialTest
 from ..evaluation import EvaluateCandidate, EvaluateLowFidelity, EvaluationResult, Incumbents, Outcome, TrialJob
 from ..problem import Problem
 from ..run import Recorder, State
@@ -88,6 +89,7 @@ class TrialFactory:
             return Failed(
                 number=number, candidate=candidate, kind=kind, reason=outcome.error,
                 seed=self.problem.task.search.seed, seconds=outcome.seconds, attempts=outcome.job.attempt,
+                metrics=self._known_costs(candidate),
             )  # fmt: skip
         result = outcome.result
         metrics = {**result.metrics, **self.costs.metrics_of(candidate)}
@@ -113,6 +115,13 @@ class TrialFactory:
             worker=outcome.worker,
             screen=result.low_fidelity,
         )
+
+    def _known_costs(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        """Costs of a candidate that failed; empty for one that leaves too little of a layer."""
+        try:
+            return self.costs.metrics_of(candidate)
+        except SpecError:
+            return {}
 
 
 def screening_samples(total: int, asked: int | None) -> int:

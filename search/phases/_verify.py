@@ -75,17 +75,6 @@ MeasureMemory: TypeAlias = Callable[..., dict[str, Measurement]]
 """A function like `measure_peak_memory`."""
 
 
-def export_original(inputs: VerifyInputs) -> None:
-    """Export the original before the search, so that a model which the runtime cannot run is refused at once.
-
-    Raises what the exporter raises; `MissingExtra` says how to get a runtime that is not installed.
-    """
-    folder = _folder(inputs, 0)
-    if not folder.exists():
-        with inputs.recorder.watch.charge("verification"):
-            Exporter(inputs.problem).export({}, _format(inputs), folder)
-
-
 def verify_points(inputs: VerifyInputs, *, measure_memory: MeasureMemory = measure_peak_memory) -> None:
     """Verify the chosen points, the uniform baselines beside them and the original; the ledger gets one record for
     each.
@@ -140,7 +129,8 @@ def _format(inputs: VerifyInputs) -> str:
     return artifact_format(inputs.task, given=inputs.problem.model_source is None)
 
 
-def _folder(inputs: VerifyInputs, number: int) -> Path:
+def artifact_folder(inputs: VerifyInputs, number: int) -> Path:
+    """Folder of a trial's artifact."""
     return inputs.run.path / "verified" / f"t{number}"
 
 
@@ -159,7 +149,7 @@ def _export_all(
         inputs.recorder.say("export", done=n, total=len(trials))
         inputs.clock.stop_if_asked()
         try:
-            assignment, folder = inputs.assignment(trial), _folder(inputs, trial.number)
+            assignment, folder = inputs.assignment(trial), artifact_folder(inputs, trial.number)
             main = exporter.export(assignment, format, folder)
             model = ExportedModel(folder=folder, main=main, assignment=assignment, format=format, runtime=runtime)
             exported.append((trial, model))

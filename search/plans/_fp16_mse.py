@@ -29,6 +29,7 @@ def fp16_mse_assignment(
 ) -> tuple[dict[str, LayerSpec], Mapping[str, float]]:
     """(fqn -> spec, fqn -> relative error of INT8). Layers that [space] leaves alone stay as they are."""
     from ...compressors import applicable, compress, weight_at
+    from ...compressors.variants import lacks
 
     model, anatomy = problem.context.model, problem.anatomy
     int8 = LayerSpec(weight_bits=8, activation_bits=8 if 8 in task.space.activation_bits else 32)
@@ -36,7 +37,10 @@ def fp16_mse_assignment(
     for layer in anatomy.layers:
         if any(fnmatchcase(layer.fqn, glob) for glob in task.space.leave):
             continue
-        spec = int8 if applicable(int8, layer) is None else int8.weight_only
+        if not bool(weight_at(model, layer.fqn).isfinite().all()):
+            continue
+        fits = applicable(int8, layer) is None and lacks(int8, layer, problem.context.calibration) is None
+        spec = int8 if fits else int8.weight_only
         error = compress(weight_at(model, layer.fqn).detach(), spec, layer).weight_error
         errors[layer.fqn] = error
         assignment[layer.fqn] = FP16 if error > threshold else spec

@@ -20,9 +20,10 @@ from ..values import reason
 from ._user_errors import user_errors
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...compressors import Anatomy, Calibration, LayerSpec, Variant
+    from ...compressors.anatomy import Outputs
     from ..task import Task
 
 AUTO = "auto"
@@ -111,10 +112,11 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
     import torch
 
     from ...compressors import CompressedModel, calibrate, forward, trace_anatomy
+    from ...compressors.anatomy import copied, plain_model
     from ..task import Plugins, load_task_data, load_task_model
 
     Plugins.of(task).load()
-    model = (load_task_model(task) if model is None else copy.deepcopy(model)).cpu().eval().requires_grad_(False)
+    model = (load_task_model(task) if model is None else plain_model(copied(model))).cpu().eval().requires_grad_(False)
     splits = load_task_data(task)
     batches = [x for x, _ in splits.calibration.take(_CALIBRATION).batches(min(_CALIBRATION, task.data.batch_size))]
     samples = batches[0]
@@ -153,15 +155,21 @@ class _Maker:
     def int8(self) -> tuple[dict[str, LayerSpec], dict[str, Variant]]:
         """Return every layer at INT8 as the runtime runs it natively, where that applies."""
         from ...compressors import LayerSpec, applicable, compress, weight_at
+        from ...compressors.variants import lacks
         from ..space import SAFE, native_scope
         from ..task import saturates_here
 
         plain = LayerSpec(weight_bits=SAFE if saturates_here(self.runtime) else 8, activation_bits=8)
         wanted = (replace(plain, activation_scope=native_scope(self.runtime)), plain, LayerSpec())
+
+        def fits(spec: LayerSpec, fqn: str) -> bool:
+            layer = self.anatomy[fqn]
+            if spec.changes_weight and not bool(weight_at(self.model, fqn).isfinite().all()):
+                return False
+            return applicable(spec, layer) is None and lacks(spec, layer, self.calibration) is None
+
         assignment = {
-            group_fqn: next(
-                spec for spec in wanted if all(applicable(spec, self.anatomy[fqn]) is None for fqn in group)
-            )
+            group_fqn: next(spec for spec in wanted if all(fits(spec, fqn) for fqn in group))
             for group in self.anatomy.groups
             for group_fqn in group
         }
@@ -176,7 +184,7 @@ class _Maker:
         setting: str,
         assignment: Mapping[str, LayerSpec],
         variants: Mapping[str, Variant],
-        expected: Tensor,
+        expected: Outputs,
         most: float,
     ) -> RuntimeTrial:
         """Export, load and compare the outputs. Any exception of the runtime puts it out, with the reason."""
@@ -195,7 +203,7 @@ class _Maker:
                 path, threads=self.task.hardware.threads, model_factory=lambda: copy.deepcopy(self.model)
             )
             output = session.run(self.samples)
-            found.off = float((output - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(1e-12))
+            found.off = _off(output, expected)
         except Exception as error:  # of the exporter or the runtime
             found.why_not = reason(error)
             return found
@@ -209,6 +217,19 @@ class _Maker:
 
         found.run = run
         return found
+
+
+def _off(outputs: Outputs, expected: Outputs) -> float:
+    """Root mean square of the difference, relative to that of the expected outputs; of several the largest."""
+    from ...compressors.anatomy import NamedOutputs, compared_tensors
+
+    if isinstance(outputs, NamedOutputs) and isinstance(expected, NamedOutputs):
+        outputs = outputs.like(expected)
+    found = compared_tensors(outputs)
+    return max(
+        float((found[name] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt().clamp(1e-12))
+        for name, wanted in compared_tensors(expected).items()
+    )
 
 
 def _time(trials: Sequence[RuntimeTrial]) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration
-    from ...evaluators import Metric, ReferenceOutputs, Split
+    from ...evaluators import Metric, OutputDistance, ReferenceOutputs, Split
     from ..space import Structured
     from ..task import Plugins, RepairSection
     from ..values import SearchSpace
@@ -22,8 +22,7 @@ class EvaluationContext:
 
     split          the search split (validation), in random order
     reference      outputs of the original on the search split
-    divergence     "kl" or "mse"
-    class_axis     axis of the outputs on which the classes lie; -1: the last; None: no classes were found
+    distance       distance of the outputs that are compared with the original's
     store          folder of the compressed variants
     plugins        modules of the user, which a worker imports first
     repair         the repairs that follow compression
@@ -38,14 +37,23 @@ class EvaluationContext:
     split: Split
     reference: ReferenceOutputs
     metric: Metric
-    divergence: str
+    distance: OutputDistance
     store: Path
     batch_size: int
     plugins: Plugins
     repair: RepairSection
     repair_inputs: tuple[Any, ...] = ()
     structured: Structured | None = None
-    class_axis: int | None = -1
+
+    @property
+    def divergence(self) -> str:
+        """Kind of the distance: "kl" or "mse"; of several outputs, that of the first."""
+        return self.distance.kind
+
+    @property
+    def class_axis(self) -> int | None:
+        """Axis of the (first) output on which the classes lie; -1: the last; None: no classes were found."""
+        return self.distance.class_axis
 
     @property
     def kl_axis(self) -> int:

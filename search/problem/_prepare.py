@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import TaskError
 from ..devices import Device, devices_of
-from ..space import removes_something
+from ..space import narrowed, parameter_places, removes_something
 from ..values import SearchSpace
+from ._compared import compared_outputs
 from ._context import EvaluationContext
+from ._finite import check_finite, sample_outputs
+from ._folded import describe_folded, folded_model
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
 from ._quality import original_quality
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration, LayerSpec
-    from ...evaluators import Metric, Split
+    from ...evaluators import Metric, OutputDistance, Split
     from ...hardware_profiles import HardwareProfile
     from ..space import Structured
     from ..task import Plugins, RepairSection, Splits, Task
@@ -35,10 +38,14 @@ Specs = Callable[["Anatomy"], Iterable["LayerSpec"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """Everything that the task names, loaded."""
+    """Everything that the task names, loaded.
+
+    folded  weights that were computed from other parameters, and are plain now -> what computed them
+    """
 
     plugins: Plugins
     model: nn.Module
+    folded: Mapping[str, str]
     splits: Splits
     metric: Metric
 
@@ -49,7 +56,8 @@ class _Built:
 
     model   the model, scaled if the task asks for it
     digest  digest of the weights before scaling
-    class_axis  axis of the outputs on which the classes lie; None where no classes were found
+    metric  the task's metric, which knows its output and class axis
+    distance  distance of the outputs that are compared
     """
 
     model: nn.Module
@@ -58,7 +66,8 @@ class _Built:
     profiles: Sequence[HardwareProfile]
     structured: Structured | None
     space: SearchSpace
-    class_axis: int | None
+    metric: Metric
+    distance: OutputDistance
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Problem:
@@ -70,6 +79,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
 
     Raises `TaskError` (or another `InputError`) for anything that the task names and that cannot be used.
     """
+    from ..space import weights_of
     from ..task import user_modules
 
     loaded = _load(task, model)
@@ -78,6 +88,8 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         extra = specs(built.anatomy) if specs else ()
         wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
         calibration = _calibrate(task, loaded, built, wanted, store)
+        space, notes = narrowed(built.space, built.anatomy, calibration, weights_of(built.model))
+        built = replace(built, space=space)
         context = _context(task, loaded, built, calibration, store)
     metric = context.metric
     objectives = objectives_of(task, metric.name, metric.maximise)
@@ -93,20 +105,29 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         modules=user_modules(task),
         model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=built.digest,
+        places=tuple(parameter_places(built.model, built.anatomy, space, task.space.leave)),
+        notes=(*describe_folded(loaded.folded), *notes),
     )
 
 
 def _load(task: Task, model: nn.Module | None) -> _Loaded:
     """Import the plugins, check the names that are needed only later, and load model, data and metric."""
+    from ...compressors.anatomy import check_runs
     from ..task import Plugins, load_task_data, load_task_metric, load_task_model
 
     plugins = Plugins.of(task)
     plugins.load()
     _check_registered(task)
-    if model is None:
-        model = load_task_model(task)
-    model = model.eval().requires_grad_(False)
-    return _Loaded(plugins=plugins, model=model, splits=load_task_data(task), metric=load_task_metric(task))
+    raw = load_task_model(task, plain=False) if model is None else model
+    splits = load_task_data(task)
+    with user_errors(task.data.batch_size):
+        sample = splits.search.take(1).inputs
+        check_runs(raw, sample)
+        plain = folded_model(raw, sample, is_ours=model is None)
+        check_finite(plain.model, sample_outputs(plain.model, sample))
+    plain.model.eval().requires_grad_(False)
+    metric = load_task_metric(task)
+    return _Loaded(plugins=plugins, model=plain.model, folded=plain.folded, splits=splits, metric=metric)
 
 
 def _check_registered(task: Task) -> None:
@@ -125,54 +146,39 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
     from ..space import build_space, weights_of
 
     model, splits = loaded.model, loaded.splits
-    anatomy = _trace(model, splits, task.data.batch_size)
-    class_axis = _class_axis(task, loaded)
+    distance, metric = compared_outputs(task, model, splits, loaded.metric)
+    anatomy = _trace(model, splits, task.data.batch_size, distance.names or None)
     profiles = [load_profile(name) for name in task.profiles]
     # before scaling, because scaling changes the norms of the weights
-    structured = _find_structure(task, model, splits.calibration, profiles, class_axis)
+    structured = _find_structure(task, model, splits.calibration, profiles, distance)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
         model = _scaled(task, model, anatomy, splits.calibration)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
     return _Built(
         model=model, digest=digest, anatomy=anatomy, profiles=profiles, structured=structured, space=space,
-        class_axis=class_axis,
+        metric=metric, distance=distance,
     )  # fmt: skip
 
 
-def _trace(model: nn.Module, splits: Splits, batch: int) -> Anatomy:
-    """Trace the model on one sample, or on more if some layers did not run.
+def _trace(model: nn.Module, splits: Splits, batch: int, compared: Sequence[str] | None) -> Anatomy:
+    """Trace the model on one sample, or on more if some layers did not run, or seem to influence nothing.
 
     The experts of a mixture run only on the tokens that are routed to them.
     """
     from ...compressors import trace_anatomy
 
-    anatomy = trace_anatomy(model, splits.search.take(1).inputs)
+    one = splits.search.take(1).inputs
+    anatomy = trace_anatomy(model, one, compared=compared)
     if not anatomy.unused:
         return anatomy
-    wider = trace_anatomy(model, splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs)
+    more = splits.calibration.take(min(batch, _WIDE, len(splits.calibration))).inputs
+    wider = trace_anatomy(model, more, one, compared=compared)
     return wider if len(wider.unused) < len(anatomy.unused) else anatomy
 
 
-def _class_axis(task: Task, loaded: _Loaded) -> int | None:
-    """Decide the axis of the classes from the outputs and the targets of one sample, before anything is spent.
-
-    Raises `MetricError` where it is ambiguous, or not known though the divergence needs it.
-    """
-    from ...evaluators import resolve_divergence, run_split
-    from ...evaluators.quality import unknown_class_axis
-
-    sample, metric = loaded.splits.search.take(1), loaded.metric
-    outputs, targets = run_split(loaded.model, sample, 1), metric.targets_of(sample)
-    axis = metric.class_axis_of(outputs, targets)
-    is_kl = resolve_divergence(task.quality.divergence, metric) == "kl"
-    if axis is None and is_kl and not metric.reads_classes:  # a metric of classes says itself what it expects
-        raise unknown_class_axis(outputs.shape, targets)
-    return axis
-
-
 def _find_structure(
-    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], class_axis: int | None
+    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], distance: OutputDistance
 ) -> Structured | None:
     """Return the removable structures; None if the task removes nothing.
 
@@ -185,7 +191,7 @@ def _find_structure(
         return None
     batches = [inputs for inputs, _ in calibration.batches(min(16, task.data.batch_size))]
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, profiles, class_axis=-1 if class_axis is None else class_axis)
+    return find_structure(task, model, batches, profiles, distance)
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
@@ -219,14 +225,14 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))
     if any(needs_gradients(spec) for spec in wanted):
-        gradients = loss_gradients(built.model, split, built.anatomy, _metric(loaded, built))
+        gradients = loss_gradients(built.model, split, built.anatomy, built.metric, scales=built.distance.scales)
         calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     return calibration
 
 
 def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibration, store: Path) -> EvaluationContext:
     """Run the original over the search split, and return what a worker needs."""
-    from ...evaluators import ReferenceOutputs, resolve_divergence
+    from ...evaluators import ReferenceOutputs
 
     split = _in_random_order(loaded.splits.search, task.search.samples, task.data.seed)
     repair = _repair(task)
@@ -237,21 +243,15 @@ def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibratio
         space=built.space,
         split=split,
         reference=ReferenceOutputs.compute(built.model, split, task.data.batch_size),
-        metric=_metric(loaded, built),
-        divergence=resolve_divergence(task.quality.divergence, loaded.metric),
+        metric=built.metric,
+        distance=built.distance,
         store=store,
         batch_size=task.data.batch_size,
         plugins=loaded.plugins,
         repair=repair,
         repair_inputs=_repair_inputs(task, repair, loaded.splits.calibration),
         structured=built.structured,
-        class_axis=built.class_axis,
     )
-
-
-def _metric(loaded: _Loaded, built: _Built) -> Metric:
-    """Return the task's metric, which knows the class axis that was decided."""
-    return replace(loaded.metric, class_axis=built.class_axis)
 
 
 def _in_random_order(split: Split, n: int | None, seed: int) -> Split:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...compressors import Anatomy
     from ...evaluators import Measurement, Split
     from ...hardware_profiles import HardwareProfile
+    from ..space import ParameterPlace
     from ..task import Splits, Task
 
 
@@ -34,6 +35,8 @@ class Problem:
     modules             modules of the task's own code, which are sent by value to processes that cannot import them
     model_source        how a fresh process builds the model; None if the model was handed over as an object
     model_digest        digest of the weights before anything was changed
+    places              what becomes of each large parameter
+    notes               lines on weights that were made plain, and on levels whose statistics are missing
     """
 
     task: Task
@@ -47,6 +50,8 @@ class Problem:
     modules: Sequence[ModuleType]
     model_source: Mapping[str, Any] | None
     model_digest: str
+    places: tuple[ParameterPlace, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def report(self) -> Split:

@@ -25,7 +25,7 @@ def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") 
         half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
         low = min(mean, max(0.0, mean - half))  # a divergence is never negative
         metrics["divergence"] = Measurement(
-            value=mean, unit="nats" if context.divergence == "kl" else "", low=low, high=mean + half,
+            value=mean, unit=context.distance.unit, low=low, high=mean + half,
             split=split, n=len(apart),
         )  # fmt: skip
     for name, measurement in metrics.items():

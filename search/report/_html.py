@@ -62,6 +62,8 @@ def _facts(front: Front) -> list[str]:
     ]
     if bounds:
         lines.append(f"Limits: {', '.join(bounds)}.")
+    if front.lost_line:
+        lines.append(front.lost_line)
     lines.append(
         "Points were chosen on the search split. Verified ones were exported, loaded again in a fresh process and "
         "measured there, on the report split; bars and brackets are 95 % intervals. Recommended: verified, within the "

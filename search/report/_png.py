@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from ..values import Trial
@@ -24,6 +25,8 @@ INK, GREY, GRID, LIMIT = "#222222", "#8a8f98", "#e6e8eb", "#D55E00"
 COLOURS: dict[Role, str] = {"original": "#000000", "uniform": "#E69F00", "recommended": "#0072B2", "other": "#56B4E9"}
 _MARKERS: dict[Role, str] = {"original": "*", "uniform": "s", "recommended": "o", "other": "o"}
 _SIZES: dict[Role, float] = {"original": 190, "uniform": 52, "recommended": 64, "other": 44}
+_CHARACTERS_AN_INCH = 14
+"""Characters of the small print that fit."""
 _PANEL_INCHES, _HEIGHT_INCHES, _DPI = 7.2, 5.4, 144
 
 
@@ -50,6 +53,9 @@ def draw(front: Front, trials: Sequence[Trial], path: Path) -> Path:
     split = chart.split_of(front, y.name)
     panels[0].set_ylabel(f"{y.title}{f', {split} split' if split else ''}", color=INK, fontsize=11)
     _legend(figure, panels)
+    if front.lost_line:
+        width = round(_CHARACTERS_AN_INCH * figure.get_figwidth())
+        figure.supxlabel("\n".join(wrap(front.lost_line, width)), color=INK, fontsize=9)
     figure.draw_without_rendering()  # makes the layout, by which the labels are placed
     figure.set_layout_engine("none")  # and keeps it: it costs as much as the drawing
     for panel, cost in zip(panels, costs, strict=False):

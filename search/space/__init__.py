@@ -10,13 +10,16 @@ from ._config import SCHEMA_VERSION, assignment_of, config_of, read_config, with
 from ._estimate import estimate_bytes
 from ._find_structure import find_structure
 from ._keeps import removes_something
+from ._narrowed import check_statistics, narrowed
 from ._notes import (
+    describe_calls,
     describe_kv_cache,
     describe_left_alone,
     describe_products,
     describe_structure_left,
     without_correction,
 )
+from ._places import ParameterPlace, describe_places, parameter_places
 from ._reduced import dominated_levels, reduce_space, relevant_costs, unpromising_levels
 from ._saturation import SAFE, WIDE, describe_saturation
 from ._scope import native_scope
@@ -30,13 +33,17 @@ __all__ = [
     "SAFE",
     "SCHEMA_VERSION",
     "WIDE",
+    "ParameterPlace",
     "Structured",
     "assignment_of",
     "build_space",
     "check_reachable",
+    "check_statistics",
     "config_of",
+    "describe_calls",
     "describe_kv_cache",
     "describe_left_alone",
+    "describe_places",
     "describe_products",
     "describe_saturation",
     "describe_structure_left",
@@ -44,7 +51,9 @@ __all__ = [
     "estimate_bytes",
     "find_structure",
     "global_shares",
+    "narrowed",
     "native_scope",
+    "parameter_places",
     "plans",
     "read_config",
     "reduce_space",

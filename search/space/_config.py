@@ -58,6 +58,10 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
         raise ConfigError(
             'a config\'s "layers" must map each layer\'s name to its spec, e.g. {"conv1": {"weight_bits": 8}}'
         )
+    if idle := [fqn for fqn in layers if fqn in anatomy.without_effect]:
+        raise ConfigError(
+            f"layer {idle[0]} runs, but influences none of the compared outputs; it cannot be judged, so leave it out"
+        )
     if uncalled := [fqn for fqn in layers if fqn in anatomy.unused]:
         raise ConfigError(
             f"layer {uncalled[0]} never runs in this model, or its parent uses its weight by itself; it cannot be "

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...compressors import Inputs
-    from ...compressors.structure import Block, CoupledSet
+    from ...compressors.structure import Block, CoupledSet, UnitEvidence
+    from ...evaluators import OutputDistance
     from ...hardware_profiles import HardwareProfile
     from ..task import SpaceSection, Task
 
@@ -29,14 +30,14 @@ Scores = dict[str, dict[str, "Tensor"]]
 
 def find_structure(
     task: Task, model: nn.Module, batches: Sequence[Inputs], profiles: Sequence[HardwareProfile],
-    *, class_axis: int = -1,
+    distance: OutputDistance | None = None,
 ) -> Structured:  # fmt: skip
     """Structure that [space] asks for, ranked.
 
     batches   of the calibration split, at least one
     profiles  of the devices: channels are rounded to `[space] round_to`, else to the number that the most demanding
               device wants for the layers that a set goes through
-    class_axis  axis of the outputs on which the classes lie
+    distance  distance of the outputs; None: they are logits, with the classes last
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
     from ...compressors.structure import SCORES, find_blocks, routing_frequency
@@ -56,7 +57,7 @@ def find_structure(
     experts = [coupled for coupled in sets if coupled.kind == "experts"]
     asked = routing_frequency(model, batches[:_BATCHES], experts)
     sets = tuple(coupled for coupled in sets if coupled.kind != "experts")
-    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left, class_axis)
+    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left, distance)
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": _order(frequency)}
@@ -90,14 +91,14 @@ def _coupled_sets(
 
 def _rankings(
     task: Task, model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], left: dict[str, str],
-    class_axis: int,
+    distance: OutputDistance | None,
 ) -> tuple[dict[str, dict[str, tuple[int, ...]]], Scores]:  # fmt: skip
     """Rankings (name of a set -> score -> units, the most important first) and scores; fills `left`."""
-    from ...compressors.structure import DATA_SCORES, collect, score
+    from ...compressors.structure import DATA_SCORES, score
 
     methods, seed = task.space.keep_method, task.search.seed
     looks_at_data = bool(sets) and bool(set(methods) & set(DATA_SCORES))
-    evidence = collect(model, batches, sets, seed=seed, class_axis=class_axis) if looks_at_data else {}
+    evidence = _evidence(model, batches, sets, seed, distance) if looks_at_data else {}
     rankings: dict[str, dict[str, tuple[int, ...]]] = {}
     scores: Scores = {method: {} for method in methods}
     for coupled in sets:
@@ -115,6 +116,18 @@ def _rankings(
             rankings[coupled.name] = {instead: _order(score(model, coupled, instead, evidence=known))}
             left[f"{coupled.name} by {methods[0]}"] += f"; it is ranked by {instead}"
     return rankings, scores
+
+
+def _evidence(
+    model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], seed: int, distance: OutputDistance | None
+) -> dict[str, UnitEvidence]:
+    from ...compressors.structure import collect
+
+    axis = None if distance is None else distance.class_axis
+    return collect(
+        model, batches, sets, seed=seed, class_axis=-1 if axis is None else axis,
+        scales=None if distance is None else distance.scales,
+    )  # fmt: skip
 
 
 def _order(scores: Tensor) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._places import LARGE
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -19,12 +21,19 @@ _SHOWN = 3
 
 
 def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
-    """A line for layers that were never called, and one for parameters outside every known layer."""
+    """A line for layers that were never called, one for those without effect, and one for small parameters elsewhere.
+
+    `describe_places` names the large ones.
+    """
     lines = []
-    if anatomy.unused:
+    if never := [fqn for fqn in anatomy.unused if fqn not in anatomy.without_effect]:
         lines.append(
-            "left alone, because they never run (or their parent uses their weights by itself): "
-            + ", ".join(anatomy.unused)
+            "left alone, because they never run (or their parent uses their weights by itself): " + ", ".join(never)
+        )
+    if anatomy.without_effect:
+        lines.append(
+            "left alone, because they run but influence none of the compared outputs: "
+            + ", ".join(anatomy.without_effect)
         )
     from ...compressors.anatomy import holder_of
 
@@ -33,7 +42,7 @@ def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
     others: Counter[str] = Counter()
     for fqn, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
-            if id(parameter) not in known:
+            if id(parameter) not in known and parameter.numel() <= LARGE * anatomy.n_params:
                 others[f"{fqn} ({type(module).__name__})" if fqn else type(module).__name__] += parameter.numel()
                 known.add(id(parameter))
     share = others.total() / max(1, anatomy.n_params)
@@ -41,7 +50,7 @@ def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
         most = ", ".join(name for name, _ in others.most_common(_SHOWN))
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         lines.append(
-            f"{share:.0%} of the parameters stay as they are, for they are in no layer that can be compressed: "
+            f"{share:.0%} of the parameters, all small, stay as they are: they are in no layer that can be compressed: "
             f"{most}{more}"
         )
     return lines
@@ -75,6 +84,23 @@ def describe_products(anatomy: Anatomy, space: SearchSpace) -> list[str]:
         f"activation_scope 'product' is for {len(having)} layers, which feed the attention in "
         f"{', '.join(places[:_SHOWN])}{more}; the others have 'layer': products with a mask or in order of time, and "
         "those of nn.MultiheadAttention, stay in FP32"
+    )
+    return [line]
+
+
+def describe_calls(anatomy: Anatomy, space: SearchSpace) -> list[str]:
+    """A line for layers that run too often in a pass for a range of each call, if their inputs may be rounded."""
+    from ...compressors.anatomy import MOST_CALLS
+
+    rounded = {fqn for group in space.groups for fqn in group.layers if any(spec.needs_range for spec in group.levels)}
+    often = [layer for layer in anatomy.layers if layer.fqn in rounded and layer.n_calls > 1 and not layer.n_ranges]
+    if not often:
+        return []
+    names = ", ".join(f"{layer.fqn} ({layer.n_calls} times)" for layer in often[:_SHOWN])
+    more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
+    line = (
+        f"one range of activations serves all calls of {names}{more}: above {MOST_CALLS} calls in a pass none has a "
+        "range of its own; activation_scheme 'dynamic' finds one for each token when it runs"
     )
     return [line]
 

@@ -5,7 +5,6 @@ A model comes in eval mode, on the CPU, in FP32 (half precision is widened: what
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -23,8 +22,10 @@ if TYPE_CHECKING:
     from ._task import Task
 
 
-def load_task_model(task: Task) -> nn.Module:
-    """The model of [model]: eval mode, CPU, FP32, finite. The same in any process that has the task and its `base_dir`.
+def load_task_model(task: Task, *, plain: bool = True) -> nn.Module:
+    """The model of [model]: eval mode, CPU, FP32. The same in any process that has the task and its `base_dir`.
+
+    plain  fold weights that are computed from other parameters (`fold_weights`)
 
     Raises `TaskError` for a source that cannot be used, `MissingExtra` for a Hugging Face model without transformers.
     """
@@ -52,7 +53,12 @@ def load_task_model(task: Task) -> nn.Module:
         from ._load_export import load_export
 
         model = load_export(task.path(str(section.export)))
-    return _with_kv_cache(_prepared(model), section.kv_cache_bits)
+    model = _with_kv_cache(_prepared(model), section.kv_cache_bits)
+    if plain:
+        from ...compressors.anatomy import fold_weights
+
+        fold_weights(model)
+    return model
 
 
 def _with_kv_cache(model: nn.Module, bits: int | None) -> nn.Module:
@@ -155,17 +161,9 @@ def _prepared(model: nn.Module) -> nn.Module:
         model = model.cpu()
     if any(tensor.dtype in (torch.float16, torch.bfloat16, torch.float64) for _, tensor in tensors):
         model = model.float()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if (
-            tensor.is_floating_point()
-            and not math.isfinite(float(tensor.detach().sum()))
-            and not bool(torch.isfinite(tensor).all())
-        ):
-            if name in dict(model.named_buffers()) and not bool(torch.isnan(tensor).any()):
-                continue  # an attention mask of -inf is meant so
-            raise TaskError(
-                f"the model's {name} holds NaN or infinity; compression would spread it. Load weights that are finite"
-            )
+    for name, tensor in model.named_buffers():  # an attention mask of -inf is meant so
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise TaskError(f"the model's {name} holds NaN. Load buffers that are finite")
     return model.eval()
 
 

@@ -157,6 +157,12 @@ class QualitySection(Section):
         description="axis of the outputs on which the classes lie, for accuracy, kl and 'the same answer': 1 for maps "
         "(N, C, H, W), -1 for the last; default: by the shape of the targets",
     )
+    outputs: tuple[Text, ...] | dict[str, Number] | None = Field(
+        default=None,
+        description="of a model with several outputs, those that are compared with the original's: names in order, or "
+        "name = weight; a metric of one output reads the first. Default: all of floating point, each by its own "
+        "variance",
+    )
     max_loss: Number = Field(
         default=0.1,
         gt=0,
@@ -174,8 +180,22 @@ class QualitySection(Section):
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave later keys out where they are unset: tasks of runs from before them keep their digest."""
         stored: dict[str, Any] = handler(self)
-        unset: dict[str, Any] = {"class_axis": None, "args": {}, "targets": "auto"}
+        unset: dict[str, Any] = {"class_axis": None, "outputs": None, "args": {}, "targets": "auto"}
         return {key: value for key, value in stored.items() if key not in unset or value != unset[key]}
+
+    @field_validator("outputs")
+    @classmethod
+    def _some_outputs(
+        cls, outputs: tuple[str, ...] | dict[str, float] | None
+    ) -> tuple[str, ...] | dict[str, float] | None:
+        if outputs is None:
+            return None
+        names = tuple(outputs)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"must name each output once, and at least one, got {list(names)}")
+        if isinstance(outputs, dict) and (low := [name for name, weight in outputs.items() if not weight > 0]):
+            raise ValueError(f"must have weights above 0, got {outputs[low[0]]:g} for {low[0]}; leave that output out")
+        return outputs
 
     @field_validator("class_axis")
     @classmethod

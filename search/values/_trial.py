@@ -110,6 +110,7 @@ class Failed:
 
     seed      seed of the evaluation
     attempts  number of evaluations that were tried
+    metrics   the costs, which need no evaluation; empty where they are not known, as in an old ledger
     """
 
     number: int
@@ -120,6 +121,7 @@ class Failed:
     seconds: float = 0.0
     samples: int = 0
     attempts: int = 1
+    metrics: Mapping[str, Measurement] = field(default_factory=dict, hash=False)
 
 
 Trial = Completed | EarlyStopped | LowFidelity | Infeasible | Failed
@@ -151,6 +153,7 @@ def trial_to_record(trial: Trial) -> dict[str, Any]:
             "seconds": trial.seconds,
             "samples": trial.samples,
             "attempts": trial.attempts,
+            "metrics": {name: m.to_dict(samples=False) for name, m in trial.metrics.items()},
         }
     record["metrics"] = {name: m.to_dict(samples=False) for name, m in trial.metrics.items()}
     if isinstance(trial, Infeasible):

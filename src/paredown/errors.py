@@ -41,6 +41,10 @@ class IntegrityError(ParedownError, RuntimeError):
     exit_code = 2
 
 
+class NothingVerified(ParedownError):
+    """A search in which no compressed model could be evaluated, exported and measured. The message has the reason."""
+
+
 class LimitsNotMet(ParedownError):
     """Limits that no point meets. The message gives the nearest point, and by how much it misses."""
 

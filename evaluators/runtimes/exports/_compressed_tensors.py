@@ -217,6 +217,12 @@ def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -
             f"activation_scope {spec.activation_scope!r} rounds {rounding.output_at or rounding.input_at} for all that "
             "read it; give the layer activation_scope 'layer', or take the format 'onnx' or 'paredown'"
         )
+    if any(params != rounding.input for params in rounding.calls):
+        raise ExportError(
+            f"{fqn} is {spec.label()} and runs {len(rounding.calls)} times in a pass, each time with an input range of "
+            "its own, and compressed-tensors stores one; give the layer activation_scheme 'dynamic', leave its "
+            "activation_bits at 32, or take the format 'onnx' or 'paredown'"
+        )
     scale, zero_point = rounding.input
     found = {"input_scale": torch.tensor([scale])}
     if spec.activation_scheme != "symmetric":

@@ -82,10 +82,9 @@ def load_pte(path: Path) -> nn.Module:
         method: Any = program.load_method("forward")
 
     class Program(nn.Module):
-        def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-            (output,) = method.execute([*args, *kwargs.values()])
-            found: Tensor = output.clone()  # the next run writes to the same memory
-            return found
+        def forward(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+            outputs = method.execute([*args, *kwargs.values()])
+            return tuple(output.clone() for output in outputs)  # the next run writes to the same memory
 
     return Program()
 

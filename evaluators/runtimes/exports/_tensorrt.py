@@ -54,7 +54,7 @@ def export_tensorrt(
     import onnx_ir as ir
 
     from .._lowering import prepare
-    from ..onnx import fill_weights, finish, quantize_in_graph, trace
+    from ..onnx import fill_weights, finish, quantize_in_graph, trace, wrap_by_slices
     from ._tensorrt_check import check_file, two_to_four
     from ._tensorrt_graph import quantize_residuals, signed_quantizers
     from ._tensorrt_weights import fill_alone
@@ -66,6 +66,7 @@ def export_tensorrt(
     fill_weights(graph, [layer for layer in layers if layer.fqn not in alone], open_weights, integer_bias=False)
     fill_alone(graph, alone, open_weights)
     signed_quantizers(graph.graph)
+    wrap_by_slices(graph.graph)
     finish(graph)
     notes.more["residuals"] = quantize_residuals(graph.graph)
     finish(graph)
@@ -126,7 +127,7 @@ def _with_symmetric(fqn: str, spec: LayerSpec, calibration: Calibration | None, 
     if spec.activation_bits != 8 or calibration is None:
         return spec  # narrower codes are clamped within [-64, 63] of the signed grid; without ranges, `lower` objects
     scale, zero_point = calibration.qparams(fqn, spec)
-    if zero_point == _SIGNED_ZERO:
+    if all(zero == _SIGNED_ZERO for _, zero in ((scale, zero_point), *calibration.call_qparams(fqn, spec))):
         return spec
     symmetric = dataclasses.replace(spec, activation_scheme="symmetric")
     wider, _ = calibration.qparams(fqn, symmetric)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._export import MAIN_FILE, build, export_onnx, finish
     from ._layers import fill_weights
     from ._means import means_in_codes
+    from ._pads import wrap_by_slices
     from ._trace import quantize_in_graph, trace
     from ._uses import feeds_matmuls, is_linear
 
@@ -26,6 +27,7 @@ _HOMES = {
     ),
     "._layers": ("fill_weights",),
     "._means": ("means_in_codes",),
+    "._pads": ("wrap_by_slices",),
     "._trace": (
         "quantize_in_graph",
         "trace",
@@ -47,6 +49,7 @@ __all__ = [
     "means_in_codes",
     "quantize_in_graph",
     "trace",
+    "wrap_by_slices",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ....compressors import Calibration, Inputs, LayerSpec, Variant
+    from .._gaps import NodePlace
     from .._lowering import Lowered
     from .._narrow import NarrowRule
 
@@ -31,32 +32,40 @@ def export_onnx(
     guarded: bool = True,
     narrow: NarrowRule | None = None,
     dynamic_from: int | None = None,
+    places: list[NodePlace] | None = None,
 ) -> Path:
     """Write `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
     guarded  for ONNX Runtime: keep it from quantizing FP32 weights by itself, see `quantize_guarded`, and write means
-             as it has them in integers. OpenVINO does no such thing, and computes a FakeQuantize that a Clamp follows
-             slightly differently
+             as it has them in integers. OpenVINO does no such thing, computes a FakeQuantize that a Clamp follows
+             slightly differently, and gets circular padding as slices
     narrow   which weight-only layers are written as codes; None: none
     dynamic_from  linear layers of so many channels, in and out, find the ranges of their inputs themselves and multiply
              integers, where the spec says "dynamic"; None: none
+    places   gets the places of the graph's nodes, for messages; the file itself does not tell them
     """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
 
     from .._lowering import lower
 
-    graph = build(
-        model, lower(assignment, variants, calibration, narrow, dynamic_from), example_inputs, guarded=guarded
-    )
+    layers = lower(assignment, variants, calibration, narrow, dynamic_from)
+    graph = build(model, layers, example_inputs, guarded=guarded, places=places)
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
     ir.save(graph, path)
     return path
 
 
-def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *, guarded: bool = True) -> ir.Model:
-    """Build the graph of `model` with these layers lowered.
+def build(
+    model: nn.Module,
+    layers: Sequence[Lowered],
+    example_inputs: Inputs,
+    *,
+    guarded: bool = True,
+    places: list[NodePlace] | None = None,
+) -> ir.Model:
+    """Build the graph of `model` with these layers lowered. `guarded`, `places`: as for `export_onnx`.
 
     A dynamic layer whose weight has other uses than the module's own product is rounded in ordinary operations.
     """
@@ -64,16 +73,22 @@ def build(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs, *
     from ._dynamic import in_unknown_places
     from ._layers import fill_weights
     from ._means import means_in_codes
+    from ._pads import wrap_by_slices
     from ._trace import quantize_guarded, quantize_in_graph, trace
+    from ._uses import places_of
 
     ready = prepare(model, layers, quantize_guarded if guarded else quantize_in_graph)
     graph, open_weights = trace(ready, layers, example_inputs)
     if odd := in_unknown_places(layers, open_weights):
         plain = [replace(x, codes=None, scales=None) if x.fqn in odd else x for x in layers]
-        return build(model, plain, example_inputs, guarded=guarded)
+        return build(model, plain, example_inputs, guarded=guarded, places=places)
     fill_weights(graph, layers, open_weights)
     if guarded:
         means_in_codes(graph.graph)
+    else:
+        wrap_by_slices(graph.graph)
+    if places is not None:
+        places.extend(places_of(graph.graph))
     return finish(graph)
 
 

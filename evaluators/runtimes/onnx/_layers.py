@@ -21,7 +21,7 @@ from .._base import ExportError
 from .._lowering import Lowered
 from .._narrow import NarrowWeight
 from ._dynamic import write_dynamic
-from ._uses import CONTRIB, belongs, feeds_matmuls, is_linear
+from ._uses import CONTRIB, belongs, feeds_matmuls, input_step, is_linear
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -165,7 +165,8 @@ class Writer:
         if layer.codes is not None and layer.scales is not None:
             codes, scales = _scaled_codes(layer.codes.numpy(), layer.scales.numpy(), gain)
             if layer.activation is not None and bias is not None and self._integer_bias:
-                codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
+                step = input_step(layer, conv) or min(step for step, _ in (layer.activation, *layer.calls))
+                codes, scales = _room_for_bias(codes, scales, bias, step)
             conv.replace_input_with(1, self._dequantized(layer.fqn, codes, scales, axis=0, before=conv))
             last = conv
         else:
@@ -202,10 +203,11 @@ class Writer:
             return
         codes, scales = layer.codes.numpy(), layer.scales.numpy()
         bias = _const(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
-        if bias is not None and layer.activation is not None and self._integer_bias:
+        step = input_step(layer, gemm)
+        if bias is not None and step is not None and self._integer_bias:
             bias = np.broadcast_to(bias, scales.shape)
-            codes, scales = _room_for_bias(codes, scales, bias, layer.activation[0])
-            steps = (scales.astype(np.float64) * layer.activation[0]).astype(np.float32)
+            codes, scales = _room_for_bias(codes, scales, bias, step)
+            steps = (scales.astype(np.float64) * step).astype(np.float32)
             inputs = [
                 self.constant(f"{layer.fqn}.bias_codes", np.rint(bias / steps.astype(np.float64)).astype(np.int32)),
                 self.constant(f"{layer.fqn}.bias_scales", steps),

@@ -17,7 +17,7 @@ from ....compressors import Inputs
 from ....compressors.values import is_inner
 from .._base import ExportError
 from .._lowering import Lowered
-from .._program import export_program, first_line, quiet
+from .._program import export_program, first_line, output_names, quiet
 from ._attention import round_scores
 from ._operations import quantize_dequantize, translations
 from ._pads import pad_after_quantizing
@@ -81,6 +81,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -> tuple[ir.Model, dict[str, ir.Value]]:
     """Optimized graph of a prepared model, and the open weights by their layers' fqns.
 
+    A layer that influences no output is in no graph, and has no open weight.
     Raises `ExportError`, with PyTorch's own words, where the model cannot be traced or a layer is not in the graph.
     """
     program = export_program(model, example_inputs)
@@ -101,11 +102,25 @@ def trace(model: nn.Module, layers: Sequence[Lowered], example_inputs: Inputs) -
             raise ExportError("PyTorch could not write this model as ONNX: its exporter returned nothing")
         names = _names_of_weights(model)
         graph = onnx_program.model.graph
-        open_weights = {layer.fqn: _open(graph, names, layer.fqn) for layer in layers if layer.is_structured}
+        _name_outputs(graph, output_names(program))
+        open_weights = {
+            layer.fqn: _open(graph, names, layer.fqn)
+            for layer in layers
+            if layer.is_structured and not _is_idle(program, names[layer.fqn])
+        }
         onnx_program.optimize()
         if pad_after_quantizing(onnx_program.model.graph):
             onnx_program.optimize()
     return onnx_program.model, open_weights
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str] | None) -> None:
+    """Give the outputs the names that they have in the model; a name that another value bears gets `_output`."""
+    outputs = {id(value) for value in graph.outputs}
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    taken = {value.name for value in values if id(value) not in outputs}
+    for value, name in zip(graph.outputs, names or (), strict=False):
+        value.name = f"{name}_output" if name in taken else name
 
 
 def _where(error: BaseException, program: torch.export.ExportedProgram) -> str:
@@ -141,6 +156,22 @@ def _names_of_weights(model: nn.Module) -> dict[str, list[str]]:
         for same in by_parameter.values()
         for name in same
     }
+
+
+def _is_idle(program: torch.export.ExportedProgram, names: Sequence[str]) -> bool:
+    """Tell whether no output of the program depends on the parameter with these names."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    named = program.graph_signature.inputs_to_parameters.items()
+    mine = [placeholders[node] for node, name in named if name in names and node in placeholders]
+    seen: set[torch.fx.Node] = set()
+    while mine:
+        node = mine.pop()
+        if node.op == "output":
+            return False
+        if node not in seen:
+            seen.add(node)
+            mine += node.users
+    return bool(seen)
 
 
 def _open(graph: ir.Graph, names: dict[str, list[str]], fqn: str) -> ir.Value:

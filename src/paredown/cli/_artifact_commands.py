@@ -62,7 +62,7 @@ def apply(
     """Make an artifact from a config, without a search, and print its path."""
     from ..search import apply_config
 
-    path = apply_config(config, task, out, format=format)
+    path = apply_config(config, task, out, format=format, say=console.say)
     _show_path(path, {}, as_json)
     _say_what_next(path, format, task)
 

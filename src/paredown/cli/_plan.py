@@ -71,6 +71,7 @@ def plan(
     from ..digits import TASK_PATH
     from ..search import plan as make_plan
     from ..search.run import write_atomic
+    from ..search.space import describe_places
     from ._progress import display
 
     if task is None:
@@ -86,6 +87,8 @@ def plan(
         console.show_json(found.to_dict())
     else:
         _show(found)
+    for line in (*describe_places(found.places), *found.notes):
+        console.say(line)
     if out is not None:
         console.say(f"next: {command('apply', out, '--task', task or 'TASK.toml', '--out', 'DIR')}")
 

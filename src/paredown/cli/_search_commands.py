@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._command import command
-from ..errors import Interrupted, LimitsNotMet
+from ..errors import Interrupted, LimitsNotMet, NothingVerified
 from . import _console as console
 from ._options import Json, RayAddress, RunFolder, Workers
 from ._run_commands import show_front
@@ -113,7 +113,9 @@ def _setting(key: str, value: Any) -> str | None:
 
 @contextmanager
 def _working(run: Path, as_json: bool) -> Iterator[Any]:
-    """Show progress. After an interrupt, say how to continue; if no point met the limits, still show the front."""
+    """Show progress. After an interrupt, say how to continue. Where no point met the limits or none was verified, the
+    front is still shown.
+    """
     from ._progress import display
 
     console.say(f"run: {run}")
@@ -124,11 +126,11 @@ def _working(run: Path, as_json: bool) -> Iterator[Any]:
         known = (run / "task.json").is_file()  # else it was stopped before there was anything to continue
         how = f"; to continue: {command('resume', run)}" if known else ""
         raise Interrupted(f"interrupted{how}") from None
-    except LimitsNotMet:
+    except (LimitsNotMet, NothingVerified):
         from ..search import open_run
 
-        reached = open_run(run).front()
-        if reached.points:
+        reached = open_run(run).front() if (run / "task.json").is_file() else None
+        if reached is not None and reached.points:
             show_front(reached, as_json)
         raise
 

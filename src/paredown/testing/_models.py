@@ -7,6 +7,7 @@ time. The batch has four samples.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -283,6 +284,19 @@ def _depthwise() -> nn.Module:
     )
 
 
+class _SeveralOutputs(nn.Module):
+    """Boxes, logits in an inner dict, the answer as a whole number, and a tensor that is returned twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.boxes, self.classes = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        h = torch.relu(self.trunk(x))
+        scores = self.classes(h)
+        return {"boxes": self.boxes(h), "heads": {"scores": scores, "again": scores}, "answer": scores.argmax(dim=1)}
+
+
 def _one_channel() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 1))
 
@@ -340,4 +354,5 @@ _add(
     CrossAttention,
     lambda: (torch.randn(_N, 5, 8), torch.randn(_N, 7, 6), torch.randn(_N, 7, 10)),
 )
+_add("several_outputs", _SeveralOutputs, lambda: torch.randn(_N, 6))
 _add("nothing", Scaled, lambda: torch.randn(_N, 3))

@@ -31,6 +31,7 @@ from ..compressors import (
     model_digest,
     weight_at,
 )
+from ..compressors.anatomy import Outputs, compared_tensors
 from ..compressors.anatomy._trace import trace_anatomy
 from ..errors import MissingExtra, ParedownError
 from ..evaluators.runtimes import ExportError
@@ -47,6 +48,7 @@ MODELS = (
     "tied_weights",
     "shared_module",
     "keyword_inputs",
+    "several_outputs",
     "transformer",
     "written_out",
     "recurrent",
@@ -142,9 +144,9 @@ class _Case:
         resident = CompressedModel(model, anatomy, calibration)
         with torch.no_grad():
             with resident.apply(assignment, variants):
-                expected = forward(model, inputs)
+                expected = _flat(forward(model, inputs))
             with resident.apply({fqn: spec.weight_only for fqn, spec in assignment.items()}, variants):
-                float_expected = forward(model, inputs)
+                float_expected = _flat(forward(model, inputs))
         return cls(name, model, inputs, assignment, variants, calibration, expected, float_expected)
 
     def export(self, runtime: Runtime, folder: Path) -> Path:
@@ -171,19 +173,28 @@ def _check(runtime: Runtime, case: _Case, what: str, *, may_refuse: bool = False
         _expect(before == after, "export must leave the model's weights, hooks and train mode alone", what)
         session = case.load(runtime, path)
         inputs, threads = _copied(case.inputs), torch.get_num_threads()
-        output = session.run(inputs)
+        output = _flat(session.run(inputs))
         _expect(torch.get_num_threads() == threads, "run must leave torch's number of threads alone", what)
         _expect(_equal(inputs, case.inputs), "run must leave its inputs alone", what)
         _check_output(output, case, what)
-        _expect(torch.equal(session.run(inputs), output), "the same inputs must give the same output twice", what)
+        _expect(
+            torch.equal(_flat(session.run(inputs)), output), "the same inputs must give the same output twice", what
+        )
         again = case.load(runtime, path)
         for n in (1, 3):
-            part = again.run(_first(case.inputs, n))
+            part = _flat(again.run(_first(case.inputs, n)))
             _expect(
                 part.shape == output[:n].shape, f"a batch of {n} must give {n} outputs, got {tuple(part.shape)}", what
             )
             close = torch.allclose(part, output[:n], atol=0.1 * float(output.abs().max()))
             _expect(close, f"a batch of {n} must give what the same samples give in a larger one", what)
+
+
+def _flat(outputs: Outputs) -> Tensor:
+    """Outputs as one tensor: a model's only one, or all of floating point side by side."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return torch.cat([part.flatten(1) for part in compared_tensors(outputs).values()], dim=1)
 
 
 def _check_output(output: Tensor, case: _Case, what: str) -> None:

@@ -40,7 +40,7 @@ def test_the_split_into_batches_does_not_matter():
 def test_memory_is_bounded_and_the_sample_is_spread_evenly():
     from paredown.compressors.calibration import RangeWatcher
 
-    watcher = RangeWatcher("layer")
+    watcher = RangeWatcher()
     for start in range(0, 200_000, 1000):
         watcher(nn.Identity(), (torch.arange(start, start + 1000.0),), {})
     assert watcher.n == 200_000
@@ -90,13 +90,16 @@ def test_a_layer_that_was_not_calibrated_is_named():
         calibration.qparams("conv", LayerSpec(activation_bits=8))
 
 
-def test_no_batches_and_nan_are_refused():
+def test_no_batches_are_refused_and_nan_gives_no_range():
     model = two_layers()
     anatomy = trace_anatomy(model, torch.zeros(1, 4))
     with pytest.raises(InputError, match="at least one batch, got none"):
         calibrate(model, [], anatomy)
-    with pytest.raises(InputError, match="the input of 0 holds NaN or infinity"):
-        calibrate(model, [torch.full((1, 4), float("nan"))], anatomy)
+    calibration = calibrate(model, [torch.full((1, 4), float("nan"))], anatomy)
+    assert calibration.ranges == {}
+    assert set(calibration.missing.values()) == {"not finite"}
+    with pytest.raises(ConfigError, match="0 is to have 8-bit activations, but its input holds NaN or infinity"):
+        calibration.qparams("0", LayerSpec(activation_bits=8))
     assert not model[0]._forward_pre_hooks
 
 

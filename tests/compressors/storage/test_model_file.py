@@ -219,7 +219,7 @@ def test_other_safetensors_files_are_refused(case):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m, t: m.update(schema_version="3"), "schema_version '3', this paredown reads 1 and 2"),
+        (lambda m, t: m.update(schema_version="4"), "schema_version '4', this paredown reads 1, 2, 3"),
         (lambda m, t: m.update(layout="AAAA"), "cannot be read"),
         (lambda m, t: t.update(layers=t["layers"][:-1]), "ends in the middle of a record"),
         (lambda m, t: t.update(layers=torch.cat([t["layers"], t["layers"][:2]])), "2 bytes are left over"),

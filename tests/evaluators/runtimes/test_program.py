@@ -76,9 +76,9 @@ def test_the_model_is_left_without_a_hook() -> None:
     assert not model._forward_hooks
 
 
-def test_one_tensor_comes_out_of_a_dictionary() -> None:
-    program = export_program(Dictionary(), torch.ones(2, 3))
-    assert torch.equal(program.module()(torch.ones(5, 3)), torch.full((5, 3), 2.0))
+def test_the_tensors_of_a_dictionary_keep_their_names() -> None:
+    found = export_program(Dictionary(), torch.ones(2, 3)).module()(torch.ones(5, 3))
+    assert torch.equal(found["logits"], torch.full((5, 3), 2.0))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

@@ -11,9 +11,9 @@ import pytest
 from paredown.errors import InputError, LimitsNotMet
 from paredown.evaluators import Measurement
 from paredown.search import Candidate, Completed, Failed, Front, Objective, Point
-from paredown.search.front import baseline_of, holm, nearest, select
+from paredown.search.front import LostBaseline, baseline_of, holm, nearest, select
 from paredown.search.run import front_hypervolume
-from paredown.search.values import Kind, misses, parse_bounds, violation
+from paredown.search.values import Kind, misses, parse_bounds, trial_from_record, trial_to_record, violation
 
 OBJECTIVES = (Objective(name="accuracy", maximise=True), Objective(name="bytes"))
 GUIDE = (Objective(name="divergence"), Objective(name="bytes"))
@@ -81,6 +81,58 @@ def test_the_baseline_is_the_best_that_costs_no_more() -> None:
     assert baseline_of(_trial(9, "mixed", 0.9, 29, 0.1), [cheap, good], OBJECTIVES) == cheap
     assert baseline_of(_trial(9, "mixed", 0.9, 29.8, 0.1), [cheap, good], OBJECTIVES) == good  # a hair cheaper
     assert baseline_of(_trial(9, "mixed", 0.9, 9, 0.1), [cheap, good], OBJECTIVES) is None
+
+
+def _failed(number: int, size: float | None) -> Failed:
+    metrics = {} if size is None else {"bytes": Measurement(value=size)}
+    return Failed(
+        number=number, candidate=Candidate(levels=(number,)), kind="uniform", reason="no ranges", seed=0,
+        metrics=metrics,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "lost_to"),
+    [
+        (25, {3, 6}),  # as cheap as t2, which both have to beat: nobody knows which of the two is better
+        (35, {3}),  # t6 is cheaper
+        (20, set()),  # cheaper than t2, and so taken to be worse
+        (60, set()),  # dearer than both
+        (None, {3, 6}),  # an old ledger keeps no costs of what failed
+    ],
+)
+def test_a_baseline_that_failed_might_have_been_the_one_to_beat(size: float | None, lost_to: set[int]) -> None:
+    chosen = select([ORIGINAL, *UNIFORM, *MIXED, _failed(9, size)], OBJECTIVES, GUIDE, {})
+    assert set(chosen.lost) == lost_to
+    again = replace(UNIFORM[0], number=10, candidate=Candidate(levels=(9,)))  # another session evaluated it
+    assert not select([ORIGINAL, *UNIFORM, *MIXED, _failed(9, size), again], OBJECTIVES, GUIDE, {}).lost
+
+
+def test_where_every_baseline_failed_nothing_is_without_a_rival() -> None:
+    chosen = select([ORIGINAL, *MIXED, _failed(9, 20), _failed(10, 35)], OBJECTIVES, GUIDE, {})
+    assert {n: [f.number for f in lost] for n, lost in chosen.lost.items()} == {3: [9, 10], 6: [9]}
+
+
+def test_a_failed_trial_keeps_its_costs_in_the_ledger() -> None:
+    failed = _failed(9, 25)
+    record = trial_to_record(failed)
+    assert trial_from_record(record).metrics == failed.metrics
+    del record["metrics"]
+    assert trial_from_record(record).metrics == {}
+
+
+def test_one_line_says_which_points_have_no_rival() -> None:
+    lost = LostBaseline(id="t9", label="w8 a8", failed="evaluation", reason="no ranges", points=("t3", "t6"))
+    assert FRONT.lost_line == ""
+    assert replace(FRONT, lost=(lost,)).lost_line == (
+        "no ★ for t3, t6: they would have to beat uniform w8 a8 (t9), which failed in evaluation: no ranges"
+    )
+    further = replace(lost, id="t10", label="w3 a8", points=("t5",))
+    line = replace(FRONT, lost=(lost, further)).lost_line
+    assert line.startswith("no ★ for t3, t6, t5: they would have to beat uniform w8 a8 (t9) and uniform w3 a8 (t10),")
+    assert replace(FRONT, lost=(lost,)).to_dict()["lost_baselines"] == [
+        {"id": "t9", "label": "w8 a8", "failed": "evaluation", "reason": "no ranges", "points": ["t3", "t6"]}
+    ]
 
 
 def test_holm_by_hand() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from paredown.compressors import LayerSpec
-from paredown.errors import InputError, Interrupted, LimitsNotMet, TaskError
+from paredown.errors import InputError, Interrupted, LimitsNotMet, NothingVerified, TaskError
 from paredown.search import Completed, Failed, Front, Infeasible, Progress, Task, open_run, resume, search
 from paredown.search.run import read
 
@@ -166,8 +166,10 @@ def test_workers_that_die_or_hang_lose_nothing(
         space = ("space.weight_bits=[2, 8, 32]", "space.activation_bits=[32]")  # few in trouble: each costs a worker
         settings = ("budget.trials=2", "budget.trial_timeout_s=6", "search.searcher=random", "quality.max_loss=1")
         task = tiny_task(*space, *settings, trouble=trouble)
-        front = found(task, out=tmp_path / trouble, workers=2)
+        with pytest.raises(NothingVerified, match=r"all 2 candidates of the search failed"):
+            found(task, out=tmp_path / trouble, workers=2)
         run = open_run(tmp_path / trouble)
+        front = run.front()
         failed = [t for t in run.trials if isinstance(t, Failed)]
         assert failed
         assert all(says in t.reason for t in failed)

@@ -11,6 +11,7 @@ import pytest
 
 from paredown.evaluators import Measurement
 from paredown.search import Front
+from paredown.search.front import LostBaseline
 from paredown.search.report import _axes as chart
 from paredown.search.report import _html_chart as _page_chart
 from paredown.search.report import page, trial_rows, trials_csv, write_report
@@ -41,6 +42,15 @@ def test_write_report_leaves_the_three_files(front, tmp_path):
     assert "<h2>Points</h2>" in (tmp_path / "front.html").read_text()
     again = write_report(tmp_path, front, example_trials(), space=example_space())  # over what is there
     assert again == paths
+
+
+def test_a_lost_baseline_is_named_on_the_page_and_in_the_picture(front, tmp_path):
+    lost = LostBaseline(id="t4", label="w4 a8", failed="verification", reason="no <kernel>", points=("t8",))
+    write_report(tmp_path, front, example_trials(), space=example_space())
+    before = (tmp_path / "front.png").read_bytes()
+    write_report(tmp_path, dataclasses.replace(front, lost=(lost,)), example_trials(), space=example_space())
+    assert "which failed in verification: no &lt;kernel&gt;</p>" in (tmp_path / "front.html").read_text()
+    assert (tmp_path / "front.png").read_bytes() != before
 
 
 def test_latencies_stand_by_their_ratio_to_the_original_that_was_timed_beside_them(front):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from paredown.compressors import trace_anatomy
 from paredown.search import Task
-from paredown.search.space import build_space, describe_left_alone, describe_products
+from paredown.search.space import build_space, describe_left_alone, describe_places, describe_products, parameter_places
 from paredown.testing import AWKWARD
 
 
@@ -26,10 +26,20 @@ class Recurrent(nn.Module):
 
 def test_parameters_that_no_layer_holds() -> None:
     model = Recurrent().eval()
-    (line,) = describe_left_alone(model, trace_anatomy(model, torch.ones(2, 3, 4)))
-    assert line == (  # 20 / 240
-        "8% of the parameters stay as they are, for they are in no layer that can be compressed: Recurrent"
+    anatomy = trace_anatomy(model, torch.ones(2, 3, 4))
+    space = build_space(
+        Task.from_dict({"data": {"factory": "a:b"}, "space": {"weight_bits": [4, 32], "leave": ["head"]}}), anatomy
     )
+    places = parameter_places(model, anatomy, space, ("head",))
+    assert describe_places(places) == [
+        "left alone: scale (8% of the parameters): a bare nn.Parameter, which Recurrent uses by itself",  # 20 / 240
+        "to be compressed: rnn.weight_ih_l0, rnn.weight_hh_l0 (40% of the parameters)",
+        (
+            "left alone: rnn.bias_ih_l0, rnn.bias_hh_l0, head.bias (18% of the parameters): only weights are "
+            "compressed, and this is no weight matrix"
+        ),
+        "left alone: head.weight (33% of the parameters): [space] leave names the layer, or one that shares its weight",
+    ]
 
 
 def test_layers_that_were_not_called() -> None:

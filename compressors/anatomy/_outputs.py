@@ -1,0 +1,253 @@
+"""Outputs of a model: one tensor, or several by name, in whatever structure the model returns them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+
+_CONSTANTS = (bool, int, float, str)
+
+AUXILIARY = frozenset(
+    {
+        "loss", "past_key_values", "mems", "hidden_states", "attentions", "cross_attentions", "encoder_hidden_states",
+        "encoder_attentions", "encoder_last_hidden_state", "decoder_hidden_states", "decoder_attentions",
+        "router_logits", "encoder_router_logits", "decoder_router_logits", "aux_loss", "rope_deltas",
+    }
+)  # fmt: skip
+"""Fields of a transformers `ModelOutput` that are no answer: caches, losses and inner values."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Container of outputs. `maker` is its type; `keys` are those of a mapping or the fields of a record."""
+
+    kind: Literal["sequence", "mapping", "named tuple", "record"]
+    maker: type[Any]
+    keys: tuple[Any, ...]
+    parts: tuple[_Template, ...]
+
+
+_Template = _Leaf | _Constant | _Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedOutputs:
+    """Several output tensors of a model, by name and in the model's order.
+
+    An entry of a mapping and a field of a record has its own name, an element of a tuple is `output_0`, `output_1` and
+    so on, and an inner one follows a dot: `features.0`. Slicing takes samples, along axis 0 of every tensor.
+
+    tensors   name -> tensor
+    template  the structure in which the model returned them
+    """
+
+    tensors: Mapping[str, Tensor]
+    template: _Template
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return tuple(self.tensors)
+
+    @property
+    def is_named(self) -> bool:
+        """True where the model itself names its outputs, as mappings and records do."""
+        return isinstance(self.template, _Node) and self.template.kind in ("mapping", "record")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(next(iter(self.tensors.values())).shape[0])
+
+    def __getitem__(self, rows: slice) -> NamedOutputs:
+        return self.map(lambda tensor: tensor[rows])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> NamedOutputs:
+        """Change each tensor; names and structure stay."""
+        return NamedOutputs({name: change(tensor) for name, tensor in self.tensors.items()}, self.template)
+
+    def only(self, names: Sequence[str]) -> NamedOutputs:
+        """Keep these outputs. The others are None in the structure."""
+        return NamedOutputs({name: self.tensors[name] for name in names}, self.template)
+
+    def like(self, other: NamedOutputs) -> NamedOutputs:
+        """Give these outputs the names and the structure of `other`, which has as many of them in the same order.
+
+        Raises `InputError` where the numbers differ.
+        """
+        if len(self.tensors) != len(other.tensors):
+            raise InputError(
+                f"expected {len(other.tensors)} outputs ({', '.join(other.names)}), got {len(self.tensors)} "
+                f"({', '.join(self.names)})"
+            )
+        return NamedOutputs(dict(zip(other.tensors, self.tensors.values(), strict=True)), other.template)
+
+    def structure(self) -> Any:
+        """Return the outputs as the model does: the same containers, with None for what is left out."""
+        return _built(self.template, self.tensors)
+
+
+Outputs = Tensor | NamedOutputs
+"""Outputs of a model: its one tensor, or several by name."""
+
+
+def outputs_of(returned: object) -> Outputs:
+    """Name the tensors in whatever a model's forward returned.
+
+    Tuples, lists, mappings, named tuples, dataclasses and transformers' `ModelOutput` may hold each other; a
+    `ModelOutput` counts without `AUXILIARY`. One tensor in all is returned as such. Other values (numbers, strings, a
+    cache) are no outputs. Raises `InputError` where there is no tensor.
+    """
+    if isinstance(returned, Tensor):
+        return returned
+    tensors: dict[str, Tensor] = {}
+    template = _named(returned, "", tensors)
+    if not tensors:
+        raise InputError(
+            f"a model must return a tensor, or a tuple, list, dict or dataclass with tensors in it; it returned "
+            f"{type(returned).__name__} without any. Wrap it in a module that returns the tensors"
+        )
+    return next(iter(tensors.values())) if len(tensors) == 1 else NamedOutputs(tensors, template)
+
+
+def flat_outputs(tensors: Sequence[Tensor], names: Sequence[str] | None = None) -> Outputs:
+    """Make outputs of tensors in order, as a runtime gives them; several without names are a tuple."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return outputs_of(tuple(tensors) if names is None else dict(zip(names, tensors, strict=True)))
+
+
+def named_tensors(outputs: Outputs) -> dict[str, Tensor]:
+    """Name -> tensor of all outputs; a model's one output has the name ""."""
+    return {"": outputs} if isinstance(outputs, Tensor) else dict(outputs.tensors)
+
+
+def compared_tensors(outputs: Outputs, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Name -> tensor of the outputs that are compared with another model's: `names`, by default all floating-point
+    ones. A model's one output is compared whatever its type.
+    """
+    tensors = named_tensors(outputs)
+    if names is not None and isinstance(outputs, NamedOutputs):
+        return {name: tensors[name] for name in names}
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    return floating or tensors
+
+
+def primary(outputs: Outputs, name: str | None = None) -> Tensor:
+    """Output that a metric of one tensor reads: that of the name, else "logits", else the first of floating point."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return outputs.tensors[name or primary_name(outputs)]
+
+
+def primary_name(outputs: NamedOutputs) -> str:
+    """Name of the output that `primary` returns by default."""
+    return "logits" if "logits" in outputs.tensors else next(iter(compared_tensors(outputs)))
+
+
+def mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """Change every tensor of the outputs."""
+    return change(outputs) if isinstance(outputs, Tensor) else outputs.map(change)
+
+
+def joined(batches: Sequence[Outputs]) -> Outputs:
+    """Join the outputs of batches along the samples. Outputs that a batch lacks are left out."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat([primary(batch) for batch in batches])
+    several = [batch for batch in batches if isinstance(batch, NamedOutputs)]
+    names = [name for name in first.names if all(name in batch.tensors for batch in several)]
+    return NamedOutputs({name: torch.cat([b.tensors[name] for b in several]) for name in names}, first.template)
+
+
+def own_scales(outputs: Outputs) -> dict[str, float]:
+    """Name -> one over the standard deviation of each floating-point output; 1 where that is zero."""
+    parts = compared_tensors(outputs)
+    return {name: 1.0 / (float(part.detach().double().std(correction=0)) or 1.0) for name, part in parts.items()}
+
+
+def packed(outputs: Outputs, scales: Mapping[str, float]) -> Tensor:
+    """Write the compared outputs as one tensor (N, D) float32 whose squared error weighs each of them.
+
+    scales  name -> factor, of the outputs that are compared
+
+    The mean over D of squared differences is the mean over the outputs of each one's mean squared difference times the
+    square of its factor.
+    """
+    parts = compared_tensors(outputs, list(scales))
+    rows = {name: part.float().flatten(1) if part.dim() > 1 else part.float()[:, None] for name, part in parts.items()}
+    width = sum(part.shape[1] for part in rows.values())
+    factors = {name: scales[name] * (width / (len(rows) * part.shape[1])) ** 0.5 for name, part in rows.items()}
+    return torch.cat([part * factors[name] for name, part in rows.items()], dim=1)
+
+
+def _named(value: object, name: str, tensors: dict[str, Tensor]) -> _Template:
+    """Collect the tensors of a value under their names, and describe its structure."""
+    if isinstance(value, Tensor):
+        tensors[name or "output"] = value
+        return _Leaf(name or "output")
+    found = _container(value)
+    if found is None:
+        return _Constant(value if isinstance(value, _CONSTANTS) else None)
+    kind, pairs = found
+    inner = "output_" if not name and kind == "sequence" else f"{name}." if name else ""
+    parts = tuple(_named(part, f"{inner}{key}", tensors) for key, part in pairs)
+    return _Node(kind, type(value), tuple(key for key, _ in pairs), parts)
+
+
+def _container(
+    value: object,
+) -> tuple[Literal["sequence", "mapping", "named tuple", "record"], list[tuple[Any, object]]] | None:
+    """Kind and content of a container; None for anything else."""
+    if any(base.__name__ == "ModelOutput" for base in type(value).__mro__) and isinstance(value, Mapping):
+        kept = [(key, part) for key, part in value.items() if key not in AUXILIARY]
+        if any(key == "logits" for key, _ in kept):  # a head's hidden state lies beside what it made of it
+            kept = [(key, part) for key, part in kept if key != "last_hidden_state"]
+        return "record", kept
+    if isinstance(value, Mapping):
+        return "mapping", list(value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return "named tuple", list(zip(value._fields, value, strict=True))
+    if isinstance(value, (tuple, list)):
+        return "sequence", list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return "record", [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return None
+
+
+def _built(template: _Template, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(template, _Leaf):
+        return tensors.get(template.name)
+    if isinstance(template, _Constant):
+        return template.value
+    parts: Iterator[Any] = (_built(part, tensors) for part in template.parts)
+    maker = template.maker
+    if template.kind == "sequence":
+        return tuple(parts) if issubclass(maker, tuple) else list(parts)
+    if template.kind == "named tuple":
+        return maker(*parts)
+    pairs = dict(zip(template.keys, parts, strict=True))
+    if template.kind == "mapping":
+        return pairs
+    if issubclass(maker, Mapping):
+        return maker(**pairs)
+    record = object.__new__(maker)  # a constructor may ask for more than the fields, or compute with them
+    for name, value in pairs.items():
+        object.__setattr__(record, name, value)
+    return record

@@ -1,0 +1,190 @@
+"""Distance of a model's outputs from the original's, over all outputs that are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...compressors.anatomy import NamedOutputs, Outputs, classes_last, compared_tensors, named_tensors, packed
+from ..values import ReferenceOutputs
+from ._class_axis import LAST
+from ._divergence import divergence_per_sample
+from ._error import MetricError
+from ._metric import Divergence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedOutput:
+    """One output that is compared with the original's.
+
+    name        as in `NamedOutputs`; "" for a model's one output
+    kind        "kl" for class logits, "mse" for others
+    share       weight in the distance; those of all outputs add up to 1
+    variance    of the original's output, the scale of "mse"; None: that of the reference that it is compared with
+    class_axis  axis on which the classes lie, for "kl"; None: not known
+    """
+
+    name: str = ""
+    kind: Divergence = "mse"
+    share: float = 1.0
+    variance: float | None = None
+    class_axis: int | None = LAST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputDistance:
+    """Distance between a model's outputs and the original's: the mean of the divergences of the compared outputs,
+    weighted by their shares.
+
+    outputs  the compared outputs; the first is the one that a metric of one tensor reads
+    """
+
+    outputs: tuple[ComparedOutput, ...]
+
+    @classmethod
+    def of_one(
+        cls, kind: Divergence, *, class_axis: int | None = LAST, variance: float | None = None
+    ) -> OutputDistance:
+        """Make the distance of a model with one output; see `ComparedOutput`."""
+        return cls(outputs=(ComparedOutput(kind=kind, class_axis=class_axis, variance=variance),))
+
+    @classmethod
+    def of_several(
+        cls, outputs: NamedOutputs, kind: Divergence, weights: Mapping[str, float], *, class_axis: int | None = LAST
+    ) -> OutputDistance:
+        """Make the distance of a model with several outputs.
+
+        outputs  of the original on calibration data, which give the variances
+        kind     of the first output; all others are compared by "mse"
+        weights  name -> weight of the compared outputs, in order
+        """
+        total = sum(weights.values())
+        return cls(
+            outputs=tuple(
+                ComparedOutput(
+                    name=name, kind=kind if n == 0 else "mse", share=weight / total,
+                    variance=_variance(outputs.tensors[name]), class_axis=class_axis if n == 0 else LAST,
+                )
+                for n, (name, weight) in enumerate(weights.items())
+            )
+        )  # fmt: skip
+
+    @property
+    def kind(self) -> Divergence:
+        """Kind of the first output."""
+        return self.outputs[0].kind
+
+    @property
+    def class_axis(self) -> int | None:
+        """Class axis of the first output."""
+        return self.outputs[0].class_axis
+
+    @property
+    def unit(self) -> str:
+        """Unit of the distance: nats where all of it is KL."""
+        return "nats" if all(output.kind == "kl" for output in self.outputs) else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the compared outputs; empty for a model of one output."""
+        return tuple(output.name for output in self.outputs if output.name)
+
+    @property
+    def scales(self) -> dict[str, float] | None:
+        """Name -> factor for `packed`, by which the squared error of all outputs is their distance; None for one."""
+        if not self.names:
+            return None
+        return {
+            output.name: math.sqrt(len(self.outputs) * output.share / (output.variance or 1.0))
+            for output in self.outputs
+        }
+
+    @property
+    def has_frame(self) -> bool:
+        """True where the distance is of one kind, so that an `OutputFrame` can follow it."""
+        return len(self.outputs) == 1 or all(output.kind == "mse" for output in self.outputs)
+
+    def per_sample(self, outputs: Outputs, reference: ReferenceOutputs | Outputs) -> Tensor:
+        """Distance of each sample's outputs from the reference: (N,) float64, 0 where they are equal.
+
+        Raises `MetricError` where an output is missing or of another shape, and as `divergence_per_sample` does.
+        """
+        variance = reference.variance if isinstance(reference, ReferenceOutputs) else None
+        original = reference.outputs if isinstance(reference, ReferenceOutputs) else reference
+        found, wanted = self._chosen(outputs), self._chosen(original)
+        total: Tensor | None = None
+        for output in self.outputs:
+            apart = divergence_per_sample(
+                found[output.name], wanted[output.name], output.kind,
+                variance=variance if output.variance is None else output.variance, class_axis=output.class_axis,
+            )  # fmt: skip
+            apart = apart if output.share == 1.0 else apart * output.share
+            total = apart if total is None else total + apart
+        if total is None:
+            raise MetricError("a distance needs at least one output to compare, got none")
+        return total
+
+    def drawn(self, outputs: Outputs, generator: torch.Generator, reference_variance: float = 1.0) -> Tensor:
+        """Scalar <v, outputs> for one drawn v, where E[v v'] is the Hessian of each sample's distance at 0.
+
+        reference_variance  variance of a model's one output, for "mse"
+        """
+        found = self._chosen(outputs)
+        total: Tensor | None = None
+        for output in self.outputs:
+            variance = reference_variance if output.variance is None else output.variance
+            product = _drawn(found[output.name].float(), output, variance, generator)
+            product = product if output.share == 1.0 else product * math.sqrt(output.share)
+            total = product if total is None else total + product
+        if total is None:
+            raise MetricError("a distance needs at least one output to compare, got none")
+        return total
+
+    def in_frame(self, outputs: Outputs) -> Tensor:
+        """Outputs as one tensor for an `OutputFrame`: the model's one output, or all compared ones packed."""
+        scales = self.scales
+        if scales is None:
+            return next(iter(compared_tensors(outputs).values()))
+        return packed(outputs, scales)
+
+    def _chosen(self, outputs: Outputs) -> dict[str, Tensor]:
+        tensors = named_tensors(outputs)
+        wanted = [output.name for output in self.outputs]
+        if missing := [name for name in wanted if name not in tensors]:
+            raise MetricError(
+                f"the output {missing[0] or 'of a model with one output'} is compared, and is not there; expected "
+                f"{_listed(wanted)}, got {_listed(list(tensors))}"
+            )
+        return {name: tensors[name] for name in wanted}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name or "one output" for name in names)
+
+
+def _variance(outputs: Tensor) -> float:
+    variance = float(outputs.double().var(correction=0))
+    return variance if math.isfinite(variance) and variance > 0 else 1.0
+
+
+def _drawn(z: Tensor, output: ComparedOutput, variance: float, generator: torch.Generator) -> Tensor:
+    """Scalar <v, z> of one output."""
+    if output.kind == "mse":
+        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
+        scale = math.sqrt(2.0 / (z[0].numel() * (variance if variance > 0 else 1.0)))
+        return (signs * z).sum() * scale
+    if output.class_axis is not None:
+        z = classes_last(z, output.class_axis)
+    if output.class_axis is None or z.dim() < 2 or z.shape[-1] < 2:
+        raise MetricError(f"divergence {output.kind!r} of outputs {tuple(z.shape)} has no estimate")
+    flat: Tensor = z.reshape(-1, z.shape[-1])
+    p = flat.detach().softmax(dim=-1)
+    drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(z.device)
+    v = -p
+    v = v.scatter_add(1, drawn, torch.ones_like(drawn, dtype=v.dtype))
+    product: Tensor = (v * flat).nan_to_num(0.0).sum()  # a masked answer is -inf, with p = 0
+    return product / math.sqrt(flat.shape[0] / z.shape[0])

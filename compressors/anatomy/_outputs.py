@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 
@@ -16,9 +16,12 @@ _CONSTANTS = (bool, int, float, str)
 
 AUXILIARY = frozenset(
     {
-        "loss", "past_key_values", "mems", "hidden_states", "attentions", "cross_attentions", "encoder_hidden_states",
-        "encoder_attentions", "encoder_last_hidden_state", "decoder_hidden_states", "decoder_attentions",
-        "router_logits", "encoder_router_logits", "decoder_router_logits", "aux_loss", "rope_deltas",
+        "loss", "cache", "cache_params", "past_key_values", "mems", "hidden_states", "attentions", "cross_attentions",
+        "encoder_hidden_states", "encoder_attentions", "encoder_last_hidden_state", "decoder_hidden_states",
+        "decoder_attentions",
+        "router_logits", "encoder_router_logits", "decoder_router_logits", "router_probs", "aux_loss", "rope_deltas",
+        "encoder_aux_loss", "decoder_aux_loss", "encoder_z_loss", "decoder_z_loss", "extract_features", "loc", "scale",
+        "static_features", "projection_state",
     }
 )  # fmt: skip
 """Fields of a transformers `ModelOutput` that are no answer: caches, losses and inner values."""
@@ -51,8 +54,9 @@ _Template = _Leaf | _Constant | _Node
 class NamedOutputs:
     """Several output tensors of a model, by name and in the model's order.
 
-    An entry of a mapping and a field of a record has its own name, an element of a tuple is `output_0`, `output_1` and
-    so on, and an inner one follows a dot: `features.0`. Slicing takes samples, along axis 0 of every tensor.
+    An entry of a mapping and a field of a record or named tuple has its own name, an element of a tuple is
+    `output_0`, `output_1` and so on, and an inner one follows a dot: `features.0`. Slicing takes samples, along axis 0
+    of every tensor.
 
     tensors   name -> tensor
     template  the structure in which the model returned them
@@ -68,8 +72,8 @@ class NamedOutputs:
 
     @property
     def is_named(self) -> bool:
-        """True where the model itself names its outputs, as mappings and records do."""
-        return isinstance(self.template, _Node) and self.template.kind in ("mapping", "record")
+        """True where the model itself names its outputs, as mappings, named tuples and dataclasses do."""
+        return isinstance(self.template, _Node) and self.template.kind != "sequence"
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -87,10 +91,12 @@ class NamedOutputs:
         return NamedOutputs({name: self.tensors[name] for name in names}, self.template)
 
     def like(self, other: NamedOutputs) -> NamedOutputs:
-        """Give these outputs the names and the structure of `other`, which has as many of them in the same order.
+        """Give these outputs the names and the structure of `other`: by name, else by order.
 
-        Raises `InputError` where the numbers differ.
+        What `other` lacks is left out where the names fit. Raises `InputError` where neither names nor numbers fit.
         """
+        if all(name in self.tensors for name in other.tensors):
+            return NamedOutputs({name: self.tensors[name] for name in other.tensors}, other.template)
         if len(self.tensors) != len(other.tensors):
             raise InputError(
                 f"expected {len(other.tensors)} outputs ({', '.join(other.names)}), got {len(self.tensors)} "
@@ -110,7 +116,8 @@ Outputs = Tensor | NamedOutputs
 def outputs_of(returned: object) -> Outputs:
     """Name the tensors in whatever a model's forward returned.
 
-    Tuples, lists, mappings, named tuples, dataclasses and transformers' `ModelOutput` may hold each other; a
+    Tuples, lists, mappings, named tuples, dataclasses, other objects whose attributes are tensors, and transformers'
+    `ModelOutput` may hold each other; a
     `ModelOutput` counts without `AUXILIARY`. One tensor in all is returned as such. Other values (numbers, strings, a
     cache) are no outputs. Raises `InputError` where there is no tensor.
     """
@@ -220,6 +227,8 @@ def _container(
         if any(key == "logits" for key, _ in kept):  # a head's hidden state lies beside what it made of it
             kept = [(key, part) for key, part in kept if key != "last_hidden_state"]
         return "record", kept
+    if not isinstance(value, (Mapping, nn.Module)) and isinstance(getattr(value, "logits", None), Tensor):
+        return "record", [("logits", value.logits), *_attributes(value, "logits")]  # type: ignore[attr-defined]
     if isinstance(value, Mapping):
         return "mapping", list(value.items())
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -228,7 +237,13 @@ def _container(
         return "sequence", list(enumerate(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return "record", [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if any(isinstance(part, Tensor) for _, part in _attributes(value)) and not isinstance(value, nn.Module):
+        return "record", _attributes(value)
     return None
+
+
+def _attributes(value: object, *but: str) -> list[tuple[str, object]]:
+    return [(name, part) for name, part in getattr(value, "__dict__", {}).items() if name not in but]
 
 
 def _built(template: _Template, tensors: Mapping[str, Tensor]) -> Any:

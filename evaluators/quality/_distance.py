@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compressors.anatomy import NamedOutputs, Outputs, classes_last, compared_tensors, named_tensors, packed
+from ...compressors.anatomy import NamedOutputs, Outputs, classes_last, named_tensors, packed
 from ..values import ReferenceOutputs
 from ._class_axis import LAST
 from ._divergence import divergence_per_sample
@@ -146,10 +146,16 @@ class OutputDistance:
 
     def in_frame(self, outputs: Outputs) -> Tensor:
         """Outputs as one tensor for an `OutputFrame`: the model's one output, or all compared ones packed."""
-        scales = self.scales
-        if scales is None:
-            return next(iter(compared_tensors(outputs).values()))
-        return packed(outputs, scales)
+        if len(self.outputs) == 1:
+            return self._chosen(outputs)[self.outputs[0].name]
+        return packed(outputs, self.scales or {})
+
+    def frame_variance(self, reference: ReferenceOutputs) -> float:
+        """Variance of the outputs in an `OutputFrame`, for "mse"; packed outputs are scaled already."""
+        if len(self.outputs) > 1:
+            return 1.0
+        own = self.outputs[0].variance
+        return reference.variance if own is None else own
 
     def _chosen(self, outputs: Outputs) -> dict[str, Tensor]:
         tensors = named_tensors(outputs)

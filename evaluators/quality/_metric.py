@@ -283,7 +283,10 @@ def _zeroed(outputs: Tensor, counted: Tensor) -> Tensor:
 
 
 def _structure(outputs: Outputs) -> Any:
-    return outputs if isinstance(outputs, Tensor) else outputs.structure()
+    """Outputs as the user's metric gets them: one tensor, or several in the model's own structure."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return outputs.structure() if len(outputs.tensors) > 1 else primary(outputs)
 
 
 def _no_nan(name: str, outputs: Tensor) -> None:

@@ -275,8 +275,8 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
 
     reference = context.reference
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    variance = reference.variance if context.distance.scales is None else 1.0
     outputs = context.distance.in_frame(reference.outputs[:n])
+    variance = context.distance.frame_variance(reference)
     return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis)
 
 

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import TaskError
+from ..task import told
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ...compressors.anatomy import Outputs
-    from ...evaluators import Inputs, Metric, OutputDistance
+    from ...evaluators import Metric, OutputDistance, Split
     from ..task import Splits, Task
 
+_SHOWN = 6
 
-def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metric) -> tuple[OutputDistance, Metric]:
-    """Decide how outputs are compared: (distance, the metric that knows its output and class axis).
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How outputs are compared with the original's.
+
+    metric  the task's metric, which knows its output and class axis
+    notes   lines on the outputs of a model with several
+    """
+
+    distance: OutputDistance
+    metric: Metric
+    notes: tuple[str, ...] = ()
+
+
+def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metric) -> Compared:
+    """Decide how outputs are compared.
 
     A few samples tell which outputs the model has and where the classes lie. Several outputs are scaled by their
     variances on the calibration split.
@@ -29,10 +45,11 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     from ...evaluators.quality import unknown_class_axis
 
     sample = splits.search.take(1)
-    outputs, targets = _outputs(model, sample.inputs, splits.search.take(2).inputs), metric.targets_of(sample)
+    outputs, targets = _outputs(model, splits.search, task.data.batch_size), metric.targets_of(sample)
     weights = _weights(task, outputs)
     if weights and task.quality.outputs:
         metric = replace(metric, output=next(iter(weights)))
+    metric, notes = _of_structure(metric, outputs, targets)
     read = metric.read(outputs)
     axis = metric.class_axis_of(read, targets)
     kind = resolve_divergence(task.quality.divergence, metric)
@@ -40,24 +57,77 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
         raise unknown_class_axis(read.shape, targets)
     metric = replace(metric, class_axis=axis)
     if not weights:
-        return OutputDistance.of_one(kind, class_axis=axis), metric
+        return Compared(distance=OutputDistance.of_one(kind, class_axis=axis), metric=metric, notes=notes)
     original = run_split(model, splits.calibration, task.data.batch_size)
     if not isinstance(original, NamedOutputs) or any(name not in original.tensors for name in weights):
         raise TaskError(
             f"the model returned other outputs for the calibration split than for one sample ({', '.join(weights)}); "
             "let its forward return the same outputs for every batch"
         )
-    return OutputDistance.of_several(original, kind, weights, class_axis=axis), metric
+    distance = OutputDistance.of_several(original, kind, weights, class_axis=axis)
+    return Compared(distance=distance, metric=metric, notes=(*_described(outputs, distance, metric), *notes))
 
 
-def _outputs(model: nn.Module, one: Inputs, two: Inputs) -> Outputs:
+def _of_structure(metric: Metric, outputs: Outputs, targets: Tensor | None) -> tuple[Metric, tuple[str, ...]]:
+    """Let a user's metric that is written for one tensor have one: (metric, a note).
+
+    A metric that raises on the outputs in the model's own structure, and does not on the first of them, is such a one.
+    """
+    from ...compressors.anatomy import NamedOutputs, primary_name
+
+    if not metric.reads_all or not isinstance(outputs, NamedOutputs):
+        return metric, ()
+    given = None if not metric.needs_reference else outputs
+    single = replace(metric, reads_all=False)
+    try:
+        metric.scores(outputs, targets, given)
+    except Exception as error:  # the user's code may raise anything; the metric is tried in another way
+        try:
+            single.scores(outputs, targets, given)
+        except Exception:  # it fails in both ways: the first error is told when the original is judged
+            return metric, ()
+        name, given_as = single.output or primary_name(outputs), type(outputs.structure()).__name__
+        line = (
+            f"quality.metric {metric.name} reads the output {name} alone, for it raises on all outputs together "
+            f"({told(error)}); to read others, let it take a {given_as} of {_listed(outputs.names)}"
+        )
+        return single, (line,)
+    return metric, ()
+
+
+def _described(outputs: Outputs, distance: OutputDistance, metric: Metric) -> tuple[str, ...]:
+    """Line on what is compared, of which outputs."""
+    from ...compressors.anatomy import NamedOutputs, primary_name
+
+    if not isinstance(outputs, NamedOutputs):
+        return ()
+    rest = [name for name in outputs.names if name not in distance.names]
+    line = f"of the model's outputs, {_listed(distance.names)} are compared with the original's"
+    line += f", not {_listed(rest)}" if rest else ""
+    if not metric.reads_all:
+        line += f"; {metric.name} reads {metric.output or primary_name(outputs)}"
+    return (line,)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _outputs(model: nn.Module, split: Split, batch_size: int) -> Outputs:
     """Outputs of one sample, without those whose axis 0 is not the sample: these do not grow with a second one."""
     from ...compressors.anatomy import NamedOutputs
-    from ...evaluators import Split, run_split
+    from ...evaluators import run_split
 
-    found, more = (run_split(model, Split("search", inputs), 2) for inputs in (one, two))
-    if not isinstance(found, NamedOutputs) or not isinstance(more, NamedOutputs):
+    found = run_split(model, split.take(1), 1)
+    if not isinstance(found, NamedOutputs) or batch_size == 1:
         return found
+    more = run_split(model, split.take(2), 2)
+    if not isinstance(more, NamedOutputs):
+        raise TaskError(
+            f"the model returns {len(found.tensors)} outputs for one sample ({_listed(found.names)}) and one for two; "
+            "let its forward return the same outputs for every batch"
+        )
     names = [name for name in found.names if name in more.tensors]
     if not names:
         raise TaskError(

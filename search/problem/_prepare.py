@@ -58,6 +58,7 @@ class _Built:
     digest  digest of the weights before scaling
     metric  the task's metric, which knows its output and class axis
     distance  distance of the outputs that are compared
+    notes   lines on these outputs
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class _Built:
     space: SearchSpace
     metric: Metric
     distance: OutputDistance
+    notes: tuple[str, ...]
 
 
 def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: Specs | None = None) -> Problem:
@@ -106,7 +108,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=built.digest,
         places=tuple(parameter_places(built.model, built.anatomy, space, task.space.leave)),
-        notes=(*describe_folded(loaded.folded), *notes),
+        notes=(*describe_folded(loaded.folded), *built.notes, *notes),
     )
 
 
@@ -146,7 +148,8 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
     from ..space import build_space, weights_of
 
     model, splits = loaded.model, loaded.splits
-    distance, metric = compared_outputs(task, model, splits, loaded.metric)
+    compared = compared_outputs(task, model, splits, loaded.metric)
+    distance = compared.distance
     anatomy = _trace(model, splits, task.data.batch_size, distance.names or None)
     profiles = [load_profile(name) for name in task.profiles]
     # before scaling, because scaling changes the norms of the weights
@@ -157,7 +160,7 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
     return _Built(
         model=model, digest=digest, anatomy=anatomy, profiles=profiles, structured=structured, space=space,
-        metric=metric, distance=distance,
+        metric=compared.metric, distance=distance, notes=compared.notes,
     )  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_forward_finds_the_output(answer):
     assert torch.equal(forward(Answers(answer), {"x": one, "y": one}), 2 * one)
 
 
-@pytest.mark.parametrize("answer", [lambda x: None, lambda x: {"scores": x}, lambda x: (), lambda x: ("no", x)])
+@pytest.mark.parametrize("answer", [lambda x: None, lambda x: {"scores": None}, lambda x: (), lambda x: ("no", 3)])
 def test_forward_refuses_what_is_no_output(answer):
     with pytest.raises(InputError, match="a model must return a tensor"):
         forward(Answers(answer), torch.ones(2))

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from paredown.compressors import Gradients, Moments, collect_gradients, trace_anatomy
+from paredown.compressors.anatomy import own_scales, packed
 from paredown.errors import InputError, IntegrityError
 from paredown.evaluators import Split, get_metric, loss_gradients
 from paredown.testing._models import AWKWARD
@@ -57,7 +58,7 @@ def test_awkward_models(name):
     model, inputs = AWKWARD[name]()
     anatomy = trace_anatomy(model, inputs)
     found = collect_gradients(
-        model, [(inputs, None, 4)], anatomy, lambda outputs, _, __: outputs.float().square().mean()
+        model, [(inputs, None, 4)], anatomy, lambda outputs, _, __: packed(outputs, own_scales(outputs)).square().mean()
     )
     for layer in anatomy.layers:
         known = found.get(layer.fqn)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paredown.compressors.anatomy import Outputs, primary
 from paredown.errors import InputError, TaskError
 from paredown.evaluators import MetricError
 from paredown.search import Candidate, Task, open_run, search
@@ -80,11 +81,12 @@ def own(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.flatten(1).mean(1)
 
 
-def _plain(problem: Problem, outputs: Tensor, axis: int) -> tuple[float, float]:
+def _plain(problem: Problem, outputs: Outputs, axis: int) -> tuple[float, float]:
     """Accuracy and KL from the original on the search split, in plain PyTorch."""
     context, targets = problem.context, problem.context.split.targets
     assert targets is not None
-    pair = outputs.double().log_softmax(axis), context.reference.outputs.double().log_softmax(axis)
+    outputs, reference = primary(outputs), primary(context.reference.outputs)
+    pair = outputs.double().log_softmax(axis), reference.double().log_softmax(axis)
     kl = functional.kl_div(*pair, log_target=True, reduction="none").sum(axis).mean()
     return float((outputs.argmax(axis) == targets).double().mean()), float(kl)
 

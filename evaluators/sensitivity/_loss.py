@@ -37,12 +37,10 @@ def loss_gradients(
     def batches() -> Iterator[tuple[Any, Any, int]]:
         size = math.ceil(len(split) / PASSES)
         start = 0
-        for inputs, targets in split.batches(size):
+        wanted = split.targets if metric.targets_from is None else metric.targets_from(split)
+        for inputs, _ in split.batches(size):
             n = min(size, len(split) - start)
-            part = split.between(start, start + n)
-            if targets is None and metric.infer_targets is not None:
-                targets = metric.infer_targets(part.inputs)
-            yield inputs, targets, n
+            yield inputs, None if wanted is None else wanted[start : start + n], n
             start += n
 
     def loss(found: Outputs, inputs: Any, targets: Tensor | None) -> Tensor:

@@ -72,7 +72,7 @@ def describe_float64_difference(
     from ...compressors.anatomy import in_double
     from ...evaluators import ReferenceOutputs, Split
 
-    double = Split(split.name, in_double(split.inputs), split.targets)
+    double = Split(split.name, in_double(split.inputs), split.targets, split.mask)
     try:
         outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own

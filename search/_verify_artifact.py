@@ -276,8 +276,9 @@ def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder
     )["artifact"]  # fmt: skip
     _require_ran(artifact, loaded.reason)
     measured = latency_metrics(loaded, task.hardware.grid_g_per_kwh)
-    if not metric.needs_reference and loaded.outputs is not None:
-        scores = evaluate_outputs(metric, report, loaded.outputs)
+    outputs = None if metric.needs_reference else loaded.read()
+    if outputs is not None:
+        scores = evaluate_outputs(metric, report, outputs)
         measured[metric.name] = summarise(scores, metric, report.name)
     return measured
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         packed,
         primary,
         primary_name,
+        same_outputs,
     )
     from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._source_types import (
@@ -92,6 +93,7 @@ _HOMES = {
         "packed",
         "primary",
         "primary_name",
+        "same_outputs",
     ),
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
     "._source_types": (
@@ -165,6 +167,7 @@ __all__ = [
     "rescale_channels",
     "rounded_to_source",
     "runs_in",
+    "same_outputs",
     "same_tensor",
     "skip_calls",
     "source_bytes",

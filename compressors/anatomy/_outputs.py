@@ -183,6 +183,16 @@ def joined(batches: Sequence[Outputs]) -> Outputs:
     return NamedOutputs({name: torch.cat([b.tensors[name] for b in several]) for name in names}, first.template)
 
 
+def same_outputs(one: Outputs, other: Outputs) -> bool:
+    """Tell whether two models' outputs are the same bit for bit; NaN equals NaN."""
+    mine, theirs = named_tensors(one), named_tensors(other)
+    return mine.keys() == theirs.keys() and all(_same(part, theirs[name]) for name, part in mine.items())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 def own_scales(outputs: Outputs) -> dict[str, float]:
     """Name -> one over the standard deviation of each floating-point output; 1 where that is zero."""
     parts = compared_tensors(outputs)

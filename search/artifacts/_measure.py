@@ -156,16 +156,17 @@ def measure_artifact(
     scratch     folder for the stored model, which is written to learn its length; None: sizes are not wanted
     Raises what a metric raises, and `ParedownError` for outputs of another shape.
     """
-    if loaded.outputs is None:
+    outputs = loaded.read()
+    if outputs is None:
         return MeasuredArtifact(reason=loaded.reason or "the fresh process gave no outputs", facts=loaded.facts)
     elsewhere = is_for_elsewhere(exported.format)
     parity = check_parity(
-        exporter, exported.assignment, loaded.outputs, exported.main, runtime="" if elsewhere else exported.runtime
+        exporter, exported.assignment, outputs, exported.main, runtime="" if elsewhere else exported.runtime
     )
     if parity.is_broken and must_agree and not elsewhere:
         reason = f"the export does not compute what PyTorch computes: {parity.text}"
         return MeasuredArtifact(reason=reason, parity=parity, facts=loaded.facts)
-    quality, scores = judge_outputs(exporter.problem, exporter.reference, loaded.outputs)
+    quality, scores = judge_outputs(exporter.problem, exporter.reference, outputs)
     return MeasuredArtifact(
         quality=quality,
         scores=scores,

@@ -40,7 +40,7 @@ Watch = Callable[[int], None]
 class Loaded:
     """Results of one artifact in a fresh process.
 
-    outputs       outputs on the whole split; None with a `reason`
+    outputs_file  file of the outputs on the whole split; None with a `reason`
     latency_ms    raw samples at batch 1; empty if it was not timed
     reference_ms  raw samples of the original in the same runtime, interleaved with the above
     eager_ms      raw samples of the original in PyTorch eager; only for the original
@@ -50,7 +50,7 @@ class Loaded:
     reason        why the artifact could not be run, or None
     """
 
-    outputs: Outputs | None = None
+    outputs_file: Path | None = None
     latency_ms: tuple[float, ...] = ()
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
@@ -58,6 +58,14 @@ class Loaded:
     capacity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
+
+    def read(self) -> Outputs | None:
+        """Read the outputs, and remove their file: those of a language model are large, and are needed once."""
+        if self.outputs_file is None:
+            return None
+        outputs = read_outputs(self.outputs_file)
+        self.outputs_file.unlink()
+        return outputs
 
 
 def measure_fresh(
@@ -116,10 +124,10 @@ def measure_fresh(
 
 def _read_result(folder: Path, key: str) -> Loaded:
     data: dict[str, Any] = json.loads((folder / f"{key}.json").read_text())
-    outputs = read_outputs(folder / f"{key}.safetensors") if data["reason"] is None else None
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
     return Loaded(
-        outputs=outputs, facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
+        outputs_file=folder / f"{key}.safetensors" if data["reason"] is None else None,
+        facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
         capacity=data.get("capacity", {}), **times,
     )  # fmt: skip
 

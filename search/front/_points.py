@@ -103,10 +103,12 @@ def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
     """Return number of a mixed trial -> None if its lead over its baseline is confirmed, else the reason why not.
 
     A lead is confirmed on the report split, with Holm's correction over all points that have a baseline. A point that
-    costs less than every uniform setting has none. Where its baseline failed, nothing is confirmed.
+    costs less than every uniform setting has none. Where its baseline failed, nothing is confirmed. Of a model with
+    several outputs, all together must be as near to the original's as the baseline's.
     """
     verdicts: dict[int, str | None] = {}
     p_values: dict[int, float] = {}
+    farther: dict[int, str | None] = {}
     for trial in chosen.mixed:
         found, baseline = run.state.verified.get(trial.number), chosen.baselines.get(trial.number)
         if found is None or found.reason is not None:
@@ -119,14 +121,30 @@ def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
             verdicts[trial.number] = f"its uniform baseline t{baseline.number} could not be verified"
         else:
             p_values[trial.number] = run.state.verdicts[trial.number, baseline.number].p_value
+            farther[trial.number] = _farther(run, trial.number, baseline.number)
     for number, p_value in holm(p_values).items():
         lead = run.state.verdicts[number, chosen.baselines[number].number]
         verdicts[number] = (
-            None
+            farther[number]
             if p_value <= SIGNIFICANCE
             else f"lead over uniform t{lead.rival} not confirmed ({lead.difference:+.4g}, p={p_value:.2g})"
         )
     return verdicts
+
+
+def _farther(run: StoredRun, number: int, baseline: int) -> str | None:
+    """Reason against a point of a model with several outputs that buys the metric's output with the others; else None.
+
+    All outputs together, on the report split, must not be farther from the original's than the baseline's.
+    """
+    mine, theirs = (run.state.verified[n].metrics.get("divergence") for n in (number, baseline))
+    facts = run.state.facts
+    if facts is None or len(facts.outputs) < 2 or mine is None or theirs is None or mine.value <= theirs.value:
+        return None
+    return (
+        f"all outputs together are farther from the original's than those of uniform t{baseline} "
+        f"({mine.value:.3g} against {theirs.value:.3g})"
+    )
 
 
 def holm(p_values: Mapping[int, float]) -> dict[int, float]:

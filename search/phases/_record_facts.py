@@ -68,6 +68,7 @@ def facts_of(costs: CostModel) -> RunFacts:
         guide=problem.guide,
         quality=problem.context.metric.name,
         quality_is=problem.context.metric.kind_of_mean(problem.context.split),
+        outputs=problem.context.distance.names,
         limits={},
         costs=costs.rows,
         fixed=costs.fixed,

@@ -11,7 +11,7 @@ SCHEMA_VERSION = 3
 1  no record carries a version; keys of the facts that came later have defaults
 2  the facts are a `RunFacts` with exactly its fields; layers of the anatomy have `residual_output` for `sum_after`, and
    `relu_before_mean` for `relu_behind`
-3  the facts have `quality_is`; `scores` of a verified point may be rows
+3  the facts have `quality_is` and `outputs`; `scores` of a verified point may be rows
 """
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._class_axis import LAST
 from ._error import MetricError
 from ._metric import Metric
 
@@ -32,6 +33,7 @@ def wer(*, blank: int = 0, space: int | None = None) -> Metric:
         weight=lambda targets: torch.tensor([len(words) for words in _target_words(targets, blank, space)]),
         range=(0.0, math.inf),
         divergence="kl",
+        class_axis=LAST,  # the targets are texts of another length than the frames, and tell nothing
     )
 
 

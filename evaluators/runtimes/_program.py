@@ -167,7 +167,7 @@ def run_chunks(run: Callable[[Inputs], Outputs], inputs: Inputs, n: int) -> Outp
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence four notices that the exporter always prints, and nothing else."""
+    """Silence notices that the exporter prints of its own accord, and nothing else."""
     # "torchvision is not installed. Skipping torchvision::nms"; and each constant that could not be folded
     names = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
@@ -177,6 +177,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # nn.LSTM and its like point at their own parameters anew whenever the tracer swaps these
             warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
+            # a constant log(0) of a graph, such as that of T5's distances, is folded by numpy
+            warnings.filterwarnings("ignore", r"(divide by zero|invalid value) encountered", RuntimeWarning)
             # raised in copyreg when torch.export copies its own tree specs
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import TaskError
 from ..task import told
+from ._causal import check_causal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +52,7 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
         metric = replace(metric, output=next(iter(weights)))
     metric, notes = _of_structure(metric, outputs, targets)
     read = metric.read(outputs)
+    check_causal(model, splits.search, metric, sample)
     axis = metric.class_axis_of(read, targets)
     kind = resolve_divergence(task.quality.divergence, metric)
     if axis is None and kind == "kl" and not metric.reads_classes:  # a metric of classes says itself what it expects

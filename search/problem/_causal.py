@@ -34,9 +34,9 @@ def check_causal(model: nn.Module, split: Split, metric: Metric, sample: Split) 
     apart = float((before - after)[:, :place].abs().max())
     if apart > _RELATIVE * float(before.abs().max()):
         raise TaskError(
-            f"{metric.name} without targets asks for the next token, but this model's outputs depend on tokens behind them "
-            f"(token {place} changes outputs before it), so it is no decoder; give targets: the masked words, and -100 "
-            "elsewhere"
+            f"{metric.name} without targets asks for the next token, but outputs of this model depend on tokens behind "
+            f"them (token {place} changes outputs before it), so it is no decoder; give targets: the masked words, and "
+            "-100 elsewhere"
         )
 
 

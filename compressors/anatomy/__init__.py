@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._influence import without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._mask import continued, output_positions, positions
+    from ._output_masks import OutputMasks, output_masks, packed_mask, real_logits, real_values
     from ._outputs import (
         NamedOutputs,
         Outputs,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         primary_name,
     )
     from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
+    from ._real_rows import masked_batch, real_entries, real_rows, real_scores, real_windows
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "._influence": ("without_effect",),
     "._layers": ("compressible", "holder_of", "kind_at", "kind_of", "owner", "runs_in", "same_tensor", "weight_at"),
     "._mask": ("continued", "output_positions", "positions"),
+    "._output_masks": ("OutputMasks", "output_masks", "packed_mask", "real_logits", "real_values"),
     "._outputs": (
         "NamedOutputs",
         "Outputs",
@@ -84,6 +87,7 @@ _HOMES = {
         "primary_name",
     ),
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
+    "._real_rows": ("masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
     "._trace": ("trace_anatomy",),
 }
 
@@ -98,6 +102,7 @@ __all__ = [
     "Inputs",
     "LayerInfo",
     "NamedOutputs",
+    "OutputMasks",
     "Outputs",
     "ScoresQuantizer",
     "attention_projection_inputs",
@@ -125,19 +130,28 @@ __all__ = [
     "kind_of",
     "layer_inputs",
     "mapped",
+    "masked_batch",
     "module_at",
     "named_tensors",
+    "output_masks",
     "output_positions",
     "outputs_of",
     "own_scales",
     "owner",
     "packed",
+    "packed_mask",
     "plain_attention",
     "plain_model",
     "positions",
     "preserved",
     "primary",
     "primary_name",
+    "real_entries",
+    "real_logits",
+    "real_rows",
+    "real_scores",
+    "real_values",
+    "real_windows",
     "recurrent_inputs",
     "rescale_channels",
     "runs_in",

@@ -10,6 +10,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
+from ...compressors.anatomy import continued, output_positions, positions
 from ...errors import InputError
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -23,6 +24,7 @@ class Split:
     name     what it is for: "calibration", "search" or "report"
     inputs   see `Inputs`; N samples along axis 0 of every tensor
     targets  N along axis 0, or None where the metric needs none (perplexity takes the next token)
+    mask     name of the mask among the inputs; None: `attention_mask` (`compressors.anatomy.positions`)
 
     Raises `InputError` where it is empty, is no tensor, or the lengths differ.
     """
@@ -30,6 +32,7 @@ class Split:
     name: str
     inputs: Inputs
     targets: Tensor | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         parts = self._parts()
@@ -58,6 +61,18 @@ class Split:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{label} {tuple(part.shape)}" for label, part in self._parts())
         return f"Split({self.name!r}, {shapes})"
+
+    def positions(self) -> Tensor | None:
+        """Real positions of the inputs (`compressors.anatomy.positions`). Raises `InputError`."""
+        return positions(self.inputs, self.mask)
+
+    def output_positions(self) -> Tensor | None:
+        """Real positions of the outputs: the decoder's, in an encoder–decoder. Raises `InputError`."""
+        return output_positions(self.inputs, self.mask)
+
+    def continued(self) -> Tensor | None:
+        """Positions of the outputs that continue the document of the position before; None where all do."""
+        return continued(self.inputs, self.mask)
 
     def take(self, n: int) -> Split:
         """Take the first `n` samples, or all where there are fewer. A view: nothing is copied."""

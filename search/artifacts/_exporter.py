@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Variant
-    from ...compressors.anatomy import Outputs
     from ...evaluators import ReferenceOutputs
 
 
@@ -149,8 +148,8 @@ class Exporter:
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
 
-    def outputs_of(self, model: nn.Module) -> Outputs:
+    def outputs_of(self, model: nn.Module) -> ReferenceOutputs:
         """Outputs of `model` on the report split."""
         from ...evaluators import ReferenceOutputs
 
-        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size).outputs
+        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size)

@@ -120,7 +120,7 @@ def check_parity(
     batch_size = context.batch_size
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
         expected = exporter.outputs_of(model)
-        outputs = named_alike(outputs, expected, "the export's outputs")
+        outputs = named_alike(outputs, expected.outputs, "the export's outputs")
         parity = Parity.of_outputs(outputs, expected, context.distance)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)

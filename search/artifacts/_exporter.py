@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Variant
+    from ...compressors.anatomy import Outputs
     from ...evaluators import ReferenceOutputs
 
 
@@ -148,8 +149,8 @@ class Exporter:
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
 
-    def outputs_of(self, model: nn.Module) -> ReferenceOutputs:
+    def outputs_of(self, model: nn.Module) -> Outputs:
         """Outputs of `model` on the report split."""
         from ...evaluators import ReferenceOutputs
 
-        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size)
+        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size).outputs

@@ -48,6 +48,16 @@ if TYPE_CHECKING:
     )
     from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
     from ._real_rows import masked_batch, real_entries, real_rows, real_scores, real_windows
+    from ._source_types import (
+        is_widened,
+        main_source_dtype,
+        remember_sources,
+        rounded_to_source,
+        source_bytes,
+        source_dtypes,
+        stored_dtype,
+        widen,
+    )
     from ._trace import trace_anatomy
 
 _HOMES = {
@@ -88,6 +98,16 @@ _HOMES = {
     ),
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
     "._real_rows": ("masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
+    "._source_types": (
+        "is_widened",
+        "main_source_dtype",
+        "remember_sources",
+        "rounded_to_source",
+        "source_bytes",
+        "source_dtypes",
+        "stored_dtype",
+        "widen",
+    ),
     "._trace": ("trace_anatomy",),
 }
 
@@ -125,10 +145,12 @@ __all__ = [
     "hook_scores",
     "in_double",
     "is_plain",
+    "is_widened",
     "joined",
     "kind_at",
     "kind_of",
     "layer_inputs",
+    "main_source_dtype",
     "mapped",
     "masked_batch",
     "module_at",
@@ -153,13 +175,19 @@ __all__ = [
     "real_values",
     "real_windows",
     "recurrent_inputs",
+    "remember_sources",
     "rescale_channels",
+    "rounded_to_source",
     "runs_in",
     "same_tensor",
     "skip_calls",
+    "source_bytes",
+    "source_dtypes",
+    "stored_dtype",
     "temporary_hooks",
     "trace_anatomy",
     "weight_at",
+    "widen",
     "without_effect",
 ]
 

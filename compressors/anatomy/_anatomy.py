@@ -34,11 +34,12 @@ class LayerInfo:
     macs          multiply-accumulates for *one sample*, all calls together; 0 for an embedding
     input_shape   shape at the first call, without the batch axis; likewise `output_shape`. For an `is_fused` layer the
                   shape of the product with this weight, all gates together
-    has_bias      whether it has a bias (kept in FP32)
+    has_bias      whether it has a bias (never compressed)
     tied_to       fqns of the other layers that hold the very same weight tensor
     shared_input, residual_output, relu_before_mean  see `_consumers.Consumers`: places where its input and output are
                   rounded by `activation_scope` tensor
     product, product_in  see there too: role of its output in a product of attention, for `activation_scope` product
+    source_dtype  number type of the weight in the model's source ("bfloat16"); "" where it is the weight's own
     """
 
     fqn: str
@@ -56,6 +57,7 @@ class LayerInfo:
     relu_before_mean: bool = False
     product: str = ""
     product_in: str = ""
+    source_dtype: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dict(_listed(asdict(self)))

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ..values import CONVOLUTIONS, GATES, PROJECTIONS, is_inner, weight_name
 from ._anatomy import LayerInfo
 from ._forward import module_at
+from ._source_types import source_dtypes
 
 _TYPES: tuple[tuple[str, type[nn.Module]], ...] = (
     ("linear", nn.Linear),
@@ -118,6 +119,7 @@ def compressible(model: nn.Module) -> dict[str, LayerInfo]:
     """
     found: dict[str, LayerInfo] = {}
     holders: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    sources = source_dtypes(model)
     for fqn, kind, module in _candidates(model):
         weight = weight_at(model, fqn)
         holders[same_tensor(weight)].append(fqn)
@@ -127,6 +129,7 @@ def compressible(model: nn.Module) -> dict[str, LayerInfo]:
             weight_shape=tuple(weight.shape),
             groups=module.groups if isinstance(module, CONVOLUTIONS) else 1,
             has_bias=_has_bias(module),
+            source_dtype=sources.get(weight_name(fqn), ""),
         )
     for fqns in holders.values():
         for fqn in fqns:

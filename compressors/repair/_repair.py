@@ -36,7 +36,9 @@ from ..anatomy import (
     module_at,
     preserved,
     real_rows,
+    rounded_to_source,
     same_tensor,
+    source_dtypes,
     temporary_hooks,
 )
 from ..calibration import Moments
@@ -205,13 +207,18 @@ def _masked_values(
 
 @contextmanager
 def installed(model: nn.Module, values: Values) -> Iterator[None]:
-    """Give these parameters and buffers these values inside the block; restore them afterwards, without a copy."""
+    """Give these parameters and buffers these values inside the block; restore them afterwards, without a copy.
+
+    The values are rounded to the types of the model's source, in which they are stored.
+    """
+    sources = source_dtypes(model)
     state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     state.update(model.named_buffers(remove_duplicate=False))
     kept = [(state[name], state[name].data) for name in values]
     try:
-        for (tensor, _), value in zip(kept, values.values(), strict=True):
-            tensor.data = value.to(device=tensor.device, dtype=tensor.dtype)
+        for (tensor, _), (name, value) in zip(kept, values.items(), strict=True):
+            rounded = rounded_to_source(value, sources.get(name, ""))
+            tensor.data = rounded.to(device=tensor.device, dtype=tensor.dtype)
         yield
     finally:
         for tensor, data in kept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, IntegrityError
-from ..anatomy import compressible, same_tensor, weight_at
+from ..anatomy import compressible, same_tensor, source_dtypes, stored_dtype, weight_at
 from ..files import header_bytes
 from ..values import is_inner, weight_name
 
@@ -38,7 +39,10 @@ Zeros cost nearly nothing, so a small file may claim to be a large matrix.
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored tensor: its name in the state_dict, shape and number type (`torch.float32` is "float32")."""
+    """One stored tensor: its name in the state_dict, shape and number type (`torch.float32` is "float32").
+
+    The type is that of the model's source (`source_dtypes`), in which the tensor is stored where it is left alone.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -85,6 +89,7 @@ class Layout:
         ties: dict[str, str] = {}
         index: dict[tuple[object, ...], int] = {}
         names: dict[tuple[object, ...], str] = {}
+        sources = source_dtypes(model)
         for fqn, weight in static_weights(model).items():
             if is_inner(fqn) and not inner:
                 continue
@@ -92,7 +97,7 @@ class Layout:
             if key not in index:
                 index[key] = len(weights)
                 names[key] = weight_name(fqn)
-                weights.append(_entry(weight_name(fqn), weight))
+                weights.append(_entry(weight_name(fqn), weight, sources))
             layers[fqn] = index[key]
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor):
@@ -103,7 +108,7 @@ class Layout:
             key = same_tensor(value)
             if key not in names:
                 names[key] = name
-                rest.append(_entry(name, value))
+                rest.append(_entry(name, value, sources))
             elif names[key] != name:
                 ties[name] = names[key]
         return cls(tuple(weights), layers, tuple(rest), ties)
@@ -157,18 +162,22 @@ class Layout:
         return header_bytes(self.metadata(), TENSORS) + sum(entry.n_bytes for entry in self.rest)
 
     def check_fits(self, model_layout: Layout, where: str) -> None:
-        """Check that `model_layout` is equal. Raises `ConfigError`, naming the first few names that differ."""
+        """Check that `model_layout` is equal, but for the widths of floating-point numbers, which the file decides.
+
+        Raises `ConfigError`, naming the first few names that differ.
+        """
         mine, theirs = self._shapes(), model_layout._shapes()
+        fits = self._comparable(), model_layout._comparable()
         problems = []
         if missing := [name for name in mine if name not in theirs]:
             problems.append(f"the model has no {_few(missing)}")
         if unexpected := [name for name in theirs if name not in mine]:
             problems.append(f"the file has no {_few(unexpected)}")
-        differing = [name for name in mine if name in theirs and mine[name] != theirs[name]]
+        differing = [name for name in mine if name in theirs and fits[0][name] != fits[1][name]]
         problems.extend(f"{n} is {mine[n]} in the file and {theirs[n]} in the model" for n in differing[:3])
         if not problems and (self.ties, self.layers) != (model_layout.ties, model_layout.layers):
             problems.append(f"they differ in what shares a tensor ({self.ties} and {model_layout.ties})")
-        if not problems and self != model_layout:
+        if not problems and list(fits[0]) != list(fits[1]):
             problems.append("they list their tensors in another order")
         if problems:
             raise ConfigError(f"{where} belongs to another model: {'; '.join(problems)}")
@@ -177,14 +186,22 @@ class Layout:
         shapes = {entry.name: f"{entry.dtype} {list(entry.shape)}" for entry in (*self.weights, *self.rest)}
         return shapes | dict.fromkeys(self.ties, "shared")
 
+    def _comparable(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name -> (kind of number, shape), in the order of the file."""
+        return {
+            entry.name: ("float" if entry.torch_dtype.is_floating_point else entry.dtype, entry.shape)
+            for entry in (*self.weights, *self.rest)
+        } | dict.fromkeys(self.ties, ("shared", ()))
+
 
 def static_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """fqn -> weight of every compressible layer, in the order of `named_modules`."""
     return {fqn: weight_at(model, fqn) for fqn in compressible(model)}
 
 
-def _entry(name: str, tensor: Tensor) -> Entry:
-    return Entry(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+def _entry(name: str, tensor: Tensor, sources: Mapping[str, str]) -> Entry:
+    dtype = stored_dtype(tensor.detach(), sources.get(name, ""))
+    return Entry(name, tuple(tensor.shape), str(dtype).removeprefix("torch."))
 
 
 def _entry_from(item: Any) -> Entry:

@@ -22,7 +22,7 @@ from ..anatomy import computed_weights, fold_weights
 from ..calibration import Calibration, Rounding, install, rounding_of
 from ..files import read_container, tensor_bytes, write_container
 from ..sparse_formats import SPARSE_FORMATS
-from ..values import LayerSpec, is_inner
+from ..values import FLOAT_BITS, LayerSpec, is_inner
 from ..variants import Variant, check_names, decode, variant_of
 from ._layout import FORMAT, READABLE, Layout, static_weights
 from ._records import Reader, entropy_record, layer_record, weight_record
@@ -44,7 +44,8 @@ def save_model(
 ) -> int:
     """Write `model` as compressed by `assignment` and return the length of the file in bytes.
 
-    `model` holds the original weights; layers that are not in `assignment` are stored as they are, tied weights once.
+    `model` holds the original weights; layers that are not in `assignment` are stored as they are, in the type of the
+    model's source (`source_dtypes`), and tied weights once.
 
     entropy  entropy-code each stream that becomes shorter (see `_entropy.py`); the file is smaller, and slower to load.
              Without it the length equals `stored_bytes`
@@ -65,7 +66,7 @@ def save_model(
         with_calls |= rounding is not None and bool(rounding.calls)
         records.append(layer_record(spec, fqn, rounding))
     state = model.state_dict()
-    rest = b"".join(tensor_bytes(state[entry.name]) for entry in layout.rest)
+    rest = b"".join(tensor_bytes(state[entry.name].detach().to(entry.torch_dtype)) for entry in layout.rest)
     content = {"layers": _bytes(b"".join(records)), "rest": _bytes(rest)}
     return write_container(Path(path), layout.metadata(with_calls=with_calls), content)
 
@@ -76,7 +77,8 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
     `model` is a fresh module of the same architecture; its weights become the effective weights, and quantizers of
     activations are installed as forward pre-hooks, in place of those of an earlier `load_model`. Nothing is changed
     unless all of the file is in order, except that weights which are computed from other parameters (weight norm, …)
-    become plain, as they were when the file was written.
+    become plain, as they were when the file was written, and a model in half precision becomes FP32, for it could not
+    hold the effective weights.
 
     Raises `IntegrityError` if the file is damaged, truncated, contradicts itself or is no file of paredown (a pickle,
     say), and `ConfigError` if it belongs to another model; the first few names that differ are given.
@@ -96,6 +98,8 @@ def load_model(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
             if name and name not in names:
                 raise ConfigError(f"{path} rounds at {name}, which this model has not; it belongs to another model")
 
+    if any(t.is_floating_point() and t.dtype.itemsize < 4 for t in model.state_dict().values()):
+        model.float()
     own = static_weights(model)
     state = model.state_dict()
     with torch.no_grad():
@@ -226,7 +230,7 @@ class _Content:
             weights.append(
                 _Weight(
                     spec=spec,
-                    effective=decode(spec, entry.shape, tensors),
+                    effective=_at_least_float32(decode(spec, entry.shape, tensors)),
                     stored=_stored_as(tensors),
                     n_bytes=reader.position - start,
                     tensors=tensors,
@@ -260,16 +264,21 @@ def _weight_record(
     entropy: bool,
 ) -> bytes:
     """Record of one weight; the layers that hold it and are in `assignment` must agree about it."""
-    shape = layout.weights[index].shape
+    shape, dtype = layout.weights[index].shape, layout.weights[index].torch_dtype
     named = {fqn: assignment[fqn].weight_only for fqn, i in layout.layers.items() if i == index and fqn in assignment}
     if len(set(named.values())) > 1:
         said = ", ".join(f"{fqn}: {spec.label()}" for fqn, spec in named.items())
         raise ConfigError(f"layers that share one weight must get the same treatment, got {said}")
     spec = next(iter(named.values()), LayerSpec())
     if not spec.changes_weight:
-        return weight_record(spec, {"values": weight.detach().reshape(-1)})
+        return weight_record(spec, {"values": weight.detach().reshape(-1).to(dtype)})
     fqn = next((fqn for fqn in named if fqn in variants), next(iter(named)))
     tensors = variant_of(fqn, spec, variants, shape).tensors
+    if spec.weight_bits == FLOAT_BITS and any(t.dtype != dtype for n, t in tensors.items() if n.endswith("values")):
+        raise ConfigError(
+            f"the variant of {fqn} should hold numbers of the type {dtype}, which is its source's; make it again with "
+            f"the anatomy of this model"
+        )
     return entropy_record(spec, tensors, shape) if entropy else weight_record(spec, tensors)
 
 
@@ -279,6 +288,10 @@ def _holders(layout: Layout) -> dict[int, list[str]]:
     for fqn, index in layout.layers.items():
         holders[index].append(fqn)
     return holders
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
 def _described(qparams: tuple[float, int] | None) -> dict[str, Any] | None:

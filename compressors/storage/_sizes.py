@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
-from ..anatomy import Anatomy, LayerInfo, owner, weight_at
+from ..anatomy import Anatomy, LayerInfo, owner, stored_dtype, weight_at
 from ..values import LayerSpec
 from ..variants import Variant, variant_of
 from ._layout import Layout
@@ -16,13 +17,14 @@ from ._records import layer_record, layer_record_bytes, weight_record_bytes
 def layer_bytes(layer: LayerInfo, spec: LayerSpec, variant: Variant | None) -> int:
     """Layer's share of the file under `spec`; `layer` comes from a traced `Anatomy`.
 
-    `variant` may be None for a float32 weight that is left alone. Of layers that share a weight, the first by
-    name pays.
+    `variant` may be None for a weight that is left alone, in the type of its source. Of layers that share a weight, the
+    first by name pays.
     `fixed_bytes(model, anatomy)` and the shares of all the anatomy's layers add up to the length of the file.
     """
     n_bytes = layer_record_bytes(spec, layer)
     if owner(layer) == layer.fqn:
-        n_bytes += weight_record_bytes(spec, 4 * layer.n_weights if variant is None else variant.n_bytes)
+        alone = getattr(torch, layer.source_dtype or "float32").itemsize * layer.n_weights
+        n_bytes += weight_record_bytes(spec, alone if variant is None else variant.n_bytes)
     return n_bytes
 
 
@@ -52,6 +54,7 @@ def stored_bytes(
             variant = variant_of(layer.fqn, spec, variants, layer.weight_shape)
         else:
             weight = weight_at(model, layer.fqn).detach()
-            variant = Variant(spec=LayerSpec(), effective=weight, tensors={"values": weight})
+            values = weight.to(stored_dtype(weight, layer.source_dtype))
+            variant = Variant(spec=LayerSpec(), effective=weight, tensors={"values": values})
         total += layer_bytes(layer, spec, variant)
     return total

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..anatomy import LayerInfo
+from ..anatomy import LayerInfo, stored_dtype
 from ..calibration import LARGEST, LayerGradients, LayerMoments
 from ..lowrank import factorize, input_moments, misfit, part_macs
 from ..quantization import CASTS, Grid, WeightProblem, knows, solve
@@ -185,10 +185,11 @@ def compress(
     """Compress `weight` under `spec`. Pure and deterministic; `weight` is left alone and shares no memory with the
     result.
 
-    The order is rank, sparsity, bits (see `LayerSpec`); the neutral spec is an exact no-op. The activation's part of
-    the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the weight holds NaN or
-    infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has none, or if a
-    registered method breaks its protocol.
+    The order is rank, sparsity, bits (see `LayerSpec`); the neutral spec is an exact no-op. What stays in floating
+    point is stored in the type of the weight's source (`LayerInfo.source_dtype`), rounded where it is new. The
+    activation's part of the spec is ignored. Raises `SpecError` if the treatment does not apply to the layer, if the
+    weight holds NaN or infinity, if it needs `moments` (of the layer's inputs) or `gradients` (of the loss) and has
+    none, or if a registered method breaks its protocol.
     """
     weight = weight.detach().cpu()
     if tuple(weight.shape) != layer.weight_shape:
@@ -197,17 +198,19 @@ def compress(
     if (reason := applicable(spec, layer)) is not None:
         raise SpecError(f"{spec.label()} does not apply to {layer.fqn}: {reason}")
     check_finite(weight, layer.fqn)
+    dtype = stored_dtype(weight, layer.source_dtype)
     if not spec.changes_weight:
         whole = weight.clone(memory_format=torch.contiguous_format)
-        return Variant(spec=spec, effective=whole, tensors={"values": whole.reshape(-1)})
+        return Variant(spec=spec, effective=whole, tensors={"values": whole.reshape(-1).to(dtype)})
 
-    work = _Work(spec, layer, _second(spec, layer, moments), _both(spec, layer, gradients))
+    work = _Work(spec, layer, dtype, _second(spec, layer, moments), _both(spec, layer, gradients))
     matrix = weight.reshape(layer.matrix_shape).clone(memory_format=torch.contiguous_format)
     try:
         tensors = work.done(matrix)
     except SpecError as error:
         raise SpecError(f"{layer.fqn}: {error}") from error
     effective = decode(spec, layer.weight_shape, tensors)
+    effective = effective if effective.dtype == torch.float32 else effective.to(weight.dtype)
     check_finite(effective, layer.fqn, f"the weight after {spec.label()}")
     return Variant(spec=spec, effective=effective, tensors=tensors, weight_error=_relative_error(weight, effective))
 
@@ -224,12 +227,15 @@ def check_finite(tensor: Tensor, fqn: str, what: str = "the weight") -> None:
 class _Work:
     """Treatment of one layer: its calibration data, and the steps from its matrices to the stored tensors.
 
+    dtype   type in which numbers that stay in floating point are stored
     second  (groups, n, n) moments of the inputs, or None
     both    (2, out, n) gradients, or None
     """
 
-    def __init__(self, spec: LayerSpec, layer: LayerInfo, second: Tensor | None, both: Tensor | None) -> None:
-        self.spec, self.shape = spec, layer.weight_shape
+    def __init__(
+        self, spec: LayerSpec, layer: LayerInfo, dtype: torch.dtype, second: Tensor | None, both: Tensor | None
+    ) -> None:
+        self.spec, self.shape, self.dtype = spec, layer.weight_shape, dtype
         self.second, self.both = second, both
 
     def done(self, matrix: Tensor) -> dict[str, Tensor]:
@@ -286,7 +292,7 @@ class _Work:
         if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
             kept = matrix if values is None else values.to(matrix.dtype)
             kept = kept if mask is None else torch.where(mask, kept, torch.zeros_like(kept))
-            return store_values(kept if spec.weight_bits == FLOAT_BITS else kept.to(CASTS[spec.weight_format]))
+            return store_values(kept.to(self.dtype if spec.weight_bits == FLOAT_BITS else CASTS[spec.weight_format]))
         mends = _bits_need_moments(spec)
         # on its mask the mended weight is nearest to the dense one, so what is nearest to it is nearest to both
         target = matrix.float() if values is None else values

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import IntegrityError
-from ..anatomy import LayerInfo
+from ..anatomy import LayerInfo, stored_dtype
 from ..calibration import LayerGradients, LayerMoments
 from ..files import tensor_digest, verify_container, write_container
 from ..registry import _registry
@@ -56,6 +56,8 @@ class VariantStore:
             "groups": layer.groups,
             "methods": _method_versions(spec),
         }
+        if spec.weight_bits == FLOAT_BITS and layer.source_dtype:
+            made_from["stored"] = str(stored_dtype(weight, layer.source_dtype))
         if moments is not None and needs_moments(spec):
             made_from["moments"] = moments.digest
         if gradients is not None and needs_gradients(spec):

@@ -1,14 +1,12 @@
-"""Checks of class logits and integer targets, shared by accuracy and perplexity."""
+"""Checks of class logits and integer targets, and rows over the positions that count."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ._constants import IGNORED
 from ._error import MetricError
-
-IGNORED = -100
-"""Target that does not count, as in `torch.nn.functional.cross_entropy`."""
 
 
 def checked_classes(name: str, outputs: Tensor, targets: Tensor | None) -> Tensor:
@@ -46,11 +44,27 @@ def _for_maps(outputs: Tensor) -> str:
     return f"; maps with the classes on axis 1 need targets {shape[:1] + shape[2:]}" if len(shape) > 2 else ""
 
 
+def n_counted(targets: Tensor) -> Tensor:
+    """How many targets of each sample count: (N,) for targets (N, …)."""
+    return (targets != IGNORED).reshape(len(targets), -1).sum(dim=1)
+
+
+def rows_of_counted(name: str, scores: Tensor, targets: Tensor) -> Tensor:
+    """Rows (sum, number) of each sample's scores (N, …) over the positions that count; the scores themselves (N,) where
+    a sample has one position.
+    """
+    if targets.dim() == 1:
+        return mean_of_counted(name, scores, targets)
+    counts = (targets != IGNORED).flatten(1)
+    total = torch.where(counts, scores.reshape(counts.shape).double(), 0.0).sum(dim=1)
+    return torch.stack([total, counts.sum(dim=1).double()], dim=1)
+
+
 def mean_of_counted(name: str, scores: Tensor, targets: Tensor) -> Tensor:
     """Mean (N,) of each sample's scores (N, …) over the positions that count."""
     counts = (targets != IGNORED).flatten(1) if targets.dim() > 1 else (targets != IGNORED).unsqueeze(1)
-    n_counted = counts.sum(dim=1)
-    if bool((n_counted == 0).any()):
-        raise MetricError(f"{name}: sample {int((n_counted == 0).nonzero()[0])} has no target that counts")
+    number = counts.sum(dim=1)
+    if bool((number == 0).any()):
+        raise MetricError(f"{name}: sample {int((number == 0).nonzero()[0])} has no target that counts")
     flat = scores.reshape(counts.shape)
-    return torch.where(counts, flat, flat.new_zeros(())).sum(dim=1) / n_counted
+    return torch.where(counts, flat, flat.new_zeros(())).sum(dim=1) / number

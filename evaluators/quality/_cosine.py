@@ -11,6 +11,7 @@ from ._metric import Metric
 
 def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | None) -> Tensor:
     """Cosine of the angle between each sample's outputs and the original's, both flattened: (N,), in [-1, 1].
+    Positions that a mask hides are zero in both.
 
     Two zero vectors agree (1); a zero and another do not (0).
     """
@@ -26,5 +27,12 @@ def _per_sample(outputs: Tensor, targets: Tensor | None, reference: Tensor | Non
 
 
 COSINE = Metric(
-    name="cosine", maximise=True, per_sample=_per_sample, needs_reference=True, needs_targets=False, divergence="mse"
+    name="cosine",
+    maximise=True,
+    per_sample=_per_sample,
+    range=(-1.0, 1.0),
+    needs_reference=True,
+    needs_targets=False,
+    masks=True,
+    divergence="mse",
 )

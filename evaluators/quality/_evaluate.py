@@ -19,7 +19,9 @@ from ._metric import Metric
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """One score for each sample, (N,) float64; `divergence` is None where none was requested."""
+    """One row of the metric, (N,) or (N, K) float64, and one divergence for each sample; `divergence` is None where
+    none was requested.
+    """
 
     metric: Tensor
     divergence: Tensor | None = None
@@ -28,9 +30,9 @@ class Scores:
 def evaluate_outputs(
     metric: Metric, split: Split, outputs: Outputs, reference: ReferenceOutputs | None = None
 ) -> Tensor:
-    """Scores (N,) of given outputs (N, …). Raises `MetricError`."""
+    """Rows (N,) or (N, K) of given outputs (N, …). Raises `MetricError`."""
     original = None if reference is None else reference.outputs[: len(split)]
-    return metric.scores(outputs, metric.targets_of(split), original)
+    return metric.compact(metric.scores(outputs, metric.targets_of(split), original, metric.counted_of(split)))
 
 
 def evaluate_split(
@@ -51,7 +53,7 @@ def evaluate_split(
     (scores,) = evaluate_parts(
         model, split, metric, stops=(len(split),), reference=reference, divergence=divergence, batch_size=batch_size
     )
-    return scores
+    return Scores(metric=metric.compact(scores.metric), divergence=scores.divergence)
 
 
 def evaluate_parts(
@@ -75,7 +77,7 @@ def evaluate_parts(
             f"the reference has outputs of {len(reference)} samples, and the {split.name} split has {len(split)}; "
             "compute the reference on the same split"
         )
-    targets = metric.targets_of(split)
+    targets, counted = metric.targets_of(split), metric.counted_of(split)
     at = 0
     for stop in stops:
         of_metric: list[Tensor] = []
@@ -87,7 +89,7 @@ def evaluate_parts(
             if isinstance(outputs, NamedOutputs) and isinstance(original, NamedOutputs):
                 outputs = outputs.like(original)
             wanted = None if targets is None else targets[rows]
-            of_metric.append(metric.scores(outputs, wanted, original))
+            of_metric.append(metric.scores(outputs, wanted, original, None if counted is None else counted[rows]))
             if divergence is not None and against is not None:
                 distance = _distance(divergence, metric, outputs, wanted)
                 of_divergence.append(distance.per_sample(outputs, against))

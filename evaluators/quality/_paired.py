@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._bootstrap import figure_or_nan, percentile_interval
 from ._error import MetricError
 from ._metric import Metric
 
@@ -36,29 +38,60 @@ class PairedResult:
 
 
 def paired_test(scores_a: Tensor, scores_b: Tensor, metric: Metric, *, seed: int = 0) -> PairedResult:
-    """Compare two models by their scores (N,) on the same N samples in the same order. Deterministic.
+    """Compare two models by their rows, (N,) or (N, K), on the same N samples in the same order. Deterministic.
 
-    The p-value is that of the sign-flip (permutation) test of the mean paired difference: under "a is no better", each
-    sample's difference is as likely to have the other sign. It is exact where all differences are of one size (0/1
-    scores; that is McNemar's exact test) or few samples differ, else from 9,999 seeded draws, of which the observed one
-    counts as one (Phipson & Smyth 2010), so that it is never 0. Where no sample differs it is 1.
+    The p-value of a mean is that of the sign-flip (permutation) test of the mean paired difference: under "a is no
+    better", each sample's difference is as likely to have the other sign. It is exact where all differences are of one
+    size (0/1 scores; that is McNemar's exact test) or few samples differ, else from 9,999 seeded draws, of which the
+    observed one counts as one (Phipson & Smyth 2010), so that it is never 0. Where no sample differs it is 1. Of a
+    figure of the whole data set it comes from swapping the rows of the two models, for each sample at random,
+    `metric.resamples` times.
     """
-    if scores_a.dim() != 1 or scores_a.shape != scores_b.shape or not len(scores_a):
+    a, b = (metric.compact(scores.detach().cpu().double()) for scores in (scores_a, scores_b))
+    most_axes = 2 if metric.weight is not None or metric.aggregate is not None else 1
+    if not 1 <= a.dim() <= most_axes or a.shape != b.shape or not len(a):
         raise MetricError(
             f"paired test: expected two score tensors (N,) of the same samples, got {tuple(scores_a.shape)} "
             f"and {tuple(scores_b.shape)}"
         )
-    a: Floats = scores_a.detach().cpu().double().numpy()
-    b: Floats = scores_b.detach().cpu().double().numpy()
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
         raise MetricError("paired test: every score must be finite")
+    if a.dim() == 2 and not (metric.is_mean and torch.equal(a[:, 1], b[:, 1])):
+        return _by_rows(a, b, metric, np.random.default_rng(seed))
+    weight: Floats | None = None if a.dim() == 1 else a[:, 1].numpy()
+    mine, theirs = ((rows if rows.dim() == 1 else rows[:, 0]).numpy() for rows in (a, b))
     sign = 1.0 if metric.maximise else -1.0
     rng = np.random.default_rng(seed)
-    difference = sign * (metric.finish(float(a.mean())) - metric.finish(float(b.mean())))
-    lead = (a - b) * (1.0 if is_rising(metric) == metric.maximise else -1.0)
+    difference = sign * (metric.value(a) - metric.value(b))
+    lead = (mine - theirs) * (1.0 if is_rising(metric) == metric.maximise else -1.0)
     p_value = _sign_flip(lead[lead != 0.0], rng)
-    low, high = _bootstrap(a, b, metric, sign, rng)
+    low, high = _bootstrap(mine, theirs, weight, metric, sign, rng)
     return PairedResult(difference=difference, low=min(low, difference), high=max(high, difference), p_value=p_value)
+
+
+def _by_rows(a: Tensor, b: Tensor, metric: Metric, rng: np.random.Generator) -> PairedResult:
+    """Paired test of a figure of all rows: swaps for the p-value, the bootstrap over samples for the interval.
+
+    Raises `MetricError` where the figure of either model is not defined.
+    """
+    n, sign = len(a), 1.0 if metric.maximise else -1.0
+    difference = sign * (metric.value(a) - metric.value(b))
+    differs = bool((a != b).any())
+    at_least, leads = 0, []
+    for _ in range(metric.resamples if differs else 0):
+        swap = torch.from_numpy(rng.integers(0, 2, (n, 1)).astype(bool))
+        swapped = figure_or_nan(metric, torch.where(swap, b, a)) - figure_or_nan(metric, torch.where(swap, a, b))
+        at_least += not sign * swapped < difference - 1e-12  # an undefined figure speaks against a
+        draw = torch.from_numpy(rng.integers(0, n, n))
+        leads.append(sign * (figure_or_nan(metric, a[draw]) - figure_or_nan(metric, b[draw])))
+    low, high = percentile_interval(np.asarray(leads)) or ((-math.inf, math.inf) if differs else (0.0, 0.0))
+    least, most = metric.range
+    return PairedResult(
+        difference=difference,
+        low=min(max(low, least - most), difference),
+        high=max(min(high, most - least), difference),
+        p_value=(1 + at_least) / (1 + metric.resamples) if differs else 1.0,
+    )
 
 
 def is_rising(metric: Metric) -> bool:
@@ -101,13 +134,19 @@ def _binomial_tail(wins: int, n: int) -> float:
     return min(1.0, math.fsum(math.exp(value) for value in logs))
 
 
-def _bootstrap(a: Floats, b: Floats, metric: Metric, sign: float, rng: np.random.Generator) -> tuple[float, float]:
+def _bootstrap(
+    a: Floats, b: Floats, weight: Floats | None, metric: Metric, sign: float, rng: np.random.Generator
+) -> tuple[float, float]:
     n = len(a)
     step = max(1, (1 << 20) // n)
     leads: list[float] = []
     for start in range(0, N_RESAMPLES, step):
         index = rng.integers(0, n, (min(step, N_RESAMPLES - start), n))
-        for mean_a, mean_b in zip(a[index].mean(axis=1), b[index].mean(axis=1), strict=True):
+        scale = 1.0 if weight is None else weight[index].mean(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a draw of samples without weight gives NaN
+            means = zip(a[index].mean(axis=1) / scale, b[index].mean(axis=1) / scale, strict=True)
+        for mean_a, mean_b in means:
             leads.append(sign * (metric.finish(float(mean_a)) - metric.finish(float(mean_b))))
-    low, high = np.quantile(np.asarray(leads), (0.025, 0.975))
+    found = np.asarray(leads)
+    low, high = np.quantile(found if weight is None else found[np.isfinite(found)], (0.025, 0.975))
     return float(low), float(high)

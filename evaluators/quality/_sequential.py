@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InputError
+from ._error import MetricError
 from ._interval import Z95
 from ._metric import Metric
 from ._paired import is_rising
@@ -124,11 +125,18 @@ def critical_value(alpha: float, freedom: int) -> float:
     return float(stdtrit(freedom, 1.0 - alpha))
 
 
-def losses_of(metric: Metric, scores: Tensor) -> Floats:
-    """Losses (N,) from a metric's scores (N,): the sign is turned where a greater mean score makes the figure
-    better.
+def losses_of(metric: Metric, scores: Tensor, mean_weight: float = 1.0) -> Floats:
+    """Losses (N,) from a metric's rows: the sign is turned where a greater mean score makes the figure better.
+
+    mean_weight  of rows (sum, weight): the mean weight of all samples of the split (`Metric.mean_weight`), by which the
+                 sums are divided, so that the mean loss of the whole split corresponds to the figure
+
+    Raises `MetricError` for a figure of the whole data set, which has no losses of samples.
     """
-    return (-scores if _is_better_above(metric) else scores).detach().cpu().double().numpy()
+    if not metric.is_mean:
+        raise MetricError(f"{metric.name} is a figure of the whole data set; it has no loss for each sample")
+    losses = scores if scores.dim() == 1 else scores[:, 0] / mean_weight
+    return (-losses if _is_better_above(metric) else losses).detach().cpu().double().numpy()
 
 
 def value_of_loss(metric: Metric, loss: float) -> float:

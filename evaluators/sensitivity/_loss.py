@@ -48,12 +48,10 @@ def loss_gradients(
     def batches() -> Iterator[tuple[Any, Any, int]]:
         size = math.ceil(len(split) / PASSES)
         start = 0
-        for inputs, targets in split.batches(size):
+        wanted = split.targets if metric.targets_from is None else metric.targets_from(split)
+        for inputs, _ in split.batches(size):
             n = min(size, len(split) - start)
-            part = split.between(start, start + n)
-            if targets is None and metric.infer_targets is not None:
-                targets = metric.infer_targets(part.inputs)
-            yield inputs, targets, n
+            yield inputs, None if wanted is None else wanted[start : start + n], n
             start += n
 
     def loss(found: Outputs, inputs: Any, targets: Tensor | None) -> Tensor:
@@ -78,6 +76,8 @@ def _of_one(
         if real is not None:
             _, where = real_logits(outputs, real, -1 if axis is None else axis)
             wanted = wanted if where is None else wanted.masked_fill(~where, IGNORED)
+        if not bool((wanted != IGNORED).any()):  # a text of one token has no next one
+            return (0.0 * outputs.float()).nan_to_num(0.0).sum()
         flat = logits.float().reshape(-1, logits.shape[-1])
         return functional.cross_entropy(flat, wanted.reshape(-1), ignore_index=IGNORED)
     if targets is not None and targets.is_floating_point() and targets.shape == outputs.shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ParedownError
 from ...evaluators import Measurement
@@ -17,6 +17,8 @@ from ._parity import Parity, ParityResult
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from ...compressors import LayerSpec
     from ...compressors.anatomy import Outputs
     from ...evaluators import ReferenceOutputs, Split
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 def judge_outputs(
     problem: Problem, reference: ReferenceOutputs, outputs: Outputs
-) -> tuple[dict[str, Measurement], tuple[float, ...]]:
-    """(quality and divergence from the original, score of each sample) on the report split.
+) -> tuple[dict[str, Measurement], tuple[Any, ...]]:
+    """(quality and divergence from the original, score or row of each sample) on the report split.
 
     outputs  of the artifact on the report split
     Raises `ParedownError` for outputs of another shape than the original's, and whatever a metric raises.
@@ -37,7 +39,14 @@ def judge_outputs(
     scores = evaluate_outputs(context.metric, split, outputs, reference)
     divergence = context.distance.per_sample(outputs, reference)
     metrics = judge(context, Scores(metric=scores, divergence=divergence), split=split.name)
-    return metrics, tuple(round(float(s), 6) for s in scores)
+    return metrics, _stored(context.metric.compact(scores))
+
+
+def _stored(rows: Tensor) -> tuple[Any, ...]:
+    """Scores (N,) to 6 decimals; rows (N, K) to 12 digits, for ranks among them must stay."""
+    if rows.dim() == 1:
+        return tuple(round(float(score), 6) for score in rows)
+    return tuple([float(f"{number:.12g}") for number in row] for row in rows.tolist())
 
 
 def named_alike(outputs: Outputs, expected: Outputs, what: str) -> Outputs:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...evaluators import Measurement
+from ..problem import describe_larger
 from ..space import config_of
 from ..task import environment
 from ._exporter import Exporter
@@ -36,6 +37,9 @@ def write_artifact(
     from ..._version import __version__
 
     problem = exporter.problem
+    if "file_bytes" in claims and exported.assignment:  # the original in a format is what it is
+        larger = describe_larger(problem.context.model, claims["file_bytes"].value, exported.format)
+        agreement = ". ".join(text for text in (agreement, larger) if text)
     artifact = Artifact(
         folder=exported.folder,
         format=exported.format,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...evaluators import Measurement, MetricError, Scores, SequentialTest, evaluate_parts, losses_of, value_of_loss
+from ...evaluators.quality import within
 from ..problem import EvaluationContext, judge
 from ._results import EvaluationResult
 
@@ -92,7 +93,8 @@ def _losses(context: EvaluationContext, quality: str, seen: Sequence[Scores]) ->
     """Give the loss of each sample seen, (n,): the divergence, or the score, negated if more of it is better."""
     scores = _joined(seen)
     if quality == context.metric.name:
-        return losses_of(context.metric, scores.metric)
+        weight = context.metric.mean_weight(context.split) if scores.metric.dim() == 2 else 1.0
+        return losses_of(context.metric, scores.metric, weight)
     if scores.divergence is None:
         raise MetricError(
             f"expected {context.metric.name!r} or a measured divergence to compare candidates by, got {quality!r}; "
@@ -112,7 +114,8 @@ def _estimate(
     value, low, high = test.estimate(mine, against)
     if quality == context.metric.name:
         value, low, high = (value_of_loss(context.metric, loss) for loss in (value, low, high))
+        low, high = within(context.metric, value, *sorted((low, high)))
         unit = context.metric.unit
     else:
         unit = context.distance.unit
-    return Measurement(value=value, unit=unit, low=min(low, high), high=max(low, high), split="search", n=len(mine))
+    return Measurement(value=value, unit=unit, low=low, high=high, split="search", n=len(mine))

@@ -119,14 +119,27 @@ def _bytes_beside(problem: Problem, removal: Removal) -> float:
     model = problem.context.model
     weights = {id(weight_at(model, fqn)) for fqn in problem.anatomy.fqns}
     inside = {id(t): t for fqn in gone_modules(model, removal) for t in _tensors_of(module_at(model, fqn))}
-    lost = sum(t.numel() * t.element_size() for key, t in inside.items() if key not in weights)
+    sizes = _stored_sizes(model)
+    lost = sum(t.numel() * sizes.get(key, t.element_size()) for key, t in inside.items() if key not in weights)
     for tensor, axes in cut_tensors(model, removal):
         if id(tensor) not in weights and id(tensor) not in inside:
             left = tensor.numel()
             for axis, kept in axes.items():
                 left = left // tensor.shape[axis] * len(kept)
-            lost += (tensor.numel() - left) * tensor.element_size()
+            lost += (tensor.numel() - left) * sizes.get(id(tensor), tensor.element_size())
     return float(lost)
+
+
+def _stored_sizes(model: nn.Module) -> dict[int, int]:
+    """Identity of each widened tensor -> bytes of a number in its source's type."""
+    import torch
+
+    from ...compressors.anatomy import source_dtypes
+
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors |= dict(model.named_buffers(remove_duplicate=False))
+    known = source_dtypes(model)
+    return {id(t): getattr(torch, known[name]).itemsize for name, t in tensors.items() if name in known}
 
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:

@@ -37,6 +37,12 @@ def record_facts(run: StoredRun, costs: CostModel, recorder: Recorder) -> None:
                 f"{what} changed since the run in {run.path} began, so its trials say nothing of it now; "
                 "put the old files back, or start a new run"
             )
+    if before.quality_is != facts.quality_is:
+        raise TaskError(
+            f"{facts.quality} of the run in {run.path} is {before.quality_is or 'the mean over samples'}, and now it "
+            f"would be {facts.quality_is or 'the mean over samples'}, so its trials cannot be compared with new ones; "
+            "what was found stays readable (front, explain, export); start a new run"
+        )
     other = _difference(before.space, facts.space, costs.problem.context.structured)
     if other is None and not _keeps_as_many_units(before, facts):
         other = "what can be removed keeps other numbers of units"
@@ -61,6 +67,7 @@ def facts_of(costs: CostModel) -> RunFacts:
         objectives=problem.objectives,
         guide=problem.guide,
         quality=problem.context.metric.name,
+        quality_is=problem.context.metric.kind_of_mean(problem.context.split),
         limits={},
         costs=costs.rows,
         fixed=costs.fixed,

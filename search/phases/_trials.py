@@ -148,12 +148,17 @@ def free_numbers(used: set[int]) -> Iterator[int]:
 
 
 def _sequential_test(problem: Problem) -> SequentialTest | None:
-    """None where the task switches racing off, or the split is too small for a look at a part of it."""
+    """None where the task switches racing off, the split is too small for a look at a part of it, or the search is led
+    by a figure of the whole data set, of which a part says too little.
+    """
     from ...evaluators import default_looks
 
     total, options = len(problem.context.split), problem.task.search
     looks = default_looks(total)
     if not options.race or not looks:
+        return None
+    led_by_metric = any(o.name == problem.context.metric.name for o in problem.guide)
+    if led_by_metric and not problem.context.metric.is_mean:
         return None
     # a share of the mean means something for a divergence, which is never negative; a metric's scores may be anything
     is_divergence = any(o.name == "divergence" for o in problem.guide)

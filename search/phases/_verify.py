@@ -248,7 +248,7 @@ def _compare(inputs: VerifyInputs) -> None:
 
 
 def _record(
-    trial: Completed, metrics: Mapping[str, Measurement], scores: Sequence[float], why: str | None, agreement: str = ""
+    trial: Completed, metrics: Mapping[str, Measurement], scores: Sequence[Any], why: str | None, agreement: str = ""
 ) -> dict[str, Any]:
     return {
         "type": "verified",

@@ -10,6 +10,7 @@ from ._objectives import SAME_OUTPUTS
 from ._prepare import prepare
 from ._problem import Problem
 from ._quality import judge, original_quality
+from ._source import describe_larger
 
 __all__ = [
     "AUTO",
@@ -19,6 +20,7 @@ __all__ = [
     "Problem",
     "RuntimeTrial",
     "choose_runtime",
+    "describe_larger",
     "describe_runtime_choice",
     "judge",
     "original_quality",

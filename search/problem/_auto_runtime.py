@@ -113,10 +113,11 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
 
     from ...compressors import CompressedModel, calibrate, forward, trace_anatomy
     from ...compressors.anatomy import copied, plain_model
-    from ..task import Plugins, load_task_data, load_task_model
+    from ..task import Plugins, load_task_data, load_task_model, widened
 
     Plugins.of(task).load()
-    model = (load_task_model(task) if model is None else plain_model(copied(model))).cpu().eval().requires_grad_(False)
+    own = load_task_model(task) if model is None else plain_model(copied(widened(model)))
+    model = own.cpu().eval().requires_grad_(False)
     splits = load_task_data(task)
     batches = [x for x, _ in splits.calibration.take(_CALIBRATION).batches(min(_CALIBRATION, task.data.batch_size))]
     samples = batches[0]

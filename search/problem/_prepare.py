@@ -18,6 +18,7 @@ from ._folded import describe_folded, folded_model
 from ._objectives import guide_of, objectives_of
 from ._problem import Problem
 from ._quality import original_quality
+from ._source import describe_source
 from ._user_errors import user_errors
 
 if TYPE_CHECKING:
@@ -108,24 +109,24 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         model_source=None if model is not None else {"task": task.to_dict(), "base_dir": str(task.base_dir)},
         model_digest=built.digest,
         places=tuple(parameter_places(built.model, built.anatomy, space, task.space.leave)),
-        notes=(*describe_folded(loaded.folded), *built.notes, *notes),
+        notes=(*describe_source(built.model), *describe_folded(loaded.folded), *built.notes, *notes),
     )
 
 
 def _load(task: Task, model: nn.Module | None) -> _Loaded:
     """Import the plugins, check the names that are needed only later, and load model, data and metric."""
     from ...compressors.anatomy import check_runs
-    from ..task import Plugins, load_task_data, load_task_metric, load_task_model
+    from ..task import Plugins, load_task_data, load_task_metric, load_task_model, widened
 
     plugins = Plugins.of(task)
     plugins.load()
     _check_registered(task)
-    raw = load_task_model(task, plain=False) if model is None else model
+    raw = load_task_model(task, plain=False) if model is None else widened(model)
     splits = load_task_data(task)
     with user_errors(task.data.batch_size):
         sample = splits.search.take(1).inputs
         check_runs(raw, sample)
-        plain = folded_model(raw, sample, is_ours=model is None)
+        plain = folded_model(raw, sample, is_ours=raw is not model)
         check_finite(plain.model, sample_outputs(plain.model, sample))
     plain.model.eval().requires_grad_(False)
     metric = load_task_metric(task)

@@ -23,8 +23,9 @@ def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") 
         apart = scores.divergence
         mean = float(apart.mean())
         half = 1.96 * float(apart.std()) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+        low = min(mean, max(0.0, mean - half))  # a divergence is never negative
         metrics["divergence"] = Measurement(
-            value=mean, unit=context.distance.unit, low=mean - half, high=mean + half,
+            value=mean, unit=context.distance.unit, low=low, high=mean + half,
             split=split, n=len(apart),
         )  # fmt: skip
     for name, measurement in metrics.items():
@@ -54,4 +55,4 @@ def original_quality(context: EvaluationContext, n: int) -> dict[str, Measuremen
             f"{described(context.reference.outputs[:n])}, and targets {described(context.split.take(n).targets)}; "
             f"correct it, or the targets that data.factory returns"
         ) from error
-    return judge(context, Scores(metric=scores, divergence=torch.zeros_like(scores)))
+    return judge(context, Scores(metric=scores, divergence=torch.zeros(n, dtype=torch.float64)))

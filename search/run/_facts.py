@@ -33,6 +33,7 @@ class RunFacts:
     objectives    objectives of the task, the quality first
     guide         objectives that the searcher is told, with their indifference thresholds
     quality       name of the task's metric
+    quality_is    how its figure comes from the samples, where that is more than the mean over them; "" else
     limits        metric -> (least or None, most or None), in absolute figures
     costs         metric -> rows; metrics on a further device bear its name
     fixed         metric -> cost that every candidate pays
@@ -66,6 +67,7 @@ class RunFacts:
     activations: ActivationGraph | None
     unused: tuple[str, ...]
     anatomy: Anatomy | None
+    quality_is: str = ""
 
     def to_record(self) -> dict[str, Any]:
         """Return the ledger's record "facts", in the current version of the format."""
@@ -80,6 +82,7 @@ class RunFacts:
             "objectives": [_objective_to_dict(o) for o in self.objectives],
             "guide": [_objective_to_dict(o) for o in self.guide],
             "quality": self.quality,
+            "quality_is": self.quality_is,
             "limits": {name: [low, high] for name, (low, high) in self.limits.items()},
             "costs": {name: _to_lists(rows) for name, rows in self.costs.items()},
             "fixed": dict(self.fixed),
@@ -99,8 +102,8 @@ class RunFacts:
         """Read a record of this version of the format, or of an older one.
 
         A record of version 1 may lack `profiles`, `baselines`, `activations`, `unused`, `anatomy` and `spec_version`,
-        and its other keys are ignored. Raises `InputError` naming the key that a record of this version has too much
-        or lacks.
+        and its other keys are ignored. One of version 2 lacks `quality_is`. Raises `InputError`
+        naming the key that a record of this version has too much or lacks.
         """
         data = {key: value for key, value in record.items() if key not in _ENVELOPE}
         if schema_version(record) < SCHEMA_VERSION:
@@ -116,6 +119,7 @@ class RunFacts:
             objectives=tuple(map(_objective_from_dict, data["objectives"])),
             guide=tuple(map(_objective_from_dict, data["guide"])),
             quality=data["quality"],
+            quality_is=data["quality_is"],
             limits={name: (low, high) for name, (low, high) in data["limits"].items()},
             costs={name: _to_tuples(rows) for name, rows in data["costs"].items()},
             fixed=dict(data["fixed"]),
@@ -137,7 +141,7 @@ def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return values for the keys that came to version 1 one after another."""
     return {
         "spec_version": 1, "profiles": [data["profile"]], "baselines": None, "activations": None, "unused": [],
-        "anatomy": None,
+        "anatomy": None, "quality_is": "",
     }  # fmt: skip
 
 

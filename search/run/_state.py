@@ -15,14 +15,14 @@ from ._facts import RunFacts
 class Verified:
     """Measurements of one trial's artifact in a fresh process, on the test ("report") split.
 
-    scores     one score for each sample of the split
+    scores     one score for each sample of the split, or a row of numbers (`Metric`)
     reason     reason why the artifact could not be measured; None if it was
     agreement  distance of its outputs from PyTorch's, in words; "" in an old ledger
     """
 
     number: int
     metrics: Mapping[str, Measurement]
-    scores: tuple[float, ...] = ()
+    scores: tuple[Any, ...] = ()
     reason: str | None = None
     agreement: str = ""
 

@@ -15,7 +15,7 @@ from ._axis import Axis
 from ._default_profile import default_profile, saturates_here, settle_profile
 from ._field_types import parse_duration
 from ._limits import resolve_limit, resolve_limits
-from ._load_model import load_task_metric, load_task_model, user_modules
+from ._load_model import load_task_metric, load_task_model, user_modules, widened
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
@@ -66,6 +66,7 @@ __all__ = [
     "usable_cores",
     "user_modules",
     "version_of",
+    "widened",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, {"._splits": ("Splits", "load_task_data", "sizes")})

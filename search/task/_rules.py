@@ -14,7 +14,16 @@ _RANGES = {
     "accuracy": (0.0, 1.0),
     "cosine": (-1.0, 1.0),
     "perplexity": (1.0, math.inf),
+    "perplexity_per_sequence": (1.0, math.inf),
     "mse": (0.0, math.inf),
+    "mean_iou": (0.0, 1.0),
+    "f1": (0.0, 1.0),
+    "f1_micro": (0.0, 1.0),
+    "average_precision": (0.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "wer": (0.0, math.inf),
+    "hit_rate_at_10": (0.0, 1.0),
+    "ndcg_at_10": (0.0, 1.0),
     "divergence": (0.0, math.inf),
 }
 """Name -> (least, greatest) possible value."""

@@ -110,6 +110,18 @@ class DataSection(Section):
         "drop it from the less important split",
     )
     batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass")
+    mask: Text | None = Field(
+        default=None,
+        description="entry of dict inputs (or place in a tuple, as '1') that says which positions are real: (N, T) "
+        "with 1 for real, or (N, T, T) or (N, 1, T, T); what it hides counts nowhere; default attention_mask, and "
+        "decoder_attention_mask for the outputs of an encoder-decoder",
+    )
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an unset `mask` out: tasks of runs from before that key keep their digest."""
+        stored: dict[str, Any] = handler(self)
+        return {key: value for key, value in stored.items() if key != "mask" or value is not None}
 
 
 class QualitySection(Section):
@@ -117,8 +129,20 @@ class QualitySection(Section):
 
     metric: MetricName = Field(
         default="accuracy",
-        description="accuracy, perplexity, mse, cosine, a registered metric, or your own: "
-        "'file.py:function' of (outputs, targets) -> (N,)",
+        description="accuracy, perplexity (mean over tokens), perplexity_per_sequence, mse, cosine, mean_iou, f1, "
+        "f1_micro, average_precision, psnr, spearman, wer, hit_rate_at_10, ndcg_at_10 (or any other number), a "
+        "registered metric, or your own: 'file.py:function' of (outputs, targets) -> (N,), or a class with update, "
+        "compute and reset (torchmetrics)",
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="settings of the metric: data_range of psnr, blank and space of wer, threshold of f1 for labels, "
+        "and the keyword arguments of a class of your own",
+    )
+    targets: Literal["auto", "aligned", "ids"] = Field(
+        default="auto",
+        description="of perplexity: aligned: the target at t is that of the output at t (shifted already, masked "
+        "tokens); ids: the targets are the input ids, as labels of transformers; auto: told apart by the ids",
     )
     maximise: Flag | None = Field(
         default=None, description="whether more is better; needed for a metric of your own, known for the others"
@@ -154,10 +178,10 @@ class QualitySection(Section):
 
     @model_serializer(mode="wrap")
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an unset `class_axis` or `outputs` out: tasks of runs from before these keys keep their digest."""
+        """Leave later keys out where they are unset: tasks of runs from before them keep their digest."""
         stored: dict[str, Any] = handler(self)
-        newer = ("class_axis", "outputs")
-        return {key: value for key, value in stored.items() if key not in newer or value is not None}
+        unset: dict[str, Any] = {"class_axis": None, "outputs": None, "args": {}, "targets": "auto"}
+        return {key: value for key, value in stored.items() if key not in unset or value != unset[key]}
 
     @field_validator("outputs")
     @classmethod

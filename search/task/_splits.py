@@ -54,9 +54,9 @@ def load_task_data(task: Task) -> Splits:
     where = f"data.factory = {section.factory!r}"
     given = _three(found, where)
     if given is None:
-        splits = _divide(_split("data", found, where), section, where)
+        splits = _divide(_split("data", found, where, section.mask), section, where)
     else:
-        splits = _separate([_split(name, given[name], where) for name in NAMES], section, where)
+        splits = _separate([_split(name, given[name], where, section.mask) for name in NAMES], section, where)
     metric = load_task_metric(task)
     for split in (splits.search, splits.report):
         try:
@@ -89,9 +89,10 @@ def _three(found: Any, where: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _split(name: str, found: Any, where: str) -> Split:
+def _split(name: str, found: Any, where: str, mask: str | None = None) -> Split:
     """One split out of whatever a factory may return for it."""
     inputs, targets = _parts(found, name, where)
+    mask = mask if mask is not None or not isinstance(found, Split) else found.mask
     if isinstance(inputs, Mapping):
         converted: Inputs = {
             str(key): _tensor(value, f"inputs[{key!r}] of {name}", where) for key, value in inputs.items()
@@ -104,7 +105,9 @@ def _split(name: str, found: Any, where: str) -> Split:
     if target is not None and not target.is_floating_point():
         target = target.long()
     try:
-        return Split(name, converted, target)
+        split = Split(name, converted, target, mask)
+        split.output_positions()  # a mask that is not there, or of another form, is told now
+        return split
     except InputError as error:
         raise TaskError(f"{where}: {error}") from error
 
@@ -243,7 +246,7 @@ def _divide(whole: Split, section: DataSection, where: str) -> Splits:
     start = 0
     for name, count in zip(NAMES, (calibration, search, report), strict=True):
         chosen = whole.select(torch.tensor(unique[start : start + count]))
-        parts[name] = Split(name, chosen.inputs, chosen.targets)
+        parts[name] = Split(name, chosen.inputs, chosen.targets, chosen.mask)
         start += count
     return Splits(**parts, dropped=len(whole) - len(unique))
 

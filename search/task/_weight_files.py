@@ -22,6 +22,11 @@ INDEX_SUFFIX = ".index.json"
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+_FLOATS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
+"""Name in a safetensors header -> name in torch."""
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -74,6 +79,35 @@ def check_folder(folder: Path, *, variant: str | None, key: str) -> frozenset[st
     if index.is_file():
         return _integers_in(folder / shard for shard in set(_shards_of(index, key=key).values()))
     return frozenset()
+
+
+def stored_types(path: Path) -> dict[str, str]:
+    """Key -> number type ("bfloat16") of each floating-point tensor of a safetensors file, or of an index's shards.
+
+    Files that cannot be read give nothing: whoever loads them says so.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, str] = {}
+    try:
+        files = {path}
+        if path.name.endswith(".json"):
+            weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+            files = {path.parent / shard for shard in weight_map.values()}
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+            found |= {name: _FLOATS[kind] for name, kind in kinds.items() if kind in _FLOATS}
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return {}
+    return found
+
+
+def stored_types_in(folder: Path, *, variant: str | None) -> dict[str, str]:
+    """`stored_types` of the weights that transformers reads from `folder`; empty where it has none."""
+    middle = f".{variant}" if variant else ""
+    whole, index = folder / f"model{middle}.safetensors", folder / f"model.safetensors.index{middle}.json"
+    return stored_types(whole if whole.is_file() else index) if whole.is_file() or index.is_file() else {}
 
 
 def files_instead(folder: Path) -> str:

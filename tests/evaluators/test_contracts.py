@@ -28,11 +28,22 @@ LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.5], [0.0, 
 CLASSES = torch.tensor([0, 1, 2, 1])
 TOKEN_LOGITS = torch.stack([LOGITS, LOGITS.flip(0), LOGITS * 2])
 TOKENS = torch.stack([CLASSES, CLASSES.flip(0), torch.tensor([0, 1, -100, 1])])
+TEN = torch.eye(4, 20) + torch.arange(20.0) / 100
 
 CASES: dict[str, tuple[Tensor, Tensor | None, Tensor | None, Tensor]] = {
     "accuracy": (LOGITS, CLASSES, None, -LOGITS),
     "perplexity": (TOKEN_LOGITS, TOKENS, None, -TOKEN_LOGITS),
     "mse": (LOGITS, LOGITS + torch.arange(4.0)[:, None], None, LOGITS - 9.0),
+    "perplexity_per_sequence": (TOKEN_LOGITS, TOKENS, None, -TOKEN_LOGITS),
+    "mean_iou": (TOKEN_LOGITS, TOKENS, None, -TOKEN_LOGITS),
+    "f1": (LOGITS, CLASSES, None, -LOGITS),
+    "f1_micro": (LOGITS, CLASSES, None, -LOGITS),
+    "average_precision": (LOGITS, CLASSES, None, -LOGITS),
+    "psnr": (LOGITS, LOGITS + torch.arange(1.0, 5.0)[:, None], None, LOGITS - 9.0),
+    "spearman": (LOGITS[:, 0], torch.tensor([4.0, 1.0, 2.0, 1.5]), None, -LOGITS[:, 0]),
+    "wer": (TOKEN_LOGITS, torch.tensor([[1, 2], [1, -100], [1, 1]]), None, -TOKEN_LOGITS),
+    "hit_rate_at_10": (TEN, torch.arange(4), None, -TEN),
+    "ndcg_at_10": (TEN, torch.arange(4), None, -TEN),
     "cosine": (LOGITS, None, LOGITS + torch.eye(4, 3), -LOGITS),
 }
 

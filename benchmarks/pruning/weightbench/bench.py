@@ -79,7 +79,7 @@ class Bench:
             return evaluate_split(subject.model, self.report, self.metric, batch_size=subject.batch_size).metric
 
     def value(self, scores: Tensor) -> float:
-        return float(self.metric.finish(float(scores.double().mean())))
+        return self.metric.value(scores)
 
     def row(self, spec: LayerSpec) -> dict[str, Any]:
         """The same for every layer; where it does not apply, the layer is left alone, and counted."""

@@ -71,7 +71,7 @@ class Bench:
         return float(found.mean())
 
     def value(self, scores: Tensor) -> float:
-        return float(self.metric.finish(float(scores.double().mean())))
+        return self.metric.value(scores)
 
     def against_original(self, scores: Tensor) -> dict[str, Any]:
         """`gain` is positive where it is better than the original; `low` and `high` bound it (95 %, paired)."""

@@ -6,8 +6,10 @@ What it does   `huggingface/config.json` and `huggingface/model.safetensors`. We
 Source         compressed-tensors 0.20 (Apache-2.0), `compressors/pack_quantized` and `compressors/naive_quantized`;
                written without it
 We differ      groups name their layers one by one, since a search gives each its own
+               What is left alone keeps the number type of the model's source, and a tied tensor is written once
 Not expressed  other layers than nn.Linear, palettes and other tables, low rank, short last groups, tied weights: dense
-               weights with the very same numbers, noted. Integer activations of such a layer: an error
+               weights with the very same numbers (rounded to a source of half precision), noted. Integer activations
+               of such a layer: an error
 """
 
 from __future__ import annotations
@@ -71,11 +73,17 @@ def compressed_state(
     notes: Notes,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors of the file, the `quantization_config`)."""
+    import torch
     from torch import nn
 
-    tied = _tied(model)
+    from ....compressors.anatomy import source_dtypes
+
+    names = _stored_names(model)
+    tied = {other for other, name in names.items() if other != name}
+    tied |= {names[other] for other in tied}
     groups: dict[str, dict[str, Any]] = {}
     replaced: dict[str, dict[str, Tensor]] = {}
+    dense: dict[str, Tensor] = {}
     for fqn, spec in assignment.items():
         if spec.is_neutral:
             continue
@@ -91,8 +99,13 @@ def compressed_state(
                     "format 'onnx' or 'paredown'"
                 )
             assert variant is not None
-            replaced[fqn] = {"weight": _dense(variant, spec)}
-            notes.fell_back(fqn, f"{reason}: dense weight, same numbers")
+            name = names[weight_name(fqn)]
+            found = _dense(variant, spec, source_dtypes(model).get(name, ""))
+            if not torch.equal(dense.setdefault(name, found), found):
+                raise ConfigError(f"{fqn} and another layer share {name}, and must get the same treatment")
+            same = bool(torch.equal(found.float(), variant.effective.float()))
+            numbers = "same numbers" if same else f"rounded to {_type(found)}, the type of the source"
+            notes.fell_back(fqn, f"{reason}: dense weight, {numbers}")
             notes.written_as[fqn] = "dense"
             continue
         assert variant is not None
@@ -101,10 +114,11 @@ def compressed_state(
         group["targets"].append(fqn)
         replaced[fqn] = _weight_tensors(variant, spec, scheme) | _input_tensors(fqn, spec, calibration)
         notes.written_as[fqn] = scheme["format"]
-    state = _plain_state(model, set(replaced))
+    state = _plain_state(model, {names[weight_name(fqn)] for fqn in replaced} | set(dense))
     for fqn, tensors in replaced.items():
         named = {weight_name(fqn) if name == "weight" else f"{fqn}.{name}": t for name, t in tensors.items()}
         state |= {name: tensor.contiguous().clone() for name, tensor in named.items()}
+    state |= {name: tensor.contiguous().clone() for name, tensor in dense.items()}
     targets = {fqn for group in groups.values() for fqn in group["targets"]}
     ignore = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in targets]
     return state, _config(list(groups.values()), ignore)
@@ -137,7 +151,7 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec, tied: set[str]) -> str 
     module = module_at(model, fqn)
     if not isinstance(module, nn.Linear):
         return f"it quantizes nn.Linear, and this is {type(module).__name__}"
-    if fqn in tied:
+    if weight_name(fqn) in tied:
         return "its weight is tied to another layer's"
     if not spec.changes_weight or spec.weight_bits == 32:
         return (
@@ -230,34 +244,50 @@ def _input_tensors(fqn: str, spec: LayerSpec, calibration: Calibration | None) -
     return found
 
 
-def _dense(variant: Variant, spec: LayerSpec) -> Tensor:
-    """Dense weight in its stored type, where that is a cast of the whole weight."""
-    is_cast = spec.weight_bits == 16 and spec.rank >= 1.0
-    return variant.effective.to(variant.tensors["values"].dtype) if is_cast else variant.effective
+def _dense(variant: Variant, spec: LayerSpec, source: str) -> Tensor:
+    """Dense weight in its stored type where that is a cast of the whole weight, or in the narrower type of its source.
+
+    Whoever loads the folder in the source's type rounds it so anyway.
+    """
+    import torch
+
+    if spec.weight_bits == 16 and spec.rank >= 1.0:
+        return variant.effective.to(variant.tensors["values"].dtype)
+    dtype: torch.dtype = getattr(torch, source or "float32")
+    return variant.effective.to(dtype) if dtype.itemsize < 4 else variant.effective
 
 
 def _plain_state(model: nn.Module, replaced: set[str]) -> dict[str, Tensor]:
-    """Remaining tensors of the model; a tensor of several names gets the first."""
-    parameters = dict(model.named_parameters())
-    buffers = dict(model.named_buffers())
-    kept = model.state_dict().keys() - {weight_name(fqn) for fqn in replaced}
+    """Remaining tensors of the model in the types of its source; a tensor of several names gets the first."""
+    from ....compressors.anatomy import source_dtypes, stored_dtype
+
+    sources = source_dtypes(model)
+    kept = model.state_dict().keys() - replaced
     found = {}
-    for name, tensor in {**parameters, **buffers}.items():
+    for name, tensor in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
         if name in kept:
-            found[name] = tensor.detach().cpu().contiguous().clone()
+            plain = tensor.detach().cpu()
+            found[name] = plain.to(stored_dtype(plain, sources.get(name, ""))).contiguous().clone()
     return found
 
 
-def _tied(model: nn.Module) -> set[str]:
-    """fqns of the modules whose weight is another module's as well."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name.removesuffix(".weight") for same in names.values() if len(same) > 1 for name in same}
+def _stored_names(model: nn.Module) -> dict[str, str]:
+    """Each name of a parameter -> the name under which it is written: its first, whichever of its modules runs."""
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(parameter), name)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _model_config(model: nn.Module) -> dict[str, Any]:
     """Config of a transformers model; empty for any other model."""
+    from ....compressors.anatomy import main_source_dtype
+
     config = getattr(model, "config", None)
     to_dict = getattr(config, "to_diff_dict", None)
     if not callable(to_dict):
@@ -266,5 +296,5 @@ def _model_config(model: nn.Module) -> dict[str, Any]:
     data.setdefault("architectures", [type(model).__name__])
     if not data["architectures"]:
         data["architectures"] = [type(model).__name__]
-    data["dtype"] = "float32"  # of what is not quantized
+    data["dtype"] = main_source_dtype(model)  # of what is not quantized
     return data

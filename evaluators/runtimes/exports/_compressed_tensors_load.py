@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def load_compressed_tensors(path: Path, model: nn.Module) -> nn.Module:
     """Load the weights of the folder around `path` (its config.json), decoded, into `model`, with its input quantizers.
 
+    A model in half precision becomes FP32, for it could not hold the decoded weights.
+
     Raises `IntegrityError` for a file that contradicts its config, `InputError` for another method or another model.
     """
     import torch
@@ -45,6 +47,8 @@ def load_compressed_tensors(path: Path, model: nn.Module) -> nn.Module:
             if group["input_activations"] is not None:
                 quantizer = _input_quantizer(own, group["input_activations"])
                 module_at(model, fqn).register_forward_pre_hook(quantizer, with_kwargs=True)
+    if any(t.is_floating_point() and t.dtype.itemsize < 4 for t in model.state_dict().values()):
+        model.float()
     with torch.no_grad():
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     present = {id(value) for name, value in model.named_parameters() if name in tensors}

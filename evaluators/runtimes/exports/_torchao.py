@@ -61,7 +61,7 @@ def torchao_config(model: nn.Module, assignment: Mapping[str, LayerSpec], notes:
         if spec.is_neutral:
             layers[fqn] = None
             continue
-        reason = _cannot(model, fqn, spec)
+        reason = _cannot(model, fqn, spec) or _parted(model, fqn, assignment)
         if reason is not None:
             refused.append(f"{fqn} ({spec.label()}): {reason}")
             continue
@@ -113,6 +113,23 @@ def _cannot(model: nn.Module, fqn: str, spec: LayerSpec) -> str | None:
         return "calibrated ranges are in no config (its static one holds a tensor, which it cannot serialize)"
     if spec.activation_bits != 8:
         return f"dynamic activations have 8 bits, not {spec.activation_bits}"
+    return None
+
+
+def _parted(model: nn.Module, fqn: str, assignment: Mapping[str, LayerSpec]) -> str | None:
+    """Reason why torchao would give one tensor two values: it quantizes module by module, and here one is left out."""
+    from torch import nn
+
+    from ....compressors import module_at, weight_at
+
+    weight, spec = weight_at(model, fqn), assignment[fqn]
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holder = name.rpartition(".")[0]
+        other = module_at(model, holder)
+        if parameter is not weight or other is module_at(model, fqn):
+            continue
+        if not isinstance(other, nn.Linear) or assignment.get(holder) != spec:
+            return f"its weight is tied to {name}, which torchao would leave as it is"
     return None
 
 

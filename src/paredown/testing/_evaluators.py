@@ -30,7 +30,7 @@ def check_metric(
     reference: Tensor | None = None,
     worse: Tensor | None = None,
 ) -> None:
-    """Check a metric: one finite score for each sample, from that sample alone, and its arguments left alone.
+    """Check a metric: one finite score or row for each sample, from that sample alone, and its arguments left alone.
 
     outputs    (N, …) with N >= 2, for samples that differ in score
     targets    as the metric takes them; `reference` likewise
@@ -54,9 +54,14 @@ def check_metric(
             f"{metric.name}: a sample's score must not depend on the other samples or their order; "
             f"expected {scores[order].tolist()[:4]}, got {alone.tolist()[:4]}",
         )
-    value, ends = metric.value(scores), sorted((metric.finish(float(scores.min())), metric.finish(float(scores.max()))))
-    slack = 1e-9 * max(1.0, *(abs(end) for end in ends))
-    _require(ends[0] - slack <= value <= ends[1] + slack, f"{metric.name}: `finish` must be monotone")
+    value = metric.value(scores)
+    if metric.is_mean:
+        means = scores if scores.dim() == 1 else scores[:, 0] / scores[:, 1]
+        ends = sorted((metric.finish(float(means.min())), metric.finish(float(means.max()))))
+        slack = 1e-9 * max(1.0, *(abs(end) for end in ends))
+        _require(ends[0] - slack <= value <= ends[1] + slack, f"{metric.name}: `finish` must be monotone")
+    least, most = metric.range
+    _require(least <= value <= most, f"{metric.name} is {value}, outside its range {least} to {most}")
     if worse is not None:
         bad = metric.value(metric.scores(worse, targets, reference))
         _require(

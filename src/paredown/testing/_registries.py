@@ -32,7 +32,7 @@ def _registries() -> list[dict[Any, Any]]:
     from ..compressors import methods
     from ..compressors.registry import REGISTRIES
     from ..compressors.values._fields import _REGISTERED as fields
-    from ..evaluators.quality._metric import _METRICS
+    from ..evaluators.quality._register import _CONFIGURE, _METRICS
     from ..evaluators.runtimes._base import _RUNTIMES
     from ..search.searchers._registry import _SEARCHERS
     from ..search.task._axes import _REGISTERED as axes
@@ -40,4 +40,4 @@ def _registries() -> list[dict[Any, Any]]:
 
     methods("weight")  # the built-in ones register themselves on the first look
     entries = (registry._entries for registry in REGISTRIES.values())
-    return [*entries, _METRICS, _RUNTIMES, _SEARCHERS, fields, axes, _digests]
+    return [*entries, _METRICS, _CONFIGURE, _RUNTIMES, _SEARCHERS, fields, axes, _digests]

@@ -79,7 +79,7 @@ def test_one_score_has_no_interval() -> None:
 @pytest.mark.parametrize("scores", [torch.zeros(0), torch.zeros(2, 2), torch.tensor(1.0)])
 def test_what_are_no_scores_is_refused(scores: torch.Tensor) -> None:
     with pytest.raises(MetricError, match=r"expected scores \(N,\)"):
-        summarise(scores, MSE, "search")
+        summarise(scores, METRICS["cosine"], "search")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])

@@ -128,7 +128,7 @@ def test_where_nothing_is_better_one_in_twenty_is_found() -> None:
     [
         (torch.zeros(3), torch.zeros(4), r"got \(3,\) and \(4,\)"),
         (torch.zeros(0), torch.zeros(0), r"got \(0,\)"),
-        (torch.zeros(2, 2), torch.zeros(2, 2), r"expected two score tensors \(N,\)"),
+        (torch.zeros(2, 2, 2), torch.zeros(2, 2, 2), r"expected two score tensors \(N,\)"),
         (torch.tensor([torch.nan, 0.0]), torch.zeros(2), "finite"),
     ],
 )

@@ -47,7 +47,14 @@ if TYPE_CHECKING:
         primary_name,
     )
     from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
-    from ._real_rows import masked_batch, real_entries, real_rows, real_scores, real_windows
+    from ._real_rows import (
+        has_other_positions,
+        masked_batch,
+        real_entries,
+        real_rows,
+        real_scores,
+        real_windows,
+    )
     from ._source_types import (
         is_widened,
         main_source_dtype,
@@ -97,7 +104,7 @@ _HOMES = {
         "primary_name",
     ),
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
-    "._real_rows": ("masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
+    "._real_rows": ("has_other_positions", "masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
     "._source_types": (
         "is_widened",
         "main_source_dtype",
@@ -140,6 +147,7 @@ __all__ = [
     "flat_outputs",
     "fold_weights",
     "forward",
+    "has_other_positions",
     "holder_of",
     "hook_each_call",
     "hook_scores",

@@ -119,6 +119,21 @@ def real_rows(x: Tensor, channels: int = -1) -> Tensor:
     return rows
 
 
+def has_other_positions(x: Tensor, channels: int = -1) -> bool:
+    """Tell whether the mask hides something, and fits none of the axes of an activation, all of whose rows count then.
+
+    channels  as in `real_rows`
+    """
+    batch = _RUNNING.get()
+    if batch is None or x.dim() < 2:
+        return False
+    if x.dim() == 2 and any(len(x) == len(mask) for mask in batch.candidates(x)):  # a row for each sample
+        return False
+    if channels == 1 and x.dim() > 2:
+        return _of_convolution(batch, x) is None
+    return _of_rows(batch, x) is None and _of_routed(batch, x) is None
+
+
 def real_entries(output: Tensor, args: Any) -> Tensor:
     """Rows of a module's output that are real, (n, C); the output itself where nothing is hidden.
 

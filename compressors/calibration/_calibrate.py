@@ -17,6 +17,7 @@ from .. import quantization  # noqa: F401  (registers the built-in activation me
 from ..anatomy import (
     Anatomy,
     forward,
+    has_other_positions,
     hook_each_call,
     hook_scores,
     masked_batch,
@@ -108,6 +109,7 @@ def calibrate(
         moments=None if collector is None else collector.result(anatomy),
         places=places,
         products=factors,
+        unmasked=tuple(fqn for fqn, watcher in watchers.items() if watcher.is_unmasked),
         missing={key: watcher.missing for key, watcher in watchers.items() if watcher.missing is not None},
     )
 
@@ -159,13 +161,15 @@ class RangeWatcher:
     positive      take only the values that a ReLU lets pass
     needs_spread  one and the same number everywhere tells nothing of the range
 
-    `n` is the number of values that were seen, `n_seen` that of the tensors.
+    `n` is the number of values that were seen, `n_seen` that of the tensors. `is_unmasked` says that a mask hid
+    something, and not here, as the positions are others.
     """
 
     def __init__(self, *, positive: bool = False, needs_spread: bool = False) -> None:
         self.positive, self.needs_spread = positive, needs_spread
         self.n = self.n_seen = 0
         self.is_finite = True
+        self.is_unmasked = False
         self.low = math.inf
         self.high = -math.inf
         self.stride = 1
@@ -173,8 +177,11 @@ class RangeWatcher:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = args[0] if args else kwargs.get("input")
-        is_convolution = isinstance(module, _ConvNd)
-        self._see(real_rows(x, 1 if is_convolution else -1) if isinstance(x, Tensor) else x)
+        if not isinstance(x, Tensor):
+            return
+        channels = 1 if isinstance(module, _ConvNd) else -1
+        self.is_unmasked = self.is_unmasked or has_other_positions(x, channels)
+        self._see(real_rows(x, channels))
 
     def see_output(self, module: nn.Module, args: object, output: object) -> None:
         """Forward hook that sees outputs in the same way."""

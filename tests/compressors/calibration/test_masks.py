@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors import Repairs, calibrate, trace_anatomy
+from paredown.compressors import CompressedModel, LayerSpec, Repairs, calibrate, compress, reconstruct, trace_anatomy
 from paredown.compressors.anatomy import positions
-from paredown.compressors.structure import collect, find
+from paredown.compressors.structure import CoupledSet, collect, find, find_blocks, routing_frequency, score_blocks
 from paredown.evaluators import Split, loss_gradients
 from paredown.evaluators.quality import get_metric
 
@@ -197,6 +197,20 @@ def test_a_convolution_shortens_the_mask() -> None:
     assert_same(found, wanted)
 
 
+def test_a_length_that_no_rule_explains_is_named() -> None:
+    class Doubled(Reader):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            x = self.embed(input_ids)
+            return self.head(torch.cat([self.up(x.repeat(1, 2, 1))[..., :DIM], x], dim=1)[:, -input_ids.shape[1] :])
+
+    model = seeded(Doubled())
+    for inputs, names in ((padded("right", "2"), ("up",)), (plain(), ())):
+        anatomy = trace_anatomy(model, inputs)
+        found = calibrate(model, [inputs], anatomy)
+        assert found.unmasked == names
+        assert calibrate(seeded(Reader()), [inputs], trace_anatomy(seeded(Reader()), inputs)).unmasked == ()
+
+
 class Pair(nn.Module):
     """Encoder–decoder whose two sequences are equally long, with masks of their own."""
 
@@ -262,6 +276,58 @@ def test_scores_of_structure_are_of_the_texts() -> None:
             torch.testing.assert_close(
                 getattr(other[name], field), getattr(evidence, field), rtol=1e-4, atol=1e-8, msg=f"{name} {field}"
             )
+
+
+def test_frequencies_and_blocks_are_of_the_texts() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(VOCABULARY, DIM), nn.Linear(DIM, VOCABULARY)
+            self.blocks = nn.ModuleList(Block() for _ in range(2))
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            x = self.embed(input_ids)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(DIM, DIM)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.tanh(self.linear(x))
+
+    model = seeded(Residual())
+    blocks, left = find_blocks(model, plain())
+    assert len(blocks) == 2, left
+    for method in ("change", "divergence"):
+        one, other = (score_blocks(model, inputs, blocks, method) for inputs in (plain(), padded("left", "2")))
+        torch.testing.assert_close(other, one)
+    mixture = seeded(Mixture())
+    experts = CoupledSet(name="experts", kind="experts", n_units=2, members=(), router="router", floor=1)
+    one, other = (
+        routing_frequency(mixture, [inputs], [experts])["experts"] for inputs in (plain(), padded("right", "2"))
+    )
+    torch.testing.assert_close(other, one)
+
+
+def test_blocks_are_reconstructed_for_the_texts() -> None:
+    model = seeded(Reader())
+    spec = LayerSpec(weight_bits=3)
+    found = []
+    for inputs in (plain(), padded("left", "2")):
+        batches = [{name: part[row : row + 1] for name, part in inputs.items()} for row in range(N)]
+        anatomy = trace_anatomy(model, inputs)
+        resident = CompressedModel(model, anatomy)
+        fqns = [layer.fqn for layer in anatomy.layers if layer.kind == "linear"]
+        variants = {fqn: compress(resident.weight(fqn), spec, anatomy[fqn]) for fqn in fqns}
+        found.append(reconstruct(resident, dict.fromkeys(fqns, spec), variants, batches, steps=20))
+    assert [block.kept for block in found[1].blocks] == [block.kept for block in found[0].blocks]
+    assert found[1].ratio == pytest.approx(found[0].ratio, rel=1e-3)
+    ratios = [torch.tensor([block.ratio for block in one.blocks]) for one in found]
+    torch.testing.assert_close(ratios[1], ratios[0], rtol=1e-2, atol=1e-3)
 
 
 def test_statistics_of_batch_norms_are_of_the_texts() -> None:

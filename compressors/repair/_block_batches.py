@@ -95,7 +95,7 @@ def _drawn(
         z, where = outputs.float(), real.get("")
     else:
         factors = scales or own_scales(outputs)
-        z, where = packed(outputs, factors), packed_mask(outputs, factors, real)
+        z, where = packed(outputs, factors, real), packed_mask(outputs, factors, real)
     if divergence != "kl" or several:
         z = real_values(z, where)
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)

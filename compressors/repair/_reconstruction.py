@@ -324,7 +324,7 @@ class _Learner:
         """Sum of the divergence over the samples of a batch."""
         if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
             scales = self.scales or own_scales(expected)
-            apart = (packed(expected, scales) - packed(got, scales)).double().square()
+            apart = (packed(expected, scales, real) - packed(got, scales, real)).double().square()
             return float(real_values(apart, packed_mask(expected, scales, real)).sum())
         wanted, found = expected.double(), got.double()
         if self.divergence != "kl":

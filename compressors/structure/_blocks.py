@@ -103,7 +103,7 @@ def score_blocks(
 def _divergence(whole: Outputs, without: Outputs, class_axis: int, real: OutputMasks) -> float:
     if not isinstance(whole, Tensor) or not isinstance(without, Tensor):
         scales = own_scales(whole)
-        apart = (packed(whole, scales) - packed(without, scales)).double().square()
+        apart = (packed(whole, scales, real) - packed(without, scales, real)).double().square()
         return float(real_values(apart, packed_mask(whole, scales, real)).mean())
     (p, where), (q, _) = (real_logits(outputs, real.get(""), class_axis) for outputs in (whole, without))
     log_p, log_q = p.double().log_softmax(dim=-1), q.double().log_softmax(dim=-1)

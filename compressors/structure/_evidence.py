@@ -237,7 +237,7 @@ def _direction(
 ) -> Tensor:
     """Outputs along random signs: the mean square of its gradients is Fisher's information of a squared error."""
     factors = own_scales(outputs) if scales is None else scales
-    z, mask = packed(outputs, factors), packed_mask(outputs, factors, masks)
+    z, mask = packed(outputs, factors, masks), packed_mask(outputs, factors, masks)
     values = real_values(z, mask)
     signs = torch.randint(0, 2, values.shape, generator=generator).mul_(2).sub_(1).to(z)
     if mask is None:

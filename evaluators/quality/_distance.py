@@ -165,11 +165,11 @@ class OutputDistance:
             raise MetricError("a distance needs at least one output to compare, got none")
         return total
 
-    def in_frame(self, outputs: Outputs) -> Tensor:
+    def in_frame(self, outputs: Outputs, real: OutputMasks | None = None) -> Tensor:
         """Outputs as one tensor for an `OutputFrame`: the model's one output, or all compared ones packed."""
         if len(self.outputs) == 1:
             return self._chosen(outputs)[self.outputs[0].name]
-        return packed(outputs, self.scales or {})
+        return packed(outputs, self.scales or {}, real)
 
     def mask_in_frame(self, reference: ReferenceOutputs) -> Tensor | None:
         """Mask of `in_frame` of the reference; None where all of it counts."""

@@ -59,7 +59,7 @@ def loss_gradients(
         if isinstance(found, Tensor):
             return _of_one(found, targets, masks.get(""), metric, generator)
         factors = scales or own_scales(found)
-        return _along_signs(packed(found, factors), packed_mask(found, factors, masks), generator)
+        return _along_signs(packed(found, factors, masks), packed_mask(found, factors, masks), generator)
 
     return collect_gradients(model, batches(), anatomy, loss)
 

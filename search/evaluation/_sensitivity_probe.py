@@ -115,7 +115,11 @@ class SensitivityProbe:
                     apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
                     if apart is not None:
                         found[i].append(apart[0])
-                        shifts[i] += [] if frame is None else [frame.shift(context.distance.in_frame(apart[1]), at)]
+                        shifts[i] += (
+                            []
+                            if frame is None
+                            else [frame.shift(context.distance.in_frame(apart[1], original.real), at)]
+                        )
                     passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
             at += len(original)
         if passes:
@@ -271,7 +275,10 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
 
     reference = context.reference.take(n)
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    outputs, real = context.distance.in_frame(reference.outputs), context.distance.mask_in_frame(reference)
+    outputs, real = (
+        context.distance.in_frame(reference.outputs, reference.real),
+        context.distance.mask_in_frame(reference),
+    )
     variance = context.distance.frame_variance(reference)
     return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis, real=real)
 

@@ -58,6 +58,7 @@ from .space import (
     describe_places,
     describe_products,
     describe_saturation,
+    describe_unmasked,
 )
 from .task import as_task, settle_profile, usable_cores
 from .workers import open_pool
@@ -196,6 +197,7 @@ def _note_space(problem: Problem, recorder: Recorder) -> None:
         *describe_places(problem.places),
         *describe_products(problem.anatomy, problem.space),
         *describe_calls(problem.anatomy, problem.space),
+        *describe_unmasked(problem.context.calibration),
         *describe_saturation(task, problem.space, [device.profile for device in problem.devices]),
     ):
         recorder.note(line)

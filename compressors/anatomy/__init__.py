@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._influence import without_effect
     from ._layers import compressible, holder_of, kind_at, kind_of, owner, runs_in, same_tensor, weight_at
     from ._mask import continued, output_positions, positions
+    from ._output_masks import OutputMasks, output_masks, packed_mask, real_logits, real_values
     from ._outputs import (
         NamedOutputs,
         Outputs,
@@ -47,6 +48,14 @@ if TYPE_CHECKING:
         same_outputs,
     )
     from ._per_call import calls_made, continue_from, hook_each_call, skip_calls
+    from ._real_rows import (
+        has_other_positions,
+        masked_batch,
+        real_entries,
+        real_rows,
+        real_scores,
+        real_windows,
+    )
     from ._source_types import (
         is_widened,
         main_source_dtype,
@@ -80,6 +89,7 @@ _HOMES = {
     "._influence": ("without_effect",),
     "._layers": ("compressible", "holder_of", "kind_at", "kind_of", "owner", "runs_in", "same_tensor", "weight_at"),
     "._mask": ("continued", "output_positions", "positions"),
+    "._output_masks": ("OutputMasks", "output_masks", "packed_mask", "real_logits", "real_values"),
     "._outputs": (
         "NamedOutputs",
         "Outputs",
@@ -96,6 +106,7 @@ _HOMES = {
         "same_outputs",
     ),
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
+    "._real_rows": ("has_other_positions", "masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
     "._source_types": (
         "is_widened",
         "main_source_dtype",
@@ -120,6 +131,7 @@ __all__ = [
     "Inputs",
     "LayerInfo",
     "NamedOutputs",
+    "OutputMasks",
     "Outputs",
     "ScoresQuantizer",
     "attention_projection_inputs",
@@ -137,6 +149,7 @@ __all__ = [
     "flat_outputs",
     "fold_weights",
     "forward",
+    "has_other_positions",
     "holder_of",
     "hook_each_call",
     "hook_scores",
@@ -149,19 +162,28 @@ __all__ = [
     "layer_inputs",
     "main_source_dtype",
     "mapped",
+    "masked_batch",
     "module_at",
     "named_tensors",
+    "output_masks",
     "output_positions",
     "outputs_of",
     "own_scales",
     "owner",
     "packed",
+    "packed_mask",
     "plain_attention",
     "plain_model",
     "positions",
     "preserved",
     "primary",
     "primary_name",
+    "real_entries",
+    "real_logits",
+    "real_rows",
+    "real_scores",
+    "real_values",
+    "real_windows",
     "recurrent_inputs",
     "remember_sources",
     "rescale_channels",

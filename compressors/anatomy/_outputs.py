@@ -199,19 +199,40 @@ def own_scales(outputs: Outputs) -> dict[str, float]:
     return {name: 1.0 / (float(part.detach().double().std(correction=0)) or 1.0) for name, part in parts.items()}
 
 
-def packed(outputs: Outputs, scales: Mapping[str, float]) -> Tensor:
+def packed(outputs: Outputs, scales: Mapping[str, float], masks: Mapping[str, Tensor] | None = None) -> Tensor:
     """Write the compared outputs as one tensor (N, D) float32 whose squared error weighs each of them.
 
     scales  name -> factor, of the outputs that are compared
+    masks   of outputs of which some positions are hidden (`output_masks`): these are zero, and D counts what is real
 
     The mean over D of squared differences is the mean over the outputs of each one's mean squared difference times the
     square of its factor.
     """
     parts = compared_tensors(outputs, list(scales))
     rows = {name: part.float().flatten(1) if part.dim() > 1 else part.float()[:, None] for name, part in parts.items()}
+    if masks and any(name in masks for name in rows):
+        return _packed_real(
+            rows, {name: masks[name].expand(parts[name].shape) for name in rows if name in masks}, scales
+        )
     width = sum(part.shape[1] for part in rows.values())
     factors = {name: scales[name] * (width / (len(rows) * part.shape[1])) ** 0.5 for name, part in rows.items()}
     return torch.cat([part * factors[name] for name, part in rows.items()], dim=1)
+
+
+def _packed_real(rows: Mapping[str, Tensor], real: Mapping[str, Tensor], scales: Mapping[str, float]) -> Tensor:
+    """Pack rows (N, …) of which some numbers are hidden; each sample has a number of real ones of its own."""
+    flat = {name: mask.reshape(len(mask), -1) for name, mask in real.items()}
+    counts = {
+        name: flat[name].sum(dim=1).clamp(min=1) if name in flat else torch.full((len(part),), part.shape[1])
+        for name, part in rows.items()
+    }
+    width = torch.stack([count.cpu() for count in counts.values()]).sum(dim=0)
+    found = []
+    for name, part in rows.items():
+        factor = scales[name] * (width / (len(rows) * counts[name].cpu())).sqrt().to(part)
+        kept = part if name not in flat else part.masked_fill(~flat[name].to(part.device), 0.0)
+        found.append(kept * factor[:, None])
+    return torch.cat(found, dim=1)
 
 
 def _named(value: object, name: str, tensors: dict[str, Tensor]) -> _Template:

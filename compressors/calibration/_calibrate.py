@@ -9,11 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import InputError
 from .. import quantization  # noqa: F401  (registers the built-in activation methods)
-from ..anatomy import Anatomy, forward, hook_each_call, hook_scores, module_at, preserved, temporary_hooks
+from ..anatomy import (
+    Anatomy,
+    forward,
+    has_other_positions,
+    hook_each_call,
+    hook_scores,
+    masked_batch,
+    module_at,
+    preserved,
+    real_entries,
+    real_rows,
+    real_scores,
+    temporary_hooks,
+)
 from ..registry import ACTIVATION
 from ._calibration import (
     DEFAULT_BITS,
@@ -39,6 +53,7 @@ def calibrate(
     means: bool = False,
     tensors: bool = False,
     products: bool = False,
+    mask: str | None = None,
 ) -> Calibration:
     """Run `model` once on every batch (see `forward`) and choose ranges for the input of each layer.
 
@@ -52,6 +67,7 @@ def calibrate(
     products  also choose ranges for factors of attention products, which `activation_scope` product needs
     moments   also collect the inputs' second moments, which methods such as "gptq" need (see `_moments.py`)
     means     also collect their means, which are cheap and come with the moments anyway
+    mask      name of the mask among the inputs (`anatomy.positions`); what it hides counts nowhere
     """
     collector = MomentCollector(model, anatomy, second=moments) if moments or means else None
     places = {
@@ -66,7 +82,8 @@ def calibrate(
         by_call = _watch_calls(model, anatomy, hooks)
         with preserved(model), nullcontext() if collector is None else collector.watching():
             for inputs in batches:
-                forward(model, inputs)
+                with masked_batch(model, inputs, mask):
+                    forward(model, inputs)
                 n_batches += 1
     if n_batches == 0:
         raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
@@ -92,6 +109,7 @@ def calibrate(
         moments=None if collector is None else collector.result(anatomy),
         places=places,
         products=factors,
+        unmasked=tuple(fqn for fqn, watcher in watchers.items() if watcher.is_unmasked),
         missing={key: watcher.missing for key, watcher in watchers.items() if watcher.missing is not None},
     )
 
@@ -143,28 +161,35 @@ class RangeWatcher:
     positive      take only the values that a ReLU lets pass
     needs_spread  one and the same number everywhere tells nothing of the range
 
-    `n` is the number of values that were seen, `n_seen` that of the tensors.
+    `n` is the number of values that were seen, `n_seen` that of the tensors. `is_unmasked` says that a mask hid
+    something, and not here, as the positions are others.
     """
 
     def __init__(self, *, positive: bool = False, needs_spread: bool = False) -> None:
         self.positive, self.needs_spread = positive, needs_spread
         self.n = self.n_seen = 0
         self.is_finite = True
+        self.is_unmasked = False
         self.low = math.inf
         self.high = -math.inf
         self.stride = 1
         self.sample = torch.empty(0)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._see(args[0] if args else kwargs.get("input"))
+        x = args[0] if args else kwargs.get("input")
+        if not isinstance(x, Tensor):
+            return
+        channels = 1 if isinstance(module, _ConvNd) else -1
+        self.is_unmasked = self.is_unmasked or has_other_positions(x, channels)
+        self._see(real_rows(x, channels))
 
     def see_output(self, module: nn.Module, args: object, output: object) -> None:
         """Forward hook that sees outputs in the same way."""
-        self._see(output)
+        self._see(real_entries(output, args) if isinstance(output, Tensor) else output)
 
     def see_scores(self, scores: Tensor) -> Tensor:
         """Observe attention's scores in the same way."""
-        self._see(scores)
+        self._see(real_scores(scores))
         return scores
 
     def _see(self, x: object) -> None:

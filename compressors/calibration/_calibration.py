@@ -60,6 +60,7 @@ class Calibration:
                with tensors=True. The range of such a layer's output is in `ranges` and `others` under `output_key(fqn)`
     products   fqn -> (product, product_in) of `LayerInfo`; filled by `calibrate` with products=True. The range of the
                output is found as above; the range of the scores that multiply values is under `scores_key(fqn)`
+    unmasked   layers whose inputs have other positions than the mask, so all of them count; not a part of `to_dict`
     missing    fqn, or key of an output -> why it has no range, one of `MISSING`; not a part of `to_dict`
     calls      ranges of each call of a layer that runs several times, by the keys of `others` ("minmax" at 8 bits too);
                further calls have the layer's one range, which covers them all
@@ -75,6 +76,7 @@ class Calibration:
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict, compare=False)
+    unmasked: tuple[str, ...] = field(default=(), compare=False)
     calls: Mapping[str, Mapping[str, tuple[ActivationRange, ...]]] = field(default_factory=dict)
 
     @property

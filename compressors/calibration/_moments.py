@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..anatomy import Anatomy, LayerInfo, layer_inputs, module_at, runs_in
+from ..anatomy import Anatomy, LayerInfo, layer_inputs, module_at, real_rows, real_windows, runs_in
 from ..values import sees_inputs
 from ._statistics import Statistics
 
@@ -107,7 +107,7 @@ class MomentCollector:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             for layer, x in layer_inputs(module, layers, args, kwargs):
                 if x.is_floating_point() and x.numel() > 0:
-                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+                    self._add_rows(layer.fqn, x)
 
         return before
 
@@ -118,7 +118,7 @@ class MomentCollector:
             def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 x = args[0] if args else kwargs.get("input")
                 if isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0:
-                    self._add(layer.fqn, x.detach().reshape(1, -1, x.shape[-1]))
+                    self._add_rows(layer.fqn, x)
 
             handle = module.register_forward_pre_hook(before, with_kwargs=True)
             try:
@@ -131,9 +131,9 @@ class MomentCollector:
         had = "_conv_forward" in vars(module)
 
         def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            for patches in _patches(x.detach(), module):
-                self._add(layer.fqn, patches)
             output: Tensor = original(x, weight, bias)
+            for patches in _patches(x.detach(), module, real_windows(x, output, module)):
+                self._add(layer.fqn, patches)
             return output
 
         vars(module)["_conv_forward"] = forward
@@ -145,9 +145,13 @@ class MomentCollector:
             else:
                 del vars(module)["_conv_forward"]
 
+    def _add_rows(self, fqn: str, x: Tensor) -> None:
+        """Add the real rows of x (…, n)."""
+        self._add(fqn, real_rows(x.detach()).reshape(1, -1, x.shape[-1]))
+
     def _add(self, fqn: str, x: Tensor) -> None:
         """Add x (groups, m, n), m more inputs."""
-        if fqn in self._not_finite:
+        if fqn in self._not_finite or x.shape[1] == 0:
             return
         x = x.float()
         total = x.sum(dim=1, dtype=torch.float64).cpu()
@@ -185,8 +189,11 @@ class MomentCollector:
         return Moments(means, aliases)
 
 
-def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d) -> Iterator[Tensor]:
-    """Patches (groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them."""
+def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d, real: Tensor | None) -> Iterator[Tensor]:
+    """Patches (groups, positions, in / groups * kernel) of a few samples at a time, as the convolution sees them.
+
+    real  (N, positions) those that count; None: all
+    """
     batched = x.dim() == len(module.kernel_size) + 2
     x = x if batched else x[None]
     pad = list(module._reversed_padding_repeated_twice)
@@ -196,8 +203,9 @@ def _patches(x: Tensor, module: nn.Conv1d | nn.Conv2d) -> Iterator[Tensor]:
     if isinstance(module, nn.Conv1d):
         x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
     size = max(1, _PATCHES // max(1, x[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])))
-    for part in x.split(size):
+    for start, part in zip(range(0, max(1, len(x)), size), x.split(size), strict=True):
         columns = functional.unfold(part.float(), kernel, dilation=dilation, stride=stride)
         n, _, positions = columns.shape
         grouped = columns.reshape(n, module.groups, -1, positions).permute(1, 0, 3, 2)
-        yield grouped.reshape(module.groups, n * positions, -1)
+        patches = grouped.reshape(module.groups, n * positions, -1)
+        yield patches if real is None else patches[:, real[start : start + size].reshape(-1)]

@@ -11,7 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..anatomy import Outputs, calls_made, classes_last, forward, own_scales, packed, temporary_hooks
+from ..anatomy import (
+    OutputMasks,
+    Outputs,
+    calls_made,
+    forward,
+    output_masks,
+    own_scales,
+    packed,
+    packed_mask,
+    real_logits,
+    real_values,
+    temporary_hooks,
+)
 from ..calibration import drawn_answers
 
 _DRAWS = 2
@@ -41,13 +53,14 @@ class BlockBatch:
 
 def block_target(
     model: nn.Module, module: nn.Module, inputs: object, divergence: str, generator: torch.Generator,
-    *, class_axis: int = -1, scales: Mapping[str, float] | None = None,
+    *, class_axis: int = -1, scales: Mapping[str, float] | None = None, mask: str | None = None,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """(output of the module, mean square of the divergence's gradient by it) of the present model.
 
     None where the module is not called. `class_axis` is the axis of the outputs' classes, for "kl". Several outputs
-    are compared by their squared error, each times its factor in `scales`. Raises `InputError` where the model's
-    outputs do not depend on the module.
+    are compared by their squared error, each times its factor in `scales`. What the mask of this name hides
+    (`anatomy.positions`) is not compared, so an output that only hidden ones read has no weight. Raises `InputError`
+    where the model's outputs do not depend on the module.
     """
     given: list[Tensor] = []
 
@@ -61,8 +74,9 @@ def block_target(
         if not given:
             return None
         weight = torch.zeros_like(given[0])
+        real = output_masks(outputs, inputs, mask, model=model)
         for _ in range(_DRAWS):
-            product = _drawn(outputs, divergence, generator, class_axis, scales)
+            product = _drawn(outputs, real, (divergence, class_axis, scales), generator)
             if not product.requires_grad:
                 raise InputError("the model's outputs do not depend on a block's output, or have no gradient by it")
             (gradient,) = torch.autograd.grad(product, given, retain_graph=True)
@@ -71,15 +85,23 @@ def block_target(
 
 
 def _drawn(
-    outputs: Outputs, divergence: str, generator: torch.Generator, class_axis: int, scales: Mapping[str, float] | None
-) -> Tensor:
+    outputs: Outputs, real: OutputMasks, distance: tuple[str, int, Mapping[str, float] | None],
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
     """Scalar whose gradient g has E[g g'] = the Hessian of the divergence by the outputs, up to a factor."""
+    divergence, class_axis, scales = distance
     several = not isinstance(outputs, Tensor)
-    z = outputs.float() if isinstance(outputs, Tensor) else packed(outputs, scales or own_scales(outputs))
+    if isinstance(outputs, Tensor):
+        z, where = outputs.float(), real.get("")
+    else:
+        factors = scales or own_scales(outputs)
+        z, where = packed(outputs, factors, real), packed_mask(outputs, factors, real)
     if divergence != "kl" or several:
+        z = real_values(z, where)
         signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1)
         return (signs.to(z) * z).sum()
-    z = classes_last(z, class_axis)
+    z, where = real_logits(z, where, class_axis)
+    z = z if where is None else z[where]
     answers = drawn_answers(z, generator)
     return z.reshape(-1, z.shape[-1]).log_softmax(-1).gather(1, answers[:, None]).sum()
 

@@ -32,14 +32,18 @@ from ...errors import InputError
 from ..anatomy import (
     Anatomy,
     LayerInfo,
+    OutputMasks,
     Outputs,
-    classes_last,
     continue_from,
     forward,
     module_at,
+    output_masks,
     own_scales,
     packed,
+    packed_mask,
     preserved,
+    real_logits,
+    real_values,
 )
 from ..quantization import PUSH, RATE, push_exponent
 from ..values import LayerSpec, weight_name
@@ -115,6 +119,7 @@ def reconstruct(
     divergence: str = "kl",
     class_axis: int = -1,
     scales: Mapping[str, float] | None = None,
+    mask: str | None = None,
     seed: int = 0,
     steps: int = STEPS,
 ) -> Reconstruction:
@@ -132,6 +137,7 @@ def reconstruct(
     class_axis  axis of the outputs on which the classes lie, for "kl"
     scales      name -> factor of the outputs that are compared, where there are several; None: all, each over its own
                 standard deviation. Several are compared by their squared error
+    mask        name of the mask among the inputs (`anatomy.positions`); what it hides is not compared
 
     Raises `InputError` for fewer than two batches, or outputs that do not depend on a block's output.
     """
@@ -144,7 +150,7 @@ def reconstruct(
     found = dict(variants)
     eligible, left = _eligible(resident.anatomy, assignment, variants)
     done: list[Reconstructed] = []
-    work = _Learner(resident, assignment, batches, (divergence, class_axis, scales), seed, steps)
+    work = _Learner(resident, assignment, batches, (divergence, class_axis, scales, mask), seed, steps)
     if eligible:
         blocks = blocks_of(resident.model, eligible, batches[0])
         in_blocks = {fqn for block in blocks for fqn in block.layers}
@@ -203,10 +209,11 @@ class _Learner:
 
     def __init__(
         self, resident: CompressedModel, assignment: Mapping[str, LayerSpec], batches: Sequence[object],
-        distance: tuple[str, int, Mapping[str, float] | None], seed: int, steps: int,
+        distance: tuple[str, int, Mapping[str, float] | None, str | None], seed: int, steps: int,
     ) -> None:  # fmt: skip
         self.resident, self.assignment = resident, assignment
-        (self.divergence, self.class_axis, self.scales), self.seed, self.steps = distance, seed, steps
+        self.divergence, self.class_axis, self.scales, self.mask = distance
+        self.seed, self.steps = seed, steps
         self.batches = tuple(batches)
         self.held_out = tuple(n for n in range(len(batches)) if n % _HELD_OUT == _HELD_OUT - 1) or (len(batches) - 1,)
 
@@ -281,7 +288,7 @@ class _Learner:
         rest = [n for n in range(len(self.batches)) if n not in first]
         target_of = partial(
             block_target, divergence=self.divergence, generator=generator, class_axis=self.class_axis,
-            scales=self.scales,
+            scales=self.scales, mask=self.mask,
         )  # fmt: skip
         with preserved(model):
             for number in (*first, *rest):
@@ -310,20 +317,21 @@ class _Learner:
                 expected = forward(model, inputs)
             with self.compressed(variants), installed(model, values):
                 got = forward(model, inputs)
-            total += self._apart(expected, got)
+            total += self._apart(expected, got, output_masks(expected, inputs, self.mask, model=model))
         return total
 
-    def _apart(self, expected: Outputs, got: Outputs) -> float:
+    def _apart(self, expected: Outputs, got: Outputs, real: OutputMasks) -> float:
         """Sum of the divergence over the samples of a batch."""
         if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
             scales = self.scales or own_scales(expected)
-            return float((packed(expected, scales) - packed(got, scales)).double().square().sum())
+            apart = (packed(expected, scales, real) - packed(got, scales, real)).double().square()
+            return float(real_values(apart, packed_mask(expected, scales, real)).sum())
         wanted, found = expected.double(), got.double()
         if self.divergence != "kl":
-            return float((wanted - found).square().sum())
-        wanted, found = classes_last(wanted, self.class_axis), classes_last(found, self.class_axis)
+            return float(real_values((wanted - found).square(), real.get("")).sum())
+        (wanted, where), (found, _) = (real_logits(x, real.get(""), self.class_axis) for x in (wanted, found))
         apart = (wanted.log_softmax(-1) - found.log_softmax(-1)) * wanted.softmax(-1)
-        return float(apart.nan_to_num(0.0).sum())
+        return float((apart if where is None else apart[where]).nan_to_num(0.0).sum())
 
 
 def _seed_of(seed: int, number: int) -> int:

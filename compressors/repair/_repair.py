@@ -32,8 +32,10 @@ from ..anatomy import (
     Anatomy,
     LayerInfo,
     forward,
+    masked_batch,
     module_at,
     preserved,
+    real_rows,
     rounded_to_source,
     same_tensor,
     source_dtypes,
@@ -67,12 +69,16 @@ class Repairs:
     resident  holds the model with its original weights whenever a method here is called
     means     means of the layers' inputs, for `corrected_biases`; None: there are no corrections
     batches   calibration inputs, for `recalibrated_norms`; the first of them finds the batch norms behind the layers
+    mask      name of the mask among the inputs (`anatomy.positions`); what it hides counts in no statistic
     """
 
-    def __init__(self, resident: CompressedModel, means: Moments | None, batches: Sequence[object]) -> None:
+    def __init__(
+        self, resident: CompressedModel, means: Moments | None, batches: Sequence[object], mask: str | None = None
+    ) -> None:
         self.resident = resident
         self.means = means
         self.batches = tuple(batches)
+        self.mask = mask
         self._places = _places(resident.model, resident.anatomy, self.batches[0]) if self.batches else {}
         self._shifts: dict[tuple[str, LayerSpec], Tensor | None] = {}
         self._before: dict[str, tuple[Tensor, Tensor]] | None = None
@@ -128,10 +134,10 @@ class Repairs:
         if not norms or not self.batches or (removal is None and all(spec.is_neutral for spec in assignment.values())):
             return dict(given)
         if self._before is None:
-            self._before = _statistics(model, norms, self.batches)
+            self._before = _statistics(model, norms, self.batches, self.mask)
         kept = {} if removal is None else kept_positions(model, removal)
         with self.resident.apply(assignment, variants), _masked(model, removal), installed(model, given):
-            after = _statistics(model, norms, self.batches)
+            after = _statistics(model, norms, self.batches, self.mask)
         state, found = model.state_dict(), dict(given)
         for name, (old_mean, old_variance) in self._before.items():
             if name not in after:  # its block is skipped
@@ -278,7 +284,7 @@ def _record_input(entered: list[Tensor]) -> Any:
 
 
 def _statistics(
-    model: nn.Module, norms: Mapping[str, nn.Module], batches: Sequence[object]
+    model: nn.Module, norms: Mapping[str, nn.Module], batches: Sequence[object], mask: str | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Prefix -> mean and variance, float64, of the inputs of each batch norm that runs.
 
@@ -291,11 +297,12 @@ def _statistics(
     def watch(name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             x = args[0]
-            axes = [axis for axis in range(x.dim()) if axis != 1]
-            n = x.numel() // max(1, x.shape[1])
+            real = real_rows(x, 1)
+            axes = [axis for axis in range(real.dim()) if axis != 1]
+            n = real.numel() // max(1, real.shape[1])
             if n < 2:
                 return None
-            mean, variance = x.double().mean(axes), x.double().var(axes, unbiased=False)
+            mean, variance = real.double().mean(axes), real.double().var(axes, unbiased=False)
             known = sums.setdefault(name, [torch.zeros((), dtype=torch.float64)] * 3)
             sums[name] = [known[0] + n, known[1] + n * mean, known[2] + n * (variance + mean.square())]
             shape = [1, -1, *[1] * (x.dim() - 2)]
@@ -308,7 +315,8 @@ def _statistics(
     with temporary_hooks() as hooks, preserved(model):
         hooks.extend(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items())
         for inputs in batches:
-            forward(model, inputs)
+            with masked_batch(model, inputs, mask):
+                forward(model, inputs)
     found = {}
     for name, (n, first, second) in sums.items():
         mean = first / n

@@ -11,7 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, Outputs, classes_last, forward, own_scales, packed, preserved, temporary_hooks
+from ..anatomy import (
+    Inputs,
+    OutputMasks,
+    Outputs,
+    forward,
+    masked_batch,
+    output_masks,
+    own_scales,
+    packed,
+    packed_mask,
+    preserved,
+    real_logits,
+    real_rows,
+    real_values,
+    temporary_hooks,
+)
 from ._mask import masked
 from ._removal import Removal
 from ._trial import Trier
@@ -58,34 +73,42 @@ def find_blocks(model: nn.Module, inputs: Inputs) -> tuple[tuple[Block, ...], di
 
 
 def score_blocks(
-    model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change", *, class_axis: int = -1
-) -> Tensor:
+    model: nn.Module, inputs: Inputs, blocks: tuple[Block, ...], method: str = "change", *, class_axis: int = -1,
+    mask: str | None = None,
+) -> Tensor:  # fmt: skip
     """Scores (len(blocks),) float64; a larger score means a more important block.
 
     change      mean of 1 - cosine between the hidden state before and after (Men et al. 2024, "block influence")
     divergence  mean KL of the model's outputs (softmax over `class_axis`) from those without the block, in nats; of
                 several outputs, their mean squared difference, each over its own variance
+
+    mask  name of the mask among the inputs (`anatomy.positions`): what it hides does not count
     """
     if method == "change":
-        seen = _watch(model, inputs)
+        with masked_batch(model, inputs, mask):
+            seen = _watch(model, inputs)
         return torch.tensor([seen[block.fqn].change for block in blocks], dtype=torch.float64)
     if method != "divergence":
         raise SpecError(f"the score of a block must be one of {', '.join(BLOCK_SCORES)}, got {method!r}")
     with preserved(model):
         whole = forward(model, inputs)
+        real = output_masks(whole, inputs, mask, model=model)
         found = []
         for block in blocks:
             with masked(model, Removal(skipped=block.skipped)):
-                found.append(_divergence(whole, forward(model, inputs), class_axis))
+                found.append(_divergence(whole, forward(model, inputs), class_axis, real))
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _divergence(whole: Outputs, without: Outputs, class_axis: int) -> float:
+def _divergence(whole: Outputs, without: Outputs, class_axis: int, real: OutputMasks) -> float:
     if not isinstance(whole, Tensor) or not isinstance(without, Tensor):
         scales = own_scales(whole)
-        return float((packed(whole, scales) - packed(without, scales)).double().square().mean())
-    log_p, log_q = (classes_last(outputs, class_axis).double().log_softmax(dim=-1) for outputs in (whole, without))
-    return float((log_p.exp() * (log_p - log_q)).sum(dim=-1).mean())
+        apart = (packed(whole, scales, real) - packed(without, scales, real)).double().square()
+        return float(real_values(apart, packed_mask(whole, scales, real)).mean())
+    (p, where), (q, _) = (real_logits(outputs, real.get(""), class_axis) for outputs in (whole, without))
+    log_p, log_q = p.double().log_softmax(dim=-1), q.double().log_softmax(dim=-1)
+    terms = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    return float((terms if where is None else terms[where]).mean())
 
 
 def weakest_blocks(blocks: tuple[Block, ...], scores: Tensor, count: int) -> dict[str, int]:
@@ -133,6 +156,8 @@ def _hook(fqn: str, seen: dict[str, _Record]) -> Any:
             seen[fqn] = _Record(False, "its output has another shape than its input", 0, 0.0)
             return
         axis = 1 if before.ndim == 4 else -1
+        if before.ndim != 4:
+            before, after = real_rows(before), real_rows(after)
         likeness = functional.cosine_similarity(before.double(), after.double(), dim=axis).mean()
         seen[fqn] = _Record(True, "", len(output) if isinstance(output, tuple) else 0, 1.0 - float(likeness))
 

@@ -14,14 +14,23 @@ from torch.nn import functional
 from ...errors import SpecError
 from ..anatomy import (
     Inputs,
+    NamedOutputs,
+    OutputMasks,
     Outputs,
     classes_last,
     forward,
+    masked_batch,
     module_at,
+    output_masks,
     own_scales,
     packed,
+    packed_mask,
     preserved,
     primary,
+    primary_name,
+    real_logits,
+    real_rows,
+    real_values,
     temporary_hooks,
 )
 from ..calibration import differentiable, drawn_answers
@@ -57,6 +66,7 @@ class UnitEvidence:
 def collect(
     model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, targets: Iterable[Tensor] | None = None,
     loss: Loss | None = None, seed: int = 0, class_axis: int = -1, scales: Mapping[str, float] | None = None,
+    mask: str | None = None,
 ) -> dict[str, UnitEvidence]:  # fmt: skip
     """Collect evidence: name of each set -> its evidence. The model is left as it was.
 
@@ -68,6 +78,7 @@ def collect(
     class_axis  axis of the outputs on which the classes lie; `loss` gets the outputs as they are
     scales   name -> factor of the outputs that are compared, where there are several; None: all, each over its own
              standard deviation
+    mask     name of the mask among the inputs (`anatomy.positions`); what it hides counts nowhere, but in `loss`
 
     Raises `SpecError` where there are no batches.
     """
@@ -84,7 +95,10 @@ def collect(
         for batch in batches:
             with preserved(model), torch.enable_grad():
                 answers = None if given is None else next(given)
-                scalar = _scalar(forward(model, batch), answers, loss, class_axis, scales, generator)
+                with masked_batch(model, batch, mask):
+                    outputs = forward(model, batch)
+                masks = output_masks(outputs, batch, mask, model=model)
+                scalar = _scalar(outputs, masks, answers, loss, class_axis, scales, generator)
                 gradients = torch.autograd.grad(scalar, list(parameters.values()), allow_unused=True)
             by_id = dict(zip(parameters, gradients, strict=True))
             for tally in tallies.values():
@@ -92,7 +106,8 @@ def collect(
             n += 1
             heads = [coupled for coupled in sets if coupled.kind == "heads"]
             if heads:
-                _entropies(model, batch, tallies, heads)
+                with masked_batch(model, batch, mask):
+                    _entropies(model, batch, tallies, heads)
     if n == 0:
         raise SpecError("scores that look at data need at least one batch of it, got none")
     return {name: tally.evidence(n) for name, tally in tallies.items()}
@@ -147,9 +162,12 @@ class _Tally:
         parameter = module._parameters["weight_ih_l0" if isinstance(module, nn.RNNBase) else "weight"]
         assert parameter is not None
         weight = parameter.detach().double().cpu()
-        x = x.detach()
         if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-            x = x.movedim(1, -1).reshape(-1, module.groups, x.shape[1] // module.groups).flatten(0, 1)
+            real = real_rows(x.detach(), 1)
+            real = real if real is not x and real.dim() < x.dim() else x.detach().movedim(1, -1)
+            x = real.reshape(-1, module.groups, x.shape[1] // module.groups).flatten(0, 1)
+        else:
+            x = real_rows(x.detach())
         x = x.reshape(-1, x.shape[-1]).double().cpu()
         units = per_unit(x, Member(tensor="", axis=1, offsets=member.offsets, width=member.width), n)
         units = units.reshape(n, -1, x.shape[0])  # (unit, position in the unit, row)
@@ -193,24 +211,40 @@ def _entropies(model: nn.Module, batch: Inputs, tallies: dict[str, _Tally], head
 
 
 def _scalar(
-    outputs: Outputs, answers: Tensor | None, loss: Loss | None, class_axis: int, scales: Mapping[str, float] | None,
-    generator: torch.Generator,
+    outputs: Outputs, masks: OutputMasks, answers: Tensor | None, loss: Loss | None, class_axis: int,
+    scales: Mapping[str, float] | None, generator: torch.Generator,
 ) -> Tensor:  # fmt: skip
     """Loss of a batch; see `collect`."""
     if answers is None and loss is None and not isinstance(outputs, Tensor):
-        return _direction(outputs, scales, generator)
+        return _direction(outputs, masks, scales, generator)
+    mask = masks.get(primary_name(outputs) if isinstance(outputs, NamedOutputs) else "")
     outputs = primary(outputs)
-    logits = classes_last(outputs, class_axis)
+    if loss is not None:
+        logits = classes_last(outputs, class_axis)
+        return loss(outputs, drawn_answers(logits, generator) if answers is None else answers)
+    if answers is not None and answers.is_floating_point():
+        return (real_values(outputs, mask) - real_values(answers, mask)).square().sum() / 2
+    logits, where = real_logits(outputs, mask, class_axis)
+    if where is not None:
+        logits = logits[where]
+        answers = answers[where] if answers is not None and answers.shape == where.shape else answers
     answers = drawn_answers(logits, generator) if answers is None else answers
-    return loss(outputs, answers) if loss is not None else _loss(outputs, logits, answers)
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), answers.reshape(-1), reduction="sum")
 
 
-def _direction(outputs: Outputs, scales: Mapping[str, float] | None, generator: torch.Generator) -> Tensor:
+def _direction(
+    outputs: Outputs, masks: OutputMasks, scales: Mapping[str, float] | None, generator: torch.Generator
+) -> Tensor:
     """Outputs along random signs: the mean square of its gradients is Fisher's information of a squared error."""
-    z = packed(outputs, own_scales(outputs) if scales is None else scales)
-    signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
-    drawn: Tensor = (signs * z).sum()
-    return drawn / math.sqrt(z.shape[1])
+    factors = own_scales(outputs) if scales is None else scales
+    z, mask = packed(outputs, factors, masks), packed_mask(outputs, factors, masks)
+    values = real_values(z, mask)
+    signs = torch.randint(0, 2, values.shape, generator=generator).mul_(2).sub_(1).to(z)
+    if mask is None:
+        return (signs * values).sum() / math.sqrt(z.shape[1])
+    counts = mask.sum(dim=1)
+    shares = counts.clamp(min=1).double().rsqrt().to(z.dtype).repeat_interleave(counts)
+    return (signs * values * shares).sum()
 
 
 def _of_units(entropy: Tensor, coupled: CoupledSet) -> Tensor:
@@ -219,9 +253,3 @@ def _of_units(entropy: Tensor, coupled: CoupledSet) -> Tensor:
     head_dim = coupled.n_units * read.width * len(read.offsets) // len(entropy)
     heads = [sorted({at // head_dim for at in read.positions([unit])}) for unit in range(coupled.n_units)]
     return torch.stack([entropy[mine].mean() for mine in heads])
-
-
-def _loss(outputs: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    if targets.is_floating_point():
-        return (outputs - targets).square().sum() / 2
-    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="sum")

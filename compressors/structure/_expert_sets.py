@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..anatomy import Inputs, forward, masked_batch, module_at, preserved, real_rows, temporary_hooks
 from ..values import StructuralName
 from ._experts import _COUNTS, _TOP_K, alike, chooses_by_scores
 from ._sets import Attribute, CoupledSet, Member
@@ -92,10 +92,14 @@ def _listed(model: nn.Module) -> tuple[list[CoupledSet], dict[str, str]]:
     return found, left
 
 
-def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet]) -> dict[str, Tensor]:
+def routing_frequency(
+    model: nn.Module, batches: Iterable[Inputs], sets: Sequence[CoupledSet], *, mask: str | None = None
+) -> dict[str, Tensor]:
     """Name of a set of experts -> (n,) float64: share of all requests that goes to each expert.
 
     For a linear router, the experts of the highest scores count as requested.
+
+    mask  name of the mask among the inputs (`anatomy.positions`): what it hides requests nothing
     """
     if not sets:
         return {}
@@ -107,14 +111,15 @@ def routing_frequency(model: nn.Module, batches: Iterable[Inputs], sets: Sequenc
                 output = output.topk(coupled.floor, dim=-1).indices
             for part in output if isinstance(output, tuple) else (output,):
                 if isinstance(part, Tensor) and not part.is_floating_point():
-                    counts[coupled.name] += torch.bincount(part.flatten().cpu(), minlength=coupled.n_units)
+                    counts[coupled.name] += torch.bincount(real_rows(part).flatten().cpu(), minlength=coupled.n_units)
 
         return hook
 
     with temporary_hooks() as hooks, preserved(model):
         hooks += [module_at(model, coupled.router).register_forward_hook(watch(coupled)) for coupled in sets]
         for inputs in batches:
-            forward(model, inputs)
+            with masked_batch(model, inputs, mask):
+                forward(model, inputs)
     return {name: count / count.sum().clamp(min=1.0) for name, count in counts.items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import SpecError
-from ..anatomy import Inputs, forward, module_at, preserved, temporary_hooks
+from ..anatomy import Inputs, forward, masked_batch, module_at, preserved, real_rows, temporary_hooks
 from ._removal import Removal
 from ._trial import Trier
 
@@ -110,16 +110,21 @@ def find_experts(model: nn.Module, inputs: Inputs) -> tuple[tuple[Experts, ...],
     return tuple(found), left
 
 
-def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts) -> ExpertEvidence:
-    """Collect evidence from the tokens that reach the layer on `inputs`."""
+def expert_evidence(model: nn.Module, inputs: Inputs, layer: Experts, *, mask: str | None = None) -> ExpertEvidence:
+    """Collect evidence from the tokens that reach the layer on `inputs`.
+
+    mask  name of the mask among the inputs (`anatomy.positions`): what it hides does not count
+    """
     seen: list[tuple[Tensor, Tensor]] = []
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        seen.append((args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, layer.n)))
+        tokens, logits = real_rows(args[0]), real_rows(output)
+        seen.append((tokens.reshape(-1, tokens.shape[-1]), logits.reshape(-1, layer.n)))
 
     with temporary_hooks() as hooks, preserved(model):
         hooks.append(module_at(model, layer.router).register_forward_hook(hook))
-        forward(model, inputs)
+        with masked_batch(model, inputs, mask):
+            forward(model, inputs)
         tokens, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
         answers = torch.stack([expert(tokens).double().flatten(1) for expert in _experts(model, layer)])
     asked = functional.one_hot(logits.topk(layer.top_k, dim=-1).indices, layer.n).sum(dim=1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..anatomy import Inputs, forward, preserved, temporary_hooks
+from ..anatomy import Inputs, forward, preserved, real_rows, temporary_hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,6 @@ def _sdpa_entropy(args: Any, kwargs: dict[str, Any]) -> Tensor:
 
 def _entropy(weights: Tensor) -> Tensor:
     """Entropies (heads,) in nats of attention (N, heads, L, S), whose rows sum to one."""
-    return -torch.xlogy(weights, weights).sum(dim=-1).mean(dim=(0, 2)).detach().double().cpu()
+    each = -torch.xlogy(weights, weights).sum(dim=-1)
+    real = real_rows(each, 1)
+    return (real.mean(dim=0) if real.dim() == 2 else each.mean(dim=(0, 2))).detach().double().cpu()

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compressors.anatomy import NamedOutputs, Outputs, classes_last, named_tensors, packed
+from ...compressors.anatomy import (
+    NamedOutputs,
+    OutputMasks,
+    Outputs,
+    named_tensors,
+    packed,
+    packed_mask,
+    real_logits,
+    real_values,
+)
 from ..values import ReferenceOutputs
 from ._class_axis import LAST
 from ._divergence import divergence_per_sample
@@ -54,20 +63,23 @@ class OutputDistance:
 
     @classmethod
     def of_several(
-        cls, outputs: NamedOutputs, kind: Divergence, weights: Mapping[str, float], *, class_axis: int | None = LAST
-    ) -> OutputDistance:
+        cls, outputs: NamedOutputs, kind: Divergence, weights: Mapping[str, float], *,
+        class_axis: int | None = LAST, real: OutputMasks | None = None,
+    ) -> OutputDistance:  # fmt: skip
         """Make the distance of a model with several outputs.
 
         outputs  of the original on calibration data, which give the variances
         kind     of the first output; all others are compared by "mse"
         weights  name -> weight of the compared outputs, in order
+        real     masks of outputs of which some positions are hidden
         """
-        total = sum(weights.values())
+        total, real = sum(weights.values()), real or {}
         return cls(
             outputs=tuple(
                 ComparedOutput(
                     name=name, kind=kind if n == 0 else "mse", share=weight / total,
-                    variance=_variance(outputs.tensors[name]), class_axis=class_axis if n == 0 else LAST,
+                    variance=_variance(real_values(outputs.tensors[name], real.get(name))),
+                    class_axis=class_axis if n == 0 else LAST,
                 )
                 for n, (name, weight) in enumerate(weights.items())
             )
@@ -111,16 +123,20 @@ class OutputDistance:
     def per_sample(self, outputs: Outputs, reference: ReferenceOutputs | Outputs) -> Tensor:
         """Distance of each sample's outputs from the reference: (N,) float64, 0 where they are equal.
 
+        Positions that the reference's masks hide do not count.
+
         Raises `MetricError` where an output is missing or of another shape, and as `divergence_per_sample` does.
         """
         variance = reference.variance if isinstance(reference, ReferenceOutputs) else None
         original = reference.outputs if isinstance(reference, ReferenceOutputs) else reference
+        real = reference.real if isinstance(reference, ReferenceOutputs) else {}
         found, wanted = self._chosen(outputs), self._chosen(original)
         total: Tensor | None = None
         for output in self.outputs:
             apart = divergence_per_sample(
                 found[output.name], wanted[output.name], output.kind,
                 variance=variance if output.variance is None else output.variance, class_axis=output.class_axis,
+                real=real.get(output.name),
             )  # fmt: skip
             apart = apart if output.share == 1.0 else apart * output.share
             total = apart if total is None else total + apart
@@ -128,27 +144,38 @@ class OutputDistance:
             raise MetricError("a distance needs at least one output to compare, got none")
         return total
 
-    def drawn(self, outputs: Outputs, generator: torch.Generator, reference_variance: float = 1.0) -> Tensor:
+    def drawn(
+        self, outputs: Outputs, generator: torch.Generator, reference_variance: float = 1.0,
+        real: OutputMasks | None = None,
+    ) -> Tensor:  # fmt: skip
         """Scalar <v, outputs> for one drawn v, where E[v v'] is the Hessian of each sample's distance at 0.
 
         reference_variance  variance of a model's one output, for "mse"
+        real                masks of outputs of which some positions are hidden (`output_masks`)
         """
         found = self._chosen(outputs)
         total: Tensor | None = None
         for output in self.outputs:
             variance = reference_variance if output.variance is None else output.variance
-            product = _drawn(found[output.name].float(), output, variance, generator)
+            mask = (real or {}).get(output.name)
+            product = _drawn(found[output.name].float(), output, variance, generator, mask)
             product = product if output.share == 1.0 else product * math.sqrt(output.share)
             total = product if total is None else total + product
         if total is None:
             raise MetricError("a distance needs at least one output to compare, got none")
         return total
 
-    def in_frame(self, outputs: Outputs) -> Tensor:
+    def in_frame(self, outputs: Outputs, real: OutputMasks | None = None) -> Tensor:
         """Outputs as one tensor for an `OutputFrame`: the model's one output, or all compared ones packed."""
         if len(self.outputs) == 1:
             return self._chosen(outputs)[self.outputs[0].name]
-        return packed(outputs, self.scales or {})
+        return packed(outputs, self.scales or {}, real)
+
+    def mask_in_frame(self, reference: ReferenceOutputs) -> Tensor | None:
+        """Mask of `in_frame` of the reference; None where all of it counts."""
+        if len(self.outputs) == 1:
+            return reference.real.get(self.outputs[0].name)
+        return packed_mask(reference.outputs, self.names, reference.real)
 
     def frame_variance(self, reference: ReferenceOutputs) -> float:
         """Variance of the outputs in an `OutputFrame`, for "mse"; packed outputs are scaled already."""
@@ -177,20 +204,32 @@ def _variance(outputs: Tensor) -> float:
     return variance if math.isfinite(variance) and variance > 0 else 1.0
 
 
-def _drawn(z: Tensor, output: ComparedOutput, variance: float, generator: torch.Generator) -> Tensor:
+def _drawn(
+    z: Tensor, output: ComparedOutput, variance: float, generator: torch.Generator, real: Tensor | None
+) -> Tensor:
     """Scalar <v, z> of one output."""
     if output.kind == "mse":
-        signs = torch.randint(0, 2, z.shape, generator=generator).mul_(2).sub_(1).to(z)
-        scale = math.sqrt(2.0 / (z[0].numel() * (variance if variance > 0 else 1.0)))
-        return (signs * z).sum() * scale
-    if output.class_axis is not None:
-        z = classes_last(z, output.class_axis)
-    if output.class_axis is None or z.dim() < 2 or z.shape[-1] < 2:
+        values = real_values(z, real)
+        signs = torch.randint(0, 2, values.shape, generator=generator).mul_(2).sub_(1).to(z)
+        variance = variance if variance > 0 else 1.0
+        if real is None:
+            return (signs * z).sum() * math.sqrt(2.0 / (z[0].numel() * variance))
+        return (signs * values * _shares(real.expand(z.shape))).sum() * math.sqrt(2.0 / variance)
+    if output.class_axis is None or z.dim() < 2 or z.shape[output.class_axis] < 2:
         raise MetricError(f"divergence {output.kind!r} of outputs {tuple(z.shape)} has no estimate")
-    flat: Tensor = z.reshape(-1, z.shape[-1])
+    z, where = real_logits(z, real, output.class_axis)
+    flat: Tensor = z.reshape(-1, z.shape[-1]) if where is None else z[where]
     p = flat.detach().softmax(dim=-1)
     drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(z.device)
     v = -p
     v = v.scatter_add(1, drawn, torch.ones_like(drawn, dtype=v.dtype))
-    product: Tensor = (v * flat).nan_to_num(0.0).sum()  # a masked answer is -inf, with p = 0
-    return product / math.sqrt(flat.shape[0] / z.shape[0])
+    product = (v * flat).nan_to_num(0.0)  # a masked answer is -inf, with p = 0
+    if where is not None:
+        return (product * _shares(where)[:, None]).sum()
+    return product.sum() / math.sqrt(flat.shape[0] / z.shape[0])
+
+
+def _shares(where: Tensor) -> Tensor:
+    """One over the root of the count of what is real in its sample, for each real value in turn: (n,)."""
+    counts = where.flatten(1).sum(dim=1)
+    return counts.clamp(min=1).double().rsqrt().float().repeat_interleave(counts)

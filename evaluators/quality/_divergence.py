@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ...compressors.anatomy import classes_last
+from ...compressors.anatomy import real_logits, real_values
 from ._class_axis import LAST, unknown_class_axis
 from ._error import MetricError
 from ._metric import Divergence, Metric
@@ -46,6 +48,7 @@ def divergence_per_sample(
     *,
     variance: float | None = None,
     class_axis: int | None = LAST,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Divergence of each sample's `outputs` from `reference`, both (N, …): (N,) float64, 0 where they are equal.
 
@@ -54,6 +57,7 @@ def divergence_per_sample(
          batches are to be compared (`ReferenceOutputs.variance`), else that of `reference`; 1 where it is zero
 
     class_axis  axis of the classes (`resolve_class_axis`), by default the last; None where it is not known
+    real        bool that can be expanded to the outputs: only there they count. None: everywhere
 
     Raises `MetricError` where the shapes differ, for NaN, and for "kl" with a single class (it would always be 0) or an
     unknown class axis.
@@ -66,16 +70,18 @@ def divergence_per_sample(
     if kind == "kl":
         if class_axis is None:
             raise unknown_class_axis(outputs.shape, None)
-        outputs, reference = classes_last(outputs, class_axis), classes_last(reference, class_axis)
+        (outputs, where), (reference, _) = (real_logits(part, real, class_axis) for part in (outputs, reference))
         if outputs.dim() < 2 or outputs.shape[-1] < 2:
             raise MetricError(
                 f"divergence 'kl' needs outputs (N, …, C) with at least 2 classes last, got {tuple(outputs.shape)}; "
                 "use 'mse'"
             )
-        scores = torch.cat([_kl(*pair) for pair in _chunks(outputs, reference)])
+        scores = torch.cat([_kl(*three) for three in _chunks(outputs, reference, where)])
     elif kind == "mse":
-        scale = variance if variance is not None else float(reference.double().var(correction=0))
-        scores = torch.cat([_squared(*pair) for pair in _chunks(outputs, reference)]) / (scale if scale > 0 else 1.0)
+        scale = variance if variance is not None else float(real_values(reference, real).double().var(correction=0))
+        where = None if real is None else real.expand(outputs.shape)
+        scores = torch.cat([_squared(*three) for three in _chunks(outputs, reference, where)])
+        scores = scores / (scale if scale > 0 else 1.0)
     else:
         raise MetricError(f"divergence must be one of {', '.join(get_args(Divergence))}, got {kind!r}")
     if not bool(torch.isfinite(scores).all()):
@@ -87,21 +93,30 @@ def divergence_per_sample(
     return scores.cpu()
 
 
-def _chunks(outputs: Tensor, reference: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _chunks(outputs: Tensor, reference: Tensor, where: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     rows = max(1, CHUNK // max(1, outputs[0].numel()))
-    return list(zip(outputs.split(rows), reference.split(rows), strict=True))
+    at = repeat(None) if where is None else where.to(outputs.device).split(rows)
+    yield from zip(outputs.split(rows), reference.split(rows), at)  # noqa: B905 (a repeated None has no end)
 
 
-def _kl(outputs: Tensor, reference: Tensor) -> Tensor:
+def _mean(values: Tensor, where: Tensor | None) -> Tensor:
+    """Mean (N,) of the values (N, …) of each sample, where they count; 0 where none does."""
+    if values.dim() < 2:
+        return values
+    if where is None:
+        return values.flatten(1).mean(dim=1)
+    total = torch.where(where, values, 0.0).flatten(1).sum(dim=1)
+    return total / where.flatten(1).sum(dim=1).clamp(min=1)
+
+
+def _kl(outputs: Tensor, reference: Tensor, where: Tensor | None) -> Tensor:
     log_q = outputs.double().log_softmax(dim=-1)
     log_p = reference.double().log_softmax(dim=-1)
     p = log_p.exp()
     terms = torch.where(p > 0, p * (log_p - log_q), 0.0)  # 0 log 0 = 0: a masked answer has -inf on both sides
     per_position = torch.where(log_p.isnan().any(-1), torch.nan, terms.sum(dim=-1))
-    per_sample = per_position.flatten(1).mean(dim=1) if per_position.dim() > 1 else per_position
-    return per_sample.clamp_min(0.0)  # rounding can leave -1e-17
+    return _mean(per_position, where).clamp_min(0.0)  # rounding can leave -1e-17
 
 
-def _squared(outputs: Tensor, reference: Tensor) -> Tensor:
-    error = (outputs.double() - reference.double()).square()
-    return error.flatten(1).mean(dim=1) if error.dim() > 1 else error
+def _squared(outputs: Tensor, reference: Tensor, where: Tensor | None) -> Tensor:
+    return _mean((outputs.double() - reference.double()).square(), where)

@@ -84,14 +84,15 @@ def evaluate_parts(
         of_divergence: list[Tensor] = []
         for outputs in run_batches(model, split.between(at, stop), batch_size):
             rows = slice(at, at + len(outputs))
-            original = None if reference is None else reference.outputs[rows]
+            against = None if reference is None else reference.between(rows.start, rows.stop)
+            original = None if against is None else against.outputs
             if isinstance(outputs, NamedOutputs) and isinstance(original, NamedOutputs):
                 outputs = outputs.like(original)
             wanted = None if targets is None else targets[rows]
             of_metric.append(metric.scores(outputs, wanted, original, None if counted is None else counted[rows]))
-            if divergence is not None and reference is not None and original is not None:
+            if divergence is not None and against is not None:
                 distance = _distance(divergence, metric, outputs, wanted)
-                of_divergence.append(distance.per_sample(outputs, ReferenceOutputs(original, reference.variance)))
+                of_divergence.append(distance.per_sample(outputs, against))
             at = rows.stop
         yield Scores(metric=torch.cat(of_metric), divergence=torch.cat(of_divergence) if of_divergence else None)
 

@@ -30,7 +30,7 @@ from ...compressors import (
     preserved,
     weight_at,
 )
-from ...compressors.anatomy import FUSED_KINDS, kind_at
+from ...compressors.anatomy import FUSED_KINDS, kind_at, output_masks
 from ...compressors.calibration import differentiable
 from ...errors import InputError
 from ..quality import OutputDistance, checked_divergence
@@ -101,7 +101,7 @@ def fisher_table(
     if distance is None:
         distance = OutputDistance.of_one(checked_divergence(divergence), class_axis=class_axis)
     for inputs, _ in split.batches(batch_size):
-        seen, inside, n = _backward(model, inputs, layers, fused, (distance, variance), draws, generator)
+        seen, inside, n = _backward(model, inputs, layers, fused, (distance, variance, split.mask), draws, generator)
         with preserved(model):
             for g, (fqns, levels) in enumerate(groups):
                 calls = [call for call in seen if call.fqn in fqns]
@@ -118,7 +118,7 @@ def fisher_table(
 
 def _backward(
     model: nn.Module, inputs: Any, layers: dict[str, nn.Module], fused: dict[str, nn.Parameter],
-    distance: tuple[OutputDistance, float], draws: int, generator: torch.Generator,
+    distance: tuple[OutputDistance, float, str | None], draws: int, generator: torch.Generator,
 ) -> tuple[list[_Seen], dict[str, list[Tensor]], int]:  # fmt: skip
     """Run backward for each draw, and return every call of the layers with the gradients of <v, outputs>.
 
@@ -145,8 +145,9 @@ def _backward(
     root = _Root(model)
     with preserved(root), differentiable(list(fused.values())), torch.enable_grad(), wrapped(root, probe):
         outputs = forward(root, moved_to(inputs, model))
+        real = output_masks(outputs, inputs, distance[2], model=model)
         for draw in range(draws):
-            product = distance[0].drawn(outputs, generator, distance[1])
+            product = distance[0].drawn(outputs, generator, distance[1], real)
             gradients = torch.autograd.grad(
                 product, [*(call.probe for call in seen), *fused.values()], retain_graph=draw + 1 < draws,
                 allow_unused=True,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._arrays import SingleArray
-from ...compressors.anatomy import classes_last
+from ...compressors.anatomy import classes_last, real_logits
 from ..quality import Divergence
 
 MOST_VALUES = 1024
@@ -48,22 +48,24 @@ class OutputFrame:
 
     @classmethod
     def of(
-        cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES, class_axis: int = -1
-    ) -> OutputFrame:
+        cls, outputs: Tensor, kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES,
+        class_axis: int = -1, real: Tensor | None = None,
+    ) -> OutputFrame:  # fmt: skip
         """Make a frame of the original's outputs (n, …) on the first n samples of a split, of at most `most` values.
 
         variance  of all outputs of the original on the split, as for the divergence "mse"
+        real      bool that can be expanded to the outputs: sites lie only there. None: everywhere
         """
         n = len(outputs)
         if kind == "mse":
             scale = float(np.sqrt(variance)) if variance > 0 else 1.0
-            sites = _spread(outputs.numel(), most)
+            sites = _spread(outputs.numel(), most, None if real is None else real.expand(outputs.shape))
             kept = outputs.reshape(-1)[torch.from_numpy(sites)].double() / scale
             return cls(kind=kind, n=n, sites=sites, classes=None, reference=_array(kept[:, None]), scale=scale)
-        outputs = classes_last(outputs, class_axis)
+        outputs, where = real_logits(outputs, real, class_axis)
         rows = outputs.reshape(-1, outputs.shape[-1])
         bins = min(rows.shape[1], MOST_BINS)
-        sites = _spread(len(rows), max(1, most // bins))
+        sites = _spread(len(rows), max(1, most // bins), where)
         chosen = rows[torch.from_numpy(sites)].double()
         classes = None if rows.shape[1] <= MOST_BINS else chosen.topk(bins - 1, dim=1).indices
         found = _bins(chosen, classes)
@@ -97,8 +99,11 @@ class OutputFrame:
         return slice(int(low), int(high))
 
 
-def _spread(n: int, most: int) -> NDArray[np.int64]:
-    """Choose at most `most` of 0 … n - 1, evenly spread, rising."""
+def _spread(n: int, most: int, where: Tensor | None) -> NDArray[np.int64]:
+    """Choose at most `most` of 0 … n - 1, evenly spread, rising; only such as are True in `where`, if that is given."""
+    if where is not None:
+        real = np.flatnonzero(where.reshape(-1).cpu().numpy()).astype(np.int64)
+        return np.asarray(real[_spread(len(real), most, None)])
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 

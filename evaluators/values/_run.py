@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from ...compressors import forward
-from ...compressors.anatomy import NamedOutputs, Outputs, joined, mapped, named_tensors
+from ...compressors.anatomy import (
+    NamedOutputs,
+    OutputMasks,
+    Outputs,
+    joined,
+    mapped,
+    named_tensors,
+    output_masks,
+    real_values,
+)
 from ...errors import InputError
 from ._preserved import preserved
 from ._split import Inputs, Split
@@ -47,20 +56,27 @@ class ReferenceOutputs:
     outputs   (N, …) on the CPU, or several by name
     variance  variance of all outputs together: the scale of the relative squared error. Where there are several it is
               not used, for each has its own (`OutputDistance`)
+    real      masks of outputs of which some positions are hidden (`output_masks`)
     """
 
     outputs: Outputs
     variance: float
+    real: OutputMasks = field(default_factory=dict)
 
     @classmethod
     def compute(cls, model: nn.Module, split: Split, batch_size: int = 256) -> ReferenceOutputs:
-        return cls.of(run_split(model, split, batch_size))
+        """Run the model; what the split's mask hides does not count."""
+        outputs = run_split(model, split, batch_size)
+        return cls.of(outputs, output_masks(outputs, split.inputs, split.mask, model=model))
 
     @classmethod
-    def of(cls, outputs: Outputs) -> ReferenceOutputs:
-        """Make reference outputs from given outputs (N, …)."""
-        variance = float(outputs.double().var(correction=0)) if isinstance(outputs, Tensor) else 1.0
-        return cls(outputs, variance)
+    def of(cls, outputs: Outputs, real: OutputMasks | None = None) -> ReferenceOutputs:
+        """Make reference outputs from given outputs (N, …). `real` as in the class."""
+        real = real or {}
+        variance = (
+            float(real_values(outputs, real.get("")).double().var(correction=0)) if isinstance(outputs, Tensor) else 1.0
+        )
+        return cls(outputs, variance, real)
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -69,7 +85,13 @@ class ReferenceOutputs:
         """Take the first `n` samples; the variance stays that of all, so that scores of the same sample stay the
         same.
         """
-        return ReferenceOutputs(self.outputs[:n], self.variance)
+        return self.between(0, n)
+
+    def between(self, start: int, stop: int) -> ReferenceOutputs:
+        """Take the samples from `start` up to, not including, `stop`; otherwise like `take`."""
+        rows = slice(start, stop)
+        real = {name: mask[rows] for name, mask in self.real.items()}
+        return ReferenceOutputs(self.outputs[rows], self.variance, real)
 
 
 def _run(model: nn.Module | Callable[[Inputs], Outputs], inputs: Inputs) -> Outputs:

@@ -74,7 +74,7 @@ class BlockRepair:
             lambda: reconstruct(
                 self.candidate_model.layers.resident, assignment, variants, self.batches, values=values,
                 divergence=context.divergence, class_axis=context.kl_axis, scales=context.distance.scales,
-                seed=seed,
+                mask=context.split.mask, seed=seed,
             ),
         )  # fmt: skip
         self.notes[_key(assignment)] = notes

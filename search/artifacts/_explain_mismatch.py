@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy
-    from ...compressors.anatomy import Outputs
-    from ...evaluators import OutputDistance, Split
+    from ...evaluators import OutputDistance, ReferenceOutputs, Split
 
 _SHOWN = 2
 """Number of layers named for each kernel."""
@@ -61,7 +60,7 @@ def explain_mismatch(
 
 
 def describe_float64_difference(
-    model: nn.Module, split: Split, batch_size: int, expected: Outputs, distance: OutputDistance
+    model: nn.Module, split: Split, batch_size: int, expected: ReferenceOutputs, distance: OutputDistance
 ) -> str:
     """Clause on the difference between PyTorch's outputs (`expected`) and those of the same weights and quantizers with
     sums in double precision.
@@ -77,7 +76,7 @@ def describe_float64_difference(
         outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
         return f"PyTorch in double precision does not run this model ({str(error).splitlines()[0]})"
-    own = Parity.of_outputs(expected, outputs, distance)
+    own = Parity.of_outputs(expected.outputs, ReferenceOutputs.of(outputs, expected.real), distance)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
     return f"PyTorch's own outputs are within {own.max_difference:.1e} of those with sums in double precision{same}"
 

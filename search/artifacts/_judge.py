@@ -123,13 +123,14 @@ def check_parity(
                    runtime "" names none.
     Raises `ParedownError` for outputs of another shape.
     """
+    from ...evaluators import ReferenceOutputs
     from ...evaluators.runtimes import kernels_by_layer
 
     context, split = exporter.problem.context, exporter.problem.report
     batch_size = context.batch_size
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
-        expected = exporter.outputs_of(model)
-        outputs = named_alike(outputs, expected, "the export's outputs")
+        expected = ReferenceOutputs.of(exporter.outputs_of(model), exporter.reference.real)
+        outputs = named_alike(outputs, expected.outputs, "the export's outputs")
         parity = Parity.of_outputs(outputs, expected, context.distance)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors.anatomy import Outputs
-    from ...evaluators import OutputDistance
+    from ...evaluators import OutputDistance, ReferenceOutputs
 
 FLOAT_BOUND = 1e-4
 """Largest difference that another order of sums may make, as a share of the largest magnitude."""
@@ -44,37 +44,44 @@ class Parity:
     worst: str = ""
 
     @classmethod
-    def of_outputs(cls, outputs: Outputs, expected: Outputs, distance: OutputDistance) -> Parity:
+    def of_outputs(cls, outputs: Outputs, expected: ReferenceOutputs, distance: OutputDistance) -> Parity:
         """Compare all floating-point outputs of two models: the largest difference of any, and the answers of the
-        first output of `distance`.
+        first output of `distance`. What the masks of the expected outputs hide is not compared.
         """
         from ...compressors.anatomy import compared_tensors
 
-        found, wanted = compared_tensors(outputs), compared_tensors(expected)
+        found, wanted = compared_tensors(outputs), compared_tensors(expected.outputs)
         first = distance.outputs[0].name
         parities = {
-            name: cls.between(found[name], tensor, distance.class_axis if name == first else None)
+            name: cls.between(
+                found[name], tensor, distance.class_axis if name == first else None, real=expected.real.get(name)
+            )
             for name, tensor in wanted.items()
         }
         worst = max(parities, key=lambda name: parities[name].max_difference)
         return replace(parities[first], max_difference=parities[worst].max_difference, worst=worst)
 
     @classmethod
-    def between(cls, outputs: Tensor, expected: Tensor, class_axis: int | None = -1) -> Parity:
+    def between(
+        cls, outputs: Tensor, expected: Tensor, class_axis: int | None = -1, *, real: Tensor | None = None
+    ) -> Parity:
         """Compare two tensors of one shape, in double precision.
 
         class_axis  axis of the classes, by default the last; None: there are none, and so no answers
+        real        bool that can be expanded to the outputs: only there they are compared. None: everywhere
         """
-        from ...compressors.anatomy import classes_last
+        from ...compressors.anatomy import real_logits, real_values
 
         found, wanted = outputs.double(), expected.double()
-        size = float(wanted.abs().max()) or 1.0
-        difference = float((found - wanted).abs().max()) / size
+        size = float(real_values(wanted, real).abs().max()) or 1.0
+        difference = float(real_values((found - wanted).abs(), real).max()) / size
         if class_axis is None:
             return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
-        found, wanted = classes_last(found, class_axis), classes_last(wanted, class_axis)
+        (found, where), (wanted, _) = (real_logits(part, real, class_axis) for part in (found, wanted))
         if wanted.dim() < 2 or wanted.shape[-1] < 2:
             return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
+        if where is not None:
+            found, wanted = found[where], wanted[where]
         found, wanted = found.reshape(-1, found.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
         answer, right = found.argmax(dim=1, keepdim=True), wanted.argmax(dim=1, keepdim=True)
         lead = (wanted.gather(1, right) - wanted.gather(1, answer))[:, 0]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compressors.anatomy import Outputs
-    from ...evaluators import Inputs
+    from ...evaluators import Inputs, ReferenceOutputs
     from ...evaluators.sensitivity import OutputFrame, Prefix, PrefixCache, Timeline
     from ..problem import EvaluationContext
     from ._candidate_model import CandidateModel
@@ -103,14 +103,18 @@ class SensitivityProbe:
         at = 0
         size = plan.batch_size if plan.prefix else context.batch_size
         for inputs, _ in split.batches(size):
-            original = context.reference.outputs[at : min(at + size, len(split))]
+            original = context.reference.between(at, min(at + size, len(split)))
             cache = self._recorded(plan, group, inputs, (at, len(split)))
             for i, level in enumerate(levels):
                 if reasons[i] is None:
                     apart, reasons[i] = _attempt(partial(self._apart, group, level, inputs, original, cache))
                     if apart is not None:
                         found[i].append(apart[0])
-                        shifts[i] += [] if frame is None else [frame.shift(context.distance.in_frame(apart[1]), at)]
+                        shifts[i] += (
+                            []
+                            if frame is None
+                            else [frame.shift(context.distance.in_frame(apart[1], original.real), at)]
+                        )
                     passes[i] += len(original) * (plan.share if cache and self.why_not is None else 1.0)
             at += len(original)
         if passes:
@@ -125,15 +129,11 @@ class SensitivityProbe:
         return self._frame
 
     def _apart(
-        self, group: int, level: int, inputs: Inputs, original: Outputs, cache: PrefixCache | None
+        self, group: int, level: int, inputs: Inputs, original: ReferenceOutputs, cache: PrefixCache | None
     ) -> tuple[Tensor, Outputs]:
         """Compute each sample's divergence in one batch, and the outputs."""
-        from ...evaluators import ReferenceOutputs
-
-        context = self.context
         outputs = self._run(group, level, inputs, cache)
-        reference = ReferenceOutputs(original, context.reference.variance)
-        return context.distance.per_sample(outputs, reference), outputs
+        return self.context.distance.per_sample(outputs, original), outputs
 
     def _run(self, group: int, level: int | None, inputs: Inputs, cache: PrefixCache | None) -> Outputs:
         """Compute the outputs with the group at this level (see `_applied`), replayed if there is a recording."""
@@ -268,11 +268,14 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
     """Make the frame of the original's first n outputs on the search split. It is the same in every process."""
     from ...evaluators.sensitivity import OutputFrame
 
-    reference = context.reference
+    reference = context.reference.take(n)
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    outputs = context.distance.in_frame(reference.outputs[:n])
+    outputs, real = (
+        context.distance.in_frame(reference.outputs, reference.real),
+        context.distance.mask_in_frame(reference),
+    )
     variance = context.distance.frame_variance(reference)
-    return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis)
+    return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis, real=real)
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:

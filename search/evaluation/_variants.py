@@ -119,5 +119,7 @@ class LayerVariants:
 
         if self._repairs is None:
             context = self.context
-            self._repairs = Repairs(self.resident, context.calibration.moments, context.repair_inputs)
+            self._repairs = Repairs(
+                self.resident, context.calibration.moments, context.repair_inputs, context.split.mask
+            )
         return self._repairs

@@ -123,7 +123,7 @@ def _measure(task: Task, model: nn.Module | None, candidates: Sequence[str]) -> 
     samples = batches[0]
     with user_errors(task.data.batch_size):
         anatomy = trace_anatomy(model, splits.calibration.take(1).inputs)
-        calibration = calibrate(model, batches, anatomy, tensors=True)
+        calibration = calibrate(model, batches, anatomy, tensors=True, mask=splits.calibration.mask)
     trials: list[RuntimeTrial] = []
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         with torch.no_grad():

@@ -41,7 +41,7 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     Raises `TaskError` for an output in [quality] outputs that is not there or has no sample axis, and `MetricError`
     where the class axis is ambiguous, or not known though the divergence needs it.
     """
-    from ...compressors.anatomy import NamedOutputs
+    from ...compressors.anatomy import NamedOutputs, output_masks
     from ...evaluators import OutputDistance, resolve_divergence, run_split
     from ...evaluators.quality import unknown_class_axis
 
@@ -66,7 +66,8 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
             f"the model returned other outputs for the calibration split than for one sample ({', '.join(weights)}); "
             "let its forward return the same outputs for every batch"
         )
-    distance = OutputDistance.of_several(original, kind, weights, class_axis=axis)
+    real = output_masks(original, splits.calibration.inputs, splits.calibration.mask, model=model)
+    distance = OutputDistance.of_several(original, kind, weights, class_axis=axis, real=real)
     return Compared(distance=distance, metric=metric, notes=(*_described(outputs, distance, metric), *notes))
 
 

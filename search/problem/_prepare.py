@@ -195,7 +195,7 @@ def _find_structure(
         return None
     batches = [inputs for inputs, _ in calibration.batches(min(16, task.data.batch_size))]
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, profiles, distance)
+    return find_structure(task, model, batches, profiles, distance, mask=calibration.mask)
 
 
 def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
@@ -206,9 +206,10 @@ def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) 
 
     how, batch, ready = task.prepare.scaling, task.data.batch_size, copy.deepcopy(model)
     batches = (inputs for inputs, _ in calibration.batches(batch))
-    moments = calibrate(ready, batches, anatomy, moments=True).moments if how == "awq" else None
+    calibrated = calibrate(ready, batches, anatomy, moments=True, mask=calibration.mask) if how == "awq" else None
     scale_channels(
-        ready, calibration.take(2).inputs, how, anatomy=anatomy, moments=moments, bits=task.prepare.bits
+        ready, calibration.take(2).inputs, how, anatomy=anatomy,
+        moments=None if calibrated is None else calibrated.moments, bits=task.prepare.bits,
     )  # fmt: skip
     return ready
 
@@ -224,7 +225,7 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
         moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
         tensors=any(spec.rounds_tensors for spec in wanted),
-        products=any(spec.rounds_products for spec in wanted),
+        products=any(spec.rounds_products for spec in wanted), mask=split.mask,
     )  # fmt: skip
     if calibration.moments is not None:
         calibration = replace(calibration, moments=calibration.moments.save(store / "moments"))

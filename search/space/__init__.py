@@ -17,6 +17,7 @@ from ._notes import (
     describe_left_alone,
     describe_products,
     describe_structure_left,
+    describe_unmasked,
     without_correction,
 )
 from ._places import ParameterPlace, describe_places, parameter_places
@@ -47,6 +48,7 @@ __all__ = [
     "describe_products",
     "describe_saturation",
     "describe_structure_left",
+    "describe_unmasked",
     "dominated_levels",
     "estimate_bytes",
     "find_structure",

@@ -30,7 +30,7 @@ Scores = dict[str, dict[str, "Tensor"]]
 
 def find_structure(
     task: Task, model: nn.Module, batches: Sequence[Inputs], profiles: Sequence[HardwareProfile],
-    distance: OutputDistance | None = None,
+    distance: OutputDistance | None = None, *, mask: str | None = None,
 ) -> Structured:  # fmt: skip
     """Structure that [space] asks for, ranked.
 
@@ -38,6 +38,7 @@ def find_structure(
     profiles  of the devices: channels are rounded to `[space] round_to`, else to the number that the most demanding
               device wants for the layers that a set goes through
     distance  distance of the outputs; None: they are logits, with the classes last
+    mask      name of the mask among the inputs (`Split.mask`)
     Raises `TaskError` where a key of [space] fits nothing in this model, naming what was left alone and why.
     """
     from ...compressors.structure import SCORES, find_blocks, routing_frequency
@@ -55,9 +56,9 @@ def find_structure(
         left |= {str(StructuralName("block", fqn)): why for fqn, why in why_not.items()}
     _check_found(task, sets, blocks, left)
     experts = [coupled for coupled in sets if coupled.kind == "experts"]
-    asked = routing_frequency(model, batches[:_BATCHES], experts)
+    asked = routing_frequency(model, batches[:_BATCHES], experts, mask=mask)
     sets = tuple(coupled for coupled in sets if coupled.kind != "experts")
-    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left, distance)
+    rankings, scores = _rankings(task, model, batches[:_BATCHES], sets, left, (distance, mask))
     ranked = tuple(coupled for coupled in sets if coupled.name in rankings)
     for name, frequency in asked.items():
         rankings[name] = {"frequency": _order(frequency)}
@@ -91,14 +92,14 @@ def _coupled_sets(
 
 def _rankings(
     task: Task, model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], left: dict[str, str],
-    distance: OutputDistance | None,
+    compared: tuple[OutputDistance | None, str | None],
 ) -> tuple[dict[str, dict[str, tuple[int, ...]]], Scores]:  # fmt: skip
     """Rankings (name of a set -> score -> units, the most important first) and scores; fills `left`."""
     from ...compressors.structure import DATA_SCORES, score
 
     methods, seed = task.space.keep_method, task.search.seed
     looks_at_data = bool(sets) and bool(set(methods) & set(DATA_SCORES))
-    evidence = _evidence(model, batches, sets, seed, distance) if looks_at_data else {}
+    evidence = _evidence(model, batches, sets, seed, *compared) if looks_at_data else {}
     rankings: dict[str, dict[str, tuple[int, ...]]] = {}
     scores: Scores = {method: {} for method in methods}
     for coupled in sets:
@@ -119,14 +120,15 @@ def _rankings(
 
 
 def _evidence(
-    model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], seed: int, distance: OutputDistance | None
-) -> dict[str, UnitEvidence]:
+    model: nn.Module, batches: Sequence[Inputs], sets: Sequence[CoupledSet], seed: int,
+    distance: OutputDistance | None, mask: str | None,
+) -> dict[str, UnitEvidence]:  # fmt: skip
     from ...compressors.structure import collect
 
     axis = None if distance is None else distance.class_axis
     return collect(
         model, batches, sets, seed=seed, class_axis=-1 if axis is None else axis,
-        scales=None if distance is None else distance.scales,
+        scales=None if distance is None else distance.scales, mask=mask,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ._places import LARGE
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...compressors import Anatomy
+    from ...compressors import Anatomy, Calibration
     from ..values import SearchSpace
     from ._structured import Structured
 
@@ -101,6 +101,19 @@ def describe_calls(anatomy: Anatomy, space: SearchSpace) -> list[str]:
     line = (
         f"one range of activations serves all calls of {names}{more}: above {MOST_CALLS} calls in a pass none has a "
         "range of its own; activation_scheme 'dynamic' finds one for each token when it runs"
+    )
+    return [line]
+
+
+def describe_unmasked(calibration: Calibration) -> list[str]:
+    """A line for layers whose activations have other positions than the mask, where that hides something."""
+    names = calibration.unmasked
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    line = (
+        f"all activations count in the statistics of {', '.join(names[:_SHOWN])}{more}: they have other positions than "
+        "the mask among the inputs; calibration samples without padding make that exact"
     )
     return [line]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import paredown
 from paredown.compressors import LayerSpec, trace_anatomy
-from paredown.evaluators import Split
+from paredown.evaluators import OutputDistance, ReferenceOutputs, Split
 from paredown.evaluators.runtimes import where_rounded
 from paredown.search import Task, open_run
 from paredown.search.artifacts import add_kernels, describe_float64_difference, explain_mismatch
@@ -58,11 +58,12 @@ def test_why_integers_differ_names_the_kernels_and_where_they_round() -> None:
 
 def test_the_text_on_float64_is_what_double_precision_changes() -> None:
     model, inputs = AWKWARD["mlp"]()
-    split, own = Split("report", inputs, None), model(inputs).detach()
+    split, own = Split("report", inputs, None), ReferenceOutputs.of(model(inputs).detach())
+    distance = OutputDistance.of_one("kl")
     assert "within 1.0e+00 of those with sums in double" in describe_float64_difference(
-        model, split, 2, torch.zeros_like(own)
+        model, split, 2, ReferenceOutputs.of(torch.zeros_like(own.outputs)), distance
     )
-    near = describe_float64_difference(model, split, 2, own)
+    near = describe_float64_difference(model, split, 2, own, distance)
     assert near.endswith("the same answer on 100.00 %")
     assert model(inputs).dtype == torch.float32  # a copy was used
 
@@ -70,4 +71,4 @@ def test_the_text_on_float64_is_what_double_precision_changes() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.linear(x, torch.ones(3, 8))
 
-    assert "does not run this model" in describe_float64_difference(Stubborn(), split, 2, own)
+    assert "does not run this model" in describe_float64_difference(Stubborn(), split, 2, own, distance)

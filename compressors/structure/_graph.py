@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError, MissingExtra
-from ..anatomy import Inputs, forward
+from ..anatomy import Inputs, compared_tensors, forward
 from ..values import StructuralName
 from ._narrow_attention import can_narrow
 from ._sets import CoupledSet, Member
@@ -112,7 +112,7 @@ def _graph(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module]:
         warnings.simplefilter("ignore")
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(
-                clone, inputs, forward_fn=lambda m, x: forward(m, x), verbose=False
+                clone, inputs, forward_fn=lambda m, x: list(compared_tensors(forward(m, x)).values()), verbose=False
             )
         except InputError:
             raise

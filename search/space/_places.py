@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LARGE = 0.01
 """Share of all parameters above which a parameter is named."""
+_IDLE = "the layer runs, but influences none of the compared outputs"
+_NEVER = "the layer never runs, or its parent uses its weight by itself"
 _SHOWN = 4
 
 
@@ -74,10 +76,15 @@ def parameter_places(
 
 
 def describe_places(places: Sequence[ParameterPlace]) -> list[str]:
-    """A line for what is compressed, and one for each reason why something is not."""
+    """A line for what is compressed, and one for each reason why something is not.
+
+    `describe_left_alone` names the layers that are not used.
+    """
     lines = []
     by_reason: dict[str, list[ParameterPlace]] = {}
     for place in places:
+        if place.reason in (_IDLE, _NEVER):
+            continue
         by_reason.setdefault(place.reason, []).append(place)
     for reason, of_it in by_reason.items():
         share = f"{sum(place.share for place in of_it):.0%} of the parameters"
@@ -100,11 +107,7 @@ def _reasons_of_layers(anatomy: Anatomy, space: SearchSpace, leave: Sequence[str
         else:
             reasons[fqn] = "no level of [space] fits the layer, or its weight is not finite"
     for fqn in anatomy.unused:
-        reasons[fqn] = (
-            "the layer runs, but influences none of the compared outputs"
-            if fqn in anatomy.without_effect
-            else "the layer never runs, or its parent uses its weight by itself"
-        )
+        reasons[fqn] = _IDLE if fqn in anatomy.without_effect else _NEVER
     return reasons
 
 

@@ -430,7 +430,7 @@ def test_export_prints_the_path_and_nothing_else(run_dir, tmp_path, capsys, monk
 def test_apply(tmp_path, capsys, monkeypatch, agreeing):
     calls = []
     monkeypatch.setattr(
-        "paredown.search.apply_config", lambda *a, format: calls.append((*a, format)) or tmp_path / "art"
+        "paredown.search.apply_config", lambda *a, format, say: calls.append((*a, format)) or tmp_path / "art"
     )
     assert main(["apply", "c.json", "--task", "t.toml", "--out", str(tmp_path / "art")]) == 0
     assert [str(part) for part in calls[0]] == ["c.json", "t.toml", str(tmp_path / "art"), "None"]

@@ -57,7 +57,7 @@ def test_json_has_the_documented_keys(planned, repository, capsys):
     assert main(["plan", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     documented = (repository / "docs" / "json.md").read_text().partition("## `plan`")[2].partition("\n## ")[0]
-    assert set(found) == {"strategy", "metrics", "limits", "errors", "config"}
+    assert set(found) == {"strategy", "metrics", "limits", "errors", "config", "parameters", "notes"}
     assert all(f"`{key}`" in documented for key in found)
     assert planned[0][0] == TASK_PATH
     assert planned[0][1]["strategy"] == "sensitivity"
@@ -74,7 +74,7 @@ def test_apply_says_what_was_not_expressed_and_not_run(monkeypatch, tmp_path, ca
     out = tmp_path / "out"
     out.mkdir()
     (out / "export-notes.json").write_text(json.dumps({"fallbacks": {"conv1": "dense weight"}}))
-    monkeypatch.setattr("paredown.search.apply_config", lambda config, task, out, format: out)
+    monkeypatch.setattr("paredown.search.apply_config", lambda config, task, out, format, say: out)
     monkeypatch.setattr(_artifact_commands, "_agreement", lambda path: "agrees")
     arguments = ["apply", "c.json", "--task", "t.toml", "--out", str(out), "--format"]
     assert main([*arguments, "tensorrt-onnx"]) == 0

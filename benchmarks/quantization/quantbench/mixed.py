@@ -215,7 +215,7 @@ def _searched(bench: Bench, uniform: Contender, budget: str, trials: int, folder
         base_dir=Path(__file__).parent,
     )  # fmt: skip
     # exports and their clocks take minutes, and say nothing of the quality
-    with mock.patch("paredown.search._search.export_original"):
+    with mock.patch("paredown.search._search.check_exports"):
         run_search(task, model=subject.model, out=folder, workers=0, verify=lambda inputs: None)
     run = open_run(folder)
     known = [trial for trial in run.trials if isinstance(trial, Completed) and trial.kind != "original"]

@@ -69,7 +69,7 @@ class TestRules:
         assert found.qparams("0", LayerSpec(activation_bits=8, activation_method="minmax"))[0] == pytest.approx(
             float(x.max() - x.min()) / 255, rel=1e-5
         )
-        with pytest.raises(ConfigError, match=r"6-bit activations by 'minmax'.*calibrate with bits=6 among its widths"):
+        with pytest.raises(ConfigError, match=r"6-bit activations by 'minmax'.*calibrate for that width and method"):
             found.qparams("0", LayerSpec(activation_bits=6))
         assert Calibration.from_dict(found.to_dict()).digest == found.digest
 

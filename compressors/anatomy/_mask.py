@@ -125,7 +125,7 @@ def _open(mask: Tensor) -> Tensor:
 
 
 def _reads(mask: Tensor) -> Tensor:
-    """Which position reads which: bool (N, T, T) from a mask (N, T, T) or (N, H, T, T), any head.
+    """Relation of the positions that read each other: bool (N, T, T) from a mask (N, T, T) or (N, H, T, T), any head.
 
     A softmax over nothing is NaN, so masks let padding read something after all: everything (transformers) or itself.
     Rows that read everything are closed here, unless no later row reads less, as at the end of a causal mask. So are

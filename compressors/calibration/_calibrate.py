@@ -94,18 +94,10 @@ def calibrate(
         }
         for setting in settings
     }
-    calls = {
-        ranges_key(*setting): {
-            fqn: tuple((one if one.n_seen == n_batches else watchers[fqn]).range(*setting) for one in watched)
-            for fqn, watched in by_call.items()
-            if watchers[fqn].missing is None
-        }
-        for setting in (settings if by_call else ())
-    }
     return Calibration(
         ranges=by_method.pop(DEFAULT_METHOD),
         others=by_method,
-        calls=calls,
+        calls=_ranges_of_calls(by_call, watchers, settings, n_batches),
         moments=None if collector is None else collector.result(anatomy),
         places=places,
         products=factors,
@@ -141,6 +133,23 @@ def _watch(
             watchers[scores_key(fqn)] = scores = RangeWatcher()
             hooks += hook_scores(module_at(model, inside), scores.see_scores)
     return watchers
+
+
+def _ranges_of_calls(
+    by_call: Mapping[str, tuple[RangeWatcher, ...]],
+    watchers: Mapping[str, RangeWatcher],
+    settings: Sequence[tuple[str, int]],
+    n_batches: int,
+) -> dict[str, dict[str, tuple[ActivationRange, ...]]]:
+    """Choose the ranges of each call; one that a batch did not make has the layer's range."""
+    return {
+        ranges_key(*setting): {
+            fqn: tuple((one if one.n_seen == n_batches else watchers[fqn]).range(*setting) for one in watched)
+            for fqn, watched in by_call.items()
+            if watchers[fqn].missing is None
+        }
+        for setting in (settings if by_call else ())
+    }
 
 
 def _watch_calls(

@@ -146,8 +146,7 @@ def reconstruct(
             f"block reconstruction learns on some batches and checks on others, so it needs two of them, got "
             f"{len(batches)}; give it more calibration samples, or smaller batches"
         )
-    values = values or {}
-    found = dict(variants)
+    values, found = values or {}, dict(variants)
     eligible, left = _eligible(resident.anatomy, assignment, variants)
     done: list[Reconstructed] = []
     work = _Learner(resident, assignment, batches, (divergence, class_axis, scales, mask), seed, steps)

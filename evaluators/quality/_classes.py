@@ -45,7 +45,7 @@ def _for_maps(outputs: Tensor) -> str:
 
 
 def n_counted(targets: Tensor) -> Tensor:
-    """How many targets of each sample count: (N,) for targets (N, …)."""
+    """Count the targets of each sample that are to be judged: (N,) for targets (N, …)."""
     return (targets != IGNORED).reshape(len(targets), -1).sum(dim=1)
 
 

@@ -43,7 +43,7 @@ def class_counts(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _counts(classes: Tensor, chosen: Tensor, n_classes: int) -> Tensor:
-    """How often each class occurs among the chosen positions of each sample: (N, C)."""
+    """Count each class among the chosen positions of each sample: (N, C)."""
     flat, chosen = classes.flatten(1), chosen.flatten(1)
     counts = torch.zeros(len(flat), n_classes, dtype=torch.float64, device=flat.device)
     return counts.scatter_add_(1, torch.where(chosen, flat, 0), chosen.double())

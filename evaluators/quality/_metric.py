@@ -81,7 +81,7 @@ class Metric:
 
     @property
     def is_mean(self) -> bool:
-        """Whether the figure comes from a mean of samples, so that a part of them estimates it without bias."""
+        """Tell whether the figure comes from a mean of samples, so that a part of them estimates it without bias."""
         return self.aggregate is None
 
     def targets_of(self, split: Split) -> Tensor | None:

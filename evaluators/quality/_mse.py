@@ -27,7 +27,7 @@ def squared_error_rows(name: str, outputs: Tensor, targets: Tensor | None) -> Te
 
 
 def n_numbers(targets: Tensor) -> Tensor:
-    """How many numbers of each sample's targets (N, …) count: (N,)."""
+    """Count the numbers of each sample's targets (N, …) that are compared: (N,)."""
     return (~targets.double().isnan()).reshape(len(targets), -1).sum(dim=1)
 
 

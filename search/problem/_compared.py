@@ -22,7 +22,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """How outputs are compared with the original's.
+    """Comparison of outputs with the original's.
 
     metric  the task's metric, which knows its output and class axis
     notes   lines on the outputs of a model with several

@@ -24,7 +24,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterPlace:
-    """What becomes of one parameter.
+    """Fate of one parameter.
 
     share          of all parameters of the model
     is_compressed  whether it is the weight of a layer of the space

@@ -272,7 +272,7 @@ def _plain_state(model: nn.Module, replaced: set[str]) -> dict[str, Tensor]:
 
 
 def _stored_names(model: nn.Module) -> dict[str, str]:
-    """Each name of a parameter -> the name under which it is written: its first, whichever of its modules runs."""
+    """Map each name of a parameter to the name under which it is written: its first, whichever of its modules runs."""
     first: dict[int, str] = {}
     return {
         name: first.setdefault(id(parameter), name)

@@ -83,10 +83,7 @@ def plan(
         )  # fmt: skip
     if out is not None:
         write_atomic(out, json.dumps(dict(found.config), indent=2) + "\n")
-    if as_json:
-        console.show_json(found.to_dict())
-    else:
-        _show(found)
+    console.show_json(found.to_dict()) if as_json else _show(found)
     for line in (*describe_places(found.places), *found.notes):
         console.say(line)
     if out is not None:

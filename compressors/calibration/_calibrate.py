@@ -89,9 +89,7 @@ def calibrate(
         raise InputError("calibration needs at least one batch, got none; is the calibration split empty?")
     settings = [(name, width) for width in dict.fromkeys((DEFAULT_BITS, *bits)) for name in ACTIVATION.names]
     by_method = {
-        ranges_key(*setting): {
-            fqn: watcher.range(*setting) for fqn, watcher in watchers.items() if watcher.missing is None
-        }
+        ranges_key(*setting): {fqn: one.range(*setting) for fqn, one in watchers.items() if one.missing is None}
         for setting in settings
     }
     return Calibration(

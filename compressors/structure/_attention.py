@@ -240,7 +240,7 @@ def _attributes(model: nn.Module, around: _Around) -> Iterator[list[Attribute]]:
 
 
 def _query_attributes(model: nn.Module, around: _Around) -> Iterator[list[Attribute]]:
-    """Change attributes like `_attributes`: the number of key/value heads stays, that of query heads to each changes."""
+    """Change attributes like `_attributes`: key/value heads stay, and the number of query heads to each changes."""
     n, repeat = around.n_units, around.n_heads // around.n_units
     sure: list[Attribute] = []
     maybe: list[Attribute] = []

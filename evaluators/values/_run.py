@@ -24,6 +24,9 @@ from ...errors import InputError
 from ._preserved import preserved
 from ._split import Inputs, Split
 
+_AT_ONCE = 1 << 26
+"""Numbers that are widened to double precision at a time: 512 MiB."""
+
 
 def run_split(model: nn.Module | Callable[[Inputs], Outputs], split: Split, batch_size: int = 256) -> Outputs:
     """Outputs of `model` on all N samples: (N, …) on the CPU, half precision widened to float32.
@@ -73,9 +76,7 @@ class ReferenceOutputs:
     def of(cls, outputs: Outputs, real: OutputMasks | None = None) -> ReferenceOutputs:
         """Make reference outputs from given outputs (N, …). `real` as in the class."""
         real = real or {}
-        variance = (
-            float(real_values(outputs, real.get("")).double().var(correction=0)) if isinstance(outputs, Tensor) else 1.0
-        )
+        variance = _variance(real_values(outputs, real.get(""))) if isinstance(outputs, Tensor) else 1.0
         return cls(outputs, variance, real)
 
     def __len__(self) -> int:
@@ -92,6 +93,15 @@ class ReferenceOutputs:
         rows = slice(start, stop)
         real = {name: mask[rows] for name, mask in self.real.items()}
         return ReferenceOutputs(self.outputs[rows], self.variance, real)
+
+
+def _variance(values: Tensor) -> float:
+    """Variance in double precision; of very many numbers some at a time, for these take twice the memory."""
+    if values.numel() <= _AT_ONCE:
+        return float(values.double().var(correction=0))
+    flat = values.reshape(-1)
+    mean = sum(float(part.double().sum()) for part in flat.split(_AT_ONCE)) / flat.numel()
+    return sum(float((part.double() - mean).square().sum()) for part in flat.split(_AT_ONCE)) / flat.numel()
 
 
 def _run(model: nn.Module | Callable[[Inputs], Outputs], inputs: Inputs) -> Outputs:

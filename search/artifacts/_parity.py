@@ -8,6 +8,7 @@ samples; otherwise the text says how nearly tied the others were, and why (`_exp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ FLOAT_BOUND = 1e-4
 """Largest difference that another order of sums may make, as a share of the largest magnitude."""
 SAME_ANSWER_BOUND = 0.999
 """Least share of the samples with the same answer, where a runtime multiplies integers."""
+
+_CHUNK = 1 << 24
+"""Numbers that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +74,14 @@ class Parity:
         class_axis  axis of the classes, by default the last; None: there are none, and so no answers
         real        bool that can be expanded to the outputs: only there they are compared. None: everywhere
         """
-        from ...compressors.anatomy import real_logits, real_values
-
-        found, wanted = outputs.double(), expected.double()
-        size = float(real_values(wanted, real).abs().max()) or 1.0
-        difference = float(real_values((found - wanted).abs(), real).max()) / size
-        if class_axis is None:
-            return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
-        (found, where), (wanted, _) = (real_logits(part, real, class_axis) for part in (found, wanted))
-        if wanted.dim() < 2 or wanted.shape[-1] < 2:
-            return cls(max_difference=difference, same_answer=None, margin=0.0, n=len(wanted))
-        if where is not None:
-            found, wanted = found[where], wanted[where]
-        found, wanted = found.reshape(-1, found.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
-        answer, right = found.argmax(dim=1, keepdim=True), wanted.argmax(dim=1, keepdim=True)
-        lead = (wanted.gather(1, right) - wanted.gather(1, answer))[:, 0]
-        same = float((answer == right).double().mean())
-        return cls(max_difference=difference, same_answer=same, margin=float(lead.max()) / size, n=len(wanted))
+        parts = [_Compared.of(*part, class_axis) for part in _pieces(outputs, expected, real)]
+        size = max(part.size for part in parts) or 1.0
+        difference = max(part.difference for part in parts) / size
+        n = sum(part.n for part in parts)
+        if any(part.n_same is None for part in parts):
+            return cls(max_difference=difference, same_answer=None, margin=0.0, n=n)
+        same = sum(part.n_same or 0 for part in parts) / max(1, n)
+        return cls(max_difference=difference, same_answer=same, margin=max(part.lead for part in parts) / size, n=n)
 
     @property
     def n_other(self) -> int:
@@ -120,6 +115,47 @@ class Parity:
                 value=self.same_answer, low=low, high=high, unit="fraction", split=split, n=self.n
             )
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Comparison of some samples: the largest magnitude, difference and lead, and the number of equal answers of n."""
+
+    size: float
+    difference: float
+    n: int
+    n_same: int | None = None
+    lead: float = 0.0
+
+    @classmethod
+    def of(cls, outputs: Tensor, expected: Tensor, real: Tensor | None, class_axis: int | None) -> _Compared:
+        from ...compressors.anatomy import real_logits, real_values
+
+        found, wanted = outputs.double(), expected.double()
+        magnitudes, differences = real_values(wanted, real).abs(), real_values((found - wanted).abs(), real)
+        size, difference = (float(part.max()) if part.numel() else 0.0 for part in (magnitudes, differences))
+        if class_axis is None:
+            return cls(size, difference, len(wanted))
+        (found, where), (wanted, _) = (real_logits(part, real, class_axis) for part in (found, wanted))
+        if wanted.dim() < 2 or wanted.shape[-1] < 2:
+            return cls(size, difference, len(wanted))
+        if where is not None:
+            found, wanted = found[where], wanted[where]
+        found, wanted = found.reshape(-1, found.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
+        if not len(wanted):
+            return cls(size, difference, 0, 0)
+        answer, right = found.argmax(dim=1, keepdim=True), wanted.argmax(dim=1, keepdim=True)
+        lead = (wanted.gather(1, right) - wanted.gather(1, answer))[:, 0]
+        return cls(size, difference, len(wanted), int((answer == right).sum()), float(lead.max()))
+
+
+def _pieces(outputs: Tensor, expected: Tensor, real: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield outputs, expected ones and mask a few samples at a time, for double precision takes twice the memory."""
+    rows = max(1, _CHUNK // max(1, expected[0].numel()))
+    for start in range(0, len(expected), rows):
+        part = slice(start, start + rows)
+        mask = real if real is None or len(real) != len(expected) else real[part]
+        yield outputs[part], expected[part], mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from paredown.evaluators import OutputDistance, ReferenceOutputs, Split
 from paredown.evaluators.runtimes import where_rounded
 from paredown.search import Task, open_run
 from paredown.search.artifacts import add_kernels, describe_float64_difference, explain_mismatch
+from paredown.search.artifacts._parity import Parity
 from paredown.search.task import saturates_here
 from paredown.testing import AWKWARD
 
@@ -72,3 +74,19 @@ def test_the_text_on_float64_is_what_double_precision_changes() -> None:
             return nn.functional.linear(x, torch.ones(3, 8))
 
     assert "does not run this model" in describe_float64_difference(Stubborn(), split, 2, own, distance)
+
+
+def test_many_outputs_are_compared_a_few_samples_at_a_time() -> None:
+    """The logits of a language model are larger than what is widened to double precision at once."""
+    g = torch.Generator().manual_seed(0)
+    expected = torch.randn(36, 8, 60_000, generator=g)
+    outputs = expected.clone()
+    outputs[20, 3, 7] = 40.0
+    outputs[35, 0] = outputs[35, 0] * (1 + 1e-6)
+    found = Parity.between(outputs, expected)
+    size = float(expected.abs().max())
+    assert found.max_difference == pytest.approx((40.0 - float(expected[20, 3, 7])) / size)
+    assert found.n == 36 * 8
+    assert found.n_other == 1
+    assert found.same_answer == 287 / 288
+    assert found.margin == pytest.approx(float(expected[20, 3].max() - expected[20, 3, 7]) / size)

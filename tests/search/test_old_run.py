@@ -79,7 +79,7 @@ def test_its_facts_become_a_record_of_this_version(run: Run) -> None:
     assert "schema_version" not in old
     record = run.facts().to_record()
     assert record.pop("schema_version") == SCHEMA_VERSION
-    # this version names two of a layer's keys otherwise, and says how the metric comes from the samples and which outputs count
+    # this version names two of a layer's keys otherwise, and says what the metric is a mean of, and which outputs count
     differing = ("anatomy", "outputs", "quality_is", "spent_s")
     same = {key: value for key, value in old.items() if key not in differing}
     assert {key: value for key, value in json.loads(json.dumps(record)).items() if key not in differing} == same

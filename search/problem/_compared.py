@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import TaskError
 from ..task import told
-from ._causal import check_causal
+from ._causal import check_causal, check_decoder_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +46,7 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     from ...evaluators.quality import unknown_class_axis
 
     sample = splits.search.take(1)
+    check_decoder_ids(model, splits.search, metric)
     outputs, targets = _outputs(model, splits.search, task.data.batch_size), metric.targets_of(sample)
     weights = _weights(task, outputs)
     if weights and task.quality.outputs:

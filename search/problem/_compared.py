@@ -125,12 +125,13 @@ def _outputs(model: nn.Module, split: Split, batch_size: int) -> tuple[Outputs, 
 
     Left out too, with a note, are outputs of which another axis grows with the batch, as (N, N) scores of all pairs.
     """
-    from ...compressors.anatomy import NamedOutputs
+    from ...compressors.anatomy import NamedOutputs, primary
     from ...evaluators import run_split
 
     found = run_split(model, split.take(1), 1)
-    if batch_size == 1 or len(split) == 1:
-        return found, ()
+    is_one = not isinstance(found, NamedOutputs)
+    if batch_size == 1 or len(split) == 1 or (is_one and 1 not in primary(found).shape[1:]):
+        return found, ()  # an axis that grows with the batch has length 1 for one sample
     more = run_split(model, split.take(2), 2)
     if not isinstance(found, NamedOutputs):
         if not isinstance(more, NamedOutputs) and more.shape[1:] != found.shape[1:]:

@@ -21,7 +21,7 @@ AUXILIARY = frozenset(
         "decoder_attentions",
         "router_logits", "encoder_router_logits", "decoder_router_logits", "router_probs", "aux_loss", "rope_deltas",
         "encoder_aux_loss", "decoder_aux_loss", "encoder_z_loss", "decoder_z_loss", "extract_features", "loc", "scale",
-        "static_features", "projection_state",
+        "static_features", "projection_state", "text_model_output", "vision_model_output", "audio_model_output",
     }
 )  # fmt: skip
 """Fields of a transformers `ModelOutput` that are no answer: caches, losses and inner values."""
@@ -174,12 +174,27 @@ def mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
 
 
 def joined(batches: Sequence[Outputs]) -> Outputs:
-    """Join the outputs of batches along the samples. Outputs that a batch lacks are left out."""
+    """Join the outputs of batches along the samples.
+
+    Outputs that a batch lacks are left out, and of several those whose other axes are not alike in all batches. Raises
+    `InputError` where that is the model's one output.
+    """
     first = batches[0]
     if isinstance(first, Tensor):
-        return torch.cat([primary(batch) for batch in batches])
+        parts = [primary(batch) for batch in batches]
+        if len({part.shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(str(shape) for shape in dict.fromkeys(tuple(part.shape) for part in parts))
+            raise InputError(
+                f"the model's output has another shape in other batches ({shapes}), so that its samples cannot be "
+                "compared; let its forward return (N, …) in which only N depends on the batch"
+            )
+        return torch.cat(parts)
     several = [batch for batch in batches if isinstance(batch, NamedOutputs)]
-    names = [name for name in first.names if all(name in batch.tensors for batch in several)]
+    names = [
+        name
+        for name, tensor in first.tensors.items()
+        if all(name in batch.tensors and batch.tensors[name].shape[1:] == tensor.shape[1:] for batch in several)
+    ]
     return NamedOutputs({name: torch.cat([b.tensors[name] for b in several]) for name in names}, first.template)
 
 

@@ -1,7 +1,9 @@
-"""Check that the next token may be the target: an output must not depend on the tokens behind it."""
+"""Check that the ids among the inputs may tell the targets: the decoder's own, of which it reads none ahead."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import TaskError
@@ -13,6 +15,32 @@ if TYPE_CHECKING:
 
 _RELATIVE = 1e-3
 """Difference of an output, relative to the largest, that is more than another order of sums."""
+
+
+def check_decoder_ids(model: nn.Module, split: Split, metric: Metric) -> None:
+    """Raise `TaskError` where the targets' place would be told by the ids of an encoder.
+
+    Some encoder–decoders make the ids of the decoder themselves, of `input_ids` or of `labels` moved right by one. The
+    output at t is then that of the target at t, which the ids that stand among the inputs cannot tell.
+    """
+    if metric.targets_from is None or not isinstance(split.inputs, Mapping) or "decoder_input_ids" in split.inputs:
+        return
+    if "decoder_input_ids" not in inspect.signature(model.forward).parameters:
+        return
+    ids, given = split.inputs.get("input_ids"), split.targets
+    if given is not None and (ids is None or given.shape != ids.shape or _is_aligned(metric)):
+        return
+    raise TaskError(
+        f"{metric.name}: {type(model).__name__} has a decoder whose ids are not among the inputs "
+        f"({', '.join(split.inputs)}), and {'targets' if given is None else 'the place of the targets'} would be "
+        "guessed from the encoder's; add decoder_input_ids to the inputs of data.factory: the labels moved right by "
+        "one, behind decoder_start_token_id"
+        + ("" if given is None else "; or set [quality] targets = 'aligned' where the target at t is that of output t")
+    )
+
+
+def _is_aligned(metric: Metric) -> bool:
+    return getattr(metric.targets_from, "keywords", {}).get("form") == "aligned"
 
 
 def check_causal(model: nn.Module, split: Split, metric: Metric, sample: Split) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import TaskError
 from ..task import told
-from ._causal import check_causal
+from ._causal import check_causal, check_decoder_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..task import Splits, Task
 
 _SHOWN = 6
+_NO_PAIRS = "return the vectors, or the scores of candidates that each sample brings, and no scores of all pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +47,13 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     from ...evaluators.quality import unknown_class_axis
 
     sample = splits.search.take(1)
-    outputs, targets = _outputs(model, splits.search, task.data.batch_size), metric.targets_of(sample)
-    weights = _weights(task, outputs)
-    if weights and task.quality.outputs:
+    check_decoder_ids(model, splits.search, metric)
+    outputs, notes = _outputs(model, splits.search, task.data.batch_size)
+    targets, weights = metric.targets_of(sample), _weights(task, outputs)
+    if weights and (task.quality.outputs or notes):
         metric = replace(metric, output=next(iter(weights)))
-    metric, notes = _of_structure(metric, outputs, targets)
+    metric, more = _of_structure(metric, outputs, targets)
+    notes += more
     read = metric.read(outputs)
     check_causal(model, splits.search, metric, sample)
     axis = metric.class_axis_of(read, targets)
@@ -117,27 +120,41 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _outputs(model: nn.Module, split: Split, batch_size: int) -> Outputs:
-    """Outputs of one sample, without those whose axis 0 is not the sample: these do not grow with a second one."""
-    from ...compressors.anatomy import NamedOutputs
+def _outputs(model: nn.Module, split: Split, batch_size: int) -> tuple[Outputs, tuple[str, ...]]:
+    """Outputs of one sample, without those whose axis 0 is not the sample: these do not grow with a second one.
+
+    Left out too, with a note, are outputs of which another axis grows with the batch, as (N, N) scores of all pairs.
+    """
+    from ...compressors.anatomy import NamedOutputs, primary
     from ...evaluators import run_split
 
     found = run_split(model, split.take(1), 1)
-    if not isinstance(found, NamedOutputs) or batch_size == 1:
-        return found
+    is_one = not isinstance(found, NamedOutputs)
+    if batch_size == 1 or len(split) == 1 or (is_one and 1 not in primary(found).shape[1:]):
+        return found, ()  # an axis that grows with the batch has length 1 for one sample
     more = run_split(model, split.take(2), 2)
+    if not isinstance(found, NamedOutputs):
+        if not isinstance(more, NamedOutputs) and more.shape[1:] != found.shape[1:]:
+            raise TaskError(
+                f"the model's output is {tuple(found.shape)} for one sample and {tuple(more.shape)} for two, so that "
+                f"a sample's output depends on its batch; {_NO_PAIRS}"
+            )
+        return found, ()
     if not isinstance(more, NamedOutputs):
         raise TaskError(
             f"the model returns {len(found.tensors)} outputs for one sample ({_listed(found.names)}) and one for two; "
             "let its forward return the same outputs for every batch"
         )
-    names = [name for name in found.names if name in more.tensors]
+    both = [name for name in found.names if name in more.tensors]
+    names = [name for name in both if more.tensors[name].shape[1:] == found.tensors[name].shape[1:]]
     if not names:
         raise TaskError(
-            f"none of the model's outputs ({', '.join(found.names)}) has the sample as its axis 0; let its forward "
-            "return outputs (N, …)"
+            f"none of the model's outputs ({', '.join(found.names)}) has the sample as its axis 0, and other axes that "
+            "are alike for every batch; let its forward return outputs (N, …)"
         )
-    return found.only(names)
+    pairs = [name for name in both if name not in names]
+    line = f"outputs whose shape depends on the batch are not compared: {_listed(pairs)}"
+    return found.only(names), (line,) if pairs else ()
 
 
 def _weights(task: Task, outputs: Outputs) -> Mapping[str, float]:

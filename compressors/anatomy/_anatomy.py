@@ -108,6 +108,7 @@ class Anatomy:
     without_effect  those of them that run, but whose output influences none of the compared outputs
     groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
     n_params  all parameters of the model, counted once
+    unused_ties  (unused fqn, fqn of a layer that holds the same tensor): it gets the value that this layer gets
     """
 
     layers: tuple[LayerInfo, ...]
@@ -115,6 +116,7 @@ class Anatomy:
     groups: tuple[tuple[str, ...], ...] = ()
     n_params: int = 0
     without_effect: tuple[str, ...] = ()
+    unused_ties: tuple[tuple[str, str], ...] = ()
 
     def __getitem__(self, fqn: str) -> LayerInfo:
         for layer in self.layers:

@@ -90,6 +90,11 @@ class LayerInfo:
         return self.n_calls if has_input and 1 < self.n_calls <= MOST_CALLS else 0
 
     @property
+    def source_bits(self) -> int:
+        """Width of a number of the weight in the model's source."""
+        return int("".join(filter(str.isdigit, self.source_dtype.partition("_")[0])) or 32)
+
+    @property
     def n_weights(self) -> int:
         return prod(self.weight_shape)
 

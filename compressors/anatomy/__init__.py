@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         real_windows,
     )
     from ._source_types import (
+        changed_bytes,
         is_widened,
         main_source_dtype,
         remember_sources,
@@ -108,6 +109,7 @@ _HOMES = {
     "._per_call": ("calls_made", "continue_from", "hook_each_call", "skip_calls"),
     "._real_rows": ("has_other_positions", "masked_batch", "real_entries", "real_rows", "real_scores", "real_windows"),
     "._source_types": (
+        "changed_bytes",
         "is_widened",
         "main_source_dtype",
         "remember_sources",
@@ -137,6 +139,7 @@ __all__ = [
     "attention_projection_inputs",
     "called",
     "calls_made",
+    "changed_bytes",
     "check_runs",
     "classes_last",
     "compared_tensors",

@@ -90,6 +90,11 @@ class LayerInfo:
         return self.n_calls if has_input and 1 < self.n_calls <= MOST_CALLS else 0
 
     @property
+    def source_bits(self) -> int:
+        """Width of a number of the weight in the model's source."""
+        return int("".join(filter(str.isdigit, self.source_dtype.partition("_")[0])) or 32)
+
+    @property
     def n_weights(self) -> int:
         return prod(self.weight_shape)
 
@@ -108,6 +113,7 @@ class Anatomy:
     without_effect  those of them that run, but whose output influences none of the compared outputs
     groups    fqns that must get the same level, because they share a tensor; every layer is in exactly one
     n_params  all parameters of the model, counted once
+    unused_ties  (unused fqn, fqn of a layer that holds the same tensor): it gets the value that this layer gets
     """
 
     layers: tuple[LayerInfo, ...]
@@ -115,6 +121,7 @@ class Anatomy:
     groups: tuple[tuple[str, ...], ...] = ()
     n_params: int = 0
     without_effect: tuple[str, ...] = ()
+    unused_ties: tuple[tuple[str, str], ...] = ()
 
     def __getitem__(self, fqn: str) -> LayerInfo:
         for layer in self.layers:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import torch
@@ -78,23 +77,39 @@ def rounded_to_source(value: Tensor, source: str) -> Tensor:
 
 def main_source_dtype(model: nn.Module) -> str:
     """Type of most numbers of the source: "float32" where nothing was widened."""
-    known, weights = source_dtypes(model), Counter[str]()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point():
-            weights[known.get(name, _name(tensor.dtype))] += prod(tensor.shape)
+    weights = Counter[str]()
+    for tensor, dtype in _distinct(model):
+        if tensor.is_floating_point():
+            weights[_name(dtype)] += tensor.numel()
     return weights.most_common(1)[0][0] if weights else "float32"
 
 
 def source_bytes(model: nn.Module) -> tuple[int, int]:
-    """Bytes of the model's distinct tensors in the types of its source, and in FP32."""
-    known, seen, source, wide = source_dtypes(model), set[int](), 0, 0
-    for name, tensor in _tensors(model).items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        source += tensor.numel() * (_dtype(known[name]).itemsize if name in known else tensor.element_size())
-        wide += tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size())
+    """Bytes of the distinct tensors of the state_dict in the types of the source, and in FP32."""
+    source = wide = 0
+    for tensor, dtype in _distinct(model):
+        source += tensor.numel() * dtype.itemsize
+        wide += tensor.numel() * (4 if tensor.is_floating_point() else dtype.itemsize)
     return source, wide
+
+
+def changed_bytes(model: nn.Module) -> int:
+    """Bytes that the tensors take more than in the source, because they were changed to values that its types lack."""
+    return sum(
+        tensor.numel() * (stored_dtype(tensor, _name(dtype)).itemsize - dtype.itemsize)
+        for tensor, dtype in _distinct(model)
+    )
+
+
+def _distinct(model: nn.Module) -> list[tuple[Tensor, torch.dtype]]:
+    """Each distinct tensor of the state_dict, with its source's type."""
+    known = source_dtypes(model)
+    found: dict[tuple[object, ...], tuple[Tensor, torch.dtype]] = {}
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+            found.setdefault(key, (tensor, _dtype(known[name]) if name in known else tensor.dtype))
+    return list(found.values())
 
 
 def _under_every_name(model: nn.Module, dtypes: Mapping[str, str]) -> dict[str, str]:

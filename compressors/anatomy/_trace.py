@@ -65,12 +65,15 @@ def trace_anatomy(
     seen = {fqn: record for fqn, record in seen.items() if fqn not in idle}
     n_samples = batch_size(inputs)
     layers = tuple(_layer(candidates[fqn], seen, n_samples, consumers.of(fqn)) for fqn in seen)
+    unused = tuple(fqn for fqn in candidates if fqn not in seen)
+    holders = [(fqn, next((other for other in candidates[fqn].tied_to if other in seen), "")) for fqn in unused]
     return Anatomy(
         layers=layers,
-        unused=tuple(fqn for fqn in candidates if fqn not in seen),
+        unused=unused,
         groups=_groups(layers),
         n_params=_n_params(model),
         without_effect=idle,
+        unused_ties=tuple((fqn, other) for fqn, other in holders if other),
     )
 
 

@@ -48,12 +48,16 @@ def static_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) 
 
 
 def original_costs(problem: Problem, stored: Mapping[tuple[str, LayerSpec], int]) -> dict[str, float]:
-    """Compute the costs of the original model, by metric. The argument is that of `static_costs`."""
+    """Compute the costs of the original model, by metric. The argument is that of `static_costs`.
+
+    Its bytes are those of the source, also where its channels were scaled and the source's types lack the new values.
+    """
     from ...compressors import LayerSpec, fixed_bytes
+    from ...compressors.anatomy import changed_bytes
 
     anatomy = problem.anatomy
     total = _counted(anatomy, anatomy.fqns, LayerSpec(), stored)
-    total["bytes"] += fixed_bytes(problem.context.model, anatomy)
+    total["bytes"] += fixed_bytes(problem.context.model, anatomy) - changed_bytes(problem.context.model)
     for device, name in _named(problem):
         total |= {metric_on_device(metric, name): value for metric, value in device.whole(anatomy, {}).items()}
     return total

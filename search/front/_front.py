@@ -173,6 +173,29 @@ class Front:
             f"{self.lost[0].failed}: {reason}"
         )
 
+    @property
+    def size_lines(self) -> tuple[str, ...]:
+        """Lines about sizes: the original's in FP32 where its source is not FP32, and exports larger than it."""
+        original = next((point for point in self.points if point.kind == "original"), None)
+        if original is None:
+            return ()
+        lines, size = [], original.metrics["bytes"].value
+        if (wide := original.metrics.get("fp32_bytes")) is not None:
+            lines.append(
+                f"the original's {size:.0f} bytes are those of its source; in FP32, in which it computes here, it has "
+                f"{wide.value:.0f}"
+            )
+        files = {p.id: p.metrics["file_bytes"].value for p in self.points if "file_bytes" in p.metrics and p.verified}
+        larger = [point for point, n in files.items() if n > size and point != original.id]
+        if larger:
+            why = (
+                "in this format the graph and what has no narrow form stand in FP32"
+                if wide is not None
+                else "in this format tables, names and graph take more than compression saves"
+            )
+            lines.append(f"the exported files of {', '.join(larger)} are larger than the original: {why}")
+        return tuple(lines)
+
     def pick(self, expression: str) -> Point:
         """Return a point by id, by the name of a pick, or by limits.
 

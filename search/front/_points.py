@@ -177,6 +177,8 @@ def _point(
     metrics = dict(trial.metrics)
     if found is not None and verified:
         metrics |= without_machine(found.metrics) if elsewhere else found.metrics
+    if trial.kind == "original":
+        metrics["bytes"] = trial.metrics["bytes"]  # those of the source, whatever an export of it takes
     note = ""
     recommended = False
     if trial.kind == "mixed" and trial.number in confirmed:

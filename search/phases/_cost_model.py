@@ -76,11 +76,23 @@ class CostModel:
         }
 
     def original_metrics(self) -> dict[str, Measurement]:
-        """Costs of the original as the measurements of a trial."""
+        """Costs of the original as the measurements of a trial, with its `fp32_bytes` where its source is not FP32."""
         metrics = static_measurements(self.original, self.problem.task.hardware.grid_g_per_kwh)
+        metrics |= {name: m for name, m in self.original_sizes().items() if name not in metrics}
         if self.latency is not None:
             metrics["latency_ms"] = self.latency.predict({})
         return metrics
+
+    def original_sizes(self) -> dict[str, Measurement]:
+        """Bytes of the original in the types of its source, and in FP32 (`fp32_bytes`) where these are not FP32."""
+        from ...compressors.anatomy import source_bytes
+
+        source, wide = source_bytes(self.problem.context.model)
+        n_bytes = self.original["bytes"]
+        found = {"bytes": Measurement(value=n_bytes, unit="B")}
+        if wide != source:
+            found["fp32_bytes"] = Measurement(value=n_bytes + wide - source, unit="B")
+        return found
 
     def metrics_of(self, candidate: Candidate) -> dict[str, Measurement]:
         """Costs of a candidate as the measurements of a trial; no forward pass.

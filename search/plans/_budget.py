@@ -18,7 +18,10 @@ def budget_of(costs: CostModel, bits: float | None, limits: str | Sequence[str] 
 
     Raises `InputError` for bits out of range, and for limits that are not understood.
     """
-    original = {**costs.original, MEAN_BITS: 32.0}
+    layers = costs.problem.anatomy.layers
+    weights = sum(layer.n_weights for layer in layers)
+    source_bits = sum(layer.source_bits * layer.n_weights for layer in layers) / max(1, weights)
+    original = {**costs.original, MEAN_BITS: source_bits}
     if limits:
         senses: dict[str, bool | None] = dict.fromkeys([*costs.rows, MEAN_BITS])
         return parse_limits(limits, original, {**senses, "divergence": False}), None

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..._arrays import FloatArray
+from ...compressors import FLOAT_BITS
 from ...errors import InputError
 from ..allocation import Programme, Solution, pad, solve
 from ..values import Limits, is_structural, of_first_device
 
 if TYPE_CHECKING:
-    from ...compressors import Anatomy, LayerSpec
+    from ...compressors import Anatomy, LayerInfo, LayerSpec
     from ..evaluation import LevelCosts
     from ..phases import CostModel
     from ..values import SearchSpace, SensitivityTable
@@ -97,14 +98,16 @@ def mean_bits(space: SearchSpace, anatomy: Anatomy) -> FloatArray:
     sizes = [max(anatomy[fqn].n_weights for fqn in group.layers) for group in space.groups]
     total = float(sum(sizes))
     rows = [
-        [stored_bits(spec) * size / total for spec in g.levels] for g, size in zip(space.groups, sizes, strict=True)
+        [stored_bits(spec, anatomy[g.layers[0]]) * size / total for spec in g.levels]
+        for g, size in zip(space.groups, sizes, strict=True)
     ]
     return pad(rows)
 
 
-def stored_bits(spec: LayerSpec) -> float:
-    """Stored bits of one weight on average."""
-    return spec.weight_bits * (1.0 - spec.sparsity) * spec.rank
+def stored_bits(spec: LayerSpec, layer: LayerInfo) -> float:
+    """Stored bits of one weight on average; a weight in floating point has those of its source."""
+    bits = layer.source_bits if spec.weight_bits == FLOAT_BITS else spec.weight_bits
+    return bits * (1.0 - spec.sparsity) * spec.rank
 
 
 def nominal_bits(space: SearchSpace, anatomy: Anatomy, levels: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ COSTS = {
 """Metrics of a model's costs, with the words for their axis; every other metric is about quality."""
 
 WORDS: dict[Role, str] = {
-    "original": "original (FP32)",
+    "original": "original",
     "uniform": "uniform settings",
     "recommended": "mixed, recommended",
     "other": "mixed, not recommended",

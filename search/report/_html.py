@@ -62,6 +62,7 @@ def _facts(front: Front) -> list[str]:
     ]
     if bounds:
         lines.append(f"Limits: {', '.join(bounds)}.")
+    lines += front.size_lines
     if front.lost_line:
         lines.append(front.lost_line)
     lines.append(

@@ -44,6 +44,9 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
     """fqn -> spec; a layer that the config does not name is left alone. Sets and blocks of which something is removed
     (names with a colon) are handed on as they are: see `Structured.check`.
 
+    What a config says of the weight of one layer holds for all layers that share the tensor, and one that never runs
+    may stand for those that do.
+
     Raises `ConfigError` for a config of another model, naming the layers that do not fit.
     """
     from ...compressors import applicable
@@ -58,6 +61,7 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
         raise ConfigError(
             'a config\'s "layers" must map each layer\'s name to its spec, e.g. {"conv1": {"weight_bits": 8}}'
         )
+    layers = _of_running_layers(layers, anatomy)
     if idle := [fqn for fqn in layers if fqn in anatomy.without_effect]:
         raise ConfigError(
             f"layer {idle[0]} runs, but influences none of the compared outputs; it cannot be judged, so leave it out"
@@ -85,7 +89,36 @@ def assignment_of(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Laye
             continue
         if why := applicable(assignment[fqn], anatomy[fqn]):
             raise ConfigError(f"layer {fqn}: {why}")
+    return _with_ties(assignment, layers, anatomy)
+
+
+def _of_running_layers(layers: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Any]:
+    """The config's layers, those that never run under the name of a layer that runs and holds the same tensor."""
+    found = dict(layers)
+    for fqn, runs in anatomy.unused_ties:
+        if fqn not in found:
+            continue
+        spec = found.pop(fqn)
+        if found.setdefault(runs, spec) != spec:
+            raise ConfigError(f"{fqn} and {runs} share one weight tensor, so their specs must treat it alike")
+    return found
+
+
+def _with_ties(assignment: dict[str, LayerSpec], named: Mapping[str, Any], anatomy: Anatomy) -> dict[str, LayerSpec]:
+    """Give layers that the config does not name the weight's treatment of a named one that shares their tensor."""
+    from ...compressors import applicable
+
     for group in anatomy.groups:
-        if len({assignment[fqn].weight_only for fqn in group}) > 1:
-            raise ConfigError(f"{', '.join(group)} share one weight tensor, so their specs must treat it alike")
+        given = [fqn for fqn in group if fqn in named]
+        if len({assignment[fqn].weight_only for fqn in given}) > 1:
+            raise ConfigError(f"{', '.join(given)} share one weight tensor, so their specs must treat it alike")
+        for fqn in group if given else ():
+            if fqn in given:
+                continue
+            assignment[fqn] = assignment[given[0]].weight_only
+            if why := applicable(assignment[fqn], anatomy[fqn]):
+                raise ConfigError(
+                    f"layer {given[0]} cannot be {assignment[fqn].label()}: {fqn} shares its weight tensor, and there "
+                    f"{why}; give it a spec that suits both"
+                )
     return assignment

@@ -26,7 +26,8 @@ def describe_left_alone(model: nn.Module, anatomy: Anatomy) -> list[str]:
     `describe_places` names the large ones.
     """
     lines = []
-    if never := [fqn for fqn in anatomy.unused if fqn not in anatomy.without_effect]:
+    shared = dict(anatomy.unused_ties)
+    if never := [fqn for fqn in anatomy.unused if fqn not in anatomy.without_effect and fqn not in shared]:
         lines.append(
             "left alone, because they never run (or their parent uses their weights by itself): " + ", ".join(never)
         )

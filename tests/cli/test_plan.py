@@ -57,7 +57,7 @@ def test_json_has_the_documented_keys(planned, repository, capsys):
     assert main(["plan", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     documented = (repository / "docs" / "json.md").read_text().partition("## `plan`")[2].partition("\n## ")[0]
-    assert set(found) == {"strategy", "metrics", "limits", "errors", "config", "parameters", "notes"}
+    assert set(found) == {"strategy", "metrics", "limits", "errors", "config", "parameters", "notes", "original"}
     assert all(f"`{key}`" in documented for key in found)
     assert planned[0][0] == TASK_PATH
     assert planned[0][1]["strategy"] == "sensitivity"

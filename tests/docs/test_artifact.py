@@ -27,9 +27,11 @@ from paredown.compressors import (
     describe_file,
     load_model,
     save_model,
+    stored_bytes,
     trace_anatomy,
     weight_at,
 )
+from paredown.compressors.anatomy import widen
 from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
 from paredown.testing._models import AWKWARD
 
@@ -319,3 +321,28 @@ def test_weights_inside_recurrent_layers_and_attentions(read: Any, tmp_path: Pat
     specs = [LayerSpec(weight_bits=3), LayerSpec(weight_bits=4, sparsity=0.5), LayerSpec(sparsity=0.5)]
     path = tmp_path / "model.safetensors"
     same(read, path, saved(path, specs, entropy=False, name=name))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_numbers_of_a_widened_source(read: Any, tmp_path: Path, dtype: torch.dtype, entropy: bool) -> None:
+    """What stays in floating point, whole, sparse or factorized, has the source's type; loaded it is FP32."""
+    path = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    model, fresh = (nn.Sequential(*(nn.Linear(24, 24) for _ in range(4)), nn.LayerNorm(24)) for _ in range(2))
+    widen(model.to(dtype))
+    anatomy = trace_anatomy(model, torch.randn(2, 24))
+    specs = [LayerSpec(), LayerSpec(sparsity=0.6), LayerSpec(rank=0.3), LayerSpec(weight_bits=4)]
+    assignment = dict(zip(anatomy.fqns, specs, strict=True))
+    variants = {fqn: compress(weight_at(model, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}
+    n_bytes = save_model(path, model, assignment, variants, entropy=entropy)
+    assert entropy or n_bytes == stored_bytes(model, anatomy, assignment, variants)
+    specs_loaded = load_model(path, fresh)
+    assert list(specs_loaded.values()) == specs
+    for name, array in read(path)[0].items():
+        assert torch.equal(torch.from_numpy(np.array(array)).float(), fresh.state_dict()[name]), name
+    for fqn, variant in variants.items():
+        assert torch.equal(weight_at(fresh, fqn), variant.effective)
+        assert variant.effective.dtype == torch.float32
+    whole = save_model(path, model, {}, {})
+    assert abs(whole - sum(p.numel() for p in model.parameters()) * dtype.itemsize) < 1000

@@ -96,6 +96,12 @@ def _show(found: Plan) -> None:
     from ._tables import facts_table
 
     shown = {name: fmt.measurement(name, m) for name, m in of_first_device(found.metrics).items()}
+    if (original := found.original.get("bytes")) is not None:
+        times = fmt.times(original.value / max(1.0, found.metrics["bytes"].value))
+        shown["bytes"] = f"{shown['bytes']} ({times} smaller than the original)"
+        wide = found.original.get("fp32_bytes")
+        beside = f" ({fmt.measurement('bytes', wide)} in FP32)" if wide is not None else ""
+        shown["original bytes"] = f"{fmt.measurement('bytes', original)}{beside}"
     console.show(facts_table({"strategy": found.strategy, **shown}))
     console.show(_levels(found.config["layers"]))
 

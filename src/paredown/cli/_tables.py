@@ -124,6 +124,7 @@ def front_notes(front: Front) -> list[str]:
         lines.append("limits: " + ", ".join(bounds))
     if front.nearest:
         lines.append(f"no point meets the limits; {front.nearest}")
+    lines += front.size_lines
     if front.lost_line:
         lines.append(front.lost_line)
     if any(p.recommended for p in front.points):

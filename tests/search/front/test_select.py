@@ -230,3 +230,16 @@ def test_a_time_that_cannot_be_told_apart_costs_no_more() -> None:
     fast, good = at(7, "uniform", 0.6, 0.05), at(8, "uniform", 0.8, 0.1)
     assert baseline_of(at(9, "mixed", 0.79, 0.0985), [fast, good], timed) == good
     assert baseline_of(at(9, "mixed", 0.79, 0.09), [fast, good], timed) == fast
+
+
+def test_a_source_of_half_precision_and_larger_files_have_a_line_each() -> None:
+    points = {point.kind: point for point in FRONT.points}
+    size = points["original"].metrics["bytes"].value
+    assert FRONT.size_lines == ()
+    wide = {**points["original"].metrics, "fp32_bytes": Measurement(value=2 * size, unit="B")}
+    large = {**points["mixed"].metrics, "file_bytes": Measurement(value=size + 1, unit="B")}
+    original = replace(points["original"], metrics=wide)
+    mixed = replace(points["mixed"], metrics=large, verified=True)
+    lines = replace(FRONT, points=(original, mixed)).size_lines
+    assert lines[0].endswith(f"in FP32, in which it computes here, it has {2 * size:.0f}")
+    assert lines[1].startswith(f"the exported files of {mixed.id} are larger than the original: ")

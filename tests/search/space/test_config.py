@@ -72,7 +72,7 @@ def test_a_layer_that_never_runs_is_named_as_such() -> None:
 def test_layers_that_share_a_tensor_must_agree() -> None:
     anatomy = _anatomy("tied_weights")
     group = next(group for group in anatomy.groups if len(group) > 1)
-    config = {"schema_version": 1, "layers": {group[0]: {"weight_bits": 4}}}
+    config = {"schema_version": 1, "layers": {group[0]: {"weight_bits": 4}, group[1]: {"weight_bits": 8}}}
     with pytest.raises(ConfigError, match="share one weight tensor"):
         assignment_of(config, anatomy)
 

@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from paredown.compressors import LayerSpec
+from paredown.compressors.anatomy import mapped
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
 from paredown.search.evaluation import Worker
@@ -133,6 +136,10 @@ class RealLab(Lab):
                 self._known[trial.candidate.levels, self.n_samples, 0] = trial.metrics["divergence"].value
         self.spent = workbench.full * sum(t.kind == "uniform" for t in workbench.state.trials)
 
+    def variant(self, fqn: str, spec: LayerSpec) -> Tensor:
+        """The weight of that layer as the store holds it."""
+        return self._worker(0).candidate_model.layers.variant(fqn, spec).effective
+
     def _whole(self, levels: Levels) -> float:
         if (key := (levels, self.n_samples, 0)) in self._recalled:
             return self._recalled[key]
@@ -227,6 +234,7 @@ def _recalled(records: list[dict[str, Any]]) -> dict[tuple[Levels, int, int], fl
 def _shuffled(bench: EvaluationContext, draw: int) -> EvaluationContext:
     """The same bench with its samples in another order."""
     order = torch.from_numpy(np.random.default_rng(draw).permutation(len(bench.split)))
-    outputs = bench.reference.outputs[order]
-    reference = ReferenceOutputs(outputs, bench.reference.variance)
+    outputs = mapped(bench.reference.outputs, lambda tensor: tensor[order])
+    real = {name: mask[order] for name, mask in bench.reference.real.items()}
+    reference = ReferenceOutputs(outputs, bench.reference.variance, real)
     return replace(bench, split=bench.split.select(order), reference=reference)

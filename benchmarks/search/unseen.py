@@ -55,8 +55,9 @@ def _playable(problems: Sequence[str]) -> list[str]:
     kept = []
     for problem in problems:
         spec = PROBLEMS[problem]
-        if isinstance(spec, Problem) and spec.missing:
-            print(f"{problem}: skipped, {spec.missing}", file=sys.stderr)
+        missing = spec.missing if isinstance(spec, Problem) else "is synthetic and has no samples"
+        if missing:
+            print(f"{problem}: skipped, {missing}", file=sys.stderr)
         else:
             kept.append(problem)
     return kept

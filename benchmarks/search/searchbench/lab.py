@@ -75,6 +75,10 @@ class Lab(ABC):
         """Mean divergence on the whole search split: a point of the front. Infinite if the candidate fails."""
         return self._ask(levels, self.n_samples, 0)
 
+    def told(self) -> dict[Levels, float]:
+        """Mean divergence of what is known on the whole split; at first these are the uniform settings."""
+        return {levels: value for (levels, n, draw), value in self._known.items() if (n, draw) == (self.n_samples, 0)}
+
     def part(self, levels: Levels, n: int, draw: int) -> float:
         """The same on `n` samples, of the draw of that number."""
         return self.full(levels) if n >= self.n_samples else self._ask(levels, n, 1 + draw % N_DRAWS)

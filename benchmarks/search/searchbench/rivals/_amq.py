@@ -2,7 +2,7 @@
 AutoML for Mixed-precision Weight-Only Quantization"; github.com/dlwns147/amq).
 
 Each layer alone is evaluated at its lowest level. Layers whose divergence is more than twice the median stay at their
-dearest level. A first design of random candidates, among them the two ends, makes the archive. Then, in turns: a radial
+dearest level. A first design of random candidates, beside the uniform settings, makes the archive. Then, in turns: a radial
 basis function (cubic, with a linear tail) is fitted to the archive; NSGA-II, begun from the archive's front, runs 20
 generations on (predicted divergence, bytes); and those of its candidates are evaluated that fill the gaps of the front.
 
@@ -33,15 +33,19 @@ def amq(lab: Lab, rng: np.random.Generator) -> None:
     whole = (lab.budget - lab.spent) / lab.n_samples
     ladders = _screened(lab)
     longest = np.array([len(ladder) for ladder in ladders])
-    archive: dict[tuple[int, ...], float] = {}
+    places = [{level: place for place, level in enumerate(ladder)} for ladder in ladders]
+    archive = {
+        tuple(place[level] for place, level in zip(places, levels, strict=True)): value
+        for levels, value in lab.told().items()
+        if all(level in place for place, level in zip(places, levels, strict=True))
+    }
 
     def evaluate(genes: Genes) -> None:
         for row in genes:
             archive[tuple(int(x) for x in row)] = lab.full(_levels(ladders, row))
 
-    n_design = max(4, round(DESIGN_SHARE * whole))
     ends = np.stack([np.zeros(lab.n_groups, dtype=np.int64), longest - 1])
-    evaluate(np.concatenate([ends, rng.integers(0, longest, (n_design - 2, lab.n_groups))]))
+    evaluate(np.concatenate([ends, rng.integers(0, longest, (max(2, round(DESIGN_SHARE * whole)), lab.n_groups))]))
     idle = 0
     while idle < PATIENCE:
         known = len(archive)

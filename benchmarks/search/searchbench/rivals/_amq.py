@@ -2,15 +2,19 @@
 AutoML for Mixed-precision Weight-Only Quantization"; github.com/dlwns147/amq).
 
 Each layer alone is evaluated at its lowest level. Layers whose divergence is more than twice the median stay at their
-dearest level. A first design of random candidates, beside the uniform settings, makes the archive. Then, in turns: a radial
-basis function (cubic, with a linear tail) is fitted to the archive; NSGA-II, begun from the archive's front, runs 20
-generations on (predicted divergence, bytes); and those of its candidates are evaluated that fill the gaps of the front.
+dearest level. A first design of random candidates, beside the uniform settings, makes the archive. Then, in turns: a
+radial basis function (cubic, with a linear tail) is fitted to the archive; NSGA-II, begun from the archive's front,
+runs 20 generations on (predicted divergence, bytes); and those of its candidates are evaluated that fill the gaps of
+the front.
 
 Different here: 250 + 200 x 50 evaluations become a fifth of what may be spent and turns of a tenth. The screening costs
-a fifth at most, on 8 samples at least. The surrogate predicts the logarithm of the divergence.
+a fifth at most, on 8 samples at least. The surrogate predicts the logarithm of the divergence; until there are points
+enough for a linear tail it is linear in the distance.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +31,8 @@ PATIENCE = 20
 
 Genes = NDArray[np.int64]
 """Places in the ladders, shape (candidates, groups)."""
+Scores = Callable[[Genes], NDArray[np.float64]]
+"""Of candidates: (predicted divergence, bytes), shape (candidates, 2)."""
 
 
 def amq(lab: Lab, rng: np.random.Generator) -> None:
@@ -83,7 +89,7 @@ def _proposed(
     return new[_gap_fillers(scores(new)[:, 1], scores(front)[:, 1], n)] if len(new) else new
 
 
-def _surrogate(x: NDArray[np.float64], y: NDArray[np.float64]) -> RBFInterpolator:
+def _surrogate(x: NDArray[np.float64], y: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """With a linear tail where there are enough points for one; axes that do not vary are no obstacle then."""
     varies = np.ptp(x, axis=0) > 0
     tail = 1 if len(x) > int(varies.sum()) + 1 and np.linalg.matrix_rank(_with_ones(x[:, varies])) > varies.sum() else 0
@@ -95,7 +101,7 @@ def _with_ones(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.ones(len(x)), x])
 
 
-def _evolved(rng: np.random.Generator, front: Genes, longest: NDArray[np.int64], scores: object) -> Genes:
+def _evolved(rng: np.random.Generator, front: Genes, longest: NDArray[np.int64], scores: Scores) -> Genes:
     """NSGA-II: tournaments, uniform crossover, random resetting; survival by front and crowding."""
     fill = rng.integers(0, longest, (max(0, POPULATION - len(front)), len(longest)))
     population = np.unique(np.concatenate([front, fill]), axis=0)

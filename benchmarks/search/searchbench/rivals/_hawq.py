@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..lab import Lab, RealLab
 from ._gradients import labels_of, of_labels, weight_of
@@ -64,7 +65,7 @@ def hessian_traces(
     try:
         for weight in weights:
             weight.requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative
             for x, y in zip(inputs.split(BATCH), targets.split(BATCH), strict=True):
                 loss = of_labels(model(x), y)
                 gradients = torch.autograd.grad(loss, weights, create_graph=True)

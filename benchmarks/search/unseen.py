@@ -30,7 +30,7 @@ from searchbench.standings import CHECKPOINTS, leads, standings, table
 from searchbench.traces import Trace, load_traces
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ("resnet20-bits", "dscnn-bits", "kwt1-256", "resnet44-bits")
+FIRST = ("resnet20-bits", "dscnn-bits", "kwt1-bits", "resnet44-bits")
 UNIFORM_METHODS = ("minmax", "percentile", "hqq", "gptq", "descent")
 SEARCHERS = (
     OWN, *RIVALS, *(f"{name}@{method}" for name, method in QUANTIZERS.items()),

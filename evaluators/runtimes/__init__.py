@@ -14,7 +14,7 @@ from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, re
 from ._formats import export_model, list_formats
 from ._onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from ._openvino import OpenVinoRuntime, OpenVinoSession
-from ._torch import STRUCTURE_FILE, TorchRuntime
+from ._torch import STRUCTURE_FILE, TorchRuntime, load_stored
 from ._torch_compile import CompiledTorchRuntime
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ __all__ = [
     "kernels_by_layer",
     "list_formats",
     "list_runtimes",
+    "load_stored",
     "lower",
     "narrow_rule",
     "prepare",

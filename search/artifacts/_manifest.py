@@ -74,17 +74,18 @@ class Artifact:
 def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
     """Load the compressed model as a plain module in eval mode.
 
-    Its parameters are the effective weights. Layers whose input is quantized have a forward pre-hook for it.
+    Its parameters are the effective weights. Layers whose input is quantized have a forward pre-hook for it. Channels,
+    heads, experts and blocks that the search removed are removed from it (`structure.json`).
 
-    path           an artifact's folder (or its manifest), or a `model.safetensors` alone
-    model_factory  makes the architecture; its weights are overwritten
+    path           an artifact's folder (or its manifest), or a `model.safetensors`, with its `structure.json` beside it
+    model_factory  makes the original architecture; its weights are overwritten
 
     Runs no code but the factory. Raises `InputError` where there is no artifact, or its format is no module;
     `IntegrityError` where it is damaged; `ConfigError` where it belongs to another model.
     """
     import torch
 
-    from ...compressors import load_model
+    from ...evaluators.runtimes import load_stored
 
     path = Path(path)
     main = path
@@ -100,7 +101,7 @@ def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
     model = model_factory()
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model_factory must return a torch.nn.Module, got {type(model).__name__}")
-    load_model(main, model.eval())
+    load_stored(main, model.eval())
     return model
 
 

@@ -9,7 +9,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number, Reference, Seconds, Share, Text
+from ._field_types import (
+    Arguments,
+    Duration,
+    Flag,
+    Integer,
+    MetricName,
+    Number,
+    Reference,
+    SearcherName,
+    Seconds,
+    Share,
+    Text,
+)
 from ._section import Section
 
 COSTS = ("bytes", "macs", "bops", "latency_ms")
@@ -329,10 +341,11 @@ class Limit(Section):
 class SearchSection(Section):
     """The searcher that proposes candidates, and its options."""
 
-    searcher: Text = Field(
+    searcher: SearcherName = Field(
         default="evolution",
         min_length=1,
-        description="evolution, random, tpe, nsga2, or an Optuna sampler by its import path",
+        description="evolution, genetic, policy, random, or a sampler of Optuna's: tpe, nsga2, nsga3, gp, qmc, or its "
+        "class or import path (optuna.samplers.CmaEsSampler)",
     )
     seed: Integer = Field(default=0, ge=0, description="of every random choice of the search")
     samples: Integer | None = Field(

@@ -15,7 +15,8 @@ import paredown
 from paredown.errors import InputError, MissingExtra, ParedownError
 from paredown.evaluators.runtimes import ExportError, get_runtime, list_formats
 from paredown.search import Task, apply_config, export_point, search, verify_artifact
-from paredown.search.artifacts import read_artifact
+from paredown.search.artifacts import answers_of, read_artifact
+from paredown.search.problem import prepare
 
 TINY = Path(__file__).parents[1] / "tiny"
 
@@ -159,3 +160,33 @@ def test_what_was_removed_is_checked_like_the_rest(tmp_path: Path, kind: str) ->
     (out / "structure.json").unlink()
     with pytest.raises(ParedownError, match=r"structure\.json is missing"):
         paredown.load(out, lambda: fresh(net))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_answers"),
+    [
+        ([], True),
+        (['quality.divergence="mse"'], True),
+        (['quality.metric="cosine"'], False),
+        (['quality.metric="cosine"', "quality.class_axis=-1"], True),
+        (['quality.metric="cosine"', 'quality.divergence="kl"'], True),
+        (['quality.metric="mine.py:norm"', "quality.maximise=true", 'quality.divergence="mse"'], False),
+    ],
+)
+def test_an_embedding_has_no_answer(tmp_path: Path, overrides: list[str], has_answers: bool) -> None:
+    """The largest of its numbers means nothing, so no share of equal ones is claimed or printed."""
+    (tmp_path / "kinds.py").write_text((TINY / "kinds.py").read_text())
+    (tmp_path / "mine.py").write_text("def norm(outputs, targets):\n    return outputs.norm(dim=1)\n")
+    task = Task.from_dict(task_for("layers").to_dict(), base_dir=tmp_path).with_overrides(overrides)
+    outputs = answers_of(prepare(task, store=tmp_path / "store"))
+    assert (outputs.class_axis is not None) == has_answers
+    assert (outputs.kind, outputs.names) == ("mse" if not has_answers else outputs.kind, ())
+
+
+def test_an_embedding_claims_no_same_answer(tmp_path: Path) -> None:
+    task = task_for("layers").with_overrides(['quality.metric="cosine"'])
+    config = {"schema_version": 2, "layers": {"inner": {"weight_bits": 8, "activation_bits": 8}}}
+    artifact = read_artifact(apply_config(config, task, tmp_path / "out"))
+    assert "runtime_same_answer" not in artifact.claims
+    assert "same answer" not in artifact.agreement
+    assert artifact.agreement.startswith("outputs within")

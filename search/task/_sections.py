@@ -376,6 +376,13 @@ class SearchSection(Section):
     race_error: Number = Field(
         default=0.05, gt=0, lt=1, description="probability, at most, that a trial is stopped that should not have been"
     )
+    least_gain: Number | None = Field(
+        default=None,
+        ge=0,
+        description="least lead of a recommended point over the best baseline, in the metric's unit where its range is "
+        "bounded (default 0.002: .2 points of accuracy), else as a share of the baseline's figure (default 0.01: 1 % "
+        "of a perplexity); it need not be reached where the point costs 5 % less than a baseline that is as good",
+    )
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
     plans: tuple[Literal["uniform", "sensitivity", "performance", "energy", "fp16-mse"], ...] = Field(
         default=(),

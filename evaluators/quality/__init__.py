@@ -6,6 +6,7 @@ new statistical test is one file like `_paired.py`.
 
 from ._accuracy import ACCURACY
 from ._average_precision import AVERAGE_PRECISION
+from ._cards import CARDS
 from ._class_axis import resolve_class_axis, unknown_class_axis
 from ._constants import IGNORED
 from ._cosine import COSINE
@@ -31,6 +32,7 @@ from ._wer import WER, wer
 
 __all__ = [
     "ACCURACY",
+    "CARDS",
     "COSINE",
     "IGNORED",
     "METRICS",

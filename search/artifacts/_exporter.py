@@ -15,7 +15,7 @@ from ..evaluation import CandidateModel, structure_bytes, structure_text
 from ..problem import Problem
 from ..values import layers_of, structure_of
 from ._block_repair import BlockRepair
-from ._formats import runtime_for
+from ._formats import check_structure, runtime_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +65,7 @@ class Exporter:
         from ...compressors import save_model
         from ...evaluators.runtimes import export_model
 
+        check_structure(format, structure_of(assignment))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         context = self.problem.context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ...compressors import LayerSpec
     from ...compressors.anatomy import Outputs
-    from ...evaluators import ReferenceOutputs, Split
+    from ...evaluators import OutputDistance, ReferenceOutputs, Split
 
 
 def judge_outputs(
@@ -131,14 +132,28 @@ def check_parity(
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
         expected = ReferenceOutputs.of(exporter.outputs_of(model), exporter.reference.real)
         outputs = named_alike(outputs, expected.outputs, "the export's outputs")
-        parity = Parity.of_outputs(outputs, expected, context.distance)
+        distance = answers_of(exporter.problem)
+        parity = Parity.of_outputs(outputs, expected, distance)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)
         if integer and not is_within:
             kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
-            reference = describe_float64_difference(model, split, batch_size, expected, context.distance)
+            reference = describe_float64_difference(model, split, batch_size, expected, distance)
             why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
             text = f"{text}. Why: {why}"
     return ParityResult(
         is_within=is_within, is_broken=not is_within and not integer, text=text, metrics=parity.metrics(split.name)
     )
+
+
+def answers_of(problem: Problem) -> OutputDistance:
+    """Give the distance of the problem, without a class axis where the largest number of an output is no answer.
+
+    It is one where outputs are compared as logits ("kl"), the metric reads classes, or the task names their axis. The
+    outputs of an embedding, a regression or a controller have none, and no "same answer".
+    """
+    distance, first = problem.context.distance, problem.context.distance.outputs[0]
+    named = problem.task.quality.class_axis is not None
+    if named or first.kind == "kl" or problem.context.metric.reads_classes:
+        return distance
+    return replace(distance, outputs=(replace(first, class_axis=None), *distance.outputs[1:]))

@@ -28,8 +28,8 @@ from ..artifacts import (
     write_artifact,
 )
 from ..devices import describe_latency_mismatch
-from ..front import selection_of, selections_of
-from ..values import MEMORY, Completed, not_measured, reason
+from ..front import pairs_to_compare, selection_of, selections_of
+from ..values import MEMORY, Completed, LeastGain, not_measured, reason
 from ._clock import Clock
 
 if TYPE_CHECKING:
@@ -220,31 +220,21 @@ def _predicted_latency(
 
 
 def _compare(inputs: VerifyInputs) -> None:
-    """Test each mixed point against its uniform rival, on the same samples of the report split."""
+    """Make the paired tests that the judgement of the points needs, on the same samples of the report split."""
     import torch
 
     from ...evaluators import paired_test
 
-    state = inputs.state
-    pairs = [
-        (trial, chosen.baselines.get(trial.number)) for chosen in selections_of(inputs.run) for trial in chosen.mixed
-    ]
-    for trial, rival in pairs:
-        mine = state.verified.get(trial.number)
-        theirs = state.verified.get(rival.number) if rival is not None else None
-        if (
-            mine is None
-            or theirs is None
-            or mine.reason
-            or theirs.reason
-            or (mine.number, theirs.number) in state.verdicts
-        ):
+    state, metric = inputs.state, inputs.problem.context.metric
+    least = LeastGain.of_metric(metric.range, inputs.task.search.least_gain)
+    if state.least_gain != least:
+        inputs.recorder.append({"type": "least_gain", **dataclasses.asdict(least)})
+    for one, other in pairs_to_compare(inputs.run):
+        if (one, other) in state.verdicts:
             continue
-        a, b = (torch.tensor(found.scores, dtype=torch.float64) for found in (mine, theirs))
-        result = paired_test(a, b, inputs.problem.context.metric, seed=inputs.task.search.seed)
-        inputs.recorder.append(
-            {"type": "verdict", "number": mine.number, "rival": theirs.number, **dataclasses.asdict(result)}
-        )
+        a, b = (torch.tensor(state.verified[n].scores, dtype=torch.float64) for n in (one, other))
+        result = paired_test(a, b, metric, seed=inputs.task.search.seed)
+        inputs.recorder.append({"type": "verdict", "number": one, "rival": other, **dataclasses.asdict(result)})
 
 
 def _record(

@@ -128,8 +128,9 @@ def check_parity(
 
     context, split = exporter.problem.context, exporter.problem.report
     batch_size = context.batch_size
+    real = exporter.reference.real  # before the model is compressed: the original runs when it is first asked for
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
-        expected = ReferenceOutputs.of(exporter.outputs_of(model), exporter.reference.real)
+        expected = ReferenceOutputs.of(exporter.outputs_of(model), real)
         outputs = named_alike(outputs, expected.outputs, "the export's outputs")
         parity = Parity.of_outputs(outputs, expected, context.distance)
         integer = any(spec.changes_activation for spec in plain.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...compressors.anatomy import NamedOutputs, Outputs, primary
+from ...compressors.anatomy import NamedOutputs, Outputs, primary, primary_name
 from ..values import Inputs, Reference, ReferenceOutputs, Split, run_batches
 from ._class_axis import LAST, unknown_class_axis
 from ._distance import OutputDistance
@@ -138,6 +138,8 @@ class _Judge:
         if isinstance(outputs, NamedOutputs) and isinstance(original, NamedOutputs):
             outputs = outputs.like(original)
         wanted, counted = (None if part is None else part[rows] for part in (self.targets, self.counted))
+        if self.metric.frames and against is not None:
+            counted = _frames_of(self.metric, outputs, against, counted)
         scores = self.metric.scores(outputs, wanted, original, counted)
         if self.divergence is None or against is None:
             return Scores(metric=scores)
@@ -147,8 +149,17 @@ class _Judge:
     @property
     def _compares(self) -> bool:
         """False where the reference would be read for nothing, which costs a pass if it is computed again."""
-        is_kept = isinstance(self.reference, ReferenceOutputs)
-        return is_kept or self.divergence is not None or self.metric.needs_reference or self.metric.reads_all
+        if isinstance(self.reference, ReferenceOutputs) or self.divergence is not None or self.metric.reads_all:
+            return True
+        return self.metric.needs_reference or (self.metric.frames and self.counted is not None)
+
+
+def _frames_of(metric: Metric, outputs: Outputs, reference: ReferenceOutputs, counted: Tensor | None) -> Tensor | None:
+    """Real frames (N, T) of the output that the metric reads: its mask, where the model has shortened that of the
+    inputs; else `counted`."""
+    name = "" if isinstance(outputs, Tensor) else metric.output or primary_name(outputs)
+    mask = reference.real.get(name)
+    return counted if mask is None or mask.dim() < 2 else mask.flatten(2).any(dim=2) if mask.dim() > 2 else mask
 
 
 def _distance(

@@ -262,7 +262,7 @@ def _lacks_weights(artifact: Artifact, task: Task) -> bool:
 
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
     """Measurements that need no original: latencies, and the metric where it has no reference."""
-    from ..evaluators import evaluate_outputs, summarise
+    from ..evaluators import evaluate_batches, summarise
 
     if needs_factory(artifact.format) and task.model is None:
         raise InputError(
@@ -278,10 +278,9 @@ def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder
     )["artifact"]  # fmt: skip
     _require_ran(artifact, loaded.reason)
     measured = latency_metrics(loaded, task.hardware.grid_g_per_kwh)
-    outputs = None if metric.needs_reference else loaded.read()
-    if outputs is not None:
-        scores = evaluate_outputs(metric, report, outputs)
-        measured[metric.name] = summarise(scores, metric, report.name)
+    if loaded.outputs is not None and not metric.needs_reference:
+        scores = evaluate_batches(loaded.outputs.pieces(), report, metric)
+        measured[metric.name] = summarise(scores.metric, metric, report.name)
     return measured
 
 

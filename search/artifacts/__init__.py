@@ -17,6 +17,7 @@ from ._measure import (
     file_bytes,
     measure_artifact,
     measure_beside_original,
+    most_at_once,
     run_fresh,
     stored_length,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "measure_beside_original",
     "measure_fresh",
     "measure_peak_memory",
+    "most_at_once",
     "needs_factory",
     "read_artifact",
     "run_fresh",

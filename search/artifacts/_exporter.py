@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Variant
-    from ...compressors.anatomy import Outputs
-    from ...evaluators import ReferenceOutputs
+    from ...evaluators import Reference
 
 
 class Exporter:
@@ -36,12 +35,12 @@ class Exporter:
         )
 
     @cached_property
-    def reference(self) -> ReferenceOutputs:
-        """Outputs of the original on the report split."""
-        from ...evaluators import ReferenceOutputs
+    def reference(self) -> Reference:
+        """Outputs of the original on the report split. Ask for them first while the model holds its own weights."""
+        from ...evaluators import reference_outputs
 
         problem = self.problem
-        return ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
+        return reference_outputs(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
     def split_facts(self) -> dict[str, dict[str, Any]]:
@@ -149,9 +148,3 @@ class Exporter:
             resident = CompressedModel(remaining, anatomy, self.problem.context.calibration)
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
-
-    def outputs_of(self, model: nn.Module) -> Outputs:
-        """Outputs of `model` on the report split."""
-        from ...evaluators import ReferenceOutputs
-
-        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size).outputs

@@ -23,6 +23,7 @@ from ..artifacts import (
     artifact_format,
     measure_artifact,
     measure_peak_memory,
+    most_at_once,
     run_fresh,
     runtime_for,
     write_artifact,
@@ -114,15 +115,22 @@ def _measure(
     folder = inputs.run.path / "verified" / ".fresh"
 
     def watch(n_done: int) -> None:
-        inputs.recorder.say("verify", done=n_done, total=len(artifacts))
+        inputs.recorder.say("verify", done=n_seen + n_done, total=len(artifacts))
         inputs.clock.stop_if_asked()
 
-    found = run_fresh(inputs.problem, artifacts, runtime=inputs.task.hardware.runtime, folder=folder, watch=watch)
-    for n, (trial, model) in enumerate(exported):
-        inputs.recorder.say("report", done=n, total=len(exported))
-        if trial in todo:
-            _record_point(inputs, exporter, trial, model, found[_key(trial, original)], measure_memory)
-    shutil.rmtree(folder, ignore_errors=True)
+    n_seen = 0
+    at_once = most_at_once(inputs.problem)
+    for start in range(0, len(exported), at_once):
+        n_seen, some = start, exported[start : start + at_once]
+        found = run_fresh(
+            inputs.problem, artifacts, runtime=inputs.task.hardware.runtime, folder=folder, watch=watch,
+            only=[_key(trial, original) for trial, _ in some],
+        )  # fmt: skip
+        for n, (trial, model) in enumerate(some, start):
+            inputs.recorder.say("report", done=n, total=len(exported))
+            if trial in todo:
+                _record_point(inputs, exporter, trial, model, found[_key(trial, original)], measure_memory)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _format(inputs: VerifyInputs) -> str:

@@ -121,7 +121,7 @@ class DataSection(Section):
         description="what to do with a sample of one split that is in another too: refuse the task, or "
         "drop it from the less important split",
     )
-    batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass")
+    batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass, at most")
     mask: Text | None = Field(
         default=None,
         description="entry of dict inputs (or place in a tuple, as '1') that says which positions are real: (N, T) "

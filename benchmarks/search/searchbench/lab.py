@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paredown.compressors import LayerSpec
-from paredown.compressors.anatomy import mapped
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
 from paredown.search.evaluation import Worker
@@ -238,7 +237,6 @@ def _recalled(records: list[dict[str, Any]]) -> dict[tuple[Levels, int, int], fl
 def _shuffled(bench: EvaluationContext, draw: int) -> EvaluationContext:
     """The same bench with its samples in another order."""
     order = torch.from_numpy(np.random.default_rng(draw).permutation(len(bench.split)))
-    outputs = mapped(bench.reference.outputs, lambda tensor: tensor[order])
-    real = {name: mask[order] for name, mask in bench.reference.real.items()}
-    reference = ReferenceOutputs(outputs, bench.reference.variance, real)
-    return replace(bench, split=bench.split.select(order), reference=reference)
+    split = bench.split.select(order)
+    reference = ReferenceOutputs.compute(bench.model, split, bench.batch_size)
+    return replace(bench, split=split, reference=reference)

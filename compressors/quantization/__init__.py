@@ -20,13 +20,14 @@ from ._activation_ranges import activation_entropy, activation_minmax, activatio
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
+from ._auto import auto
 from ._descent import ROUNDING_DAMPING, descent
 from ._gptq import compensated, gptq
 from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_groups
 from ._hqq import hqq
 from ._palette import kmeans
 from ._problem import Coded, WeightProblem, decoded
-from ._ranges import entropy, entropy_clip, minmax, percentile
+from ._ranges import all_codes, entropy, entropy_clip, minmax, percentile
 from ._rounding import fit_nearest
 from ._soft_rounding import PUSH, RATE, push_exponent, soft_variable, stretched
 from ._solve import broken_promise, knows, solve
@@ -55,6 +56,8 @@ __all__ = [
     "adaround",
     "affine",
     "affine_qparams",
+    "all_codes",
+    "auto",
     "awq",
     "best_format",
     "broken_promise",

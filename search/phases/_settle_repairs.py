@@ -1,8 +1,8 @@
 """Repairs that cost no byte, decided once: on where calibration samples that they did not see say that they help.
 
 Each repair is judged at uniform settings of few bits, because there it matters. A part of the calibration split is put
-aside, the repairs are computed on the rest, and the divergences from the original on that part are compared, paired. So
-the decision sees no search or report sample.
+aside, the repairs are computed on the rest, and the distances from the original's outputs on that part are compared,
+paired. So the decision sees no search or report sample.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, SpecError
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 WIDTHS = (3, 4, 2, 5, 6, 8)
 """Widths of the uniform settings that are looked at, the most telling first."""
 N_SETTINGS = 2
-_FEWEST, _MOST = 8, 64
-"""Samples that are put aside: a quarter of the split, within these bounds."""
+_FEWEST, _MOST = 8, 128
+"""Samples that are put aside: a half of the split, within these bounds."""
+_FLOOR = 0.1
+"""Share of the mean error that is added to each sample's before its logarithm is taken."""
 _SURE = 2.0
-"""Standard errors by which a repair must lower the divergence."""
+"""Standard errors by which a repair must lower the squared error."""
 _WORTH = 0.02
-"""Share of the divergence by which a repair must lower it."""
+"""Share of the squared error by which a repair must lower it."""
 _SHARE, _LEAST = 16, 64
 """A pass for the batch norms takes this part of the search split at most, but so many samples."""
 
@@ -88,27 +90,61 @@ def _decided(problem: Problem, choices: Sequence[Repairs], samples: int) -> tupl
     if len(usable) == 1:
         return usable[0], "the model has no place for others that cost no byte"
     calibration = problem.splits.calibration
-    n = min(_MOST, len(calibration) // 4)
+    n = min(_MOST, len(calibration) // 2)
     if n < _FEWEST:
-        return usable[0], f"{len(calibration)} calibration samples are too few to judge repairs, {4 * _FEWEST} do"
+        return usable[0], f"{len(calibration)} calibration samples are too few to judge repairs, {2 * _FEWEST} do"
     fit, aside = _parted(calibration, n)
     settings = _settings(problem.space)
-    found = list(_divergences(problem, usable, settings, fit.take(samples), aside))
+    found = list(_judged(problem, usable, settings, fit.take(samples), aside))
     if not found:
         return usable[0], "no uniform setting of few bits could be evaluated to judge repairs"
-    shares = {each: _mean([one[each] / one[usable[0]].mean() for one in found]) for each in usable}
+    shares = {each: _averaged([one[each].relative_to(one[usable[0]]) for one in found]) for each in usable}
     chosen = usable[0]
     for each in usable[1:]:
-        if _is_better(shares[each], shares[chosen]):
+        no_higher = float(shares[each].divergence.mean()) <= 1.0
+        if no_higher and shares[each].is_better_than(shares[chosen]):
             chosen = each
-    means = {each: float(shares[each].mean()) for each in usable}
-    best = min(usable[1:], key=means.__getitem__)
-    told = f"is {means[chosen]:.0%} of that" if chosen != usable[0] else f"would be {means[best]:.0%} of that"
-    doubt = "" if chosen != usable[0] else ", which is not less beyond noise"
-    where = " and ".join(label for label, _ in settings)
+    where, alone = " and ".join(label for label, _ in settings), chosen == usable[0]
+    told = shares[min(usable[1:], key=lambda each: float(shares[each].squared.mean())) if alone else chosen]
     return chosen, (
-        f"on {n} calibration samples put aside, the divergence of uniform {where} {told} without such repairs{doubt}"
+        f"on {n} calibration samples put aside, uniform {where} {'would have' if alone else 'has'} "
+        f"{float(told.squared.mean()):.0%} of the outputs' squared error and {float(told.divergence.mean()):.0%} of "
+        f"the divergence that it has without{', so they would not surely help' if alone else ''}"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Apart:
+    """Distances (N,) of a model's outputs from the original's.
+
+    squared     squared error: it decides, as most of the divergence of a nearly sure classifier comes from few samples
+    divergence  the task's divergence: it must not rise
+    """
+
+    squared: Tensor
+    divergence: Tensor
+
+    def relative_to(self, base: _Apart) -> _Apart:
+        """Divide by the means of `base`."""
+        return _Apart(squared=self.squared / base.squared.mean(), divergence=self.divergence / base.divergence.mean())
+
+    def is_better_than(self, other: _Apart) -> bool:
+        """Tell whether the squared error of the same samples is lower, surely and by enough.
+
+        Errors have long tails, so their logarithms are tested; a tenth of the mean is added, as the smallest say
+        nothing.
+        """
+        base = float(other.squared.mean()) * _FLOOR
+        gain = ((other.squared + base) / (self.squared + base)).log()
+        surely = _SURE * float(gain.std()) / math.sqrt(len(gain))
+        return float(gain.mean()) > max(_WORTH, surely)
+
+
+def _averaged(values: Sequence[_Apart]) -> _Apart:
+    import torch
+
+    squared, divergence = ([getattr(each, name) for each in values] for name in ("squared", "divergence"))
+    return _Apart(squared=torch.stack(squared).mean(dim=0), divergence=torch.stack(divergence).mean(dim=0))
 
 
 def _usable(problem: Problem, choices: Sequence[Repairs]) -> list[Repairs]:
@@ -158,28 +194,28 @@ def _settings(space: SearchSpace) -> list[tuple[str, Mapping[str, LayerSpec]]]:
     return (found or rest[::-1])[:N_SETTINGS]
 
 
-def _divergences(
+def _judged(
     problem: Problem,
     choices: Sequence[Repairs],
     settings: Sequence[tuple[str, Mapping[str, LayerSpec]]],
     fit: Split,
     aside: Split,
-) -> Iterator[dict[Repairs, Tensor]]:
-    """Yield for each setting that can be evaluated the divergences (N,) of the samples put aside, by repairs."""
+) -> Iterator[dict[Repairs, _Apart]]:
+    """Yield for each setting that can be evaluated the distances of the samples put aside, by repairs."""
     from ...evaluators import ReferenceOutputs
 
     context, batch = problem.context, problem.task.data.batch_size
     reference = ReferenceOutputs.compute(context.model, aside, batch)
     models = {bias: CandidateModel(_fitted(context, bias, fit, batch)) for bias in {bias for bias, _ in choices}}
     for _, assignment in settings:
-        found: dict[Repairs, Tensor] = {}
+        found: dict[Repairs, _Apart] = {}
         try:
             for bias, norms in choices:
                 with models[bias].apply(assignment, batch_norm=norms) as model:
                     found[bias, norms] = _apart(model, aside, reference, context)
         except (SpecError, ConfigError, MetricError):  # the store phase or its trial tells it, with what to do
             continue
-        if all(bool(one.isfinite().all()) for one in found.values()) and float(found[choices[0]].mean()) > 0.0:
+        if float(found[choices[0]].divergence.mean()) > 0.0 and float(found[choices[0]].squared.mean()) > 0.0:
             yield found
 
 
@@ -188,31 +224,26 @@ def _fitted(context: EvaluationContext, bias: bool, fit: Split, batch_size: int)
     return replace(context, repair=section, repair_inputs=repair_inputs_of(section, fit, batch_size))
 
 
-def _apart(model: nn.Module, split: Split, reference: ReferenceOutputs, context: EvaluationContext) -> Tensor:
-    """Divergence (N,) of each sample from the original's outputs."""
+def _apart(model: nn.Module, split: Split, reference: ReferenceOutputs, context: EvaluationContext) -> _Apart:
+    """Distances of the outputs on the split from the original's. Raises `MetricError` where they are not finite."""
     import torch
 
     from ...compressors.anatomy import NamedOutputs
     from ...evaluators import run_batches
 
-    parts, at = [], 0
+    distance = context.distance
+    squared = replace(distance, outputs=tuple(replace(each, kind="mse") for each in distance.outputs))
+    parts: list[tuple[Tensor, Tensor]] = []
+    at = 0
     for outputs in run_batches(model, split, context.batch_size):
         against = reference.between(at, at + len(outputs))
         at += len(outputs)
         if isinstance(outputs, NamedOutputs) and isinstance(against.outputs, NamedOutputs):
             outputs = outputs.like(against.outputs)
-        parts.append(context.distance.per_sample(outputs, against))
-    return torch.cat(parts).double()
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    import torch
-
-    return torch.stack(list(values)).mean(dim=0)
-
-
-def _is_better(one: Tensor, other: Tensor) -> bool:
-    """Tell whether a repair lowers the divergences (N,) of the same samples, surely and by enough to tell."""
-    gain = other - one
-    error = float(gain.std()) / math.sqrt(len(gain))
-    return float(gain.mean()) > max(_WORTH * float(other.mean()), _SURE * error)
+        divergence = distance.per_sample(outputs, against)
+        try:
+            parts.append((squared.per_sample(outputs, against), divergence))
+        except MetricError:  # an answer that is never given has an infinite logit, which only the divergence compares
+            parts.append((divergence, divergence))
+    of_squared, of_divergence = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    return _Apart(squared=of_squared, divergence=of_divergence)

@@ -21,6 +21,7 @@ from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
 from ._auto import auto
+from ._cards import CARDS
 from ._descent import ROUNDING_DAMPING, descent
 from ._gptq import compensated, gptq
 from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_groups
@@ -35,6 +36,7 @@ from ._tables import fixed_table
 from ._weighted import awq, weighted
 
 __all__ = [
+    "CARDS",
     "CASTS",
     "CONCRETE",
     "PUSH",

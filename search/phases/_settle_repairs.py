@@ -73,7 +73,7 @@ def settle_repairs(problem: Problem, known: Mapping[str, Any] | None = None) -> 
 
 def _with_repairs(problem: Problem, bias: bool, batch_norm: str, samples: int) -> Problem:
     section = problem.task.repair.model_copy(update={"bias": bias, "batch_norm": batch_norm, "samples": samples})
-    inputs = repair_inputs_of(section, problem.splits.calibration, problem.task.data.batch_size)
+    inputs = repair_inputs_of(section, problem.splits.calibration, problem.context.batch_size)
     context = replace(problem.context, repair=section, repair_inputs=inputs)
     return replace(problem, task=problem.task.model_copy(update={"repair": section}), context=context)
 
@@ -204,7 +204,7 @@ def _judged(
     """Yield for each setting that can be evaluated the distances of the samples put aside, by repairs."""
     from ...evaluators import ReferenceOutputs
 
-    context, batch = problem.context, problem.task.data.batch_size
+    context, batch = problem.context, problem.context.batch_size
     reference = ReferenceOutputs.compute(context.model, aside, batch)
     models = {bias: CandidateModel(_fitted(context, bias, fit, batch)) for bias in {bias for bias, _ in choices}}
     for _, assignment in settings:

@@ -18,6 +18,7 @@ from ._prediction_log import LOG_WINDOW, MIN_PREDICTIONS, PredictionLog, rank_co
 from ._random import RandomSearcher
 from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
 from ._round_robin import RoundRobinSearcher
+from ._shrunk_table import shrunk_table
 from ._surrogate import Surrogate
 from ._survival import Survival, constrained_ranks, reference_directions, survivors
 
@@ -58,6 +59,7 @@ __all__ = [
     "rank_correlation",
     "reference_directions",
     "register_searcher",
+    "shrunk_table",
     "survivors",
     "uses_table",
     "violation_of",

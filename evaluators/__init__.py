@@ -14,14 +14,7 @@ from .values import Measurement, Source
 if TYPE_CHECKING:
     from .costs import Cost, LayerRoofline, ModelledLatency, bops, lowered_as, macs, modelled_latency_ms, roofline
     from .energy import ModelledEnergy, co2_g_per_million, measure_energy, modelled_energy_mj
-    from .latency import (
-        LatencySamples,
-        Pinning,
-        aa_floor,
-        exclusive_slot,
-        interleaved,
-        pinned,
-    )
+    from .latency import LatencySamples, Pinning, aa_floor, exclusive_slot, interleaved, pinned
     from .memory import (
         ActivationGraph,
         KvCacheSpec,
@@ -42,6 +35,7 @@ if TYPE_CHECKING:
         SequentialTest,
         default_looks,
         divergence_per_sample,
+        evaluate_batches,
         evaluate_outputs,
         evaluate_parts,
         evaluate_split,
@@ -55,10 +49,9 @@ if TYPE_CHECKING:
         value_of_loss,
     )
     from .sensitivity import loss_gradients
-    from .values import Inputs, ReferenceOutputs, Split, preserved, run_batches, run_split
+    from .values import Inputs, Reference, ReferenceOutputs, Split, preserved, reference_outputs, run_batches, run_split
 
 _HOMES = {
-    ".values": ("Inputs", "ReferenceOutputs", "Split", "preserved", "run_batches", "run_split"),
     ".costs": (
         "Cost",
         "LayerRoofline",
@@ -69,8 +62,8 @@ _HOMES = {
         "modelled_latency_ms",
         "roofline",
     ),
-    ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "pinned"),
     ".energy": ("ModelledEnergy", "co2_g_per_million", "measure_energy", "modelled_energy_mj"),
+    ".latency": ("LatencySamples", "Pinning", "aa_floor", "exclusive_slot", "interleaved", "pinned"),
     ".memory": (
         "ActivationGraph",
         "KvCacheSpec",
@@ -91,6 +84,7 @@ _HOMES = {
         "SequentialTest",
         "default_looks",
         "divergence_per_sample",
+        "evaluate_batches",
         "evaluate_outputs",
         "evaluate_parts",
         "evaluate_split",
@@ -104,6 +98,16 @@ _HOMES = {
         "value_of_loss",
     ),
     ".sensitivity": ("loss_gradients",),
+    ".values": (
+        "Inputs",
+        "Reference",
+        "ReferenceOutputs",
+        "Split",
+        "preserved",
+        "reference_outputs",
+        "run_batches",
+        "run_split",
+    ),
 }
 
 __all__ = [
@@ -123,6 +127,7 @@ __all__ = [
     "PairedResult",
     "Peak",
     "Pinning",
+    "Reference",
     "ReferenceOutputs",
     "Scores",
     "SequentialTest",
@@ -133,6 +138,7 @@ __all__ = [
     "co2_g_per_million",
     "default_looks",
     "divergence_per_sample",
+    "evaluate_batches",
     "evaluate_outputs",
     "evaluate_parts",
     "evaluate_split",
@@ -153,6 +159,7 @@ __all__ = [
     "peak_activations",
     "pinned",
     "preserved",
+    "reference_outputs",
     "register_metric",
     "resolve_divergence",
     "roofline",

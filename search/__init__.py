@@ -13,6 +13,7 @@ from .._module import make_callable
 
 if TYPE_CHECKING:
     from ._export import apply_config, export_point
+    from ._methods import METHOD_KINDS, Method, list_methods
     from ._plan import Plan, plan
     from ._run_view import Run, open_run
     from ._search import resume, search
@@ -35,6 +36,11 @@ _HOMES = {
     "._export": (
         "apply_config",
         "export_point",
+    ),
+    "._methods": (
+        "METHOD_KINDS",
+        "Method",
+        "list_methods",
     ),
     "._plan": (
         "Plan",
@@ -88,6 +94,7 @@ _HOMES = {
 
 __all__ = [
     "EMBEDDED",
+    "METHOD_KINDS",
     "Axis",
     "Candidate",
     "Completed",
@@ -97,6 +104,7 @@ __all__ = [
     "Group",
     "Infeasible",
     "LowFidelity",
+    "Method",
     "Objective",
     "Plan",
     "Point",
@@ -112,6 +120,7 @@ __all__ = [
     "apply_config",
     "diff",
     "export_point",
+    "list_methods",
     "load",
     "open_run",
     "plan",

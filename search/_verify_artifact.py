@@ -77,7 +77,8 @@ Measure: TypeAlias = Callable[..., MeasuredAgain]
 def verify_artifact(
     path: Path | str, *, task: Task | Path | str | None = None, model: nn.Module | None = None
 ) -> dict[str, Any]:
-    """Check an artifact's files, run it in a fresh process on the report split, and compare with its claims.
+    """Check an artifact's files and manifest, run it in a fresh process on the report split, and compare with its
+    claims.
 
     `{"ok", "artifact", "format", "runtime", "point", "claims", "measured", "checks": [{"name", "ok", "detail"}]}`.
     Data, quality and bytes must be as claimed; another latency is reported and fails no check. Outputs must be what
@@ -87,8 +88,8 @@ def verify_artifact(
     task   the task that it belongs to: a `Task`, its TOML file, or the folder of a run. Without it the artifact's own
            task is taken, if all code that it names comes with paredown
     model  the original model, where the task names none
-    Raises `IntegrityError` for a file that was changed; `InputError` for a task of another model, or where only the
-    artifact itself names the code to be run.
+    Raises `IntegrityError` for a file or a part of the manifest that was changed; `InputError` for a task of another
+    model, or where only the artifact itself names the code to be run.
     """
     return check_artifact(path, task=task, model=model)
 
@@ -116,6 +117,7 @@ def check_artifact(
     splits, metric = load_task_data(used), load_task_metric(used)
     measured = (measure or measure_again)(artifact, used, splits, metric, model)
     checks = [{"name": "files", "ok": True, "detail": "every file matches its checksum"}]
+    checks.append(_claims_check(artifact))
     checks += _data_checks(artifact, splits)
     checks += _quality_checks(artifact, measured.metrics, metric.name)
     checks += _bytes_checks(artifact)
@@ -260,7 +262,7 @@ def _lacks_weights(artifact: Artifact, task: Task) -> bool:
 
 def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder: Path) -> dict[str, Measurement]:
     """Measurements that need no original: latencies, and the metric where it has no reference."""
-    from ..evaluators import evaluate_outputs, summarise
+    from ..evaluators import evaluate_batches, summarise
 
     if needs_factory(artifact.format) and task.model is None:
         raise InputError(
@@ -276,10 +278,9 @@ def _alone(artifact: Artifact, task: Task, report: Split, metric: Metric, folder
     )["artifact"]  # fmt: skip
     _require_ran(artifact, loaded.reason)
     measured = latency_metrics(loaded, task.hardware.grid_g_per_kwh)
-    outputs = None if metric.needs_reference else loaded.read()
-    if outputs is not None:
-        scores = evaluate_outputs(metric, report, outputs)
-        measured[metric.name] = summarise(scores, metric, report.name)
+    if loaded.outputs is not None and not metric.needs_reference:
+        scores = evaluate_batches(loaded.outputs.pieces(), report, metric)
+        measured[metric.name] = summarise(scores.metric, metric, report.name)
     return measured
 
 
@@ -316,6 +317,14 @@ def _check_runtime(artifact: Artifact) -> None:
             f"{artifact.folder} has the format {artifact.format!r}, and known are {', '.join(list_formats())}; one of "
             f"your own comes with the plugins of the task, --task"
         )
+
+
+def _claims_check(artifact: Artifact) -> Check:
+    """State whether digests protect the manifest; an edited part was refused when it was read."""
+    detail = "every claim, its interval, the config and the agreement match their digests"
+    if not artifact.protected:
+        detail = "not protected: an older paredown wrote this manifest without digests; export the artifact again"
+    return {"name": "claims", "ok": True, "detail": detail}
 
 
 def _data_checks(artifact: Artifact, splits: Splits) -> list[Check]:

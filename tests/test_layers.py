@@ -76,7 +76,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Layer -> the layers right below it. A layer may import those, and whatever lies below them."""
 
-BASE = ("errors", "_command", "_lazy", "_module", "_arrays", "_version")
+BASE = ("errors", "_cards", "_command", "_lazy", "_module", "_arrays", "_version")
 
 
 def modules_of(root: Path) -> dict[str, Path]:

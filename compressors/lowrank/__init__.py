@@ -5,11 +5,13 @@ parts) and `_factorize.py` (a method put to work on each form). A new method is 
 """
 
 from ._asvd import asvd
+from ._cards import CARDS
 from ._factorize import factorize
 from ._forms import PARTS, full_rank, input_moments, misfit, part_kernels, part_macs, part_shapes, product, unfolded
 from ._svd import energy_rank, kept_rank, rank_share, svd
 
 __all__ = [
+    "CARDS",
     "PARTS",
     "asvd",
     "energy_rank",

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._cards import CARDS
     from ._channel_scaling import SCALINGS, scale_channels
 
 _HOMES = {
+    "._cards": ("CARDS",),
     "._channel_scaling": (
         "SCALINGS",
         "scale_channels",
@@ -21,6 +23,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CARDS",
     "SCALINGS",
     "scale_channels",
 ]

@@ -20,6 +20,7 @@ from ._activation_ranges import activation_entropy, activation_minmax, activatio
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
+from ._cards import CARDS
 from ._descent import ROUNDING_DAMPING, descent
 from ._gptq import compensated, gptq
 from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_groups
@@ -34,6 +35,7 @@ from ._tables import fixed_table
 from ._weighted import awq, weighted
 
 __all__ = [
+    "CARDS",
     "CASTS",
     "CONCRETE",
     "PUSH",

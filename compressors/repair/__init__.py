@@ -11,6 +11,7 @@ from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._blocks import MOST_LAYERS, blocks_of
+    from ._cards import CARDS
     from ._reconstruction import Reconstruction, reconstruct
     from ._reconstruction_store import reconstructed, reconstruction_key
     from ._repair import Repairs, installed, kept_positions
@@ -20,6 +21,7 @@ _HOMES = {
         "MOST_LAYERS",
         "blocks_of",
     ),
+    "._cards": ("CARDS",),
     "._reconstruction": (
         "Reconstruction",
         "reconstruct",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CARDS",
     "MOST_LAYERS",
     "Reconstruction",
     "Repairs",

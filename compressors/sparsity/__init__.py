@@ -6,6 +6,7 @@ registered at its end.
 """
 
 from ._blend import composed
+from ._cards import CARDS
 from ._gradient import fisher, gradient, taylor
 from ._magnitude import magnitude, n_zeros
 from ._obs import block_obs, obs
@@ -18,6 +19,7 @@ from ._stability import ClosedLoop, StabilityRail, register_stability, stability
 from ._wanda import wanda
 
 __all__ = [
+    "CARDS",
     "ClosedLoop",
     "SparsityProblem",
     "StabilityRail",

@@ -6,6 +6,7 @@ It knows `calibration` and `anatomy`; `README.md` here is its card. Begin with `
 """
 
 from ._blocks import BLOCK_SCORES, Block, find_blocks, score_blocks, weakest_blocks
+from ._cards import CARDS
 from ._choose import check_count, keep_above, keep_best, keep_uniform, n_kept
 from ._evidence import UnitEvidence, collect
 from ._expert_sets import find_expert_sets, routing_frequency
@@ -24,6 +25,7 @@ from ._trial import Trier, confirm
 
 __all__ = [
     "BLOCK_SCORES",
+    "CARDS",
     "DATA_SCORES",
     "KINDS",
     "SCORES",

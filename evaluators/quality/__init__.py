@@ -6,13 +6,14 @@ new statistical test is one file like `_paired.py`.
 
 from ._accuracy import ACCURACY
 from ._average_precision import AVERAGE_PRECISION
+from ._cards import CARDS
 from ._class_axis import resolve_class_axis, unknown_class_axis
 from ._constants import IGNORED
 from ._cosine import COSINE
 from ._distance import ComparedOutput, OutputDistance
 from ._divergence import checked_divergence, divergence_per_sample, resolve_divergence
 from ._error import MetricError
-from ._evaluate import Scores, evaluate_outputs, evaluate_parts, evaluate_split
+from ._evaluate import Scores, evaluate_batches, evaluate_outputs, evaluate_parts, evaluate_split
 from ._f1 import F1, F1_MICRO, f1, f1_micro
 from ._interval import summarise, wilson, within
 from ._mean_iou import MEAN_IOU
@@ -31,6 +32,7 @@ from ._wer import WER, wer
 
 __all__ = [
     "ACCURACY",
+    "CARDS",
     "COSINE",
     "IGNORED",
     "METRICS",
@@ -49,6 +51,7 @@ __all__ = [
     "critical_value",
     "default_looks",
     "divergence_per_sample",
+    "evaluate_batches",
     "evaluate_outputs",
     "evaluate_parts",
     "evaluate_split",

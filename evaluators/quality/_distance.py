@@ -19,7 +19,7 @@ from ...compressors.anatomy import (
     real_logits,
     real_values,
 )
-from ..values import ReferenceOutputs
+from ..values import Reference, ReferenceOutputs, RunningVariance
 from ._class_axis import LAST
 from ._divergence import divergence_per_sample
 from ._error import MetricError
@@ -73,12 +73,24 @@ class OutputDistance:
         weights  name -> weight of the compared outputs, in order
         real     masks of outputs of which some positions are hidden
         """
-        total, real = sum(weights.values()), real or {}
+        variances = {}
+        for name in weights:
+            variances[name] = RunningVariance()
+            variances[name].add(real_values(outputs.tensors[name], (real or {}).get(name)))
+        return cls.of_variances({name: found.value for name, found in variances.items()}, kind, weights, class_axis)
+
+    @classmethod
+    def of_variances(
+        cls, variances: Mapping[str, float], kind: Divergence, weights: Mapping[str, float],
+        class_axis: int | None = LAST,
+    ) -> OutputDistance:  # fmt: skip
+        """Make the distance of a model with several outputs from the variance of each; otherwise as `of_several`."""
+        total = sum(weights.values())
         return cls(
             outputs=tuple(
                 ComparedOutput(
                     name=name, kind=kind if n == 0 else "mse", share=weight / total,
-                    variance=_variance(real_values(outputs.tensors[name], real.get(name))),
+                    variance=_usable(variances[name]),
                     class_axis=class_axis if n == 0 else LAST,
                 )
                 for n, (name, weight) in enumerate(weights.items())
@@ -177,7 +189,7 @@ class OutputDistance:
             return reference.real.get(self.outputs[0].name)
         return packed_mask(reference.outputs, self.names, reference.real)
 
-    def frame_variance(self, reference: ReferenceOutputs) -> float:
+    def frame_variance(self, reference: Reference) -> float:
         """Variance of the outputs in an `OutputFrame`, for "mse"; packed outputs are scaled already."""
         if len(self.outputs) > 1:
             return 1.0
@@ -199,8 +211,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name or "one output" for name in names)
 
 
-def _variance(outputs: Tensor) -> float:
-    variance = float(outputs.double().var(correction=0))
+def _usable(variance: float) -> float:
     return variance if math.isfinite(variance) and variance > 0 else 1.0
 
 

@@ -76,7 +76,8 @@ def divergence_per_sample(
                 f"divergence 'kl' needs outputs (N, …, C) with at least 2 classes last, got {tuple(outputs.shape)}; "
                 "use 'mse'"
             )
-        scores = torch.cat([_kl(*three) for three in _chunks(outputs, reference, where)])
+        scores = torch.cat([_mean(_kl(*pair), real) for *pair, real in _chunks(outputs, reference, where)])
+        scores = scores.clamp_min(0.0)  # rounding can leave -1e-17
     elif kind == "mse":
         scale = variance if variance is not None else float(real_values(reference, real).double().var(correction=0))
         where = None if real is None else real.expand(outputs.shape)
@@ -109,13 +110,20 @@ def _mean(values: Tensor, where: Tensor | None) -> Tensor:
     return total / where.flatten(1).sum(dim=1).clamp(min=1)
 
 
-def _kl(outputs: Tensor, reference: Tensor, where: Tensor | None) -> Tensor:
+def _kl(outputs: Tensor, reference: Tensor) -> Tensor:
+    """KL of each position, (n, …) of logits (n, …, C)."""
+    n_classes = outputs.shape[-1]
+    rows = max(1, CHUNK // n_classes)
+    pairs = zip(outputs.reshape(-1, n_classes).split(rows), reference.reshape(-1, n_classes).split(rows), strict=True)
+    return torch.cat([_kl_of_rows(*pair) for pair in pairs]).reshape(outputs.shape[:-1])
+
+
+def _kl_of_rows(outputs: Tensor, reference: Tensor) -> Tensor:
     log_q = outputs.double().log_softmax(dim=-1)
     log_p = reference.double().log_softmax(dim=-1)
     p = log_p.exp()
     terms = torch.where(p > 0, p * (log_p - log_q), 0.0)  # 0 log 0 = 0: a masked answer has -inf on both sides
-    per_position = torch.where(log_p.isnan().any(-1), torch.nan, terms.sum(dim=-1))
-    return _mean(per_position, where).clamp_min(0.0)  # rounding can leave -1e-17
+    return torch.where(log_p.isnan().any(-1), torch.nan, terms.sum(dim=-1))
 
 
 def _squared(outputs: Tensor, reference: Tensor, where: Tensor | None) -> Tensor:

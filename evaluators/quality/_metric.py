@@ -49,6 +49,8 @@ class Metric:
     targets_from     from a split to the targets that count, where that is more than reading them (perplexity: the next
                      token, unless the split has targets)
     masks            whether positions that a mask hides are left out (`Split.output_positions`)
+    frames           whether outputs are frames (N, T, …) of which targets of another length are read: those that a mask
+                     hides arrive as NaN, or as -1 where outputs are integers
     divergence       how far outputs are from the original's, as suits this metric; None: by the targets
     reads_classes    whether `per_sample` reads class logits: it then gets outputs and reference with the classes last
     class_axis       axis of the outputs on which the classes lie; None: by the targets' shape (`class_axis_of`)
@@ -69,6 +71,7 @@ class Metric:
     needs_targets: bool = True
     targets_from: Callable[[Split], Tensor] | None = None
     masks: bool = False
+    frames: bool = False
     divergence: Divergence | None = None
     reads_classes: bool = False
     class_axis: int | None = None
@@ -97,7 +100,7 @@ class Metric:
 
     def counted_of(self, split: Split) -> Tensor | None:
         """Positions (N, T) of the outputs that count; None where all do, or the metric knows nothing of masks."""
-        return split.output_positions() if self.masks else None
+        return split.output_positions() if self.masks or self.frames else None
 
     def mean_weight(self, split: Split) -> float:
         """Mean weight of the split's samples, for metrics with rows (sum, weight); it does not depend on the model."""
@@ -192,6 +195,8 @@ class Metric:
             axis = self.class_axis_of(mine, targets)
             mine = classes_last(mine, LAST if axis is None else axis)
             original = None if original is None else classes_last(original, LAST if axis is None else axis)
+        if self.frames and counted is not None and not bool(counted.all()):
+            mine = _without_frames(self.name, mine, counted)
         if self.masks and counted is not None and mine.shape[:2] == counted.shape:
             targets = None if targets is None else _hidden(targets, counted)
             if original is not None and original.shape == mine.shape:
@@ -276,6 +281,18 @@ def _hidden(targets: Tensor, counted: Tensor | None) -> Tensor:
     if targets.is_floating_point():
         return targets.masked_fill(hide, math.nan)
     return (targets.long() if targets.dtype == torch.bool else targets).masked_fill(hide, IGNORED)
+
+
+def _without_frames(name: str, outputs: Tensor, counted: Tensor) -> Tensor:
+    """Outputs (N, T, …) with hidden frames marked. Raises `MetricError` where nobody knows which frames are hidden."""
+    if outputs.shape[:2] != counted.shape:
+        raise MetricError(
+            f"{name}: the mask has {counted.shape[1]} positions and the outputs {tuple(outputs.shape)} have other "
+            "ones, so that hidden frames cannot be told; use a model of transformers that shortens its mask "
+            "(_get_feature_vector_attention_mask), or give samples of one length without a mask"
+        )
+    hidden = ~counted.to(outputs.device).reshape(*counted.shape, *(1,) * (outputs.dim() - 2))
+    return outputs.masked_fill(hidden, math.nan if outputs.is_floating_point() else -1)
 
 
 def _zeroed(outputs: Tensor, counted: Tensor) -> Tensor:

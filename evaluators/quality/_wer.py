@@ -21,7 +21,7 @@ def wer(*, blank: int = 0, space: int | None = None) -> Metric:
 
     Outputs are logits (N, T, C) of frames, decoded greedily as CTC does: the likeliest token of each frame, repeats
     merged, blanks left out; or tokens (N, T) of integers, taken as they are. Targets are tokens (N, L) of integers;
-    those below 0 (-100) and blanks are left out.
+    those below 0 (-100) and blanks are left out. Frames that a mask hides say nothing.
 
     blank  token that stands for none
     space  token between words; None: every token is a word, so that the figure is the rate of token errors
@@ -32,6 +32,7 @@ def wer(*, blank: int = 0, space: int | None = None) -> Metric:
         per_sample=partial(_per_sample, blank, space),
         weight=lambda targets: torch.tensor([len(words) for words in _target_words(targets, blank, space)]),
         range=(0.0, math.inf),
+        frames=True,
         divergence="kl",
         class_axis=LAST,  # the targets are texts of another length than the frames, and tell nothing
     )
@@ -47,7 +48,8 @@ def _per_sample(
             raise MetricError(
                 f"wer: blank = {blank} is no token of outputs {tuple(outputs.shape)}; [quality] args says it"
             )
-        decoded = [_words(_collapsed(frames, blank), space) for frames in outputs.argmax(dim=-1).tolist()]
+        tokens = outputs.argmax(dim=-1).masked_fill(outputs.isnan().any(dim=-1), blank)  # NaN: a hidden frame
+        decoded = [_words(_collapsed(frames, blank), space) for frames in tokens.tolist()]
     elif not outputs.is_floating_point() and outputs.dim() == 2:
         decoded = [_words([t for t in tokens if t >= 0 and t != blank], space) for tokens in outputs.tolist()]
     else:

@@ -14,10 +14,11 @@ from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, re
 from ._formats import export_model, list_formats
 from ._onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from ._openvino import OpenVinoRuntime, OpenVinoSession
-from ._torch import STRUCTURE_FILE, TorchRuntime
+from ._torch import STRUCTURE_FILE, TorchRuntime, load_stored
 from ._torch_compile import CompiledTorchRuntime
 
 if TYPE_CHECKING:
+    from ._cards import CARDS
     from ._chain import FORMS
     from ._lowering import Lowered, fake_quantize, lower, prepare, runs_dynamic
     from ._narrow import NarrowRule
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._torch_dynamic import has_integer_products
 
 _HOMES = {
+    "._cards": ("CARDS",),
     "._chain": ("FORMS",),
     "._lowering": (
         "Lowered",
@@ -57,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CARDS",
     "FORMS",
     "STRUCTURE_FILE",
     "CompiledTorchRuntime",
@@ -83,6 +86,7 @@ __all__ = [
     "kernels_by_layer",
     "list_formats",
     "list_runtimes",
+    "load_stored",
     "lower",
     "narrow_rule",
     "prepare",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ...compressors import Calibration, Inputs, LayerSpec, Variant
     from ...compressors.anatomy import Outputs
-    from ...compressors.structure import Removal
 
 MAIN_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
@@ -70,8 +69,6 @@ class TorchRuntime:
 
     def load(self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None) -> TorchSession:
         """Load a model; see `Runtime.load`. Raises the errors of `compressors.load_model` for an invalid file."""
-        from ...compressors import load_model
-        from ...compressors.anatomy import fold_weights
         from ._torch_dynamic import multiply_integers
 
         if path.suffix == ".pt2":
@@ -88,29 +85,45 @@ class TorchRuntime:
                 f"{path} holds weights only: the runtime 'torch' needs model_factory, which makes the architecture"
             )
         model = model_factory().eval()
-        removal = path.with_name(STRUCTURE_FILE)
-        if path.suffix == ".json" or removal.is_file():
-            fold_weights(model)  # `load_model` does so itself
         if path.suffix == ".json":
+            from ...compressors.anatomy import fold_weights
             from .exports import load_compressed_tensors
 
+            fold_weights(model)  # `load_model` does so itself
             return TorchSession(load_compressed_tensors(path, model), checked_threads(threads))
-        if removal.is_file():
-            from ...compressors.structure import remove_
-
-            remove_(model, _read_removal(removal))
-        multiply_integers(model, path, load_model(path, model), self._integers_from())
+        multiply_integers(model, path, load_stored(path, model), self._integers_from())
         return TorchSession(model, checked_threads(threads))
 
 
-def _read_removal(path: Path) -> Removal:
-    from ...compressors.structure import Removal
+def load_stored(path: Path, model: nn.Module) -> dict[str, LayerSpec]:
+    """Load a stored model into `model`, a fresh one of the original's architecture, and return each layer's spec.
+
+    path  the main file of the format "paredown"; where the structure file lies beside it, `model` loses the parts that
+          it names
+
+    Raises the errors of `compressors.load_model`, and `IntegrityError` for a structure file that is no JSON.
+    """
+    from ...compressors import load_model
+
+    remove_stored(path.parent, model)
+    return load_model(path, model)
+
+
+def remove_stored(folder: Path, model: nn.Module) -> None:
+    """Remove from `model` what the structure file in `folder` names; without such a file nothing is removed."""
+    from ...compressors.anatomy import fold_weights
+    from ...compressors.structure import Removal, remove_
     from ...errors import IntegrityError
 
+    path = folder / STRUCTURE_FILE
+    if not path.is_file():
+        return
     try:
-        return Removal.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        removal = Removal.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise IntegrityError(f"{path} is not JSON: {error}; export the model again") from error
+    fold_weights(model)  # positions are those of plain weights
+    remove_(model, removal)
 
 
 class TorchSession:

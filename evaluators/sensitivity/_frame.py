@@ -6,6 +6,7 @@ sum says, two that push against each other less; a frame keeps enough of the out
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ MOST_BINS = 16
 """Classes of one site that are kept apart; of more, the likeliest, and all others together."""
 FLOOR = -30.0
 """Least log-probability that counts: 10⁻¹³."""
+
+Part = tuple[Tensor, Tensor | None]
+"""Outputs (n, …) of some samples, and what is real of them (None: all)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,18 +60,26 @@ class OutputFrame:
         variance  of all outputs of the original on the split, as for the divergence "mse"
         real      bool that can be expanded to the outputs: sites lie only there. None: everywhere
         """
-        n = len(outputs)
+        return cls.of_parts(lambda: iter([(outputs, real)]), kind, variance=variance, most=most, class_axis=class_axis)
+
+    @classmethod
+    def of_parts(
+        cls, parts: Callable[[], Iterator[Part]], kind: Divergence, *, variance: float = 1.0, most: int = MOST_VALUES,
+        class_axis: int = -1,
+    ) -> OutputFrame:  # fmt: skip
+        """Make a frame like `of`, of outputs that come some samples at a time.
+
+        parts  yields (outputs, real) in the order of the samples; called twice, for the sites and for their values
+        """
+        sites, n = _sites(parts(), kind, most, class_axis)
         if kind == "mse":
             scale = float(np.sqrt(variance)) if variance > 0 else 1.0
-            sites = _spread(outputs.numel(), most, None if real is None else real.expand(outputs.shape))
-            kept = outputs.reshape(-1)[torch.from_numpy(sites)].double() / scale
+            kept = _picked((outputs.reshape(-1) for outputs, _ in parts()), sites).double() / scale
             return cls(kind=kind, n=n, sites=sites, classes=None, reference=_array(kept[:, None]), scale=scale)
-        outputs, where = real_logits(outputs, real, class_axis)
-        rows = outputs.reshape(-1, outputs.shape[-1])
-        bins = min(rows.shape[1], MOST_BINS)
-        sites = _spread(len(rows), max(1, most // bins), where)
-        chosen = rows[torch.from_numpy(sites)].double()
-        classes = None if rows.shape[1] <= MOST_BINS else chosen.topk(bins - 1, dim=1).indices
+        logits = (real_logits(outputs, real, class_axis)[0] for outputs, real in parts())
+        chosen = _picked((part.reshape(-1, part.shape[-1]) for part in logits), sites).double()
+        bins = min(chosen.shape[1], MOST_BINS)
+        classes = None if chosen.shape[1] <= MOST_BINS else chosen.topk(bins - 1, dim=1).indices
         found = _bins(chosen, classes)
         return cls(
             kind=kind, n=n, sites=sites, classes=None if classes is None else classes.numpy(),
@@ -97,6 +109,33 @@ class OutputFrame:
     def _between(self, first: int, count: int) -> slice:
         low, high = np.searchsorted(self.sites, [first, first + count])
         return slice(int(low), int(high))
+
+
+def _sites(parts: Iterator[Part], kind: Divergence, most: int, class_axis: int) -> tuple[NDArray[np.int64], int]:
+    """(sites, number of samples): spread over the values ("mse") or positions ("kl") of all parts that are real."""
+    masks: list[Tensor] = []
+    is_all_real, n, bins = True, 0, 1
+    for outputs, real in parts:
+        n += len(outputs)
+        if kind == "mse":
+            shape, where = outputs.shape, real
+        else:
+            logits, where = real_logits(outputs, real, class_axis)
+            shape, bins = logits.shape[:-1], min(logits.shape[-1], MOST_BINS)
+        is_all_real = is_all_real and where is None
+        whole = torch.tensor(True) if where is None else where
+        masks.append(whole.expand(shape).reshape(-1) if where is not None else whole.expand(shape.numel()))
+    return _spread(sum(map(len, masks)), max(1, most // bins), None if is_all_real else torch.cat(masks)), n
+
+
+def _picked(parts: Iterator[Tensor], sites: NDArray[np.int64]) -> Tensor:
+    """Rows of all parts together at these sites, which rise."""
+    found, first = [], 0
+    for part in parts:
+        low, high = np.searchsorted(sites, [first, first + len(part)])
+        found.append(part[torch.from_numpy(sites[low:high] - first)])
+        first += len(part)
+    return torch.cat(found)
 
 
 def _spread(n: int, most: int, where: Tensor | None) -> NDArray[np.int64]:

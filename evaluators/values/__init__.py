@@ -14,13 +14,29 @@ from ._measurement import Measurement, Source
 
 if TYPE_CHECKING:
     from ._preserved import preserved
-    from ._run import ReferenceOutputs, device_of, moved, run_batches, run_split
+    from ._reference import (
+        RecomputedOutputs,
+        Reference,
+        ReferenceOutputs,
+        bounded_batch,
+        output_bytes,
+        reference_outputs,
+    )
+    from ._run import device_of, moved, run_batches, run_split
     from ._split import Inputs, Split
+    from ._variance import RunningVariance
 
 _HOMES = {
     "._preserved": ("preserved",),
-    "._run": (
+    "._reference": (
+        "RecomputedOutputs",
+        "Reference",
         "ReferenceOutputs",
+        "bounded_batch",
+        "output_bytes",
+        "reference_outputs",
+    ),
+    "._run": (
         "device_of",
         "moved",
         "run_batches",
@@ -30,17 +46,24 @@ _HOMES = {
         "Inputs",
         "Split",
     ),
+    "._variance": ("RunningVariance",),
 }
 
 __all__ = [
     "Inputs",
     "Measurement",
+    "RecomputedOutputs",
+    "Reference",
     "ReferenceOutputs",
+    "RunningVariance",
     "Source",
     "Split",
+    "bounded_batch",
     "device_of",
     "moved",
+    "output_bytes",
     "preserved",
+    "reference_outputs",
     "run_batches",
     "run_split",
 ]

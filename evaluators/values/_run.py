@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
@@ -12,20 +11,14 @@ from torch import Tensor, nn
 from ...compressors import forward
 from ...compressors.anatomy import (
     NamedOutputs,
-    OutputMasks,
     Outputs,
     joined,
     mapped,
     named_tensors,
-    output_masks,
-    real_values,
 )
 from ...errors import InputError
 from ._preserved import preserved
 from ._split import Inputs, Split
-
-_AT_ONCE = 1 << 26
-"""Numbers that are widened to double precision at a time: 512 MiB."""
 
 
 def run_split(model: nn.Module | Callable[[Inputs], Outputs], split: Split, batch_size: int = 256) -> Outputs:
@@ -50,58 +43,6 @@ def run_batches(
     """
     for inputs, _ in split.batches(batch_size):
         yield _checked(_run(model, inputs), inputs, split)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReferenceOutputs:
-    """Outputs of the original model on a split, computed once.
-
-    outputs   (N, …) on the CPU, or several by name
-    variance  variance of all outputs together: the scale of the relative squared error. Where there are several it is
-              not used, for each has its own (`OutputDistance`)
-    real      masks of outputs of which some positions are hidden (`output_masks`)
-    """
-
-    outputs: Outputs
-    variance: float
-    real: OutputMasks = field(default_factory=dict)
-
-    @classmethod
-    def compute(cls, model: nn.Module, split: Split, batch_size: int = 256) -> ReferenceOutputs:
-        """Run the model; what the split's mask hides does not count."""
-        outputs = run_split(model, split, batch_size)
-        return cls.of(outputs, output_masks(outputs, split.inputs, split.mask, model=model))
-
-    @classmethod
-    def of(cls, outputs: Outputs, real: OutputMasks | None = None) -> ReferenceOutputs:
-        """Make reference outputs from given outputs (N, …). `real` as in the class."""
-        real = real or {}
-        variance = _variance(real_values(outputs, real.get(""))) if isinstance(outputs, Tensor) else 1.0
-        return cls(outputs, variance, real)
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    def take(self, n: int) -> ReferenceOutputs:
-        """Take the first `n` samples; the variance stays that of all, so that scores of the same sample stay the
-        same.
-        """
-        return self.between(0, n)
-
-    def between(self, start: int, stop: int) -> ReferenceOutputs:
-        """Take the samples from `start` up to, not including, `stop`; otherwise like `take`."""
-        rows = slice(start, stop)
-        real = {name: mask[rows] for name, mask in self.real.items()}
-        return ReferenceOutputs(self.outputs[rows], self.variance, real)
-
-
-def _variance(values: Tensor) -> float:
-    """Variance in double precision; of very many numbers some at a time, for these take twice the memory."""
-    if values.numel() <= _AT_ONCE:
-        return float(values.double().var(correction=0))
-    flat = values.reshape(-1)
-    mean = sum(float(part.double().sum()) for part in flat.split(_AT_ONCE)) / flat.numel()
-    return sum(float((part.double() - mean).square().sum()) for part in flat.split(_AT_ONCE)) / flat.numel()
 
 
 def _run(model: nn.Module | Callable[[Inputs], Outputs], inputs: Inputs) -> Outputs:

@@ -7,7 +7,7 @@ artifact) and `_manifest.py` (what an artifact says of itself). Another check of
 from ._explain_mismatch import describe_float64_difference, explain_mismatch
 from ._exporter import Exporter
 from ._formats import artifact_format, is_for_elsewhere, needs_factory, runtime_for
-from ._judge import latency_metrics, measure_peak_memory
+from ._judge import answers_of, latency_metrics, measure_peak_memory
 from ._kernels import add_kernels
 from ._manifest import CONFIG, MANIFEST, Artifact, inside, read_artifact, write_manifest
 from ._measure import (
@@ -17,6 +17,7 @@ from ._measure import (
     file_bytes,
     measure_artifact,
     measure_beside_original,
+    most_at_once,
     run_fresh,
     stored_length,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Parity",
     "ParityResult",
     "add_kernels",
+    "answers_of",
     "artifact_format",
     "capacity",
     "capacity_options",
@@ -50,6 +52,7 @@ __all__ = [
     "measure_beside_original",
     "measure_fresh",
     "measure_peak_memory",
+    "most_at_once",
     "needs_factory",
     "read_artifact",
     "run_fresh",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...compressors import LayerSpec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy
+    from ...compressors.anatomy import Outputs
     from ...evaluators import OutputDistance, ReferenceOutputs, Split
 
 _SHOWN = 2
@@ -59,24 +60,29 @@ def explain_mismatch(
     return "; ".join([*clauses, reference])
 
 
-def describe_float64_difference(
-    model: nn.Module, split: Split, batch_size: int, expected: ReferenceOutputs, distance: OutputDistance
-) -> str:
-    """Clause on the difference between PyTorch's outputs (`expected`) and those of the same weights and quantizers with
-    sums in double precision.
+def describe_float64_difference(model: nn.Module, split: Split, batch_size: int, distance: OutputDistance) -> str:
+    """Clause on the difference between PyTorch's outputs and those of the same weights and quantizers with sums in
+    double precision.
 
-    model       the compressed model with its hooks; a copy of it is run
-    distance    as in `Parity.of_outputs`
+    model     the compressed model with its hooks; a copy of it is run in double precision
+    distance  as in `Parity.of_outputs`
     """
     from ...compressors.anatomy import in_double
-    from ...evaluators import ReferenceOutputs, Split
+    from ...evaluators import ReferenceOutputs, Split, run_split
 
-    double = Split(split.name, in_double(split.inputs), split.targets, split.mask)
+    precise = copy.deepcopy(model).double()
+
+    def pairs() -> Iterator[tuple[Outputs, ReferenceOutputs]]:
+        for start in range(0, len(split), batch_size):
+            rows = split.between(start, start + batch_size)
+            expected = ReferenceOutputs.compute(model, rows, batch_size)
+            in_precision = run_split(precise, Split(rows.name, in_double(rows.inputs), None, rows.mask), batch_size)
+            yield expected.outputs, ReferenceOutputs.of(in_precision, expected.real)
+
     try:
-        outputs = ReferenceOutputs.compute(copy.deepcopy(model).double(), double, batch_size).outputs
+        own = Parity.of_pairs(pairs(), distance)
     except RuntimeError as error:  # a forward that makes FP32 tensors of its own
         return f"PyTorch in double precision does not run this model ({str(error).splitlines()[0]})"
-    own = Parity.of_outputs(expected.outputs, ReferenceOutputs.of(outputs, expected.real), distance)
     same = "" if own.same_answer is None else f", the same answer on {100 * own.same_answer:.2f} %"
     return f"PyTorch's own outputs are within {own.max_difference:.1e} of those with sums in double precision{same}"
 

@@ -15,14 +15,13 @@ from ..evaluation import CandidateModel, structure_bytes, structure_text
 from ..problem import Problem
 from ..values import layers_of, structure_of
 from ._block_repair import BlockRepair
-from ._formats import runtime_for
+from ._formats import check_structure, runtime_for
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Variant
-    from ...compressors.anatomy import Outputs
-    from ...evaluators import ReferenceOutputs
+    from ...evaluators import Reference
 
 
 class Exporter:
@@ -36,12 +35,12 @@ class Exporter:
         )
 
     @cached_property
-    def reference(self) -> ReferenceOutputs:
-        """Outputs of the original on the report split."""
-        from ...evaluators import ReferenceOutputs
+    def reference(self) -> Reference:
+        """Outputs of the original on the report split. Ask for them first while the model holds its own weights."""
+        from ...evaluators import reference_outputs
 
         problem = self.problem
-        return ReferenceOutputs.compute(problem.context.model, problem.report, problem.context.batch_size)
+        return reference_outputs(problem.context.model, problem.report, problem.context.batch_size)
 
     @cached_property
     def split_facts(self) -> dict[str, dict[str, Any]]:
@@ -65,6 +64,7 @@ class Exporter:
         from ...compressors import save_model
         from ...evaluators.runtimes import export_model
 
+        check_structure(format, structure_of(assignment))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         context = self.problem.context
@@ -148,9 +148,3 @@ class Exporter:
             resident = CompressedModel(remaining, anatomy, self.problem.context.calibration)
             with resident.apply(plain, variants) as model:
                 yield model, plain, anatomy
-
-    def outputs_of(self, model: nn.Module) -> Outputs:
-        """Outputs of `model` on the report split."""
-        from ...evaluators import ReferenceOutputs
-
-        return ReferenceOutputs.compute(model, self.problem.report, self.problem.context.batch_size).outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
@@ -35,6 +36,21 @@ def needs_factory(format: str) -> bool:
     from ...evaluators.runtimes.exports import EXPORTS
 
     return format == "paredown" or (format in EXPORTS and EXPORTS[format].needs_factory)
+
+
+def check_structure(format: str, removed: Collection[str]) -> None:
+    """Raise `ExportError` for a format that cannot say what was removed.
+
+    removed  names of the groups that lost something
+    """
+    from ...evaluators.runtimes import ExportError
+    from ...evaluators.runtimes.exports import EXPORTS
+
+    if removed and format in EXPORTS and EXPORTS[format].keeps_shapes:
+        raise ExportError(
+            f"the format {format!r} describes the original's layers, and this model has lost parts of "
+            f"{', '.join(sorted(removed))}; take 'paredown', 'onnx', 'openvino', 'pt2' or 'tensorrt-onnx'"
+        )
 
 
 def runtime_for(format: str, task: Task) -> str | None:

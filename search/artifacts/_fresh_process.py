@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run import write_atomic
-from ._measure_fresh import REFERENCE, read_inputs, write_outputs
+from ._measure_fresh import REFERENCE, read_inputs
+from ._stored_outputs import write_outputs
 
 if TYPE_CHECKING:
     from ...evaluators import Pinning
@@ -50,11 +51,10 @@ class _Child:
 
     def measure(self, key: str, path: Path) -> dict[str, Any]:
         """Write the outputs of one artifact; gives the other results."""
-        from ...evaluators import run_split
+        from ...evaluators import run_batches
 
         session = self.reference if key == REFERENCE and self.reference is not None else self.load(path)
-        outputs = run_split(session.run, self.split, self.spec["batch_size"])
-        write_outputs(outputs, self.folder / f"{key}.safetensors")
+        write_outputs(run_batches(session.run, self.split, self.spec["batch_size"]), self.folder, key)
         found: dict[str, Any] = {"reason": None}
         if self.spec["latency"]:
             found |= self.time(key, session, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +16,30 @@ from ._measure_fresh import Loaded
 from ._parity import Parity, ParityResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ...compressors import LayerSpec
     from ...compressors.anatomy import Outputs
-    from ...evaluators import ReferenceOutputs, Split
+    from ...evaluators import OutputDistance, Reference, ReferenceOutputs, Split
 
 
 def judge_outputs(
-    problem: Problem, reference: ReferenceOutputs, outputs: Outputs
+    problem: Problem, reference: Reference, outputs: Iterable[Outputs]
 ) -> tuple[dict[str, Measurement], tuple[Any, ...]]:
     """(quality and divergence from the original, score or row of each sample) on the report split.
 
-    outputs  of the artifact on the report split
+    outputs  of the artifact on the report split, some samples at a time
     Raises `ParedownError` for outputs of another shape than the original's, and whatever a metric raises.
     """
-    from ...evaluators import Scores, evaluate_outputs
+    from ...evaluators import evaluate_batches
 
     context, split = problem.context, problem.report
-    outputs = named_alike(outputs, reference.outputs, "the artifact's outputs")
-    scores = evaluate_outputs(context.metric, split, outputs, reference)
-    divergence = context.distance.per_sample(outputs, reference)
-    metrics = judge(context, Scores(metric=scores, divergence=divergence), split=split.name)
-    return metrics, _stored(context.metric.compact(scores))
+    like = reference.between(0, 1).outputs
+    named = (named_alike(part, like, "the artifact's outputs") for part in outputs)
+    scores = evaluate_batches(named, split, context.metric, reference=reference, divergence=context.distance)
+    return judge(context, scores, split=split.name), _stored(scores.metric)
 
 
 def _stored(rows: Tensor) -> tuple[Any, ...]:
@@ -52,17 +52,18 @@ def _stored(rows: Tensor) -> tuple[Any, ...]:
 def named_alike(outputs: Outputs, expected: Outputs, what: str) -> Outputs:
     """Give outputs of a runtime the names and the structure of the expected ones.
 
-    Raises `ParedownError` where their number or a shape differs.
+    Raises `ParedownError` where their number or a sample's shape differs.
     """
     from ...compressors.anatomy import NamedOutputs, named_tensors
 
     if isinstance(outputs, NamedOutputs) and isinstance(expected, NamedOutputs):
         outputs = outputs.like(expected)
     came, wanted = (
-        {name: tuple(tensor.shape) for name, tensor in named_tensors(found).items()} for found in (outputs, expected)
+        {name: tuple(tensor.shape[1:]) for name, tensor in named_tensors(found).items()}
+        for found in (outputs, expected)
     )
     if came != wanted:
-        raise ParedownError(f"{what} have shape {_shapes(came)}, not {_shapes(wanted)}")
+        raise ParedownError(f"{what} have shape {_shapes(came)} a sample, not {_shapes(wanted)}")
     return outputs
 
 
@@ -115,30 +116,54 @@ def measure_peak_memory(main: Path, runtime: str, split: Split, *, threads: int)
 
 
 def check_parity(
-    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Outputs, main: Path, *, runtime: str
+    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Iterable[Outputs], main: Path, *, runtime: str
 ) -> ParityResult:
     """Compare an artifact's outputs on the report split with PyTorch's for the same weights and quantizers.
 
+    outputs        some samples at a time
     main, runtime  of the artifact. Where integers miss their bound it is loaded once more, to name its kernels; the
                    runtime "" names none.
     Raises `ParedownError` for outputs of another shape.
     """
-    from ...evaluators import ReferenceOutputs
     from ...evaluators.runtimes import kernels_by_layer
 
     context, split = exporter.problem.context, exporter.problem.report
-    batch_size = context.batch_size
     with exporter.as_compressed(assignment) as (model, plain, anatomy):
-        expected = ReferenceOutputs.of(exporter.outputs_of(model), exporter.reference.real)
-        outputs = named_alike(outputs, expected.outputs, "the export's outputs")
-        parity = Parity.of_outputs(outputs, expected, context.distance)
+        distance = answers_of(exporter.problem)
+        parity = Parity.of_pairs(_beside(model, split, context.batch_size, outputs), distance)
         integer = any(spec.changes_activation for spec in plain.values())
         is_within, text = parity.verdict(integer=integer)
         if integer and not is_within:
             kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
-            reference = describe_float64_difference(model, split, batch_size, expected, context.distance)
+            reference = describe_float64_difference(model, split, context.batch_size, distance)
             why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
             text = f"{text}. Why: {why}"
     return ParityResult(
         is_within=is_within, is_broken=not is_within and not integer, text=text, metrics=parity.metrics(split.name)
     )
+
+
+def answers_of(problem: Problem) -> OutputDistance:
+    """Give the distance of the problem, without a class axis where the largest number of an output is no answer.
+
+    It is one where outputs are compared as logits ("kl"), the metric reads classes, or the task names their axis. The
+    outputs of an embedding, a regression or a controller have none, and no "same answer".
+    """
+    distance, first = problem.context.distance, problem.context.distance.outputs[0]
+    named = problem.task.quality.class_axis is not None
+    if named or first.kind == "kl" or problem.context.metric.reads_classes:
+        return distance
+    return replace(distance, outputs=(replace(first, class_axis=None), *distance.outputs[1:]))
+
+
+def _beside(
+    model: nn.Module, split: Split, batch_size: int, outputs: Iterable[Outputs]
+) -> Iterator[tuple[Outputs, ReferenceOutputs]]:
+    """Yield an artifact's outputs, some samples at a time, and the model's own on the same samples."""
+    from ...evaluators import ReferenceOutputs
+
+    at = 0
+    for part in outputs:
+        expected = ReferenceOutputs.compute(model, split.between(at, at + len(part)), batch_size)
+        yield named_alike(part, expected.outputs, "the export's outputs"), expected
+        at += len(part)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError, IntegrityError
 from ...evaluators import Measurement
 from ..run import write_atomic
+from ._digests import DIGESTS, check_digests, digests_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _LARGEST_MANIFEST = 64_000_000
 
 _KEYS: dict[str, type] = {
@@ -31,6 +32,8 @@ _KEYS: dict[str, type] = {
 }  # fmt: skip
 _SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": False}}
 """Keys that schema 1 did not have, and their values for such a manifest."""
+_SINCE_4 = DIGESTS
+"""Key that the schemas before 4 do not have."""
 _UNTIL_2 = "base_dir"
 """Key of the schemas 1 and 2 that is not read: the task's folder on the machine that wrote the artifact."""
 
@@ -49,6 +52,7 @@ class Artifact:
     claims     metric name -> measurement, on the report split in a fresh process
     agreement  clause on the parity with PyTorch; "" where the outputs were not compared
     storage    {"entropy": True where the stored model's streams are entropy-coded}
+    protected  True where digests cover all that the manifest says; False for one of a schema before 4
     """
 
     folder: Path
@@ -64,6 +68,7 @@ class Artifact:
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     agreement: str = ""
     storage: Mapping[str, Any] = field(default_factory=lambda: dict(_SINCE_2["storage"]))
+    protected: bool = True
 
     @property
     def main_path(self) -> Path:
@@ -74,17 +79,18 @@ class Artifact:
 def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
     """Load the compressed model as a plain module in eval mode.
 
-    Its parameters are the effective weights. Layers whose input is quantized have a forward pre-hook for it.
+    Its parameters are the effective weights. Layers whose input is quantized have a forward pre-hook for it. Channels,
+    heads, experts and blocks that the search removed are removed from it (`structure.json`).
 
-    path           an artifact's folder (or its manifest), or a `model.safetensors` alone
-    model_factory  makes the architecture; its weights are overwritten
+    path           an artifact's folder (or its manifest), or a `model.safetensors`, with its `structure.json` beside it
+    model_factory  makes the original architecture; its weights are overwritten
 
     Runs no code but the factory. Raises `InputError` where there is no artifact, or its format is no module;
     `IntegrityError` where it is damaged; `ConfigError` where it belongs to another model.
     """
     import torch
 
-    from ...compressors import load_model
+    from ...evaluators.runtimes import load_stored
 
     path = Path(path)
     main = path
@@ -100,12 +106,15 @@ def load(path: Path | str, model_factory: Callable[[], nn.Module]) -> nn.Module:
     model = model_factory()
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model_factory must return a torch.nn.Module, got {type(model).__name__}")
-    load_model(main, model.eval())
+    load_stored(main, model.eval())
     return model
 
 
 def write_manifest(artifact: Artifact, *, version: str) -> None:
-    """Write config and manifest beside the files in the folder, with the length and checksum of each of them."""
+    """Write config and manifest beside the files in the folder.
+
+    The manifest has the length and checksum of each file, and a digest of each of its own parts.
+    """
     folder = artifact.folder
     write_atomic(folder / CONFIG, json.dumps(artifact.config, indent=2) + "\n")
     files = {
@@ -130,14 +139,15 @@ def write_manifest(artifact: Artifact, *, version: str) -> None:
         "files": files,
         "machine": artifact.machine,
     }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    as_read = json.loads(json.dumps(manifest))
+    write_atomic(folder / MANIFEST, json.dumps({**as_read, DIGESTS: digests_of(as_read)}, indent=2) + "\n")
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Check every file of an artifact, and give what its manifest says.
+    """Check every file of an artifact and every part of its manifest, and give what the manifest says.
 
     Raises `InputError` where there is no artifact, or a later version wrote it; `IntegrityError` for a file that is
-    missing, changed, or outside the folder. Runs no code of the artifact's.
+    missing, changed, or outside the folder, and for an edited part of the manifest. Runs no code of the artifact's.
     """
     path = folder / MANIFEST if folder.is_dir() else folder
     if not path.is_file():
@@ -154,8 +164,11 @@ def read_artifact(folder: Path) -> Artifact:
         raise IntegrityError(
             f"{path} holds a claim that is no measurement: {error}; export the artifact again"
         ) from None
+    if data[DIGESTS]:
+        check_digests(path, data)
     given = ("format", "runtime", "main", "model", "point", "config", "task", "machine", "data", "agreement", "storage")
-    return Artifact(folder=folder, claims=claims, **{key: data[key] for key in given})
+    protected = bool(data[DIGESTS])
+    return Artifact(folder=folder, claims=claims, protected=protected, **{key: data[key] for key in given})
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -176,17 +189,20 @@ def _parsed(path: Path) -> dict[str, Any]:
         data = {**_SINCE_2, **data}
     if version < 3:
         data.pop(_UNTIL_2, None)
-    if missing := sorted(set(_KEYS) - set(data)):
+    known = _KEYS if version < 4 else {**_KEYS, _SINCE_4: dict}
+    if missing := sorted(set(known) - set(data)):
         raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
-    if unknown := sorted(set(data) - set(_KEYS)):
+    if unknown := sorted(set(data) - set(known)):
         raise InputError(f"{path} has an unknown key {unknown[0]!r}")
-    for key, kind in _KEYS.items():
+    for key, kind in known.items():
         if not isinstance(data[key], kind):
             raise IntegrityError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r:.60}")
     for split, facts in data["data"].items():
         if not isinstance(facts, dict):
             raise IntegrityError(f"{path}: data.{split} must say sha256 and n of the samples, got {facts!r:.60}")
-    return data
+    if version >= 4 and not data[DIGESTS]:
+        raise IntegrityError(f"{path}: {DIGESTS} are empty; export the artifact again")
+    return {DIGESTS: {}, **data}
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -5,7 +5,7 @@ The verification of a search, `export_point` and `verify_artifact` all go this w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from ._parity import ParityResult
 if TYPE_CHECKING:
     from ..task import Task
 
+_STORED_BYTES = 512 << 20
+"""Bytes of outputs on the disk at a time (those of one artifact may be more)."""
 _THROUGHPUT_S = 0.3
 """Seconds of runs for each batch size, at most."""
 
@@ -92,6 +94,7 @@ def run_fresh(
     watch: Watch | None = None,
     throughput: bool | None = None,
     timed: bool = True,
+    only: Collection[str] | None = None,
 ) -> dict[str, Loaded]:
     """Run artifacts (id -> main file) in a fresh process as the task says: outputs on the report split, and latencies
     where the search is for this machine.
@@ -99,18 +102,27 @@ def run_fresh(
     folder      for the files that the two processes exchange
     throughput  whether samples a second are measured too; None: where the task asks for them
     timed       False for artifacts of another device, which run here for their outputs only
+    only        ids that are measured; None: all
     """
     task, names = problem.task, problem.devices[0].names
     if throughput is None:
         throughput = "ms_per_sample" in names
     return measure_fresh(
-        artifacts, runtime=runtime, split=problem.report, batch_size=task.data.batch_size,
+        artifacts, runtime=runtime, split=problem.report, batch_size=problem.context.batch_size,
         threads=task.hardware.threads, folder=folder, model_source=problem.model_source, watch=watch,
         seconds=task.hardware.latency_seconds, plugins=problem.context.plugins,
         latency=problem.times_here and timed,
         energy_batch=task.hardware.batch if "energy_mj" in names else 0,
-        capacity=capacity_options(task) if throughput else None,
+        capacity=capacity_options(task) if throughput else None, only=only,
     )  # fmt: skip
+
+
+def most_at_once(problem: Problem) -> int:
+    """Number of artifacts whose outputs on the report split may be on the disk together, at least 1."""
+    from ...evaluators.values import output_bytes
+
+    size = output_bytes(problem.context.reference.between(0, 1).outputs)
+    return max(1, _STORED_BYTES // (size * len(problem.report)))
 
 
 def capacity_options(task: Task) -> dict[str, Any]:
@@ -141,6 +153,7 @@ def measure_beside_original(
     loaded = run_fresh(
         exporter.problem, {REFERENCE: original, "artifact": exported.main.resolve()}, runtime=exported.runtime,
         folder=folder / "fresh", throughput=throughput, timed=not is_for_elsewhere(exported.format),
+        only=["artifact"],
     )["artifact"]  # fmt: skip
     return measure_artifact(exporter, exported, loaded, must_agree=must_agree, scratch=folder if with_sizes else None)
 
@@ -156,17 +169,19 @@ def measure_artifact(
     scratch     folder for the stored model, which is written to learn its length; None: sizes are not wanted
     Raises what a metric raises, and `ParedownError` for outputs of another shape.
     """
-    outputs = loaded.read()
+    outputs = loaded.outputs
     if outputs is None:
         return MeasuredArtifact(reason=loaded.reason or "the fresh process gave no outputs", facts=loaded.facts)
+    reference = exporter.reference  # before the model is compressed: the original runs when it is first asked for
     elsewhere = is_for_elsewhere(exported.format)
     parity = check_parity(
-        exporter, exported.assignment, outputs, exported.main, runtime="" if elsewhere else exported.runtime
+        exporter, exported.assignment, outputs.pieces(), exported.main, runtime="" if elsewhere else exported.runtime
     )
     if parity.is_broken and must_agree and not elsewhere:
         reason = f"the export does not compute what PyTorch computes: {parity.text}"
         return MeasuredArtifact(reason=reason, parity=parity, facts=loaded.facts)
-    quality, scores = judge_outputs(exporter.problem, exporter.reference, outputs)
+    quality, scores = judge_outputs(exporter.problem, reference, outputs.pieces())
+    outputs.remove()
     return MeasuredArtifact(
         quality=quality,
         scores=scores,

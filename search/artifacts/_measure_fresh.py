@@ -12,16 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run import write_atomic
 from ..workers import python_path
+from ._stored_outputs import StoredOutputs
 
 if TYPE_CHECKING:
-    from ...compressors.anatomy import Outputs
     from ...evaluators import Split
     from ..task import Plugins
 
@@ -40,7 +40,7 @@ Watch = Callable[[int], None]
 class Loaded:
     """Results of one artifact in a fresh process.
 
-    outputs_file  file of the outputs on the whole split; None with a `reason`
+    outputs       on the whole split; None with a `reason`, or where they were not wanted
     latency_ms    raw samples at batch 1; empty if it was not timed
     reference_ms  raw samples of the original in the same runtime, interleaved with the above
     eager_ms      raw samples of the original in PyTorch eager; only for the original
@@ -50,7 +50,7 @@ class Loaded:
     reason        why the artifact could not be run, or None
     """
 
-    outputs_file: Path | None = None
+    outputs: StoredOutputs | None = None
     latency_ms: tuple[float, ...] = ()
     reference_ms: tuple[float, ...] = ()
     eager_ms: tuple[float, ...] = ()
@@ -58,14 +58,6 @@ class Loaded:
     capacity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
-
-    def read(self) -> Outputs | None:
-        """Read the outputs, and remove their file: those of a language model are large, and are needed once."""
-        if self.outputs_file is None:
-            return None
-        outputs = read_outputs(self.outputs_file)
-        self.outputs_file.unlink()
-        return outputs
 
 
 def measure_fresh(
@@ -83,6 +75,7 @@ def measure_fresh(
     energy_batch: int = 0,
     capacity: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Loaded]:
     """Load and run every artifact (id -> main file) in a new process; gives id -> results.
 
@@ -97,6 +90,7 @@ def measure_fresh(
     energy_batch  samples of a call whose energy is measured, where there is a counter; 0: not wanted
     capacity      arguments of the function `capacity`; None: samples a second are not wanted. It needs `latency`
     watch         see `Watch`
+    only          ids that are measured; None: all. The original is loaded for comparison in either case
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_inputs(folder, split)
@@ -109,7 +103,8 @@ def measure_fresh(
     results: dict[str, Loaded] = {}
     for key in artifacts:
         (folder / f"{key}.json").unlink(missing_ok=True)
-    while todo := [key for key in artifacts if key not in results]:
+    wanted = [key for key in artifacts if only is None or key in only]
+    while todo := [key for key in wanted if key not in results]:
         write_atomic(folder / "spec.json", json.dumps({**spec, "todo": todo}))
         ended = _run_child(folder, todo, watch)
         for key in todo:
@@ -126,7 +121,7 @@ def _read_result(folder: Path, key: str) -> Loaded:
     data: dict[str, Any] = json.loads((folder / f"{key}.json").read_text())
     times = {name: tuple(data.get(name, ())) for name in ("latency_ms", "reference_ms", "eager_ms")}
     return Loaded(
-        outputs_file=folder / f"{key}.safetensors" if data["reason"] is None else None,
+        outputs=StoredOutputs.of(folder, key) if data["reason"] is None else None,
         facts=data.get("facts", {}), reason=data["reason"], energy_mj=data.get("energy_mj"),
         capacity=data.get("capacity", {}), **times,
     )  # fmt: skip
@@ -178,28 +173,6 @@ def _write_inputs(folder: Path, split: Split) -> None:
     tensors = {str(key): tensor.contiguous() for key, tensor in named.items()}
     kind = "dict" if isinstance(inputs, Mapping) else "tuple" if isinstance(inputs, tuple) else "tensor"
     save_file(tensors, folder / "inputs.safetensors", metadata={"kind": kind, "name": split.name})
-
-
-def write_outputs(outputs: Outputs, path: Path) -> None:
-    """Write outputs with their names, in order; floating point as FP32."""
-    from safetensors.torch import save_file
-
-    from ...compressors.anatomy import named_tensors
-
-    named = named_tensors(outputs)
-    stored = [(x.float() if x.is_floating_point() else x).contiguous() for x in named.values()]
-    save_file({str(n): x for n, x in enumerate(stored)}, path, metadata={"names": json.dumps(list(named))})
-
-
-def read_outputs(path: Path) -> Outputs:
-    """Read what `write_outputs` wrote."""
-    from safetensors import safe_open
-
-    from ...compressors.anatomy import flat_outputs
-
-    with safe_open(path, framework="pt") as file:
-        names = json.loads(file.metadata()["names"])
-        return flat_outputs([file.get_tensor(str(n)) for n in range(len(names))], names)
 
 
 def read_inputs(folder: Path) -> Split:

@@ -8,7 +8,7 @@ samples; otherwise the text says how nearly tied the others were, and why (`_exp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ FLOAT_BOUND = 1e-4
 SAME_ANSWER_BOUND = 0.999
 """Least share of the samples with the same answer, where a runtime multiplies integers."""
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 """Numbers that are compared at a time."""
 
 
@@ -52,16 +52,22 @@ class Parity:
         """Compare all floating-point outputs of two models: the largest difference of any, and the answers of the
         first output of `distance`. What the masks of the expected outputs hide is not compared.
         """
+        return cls.of_pairs([(outputs, expected)], distance)
+
+    @classmethod
+    def of_pairs(cls, pairs: Iterable[tuple[Outputs, ReferenceOutputs]], distance: OutputDistance) -> Parity:
+        """Compare like `of_outputs`, some samples at a time."""
         from ...compressors.anatomy import compared_tensors
 
-        found, wanted = compared_tensors(outputs), compared_tensors(expected.outputs)
         first = distance.outputs[0].name
-        parities = {
-            name: cls.between(
-                found[name], tensor, distance.class_axis if name == first else None, real=expected.real.get(name)
-            )
-            for name, tensor in wanted.items()
-        }
+        parts: dict[str, list[_Compared]] = {}
+        for outputs, expected in pairs:
+            found = compared_tensors(outputs)
+            for name, tensor in compared_tensors(expected.outputs).items():
+                axis = distance.class_axis if name == first else None
+                mine = parts.setdefault(name, [])
+                mine += (_Compared.of(*part, axis) for part in _pieces(found[name], tensor, expected.real.get(name)))
+        parities = {name: cls._of_parts(of_name) for name, of_name in parts.items()}
         worst = max(parities, key=lambda name: parities[name].max_difference)
         return replace(parities[first], max_difference=parities[worst].max_difference, worst=worst)
 
@@ -74,7 +80,10 @@ class Parity:
         class_axis  axis of the classes, by default the last; None: there are none, and so no answers
         real        bool that can be expanded to the outputs: only there they are compared. None: everywhere
         """
-        parts = [_Compared.of(*part, class_axis) for part in _pieces(outputs, expected, real)]
+        return cls._of_parts([_Compared.of(*part, class_axis) for part in _pieces(outputs, expected, real)])
+
+    @classmethod
+    def _of_parts(cls, parts: Sequence[_Compared]) -> Parity:
         size = max(part.size for part in parts) or 1.0
         difference = max(part.difference for part in parts) / size
         n = sum(part.n for part in parts)

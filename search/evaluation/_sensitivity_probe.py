@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -234,6 +234,8 @@ class SensitivityProbe:
 
     def _recorded(self, plan: _Plan, group: int, inputs: Inputs, at: tuple[int, int]) -> PrefixCache | None:
         """Give the base's outputs on this batch: kept from an earlier group, or recorded now."""
+        import torch
+
         from ...evaluators.sensitivity import PrefixCache, PrefixMismatchError
 
         if plan.prefix is None or self.why_not is not None:
@@ -259,6 +261,7 @@ class SensitivityProbe:
         if not self.is_same(self._run(group, None, inputs, cache), cache.outputs):
             self._give_up("a replay of the unchanged model gave other outputs than the recorded pass")
             return None
+        cache.outputs = torch.empty(0)  # they are large, and only a check of the replay needed them
         if plan.together:
             self._kept[at] = cache
         return cache
@@ -268,14 +271,15 @@ def output_frame(context: EvaluationContext, n: int) -> OutputFrame:
     """Make the frame of the original's first n outputs on the search split. It is the same in every process."""
     from ...evaluators.sensitivity import OutputFrame
 
-    reference = context.reference.take(n)
+    reference, distance = context.reference.take(n), context.distance
     kind: Literal["kl", "mse"] = "kl" if context.divergence == "kl" else "mse"
-    outputs, real = (
-        context.distance.in_frame(reference.outputs, reference.real),
-        context.distance.mask_in_frame(reference),
-    )
-    variance = context.distance.frame_variance(reference)
-    return OutputFrame.of(outputs, kind, variance=variance, class_axis=context.kl_axis, real=real)
+
+    def parts() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for part in reference.parts():
+            yield distance.in_frame(part.outputs, part.real), distance.mask_in_frame(part)
+
+    variance = distance.frame_variance(reference)
+    return OutputFrame.of_parts(parts, kind, variance=variance, class_axis=context.kl_axis)
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:

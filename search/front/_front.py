@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement
 from ..values import PICKS, Kind, Limits, Objective, parse_bounds
+from ._cost_scale import NOISY
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,26 @@ Exporter: TypeAlias = Callable[..., Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """The best baseline that costs no more than a point, and the paired test on the report split.
+
+    difference  lead of the point in the metric's unit, positive where the point is better; low, high: its 95 % interval
+    p_value     one-sided, after Holm's correction over all points of the front
+    """
+
+    id: str
+    label: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rival as JSON builtins, as in `paredown front --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A model of the front, or a baseline.
 
@@ -33,9 +54,11 @@ class Point:
                     search split (validation)
     search_metrics  the figures that the point was chosen by
     verified        True if it was exported, loaded again in a fresh process, and measured there
-    recommended     True if it is verified, within the limits, its lead over the uniform settings is confirmed on the
-                    report split, and, where latency is an objective, it was not measured slower than the original
-    note            reason why it is not recommended, or another note
+    recommended     True if it has a star: it is verified, within the limits, and beats the baselines on the report
+                    split (`_stars.py`)
+    note            for a recommended point what it beat and by how much; else the reason why it is not recommended, or
+                    another note
+    rival           the baseline that it was compared with, and the result of the paired test; None where there is none
     agreement       difference of a verified point's outputs from PyTorch's with the same weights and quantizers, the
                     bound for its runtime, and the reason if it is missed; "" before it is verified
     config          fqn -> spec, as it is exported
@@ -55,7 +78,22 @@ class Point:
     note: str = ""
     agreement: str = ""
     label: str = ""
+    rival: Rival | None = None
     exporter: Callable[..., Path] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+        return int(self.id.removeprefix("t"))
+
+    @property
+    def name(self) -> str:
+        """Kind, label and id: `uniform w4 a8 (t2)`."""
+        return (
+            "the original"
+            if self.kind == "original"
+            else f"{' '.join(filter(None, [self.kind, self.label]))} ({self.id})"
+        )
 
     def export(self, *, format: str, out: Path | str, model: nn.Module | None = None) -> Path:
         """Write this point's artifact to the folder `out`, measured in a fresh process, and return that folder.
@@ -80,6 +118,7 @@ class Point:
             "on_front": self.on_front,
             "note": self.note,
             "agreement": self.agreement,
+            "rival": self.rival and self.rival.to_dict(),
             "metrics": {name: _brief(m) for name, m in self.metrics.items()},
             "search_metrics": {name: _brief(m) for name, m in self.search_metrics.items()},
             "config": dict(self.config),
@@ -99,7 +138,7 @@ def _brief(measurement: Measurement) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostBaseline:
-    """A uniform setting that gave no result, so that nothing is known to be better than it.
+    """A baseline that gave no result, so that nothing is known to be better than it.
 
     id      "t" and the number of its trial
     label   its label: `w4 a8`; "" in old runs
@@ -130,7 +169,8 @@ class Front:
     hypervolume  hypervolume of the front on the search split, against the original's corner
     nearest      description of the trial nearest to the limits, if no trial meets them
     run          folder of the run
-    lost         uniform settings that failed, for which points are not recommended
+    lost         baselines that failed, for which points are not recommended
+    no_star      reason why no point is recommended; "" if one is, and before the first trial
     profile      name of the hardware profile whose costs are shown
     exporter     writes a point's artifact; None if the front was read without an opened run
     """
@@ -143,6 +183,7 @@ class Front:
     hypervolume: float | None = None
     nearest: str | None = field(default=None)
     lost: tuple[LostBaseline, ...] = ()
+    no_star: str = ""
     profile: str = ""
     exporter: Exporter | None = field(default=None, repr=False, compare=False)
 
@@ -159,6 +200,23 @@ class Front:
         return next(point for point in self.points if point.kind == "original")
 
     @property
+    def aa_floor(self) -> float | None:
+        """Largest relative difference in the A/A test of two loads of the original; None where none was made."""
+        floors = [p.metrics["aa_floor"].value for p in self.points if p.kind == "original" and "aa_floor" in p.metrics]
+        return floors[0] if floors else None
+
+    @property
+    def noise_line(self) -> str:
+        """One line about latencies that mean little on this machine; "" where they can be told apart."""
+        floor = self.aa_floor
+        if floor is None or floor <= NOISY:
+            return ""
+        return (
+            f"the latencies mean little: two loads of the original itself came out {100 * floor:.0f} % apart (A/A "
+            f"test), so nothing is starred for its latency; measure again on a quiet machine"
+        )
+
+    @property
     def lost_line(self) -> str:
         """One line about the points that have no uniform setting to be compared with; "" if there are none."""
         if not self.lost:
@@ -172,6 +230,17 @@ class Front:
             f"no ★ for {', '.join(points)}: they would have to beat {first}{more}, which failed in "
             f"{self.lost[0].failed}: {reason}"
         )
+
+    @property
+    def star_lines(self) -> tuple[str, ...]:
+        """Lines about stars: why there are none, latencies that mean little, and baselines that failed.
+
+        Where nothing is starred, the picks come from all verified points, and a line says so.
+        """
+        lines = [self.no_star] if self.no_star else []
+        if self.no_star and self.picks and any(self[chosen].verified for chosen in self.picks.values()):
+            lines = [f"{self.no_star}; the picks are of all verified points, baselines included"]
+        return tuple(line for line in (*lines, self.noise_line, self.lost_line) if line)
 
     @property
     def size_lines(self) -> tuple[str, ...]:
@@ -268,6 +337,8 @@ class Front:
             "hypervolume": self.hypervolume,
             "run": str(self.run),
             "lost_baselines": [baseline.to_dict() for baseline in self.lost],
+            "no_star": self.no_star,
+            "aa_floor": self.aa_floor,
             "profile": self.profile,
         }
 

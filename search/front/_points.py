@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ...evaluators.latency import TIE
 from ..run import front_hypervolume
 from ..space import config_of
-from ..values import Completed, Failed, Limits, Objective, SearchSpace, Trial, knee, misses, violation
+from ..values import Completed, Failed, LeastGain, Limits, Objective, SearchSpace, Trial, misses, violation
+from ._cost_scale import CostScale
+from ._duels import duels_of
 from ._front import Front, LostBaseline, Point
 from ._on_device import OnDevice, without_machine
-from ._select import Selection, select
+from ._picks import picks_of
+from ._select import Selection, is_baseline, select
+from ._stars import Judgement, Jury, describe_no_star
 
 if TYPE_CHECKING:
-    from ...evaluators import Measurement
     from ..run import StoredRun
-
-SIGNIFICANCE = 0.05
-"""Largest adjusted p-value of a confirmed lead."""
 
 
 def selection_of(run: StoredRun, device: OnDevice | None = None) -> Selection:
@@ -52,22 +50,16 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
     objectives = facts.objectives
     limits = facts.limits if device is None else device.limits(run)
     chosen = selection_of(run, device)
-    confirmed = _confirmed(run, chosen)
-    members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
-    if everything:
-        known = {trial.number for trial in members}
-        members += [t for t in trials if isinstance(t, Completed) and t.number not in known]
-    space = facts.space
+    members = _members(run, chosen, trials, everything=everything)
     labels = {candidate.levels: label for candidate, label in facts.baselines or ()}
-    points = [
-        _point(run, space, trial, chosen, confirmed, limits, objectives, labels, elsewhere=device is not None)
-        for trial in members
-    ]
+    points = [_point(run, facts.space, trial, chosen, labels, elsewhere=device is not None) for trial in members]
+    scale, judged = _judged(run, chosen, points, limits, device)
+    points = [_with_judgement(point, judged.get(point.number)) for point in points]
     cost = objectives[-1]
     points.sort(key=lambda p: (p.kind != "original", cost.key(p.metrics[cost.name].value), p.id))
     return Front(
         points=tuple(points),
-        picks=_picks(points, objectives),
+        picks=picks_of(points, objectives, limits, scale),
         objectives=objectives,
         limits=limits,
         run=run.path,
@@ -75,11 +67,83 @@ def front_of(run: StoredRun, *, everything: bool = False, profile: str | Path | 
         hypervolume=front_hypervolume(trials, objectives, limits),
         nearest=nearest(trials, limits),
         lost=_lost(run, chosen, labels),
+        no_star=describe_no_star(judged) if points else "",
     )
 
 
+def _members(run: StoredRun, chosen: Selection, trials: Sequence[Trial], *, everything: bool) -> list[Completed]:
+    """Return the trials that become points: the selection, all verified baselines, and where asked for everything."""
+    members: list[Completed] = [*([chosen.original] if chosen.original else []), *chosen.uniform, *chosen.mixed]
+    known = {trial.number for trial in members}
+    verified = {number for number, found in run.state.verified.items() if found.reason is None}
+    return members + [
+        t
+        for t in trials
+        if isinstance(t, Completed)
+        and t.number not in known
+        and (everything or (is_baseline(t.kind) and t.number in verified))
+    ]
+
+
+def _judged(
+    run: StoredRun, chosen: Selection, points: Sequence[Point], limits: Limits, device: OnDevice | None
+) -> tuple[CostScale, dict[int, Judgement]]:
+    """Return the scale of costs, and number of a mixed trial of the selection -> its judgement."""
+    facts = run.facts()
+    quality, scale, least = _quality(run), _scale(run, points), _least_gain(run)
+    jury = Jury(
+        run=run, chosen=chosen, points={point.number: point for point in points},
+        duels=duels_of(points, quality, scale, least), objectives=facts.objectives, metric=facts.quality, scale=scale,
+        least=least, can_compare=device is None or device.name in facts.profiles,
+    )  # fmt: skip
+    return scale, jury.judge(limits)
+
+
+def pairs_to_compare(run: StoredRun) -> list[tuple[int, int]]:
+    """Numbers of trials (a, b) for each test whether a is better than b, over all devices of the run.
+
+    They are what the judgement of the run's verified points needs.
+    """
+    facts = run.facts()
+    found: dict[tuple[int, int], None] = {}
+    for device in (None, *(OnDevice.of(run, name) for name in facts.profiles[1:])):
+        trials = run.trials if device is None else device.trials(run.trials)
+        chosen = selection_of(run, device)
+        members = _members(run, chosen, trials, everything=False)
+        points = [_point(run, facts.space, trial, chosen, {}, elsewhere=device is not None) for trial in members]
+        duels = duels_of(points, _quality(run), _scale(run, points), _least_gain(run))
+        for duel in duels.values():
+            found |= dict.fromkeys(duel.pairs)
+    return list(found)
+
+
+def _quality(run: StoredRun) -> Objective:
+    """Return the objective that is compared: the task's metric if it is one, else the first."""
+    facts = run.facts()
+    return next((o for o in facts.objectives if o.name == facts.quality), facts.objectives[0])
+
+
+def _scale(run: StoredRun, points: Sequence[Point]) -> CostScale:
+    quality = _quality(run)
+    costs = tuple(objective for objective in run.facts().objectives if objective is not quality)
+    floors = [p.metrics["aa_floor"].value for p in points if p.kind == "original" and "aa_floor" in p.metrics]
+    return CostScale(costs=costs, floor=max(floors, default=0.0))
+
+
+def _least_gain(run: StoredRun) -> LeastGain:
+    """Return the least gain that the verification recorded. Of an old run it follows from the task's metric."""
+    if run.state.least_gain is not None:
+        return run.state.least_gain
+    from ...evaluators import METRICS
+
+    name = run.facts().quality
+    units = {t.metrics[name].unit for t in run.trials if isinstance(t, Completed) and name in t.metrics}
+    bounds = (0.0, 1.0) if "fraction" in units else (-math.inf, math.inf)
+    return LeastGain.of_metric(METRICS[name].range if name in METRICS else bounds, run.task.search.least_gain)
+
+
 def _lost(run: StoredRun, chosen: Selection, labels: Mapping[tuple[int, ...], str]) -> tuple[LostBaseline, ...]:
-    """Return the uniform settings that failed, and the points that are not recommended because of it."""
+    """Return the baselines that failed, and the points that are not recommended because of it."""
     found: dict[int, LostBaseline] = {}
 
     def add(trial: Completed | Failed, step: str, reason: str, point: Completed) -> None:
@@ -92,66 +156,11 @@ def _lost(run: StoredRun, chosen: Selection, labels: Mapping[tuple[int, ...], st
     for point in chosen.mixed:
         for failed in chosen.lost.get(point.number, ()):
             add(failed, "evaluation", failed.reason, point)
-        baseline = chosen.baselines.get(point.number)
-        verified = run.state.verified.get(baseline.number) if baseline is not None else None
-        if baseline is not None and verified is not None and verified.reason is not None:
-            add(baseline, "verification", verified.reason, point)
+        for baseline in chosen.rivals.get(point.number, ()):
+            verified = run.state.verified.get(baseline.number)
+            if verified is not None and verified.reason is not None:
+                add(baseline, "verification", verified.reason, point)
     return tuple(found[number] for number in sorted(found))
-
-
-def _confirmed(run: StoredRun, chosen: Selection) -> dict[int, str | None]:
-    """Return number of a mixed trial -> None if its lead over its baseline is confirmed, else the reason why not.
-
-    A lead is confirmed on the report split, with Holm's correction over all points that have a baseline. A point that
-    costs less than every uniform setting has none. Where its baseline failed, nothing is confirmed. Of a model with
-    several outputs, all together must be as near to the original's as the baseline's.
-    """
-    verdicts: dict[int, str | None] = {}
-    p_values: dict[int, float] = {}
-    farther: dict[int, str | None] = {}
-    for trial in chosen.mixed:
-        found, baseline = run.state.verified.get(trial.number), chosen.baselines.get(trial.number)
-        if found is None or found.reason is not None:
-            verdicts[trial.number] = "not verified yet" if found is None else f"not verified: {found.reason}"
-        elif lost := chosen.lost.get(trial.number):
-            verdicts[trial.number] = f"its uniform baseline t{lost[0].number} could not be evaluated"
-        elif baseline is None:
-            verdicts[trial.number] = None  # no uniform setting costs as little
-        elif (trial.number, baseline.number) not in run.state.verdicts:
-            verdicts[trial.number] = f"its uniform baseline t{baseline.number} could not be verified"
-        else:
-            p_values[trial.number] = run.state.verdicts[trial.number, baseline.number].p_value
-            farther[trial.number] = _farther(run, trial.number, baseline.number)
-    for number, p_value in holm(p_values).items():
-        lead = run.state.verdicts[number, chosen.baselines[number].number]
-        verdicts[number] = (
-            farther[number]
-            if p_value <= SIGNIFICANCE
-            else f"lead over uniform t{lead.rival} not confirmed ({lead.difference:+.4g}, p={p_value:.2g})"
-        )
-    return verdicts
-
-
-def _farther(run: StoredRun, number: int, baseline: int) -> str | None:
-    """Reason against a point of a model with several outputs that buys the metric's output with the others; else None.
-
-    All outputs together, on the report split, must not be farther from the original's than the baseline's.
-    """
-    mine, theirs = (run.state.verified[n].metrics.get("divergence") for n in (number, baseline))
-    facts = run.state.facts
-    if facts is None or len(facts.outputs) < 2 or mine is None or theirs is None or mine.value <= theirs.value:
-        return None
-    return (
-        f"all outputs together are farther from the original's than those of uniform t{baseline} "
-        f"({mine.value:.3g} against {theirs.value:.3g})"
-    )
-
-
-def holm(p_values: Mapping[int, float]) -> dict[int, float]:
-    """Return adjusted p-values that keep the family-wise error (Holm 1979)."""
-    ordered = sorted(p_values.items(), key=lambda item: (item[1], item[0]))
-    steps = [min(1.0, p * (len(ordered) - i)) for i, (_, p) in enumerate(ordered)]
-    return {number: p for (number, _), p in zip(ordered, itertools.accumulate(steps, max), strict=True)}
 
 
 def _point(
@@ -159,17 +168,13 @@ def _point(
     space: SearchSpace,
     trial: Completed,
     chosen: Selection,
-    confirmed: Mapping[int, str | None],
-    limits: Limits,
-    objectives: Sequence[Objective],
     labels: Mapping[tuple[int, ...], str],
     *,
     elsewhere: bool,
 ) -> Point:
-    """Return a trial as a point.
+    """Return a trial as a point that nobody has judged.
 
-    confirmed  result of `_confirmed`
-    labels     levels of a uniform setting -> its label
+    labels     levels of a baseline -> its label
     elsewhere  True if the front is of another device, so that measured latencies do not apply
     """
     found = run.state.verified.get(trial.number)
@@ -179,64 +184,26 @@ def _point(
         metrics |= without_machine(found.metrics) if elsewhere else found.metrics
     if trial.kind == "original":
         metrics["bytes"] = trial.metrics["bytes"]  # those of the source, whatever an export of it takes
-    note = ""
-    recommended = False
-    if trial.kind == "mixed" and trial.number in confirmed:
-        note = confirmed[trial.number] or ""
-        recommended = not note
-    elif found is not None and found.reason is not None:
-        note = f"not verified: {found.reason}"
-    if verified and trial.kind == "mixed" and violation(metrics, limits) > 0:
-        note = "; ".join(filter(None, [f"misses a limit on the report split: {misses(metrics, limits)}", note]))
-        recommended = False
-    if recommended and (slower := _slower_than_the_original(metrics, objectives)):
-        note, recommended = slower, False
     return Point(
         id=f"t{trial.number}",
         kind=trial.kind,
         verified=verified,
-        recommended=recommended,
+        recommended=False,
         metrics=metrics,
         search_metrics=trial.metrics,
         config=config_of({} if trial.kind == "original" else space.assignment(trial.candidate)),
         on_front=trial.number in chosen.front,
-        note=note,
+        note=f"not verified: {found.reason}" if found is not None and found.reason is not None else "",
         agreement=found.agreement if found is not None else "",
-        label=labels.get(trial.candidate.levels, "") if trial.kind == "uniform" else "",
+        label=labels.get(trial.candidate.levels, "") if is_baseline(trial.kind) else "",
     )
 
 
-def _slower_than_the_original(metrics: Mapping[str, Measurement], objectives: Sequence[Objective]) -> str:
-    """Describe that a point was measured slower, if latency is an objective; "" if it was not."""
-    speedup = metrics.get("speedup")
-    if speedup is None or speedup.high is None or "latency_ms" not in {o.name for o in objectives}:
-        return ""
-    slow = speedup.high < 1.0 - TIE
-    return f"measured slower than the original, {speedup.value:.2f} times as fast" if slow else ""
-
-
-def _picks(points: Sequence[Point], objectives: Sequence[Objective]) -> dict[str, str]:
-    """Return name of a pick -> point id.
-
-    Picks are recommended points; before any point is verified, mixed points of the front.
-
-    knee      the point farthest from the line between the ends of the front, in figures of the search split
-    smallest  fewest bytes
-    fastest   lowest latency
-    best      best quality, in figures of the search split
-    """
-    pool = [p for p in points if p.recommended]
-    if not pool and not any(p.verified for p in points):
-        pool = [p for p in points if p.kind == "mixed" and p.on_front]
-    if not pool:
-        return {}
-    table = np.array([[o.key(p.search_metrics[o.name].value) for o in objectives] for p in pool])
-    picks = {"knee": pool[knee(table)].id if len(objectives) > 1 else pool[0].id}
-    picks["smallest"] = min(pool, key=lambda p: (p.metrics["bytes"].value, p.id)).id
-    if all("latency_ms" in p.metrics for p in pool):
-        picks["fastest"] = min(pool, key=lambda p: (p.metrics["latency_ms"].value, p.id)).id
-    picks["best"] = pool[int(np.argmin(table[:, 0]))].id
-    return picks
+def _with_judgement(point: Point, judged: Judgement | None) -> Point:
+    """Return the point with its star, or the reason why it has none."""
+    if judged is None:
+        return point
+    return replace(point, recommended=not judged.obstacle, note=judged.note, rival=judged.rival)
 
 
 def nearest(trials: Sequence[Trial], limits: Limits) -> str | None:

@@ -39,7 +39,7 @@ def note(front: Front | None, seconds: Mapping[str, float], spent_s: float) -> s
         "",
         "Figures of verified points: the report split, in a fresh process. `front.html` is among the artifacts.",
         *(part for line in front.size_lines for part in ("", line)),
-        *(["", front.lost_line] if front.lost_line else []),
+        *(part for line in front.star_lines for part in ("", line)),
         "",
         f"| point | kind | {' | '.join(names)} | verified | recommended | pick | note |",
         f"|---|---|{'---:|' * len(names)}---|---|---|---|",

@@ -23,13 +23,14 @@ from ..artifacts import (
     artifact_format,
     measure_artifact,
     measure_peak_memory,
+    most_at_once,
     run_fresh,
     runtime_for,
     write_artifact,
 )
 from ..devices import describe_latency_mismatch
-from ..front import selection_of, selections_of
-from ..values import MEMORY, Completed, not_measured, reason
+from ..front import pairs_to_compare, selection_of, selections_of
+from ..values import MEMORY, Completed, LeastGain, not_measured, reason
 from ._clock import Clock
 
 if TYPE_CHECKING:
@@ -114,15 +115,22 @@ def _measure(
     folder = inputs.run.path / "verified" / ".fresh"
 
     def watch(n_done: int) -> None:
-        inputs.recorder.say("verify", done=n_done, total=len(artifacts))
+        inputs.recorder.say("verify", done=n_seen + n_done, total=len(artifacts))
         inputs.clock.stop_if_asked()
 
-    found = run_fresh(inputs.problem, artifacts, runtime=inputs.task.hardware.runtime, folder=folder, watch=watch)
-    for n, (trial, model) in enumerate(exported):
-        inputs.recorder.say("report", done=n, total=len(exported))
-        if trial in todo:
-            _record_point(inputs, exporter, trial, model, found[_key(trial, original)], measure_memory)
-    shutil.rmtree(folder, ignore_errors=True)
+    n_seen = 0
+    at_once = most_at_once(inputs.problem)
+    for start in range(0, len(exported), at_once):
+        n_seen, some = start, exported[start : start + at_once]
+        found = run_fresh(
+            inputs.problem, artifacts, runtime=inputs.task.hardware.runtime, folder=folder, watch=watch,
+            only=[_key(trial, original) for trial, _ in some],
+        )  # fmt: skip
+        for n, (trial, model) in enumerate(some, start):
+            inputs.recorder.say("report", done=n, total=len(exported))
+            if trial in todo:
+                _record_point(inputs, exporter, trial, model, found[_key(trial, original)], measure_memory)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _format(inputs: VerifyInputs) -> str:
@@ -220,31 +228,21 @@ def _predicted_latency(
 
 
 def _compare(inputs: VerifyInputs) -> None:
-    """Test each mixed point against its uniform rival, on the same samples of the report split."""
+    """Make the paired tests that the judgement of the points needs, on the same samples of the report split."""
     import torch
 
     from ...evaluators import paired_test
 
-    state = inputs.state
-    pairs = [
-        (trial, chosen.baselines.get(trial.number)) for chosen in selections_of(inputs.run) for trial in chosen.mixed
-    ]
-    for trial, rival in pairs:
-        mine = state.verified.get(trial.number)
-        theirs = state.verified.get(rival.number) if rival is not None else None
-        if (
-            mine is None
-            or theirs is None
-            or mine.reason
-            or theirs.reason
-            or (mine.number, theirs.number) in state.verdicts
-        ):
+    state, metric = inputs.state, inputs.problem.context.metric
+    least = LeastGain.of_metric(metric.range, inputs.task.search.least_gain)
+    if state.least_gain != least:
+        inputs.recorder.append({"type": "least_gain", **dataclasses.asdict(least)})
+    for one, other in pairs_to_compare(inputs.run):
+        if (one, other) in state.verdicts:
             continue
-        a, b = (torch.tensor(found.scores, dtype=torch.float64) for found in (mine, theirs))
-        result = paired_test(a, b, inputs.problem.context.metric, seed=inputs.task.search.seed)
-        inputs.recorder.append(
-            {"type": "verdict", "number": mine.number, "rival": theirs.number, **dataclasses.asdict(result)}
-        )
+        a, b = (torch.tensor(state.verified[n].scores, dtype=torch.float64) for n in (one, other))
+        result = paired_test(a, b, metric, seed=inputs.task.search.seed)
+        inputs.recorder.append({"type": "verdict", "number": one, "rival": other, **dataclasses.asdict(result)})
 
 
 def _record(

@@ -5,6 +5,7 @@ Begin with `_strategies.py`, which lists them. `paredown.plan` in `search/_plan.
 """
 
 from ._budget import budget_of
+from ._cards import CARDS
 from ._context import MEAN_BITS, StrategyContext, mean_bits, stored_bits, strategy_context_of, total
 from ._fp16_mse import THRESHOLD, fp16_mse_assignment
 from ._performance import performance_levels
@@ -15,6 +16,7 @@ from ._uniform import uniform_levels
 
 __all__ = [
     "BY_LEVELS",
+    "CARDS",
     "MEAN_BITS",
     "SLACK",
     "STRATEGIES",

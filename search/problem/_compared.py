@@ -25,12 +25,14 @@ _NO_PAIRS = "return the vectors, or the scores of candidates that each sample br
 class Compared:
     """Comparison of outputs with the original's.
 
-    metric  the task's metric, which knows its output and class axis
-    notes   lines on the outputs of a model with several
+    metric      the task's metric, which knows its output and class axis
+    batch_size  samples of one pass: the task's, or fewer where the outputs are large
+    notes       lines on the outputs of a model with several, and on batches that are smaller
     """
 
     distance: OutputDistance
     metric: Metric
+    batch_size: int
     notes: tuple[str, ...] = ()
 
 
@@ -42,8 +44,7 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     Raises `TaskError` for an output in [quality] outputs that is not there or has no sample axis, and `MetricError`
     where the class axis is ambiguous, or not known though the divergence needs it.
     """
-    from ...compressors.anatomy import NamedOutputs, output_masks
-    from ...evaluators import OutputDistance, resolve_divergence, run_split
+    from ...evaluators import OutputDistance, resolve_divergence
     from ...evaluators.quality import unknown_class_axis
 
     sample = splits.search.take(1)
@@ -61,17 +62,53 @@ def compared_outputs(task: Task, model: nn.Module, splits: Splits, metric: Metri
     if axis is None and kind == "kl" and not metric.reads_classes:  # a metric of classes says itself what it expects
         raise unknown_class_axis(read.shape, targets)
     metric = replace(metric, class_axis=axis)
+    batch_size, line = _batch_size(task, outputs, splits)
+    notes += line
     if not weights:
-        return Compared(distance=OutputDistance.of_one(kind, class_axis=axis), metric=metric, notes=notes)
-    original = run_split(model, splits.calibration, task.data.batch_size)
-    if not isinstance(original, NamedOutputs) or any(name not in original.tensors for name in weights):
-        raise TaskError(
-            f"the model returned other outputs for the calibration split than for one sample ({', '.join(weights)}); "
-            "let its forward return the same outputs for every batch"
-        )
-    real = output_masks(original, splits.calibration.inputs, splits.calibration.mask, model=model)
-    distance = OutputDistance.of_several(original, kind, weights, class_axis=axis, real=real)
-    return Compared(distance=distance, metric=metric, notes=(*_described(outputs, distance, metric), *notes))
+        distance = OutputDistance.of_one(kind, class_axis=axis)
+    else:
+        variances = _variances(model, splits.calibration, batch_size, list(weights))
+        distance = OutputDistance.of_variances(variances, kind, weights, class_axis=axis)
+        notes = (*_described(outputs, distance, metric), *notes)
+    return Compared(distance=distance, metric=metric, batch_size=batch_size, notes=notes)
+
+
+def _batch_size(task: Task, outputs: Outputs, splits: Splits) -> tuple[int, tuple[str, ...]]:
+    """(samples of one pass, a line where they are fewer than the task says). `outputs` are those of one sample."""
+    from ...evaluators.values import bounded_batch, output_bytes
+
+    asked, size = task.data.batch_size, output_bytes(outputs)
+    bounded = bounded_batch(asked, size)
+    most = max(len(split) for split in (splits.calibration, splits.search, splits.report))
+    if bounded >= min(asked, most):
+        return bounded, ()
+    line = f"{bounded} samples run at a time, not {asked}: the outputs of one take {size / 1e6:.0f} MB"
+    return bounded, (line,)
+
+
+def _variances(model: nn.Module, split: Split, batch_size: int, names: Sequence[str]) -> dict[str, float]:
+    """Variance of each of these outputs over the real positions of the split. Raises `TaskError` where one is missing
+    from a batch, or has another shape there."""
+    from ...compressors.anatomy import named_tensors, output_masks, real_values
+    from ...evaluators import run_batches
+    from ...evaluators.values import RunningVariance
+
+    found = {name: RunningVariance() for name in names}
+    shapes: dict[str, tuple[int, ...]] = {}
+    at = 0
+    for outputs in run_batches(model, split, batch_size):
+        rows = split.between(at, at + len(outputs))
+        at += len(outputs)
+        tensors, real = named_tensors(outputs), output_masks(outputs, rows.inputs, rows.mask, model=model)
+        for name, variance in found.items():
+            tensor = tensors.get(name)
+            if tensor is None or shapes.setdefault(name, tensor.shape[1:]) != tensor.shape[1:]:
+                raise TaskError(
+                    f"the model returned other outputs for the calibration split than for one sample "
+                    f"({', '.join(names)}); let its forward return the same outputs for every batch"
+                )
+            variance.add(real_values(tensor, real.get(name)))
+    return {name: variance.value for name, variance in found.items()}
 
 
 def _of_structure(metric: Metric, outputs: Outputs, targets: Tensor | None) -> tuple[Metric, tuple[str, ...]]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration
-    from ...evaluators import Metric, OutputDistance, ReferenceOutputs, Split
+    from ...evaluators import Metric, OutputDistance, Reference, Split
     from ..space import Structured
     from ..task import Plugins, RepairSection
     from ..values import SearchSpace
@@ -21,7 +21,8 @@ class EvaluationContext:
     """The model, data and calibration that an evaluation needs. Each worker gets it once.
 
     split          the search split (validation), in random order
-    reference      outputs of the original on the search split
+    reference      outputs of the original on the search split, kept or computed when they are read
+    batch_size     samples of one pass: the task's, or fewer where the outputs are large
     distance       distance of the outputs that are compared with the original's
     store          folder of the compressed variants
     plugins        modules of the user, which a worker imports first
@@ -35,7 +36,7 @@ class EvaluationContext:
     calibration: Calibration
     space: SearchSpace
     split: Split
-    reference: ReferenceOutputs
+    reference: Reference
     metric: Metric
     distance: OutputDistance
     store: Path

@@ -11,7 +11,7 @@ from ...errors import TaskError
 from ..devices import Device, devices_of
 from ..space import narrowed, parameter_places, removes_something
 from ..values import SearchSpace
-from ._compared import compared_outputs
+from ._compared import Compared, compared_outputs
 from ._context import EvaluationContext
 from ._finite import check_finite, sample_outputs
 from ._folded import describe_folded, folded_model
@@ -59,6 +59,7 @@ class _Built:
     digest  digest of the weights before scaling
     metric  the task's metric, which knows its output and class axis
     distance  distance of the outputs that are compared
+    batch_size  samples of one pass: the task's, or fewer where the outputs are large
     notes   lines on these outputs
     """
 
@@ -70,6 +71,7 @@ class _Built:
     space: SearchSpace
     metric: Metric
     distance: OutputDistance
+    batch_size: int
     notes: tuple[str, ...]
 
 
@@ -150,18 +152,18 @@ def _build(task: Task, loaded: _Loaded) -> _Built:
 
     model, splits = loaded.model, loaded.splits
     compared = compared_outputs(task, model, splits, loaded.metric)
-    distance = compared.distance
-    anatomy = _trace(model, splits, task.data.batch_size, distance.names or None)
+    distance, batch_size = compared.distance, compared.batch_size
+    anatomy = _trace(model, splits, batch_size, distance.names or None)
     profiles = [load_profile(name) for name in task.profiles]
     # before scaling, because scaling changes the norms of the weights
-    structured = _find_structure(task, model, splits.calibration, profiles, distance)
+    structured = _find_structure(task, model, splits.calibration, profiles, compared)
     digest = model_digest(model)
     if task.prepare.scaling != "off":
-        model = _scaled(task, model, anatomy, splits.calibration)
+        model = _scaled(task, model, anatomy, splits.calibration, batch_size)
     space = build_space(task, anatomy, weights=weights_of(model), structured=structured, profiles=profiles)
     return _Built(
         model=model, digest=digest, anatomy=anatomy, profiles=profiles, structured=structured, space=space,
-        metric=compared.metric, distance=distance, notes=compared.notes,
+        metric=compared.metric, distance=distance, batch_size=batch_size, notes=compared.notes,
     )  # fmt: skip
 
 
@@ -182,7 +184,7 @@ def _trace(model: nn.Module, splits: Splits, batch: int, compared: Sequence[str]
 
 
 def _find_structure(
-    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], distance: OutputDistance
+    task: Task, model: nn.Module, calibration: Split, profiles: Sequence[HardwareProfile], compared: Compared
 ) -> Structured | None:
     """Return the removable structures; None if the task removes nothing.
 
@@ -193,19 +195,19 @@ def _find_structure(
 
     if not removes_something(task.space):
         return None
-    batches = [inputs for inputs, _ in calibration.batches(min(16, task.data.batch_size))]
+    batches = [inputs for inputs, _ in calibration.batches(min(16, compared.batch_size))]
     refuse_with_structure(task, wanted(task))
-    return find_structure(task, model, batches, profiles, distance, mask=calibration.mask)
+    return find_structure(task, model, batches, profiles, compared.distance, mask=calibration.mask)
 
 
-def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split) -> nn.Module:
+def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split, batch_size: int) -> nn.Module:
     """Return a copy of the model with scaled channels and the same outputs."""
     import copy
 
     from ...compressors import calibrate, scale_channels
 
-    how, batch, ready = task.prepare.scaling, task.data.batch_size, copy.deepcopy(model)
-    batches = (inputs for inputs, _ in calibration.batches(batch))
+    how, ready = task.prepare.scaling, copy.deepcopy(model)
+    batches = (inputs for inputs, _ in calibration.batches(batch_size))
     calibrated = calibrate(ready, batches, anatomy, moments=True, mask=calibration.mask) if how == "awq" else None
     scale_channels(
         ready, calibration.take(2).inputs, how, anatomy=anatomy,
@@ -221,7 +223,7 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
 
     split = loaded.splits.calibration
     calibration = calibrate(
-        built.model, (inputs for inputs, _ in split.batches(task.data.batch_size)), built.anatomy,
+        built.model, (inputs for inputs, _ in split.batches(built.batch_size)), built.anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
         moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
         tensors=any(spec.rounds_tensors for spec in wanted),
@@ -237,7 +239,7 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
 
 def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibration, store: Path) -> EvaluationContext:
     """Run the original over the search split, and return what a worker needs."""
-    from ...evaluators import ReferenceOutputs
+    from ...evaluators import reference_outputs
 
     split = _in_random_order(loaded.splits.search, task.search.samples, task.data.seed)
     repair = _repair(task)
@@ -247,14 +249,14 @@ def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibratio
         calibration=calibration,
         space=built.space,
         split=split,
-        reference=ReferenceOutputs.compute(built.model, split, task.data.batch_size),
+        reference=reference_outputs(built.model, split, built.batch_size),
         metric=built.metric,
         distance=built.distance,
         store=store,
-        batch_size=task.data.batch_size,
+        batch_size=built.batch_size,
         plugins=loaded.plugins,
         repair=repair,
-        repair_inputs=_repair_inputs(task, repair, loaded.splits.calibration),
+        repair_inputs=_repair_inputs(repair, loaded.splits.calibration, built.batch_size),
         structured=built.structured,
     )
 
@@ -281,7 +283,7 @@ def _repair(task: Task) -> RepairSection:
     return section.model_copy(update={"batch_norm": "trials" if removes_something(task.space) else "off"})
 
 
-def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tuple[Any, ...]:
+def _repair_inputs(repair: RepairSection, calibration: Split, batch_size: int) -> tuple[Any, ...]:
     """Return calibration batches for the repairs; two samples suffice to show how the layers are joined."""
     import torch
 
@@ -289,7 +291,7 @@ def _repair_inputs(task: Task, repair: RepairSection, calibration: Split) -> tup
         return ()
     n = min(2 if repair.batch_norm == "off" else repair.samples, len(calibration))
     chosen = calibration.select(torch.linspace(0, len(calibration) - 1, n).long())  # data sets come sorted
-    return tuple(inputs for inputs, _ in chosen.batches(min(task.data.batch_size, 64)))
+    return tuple(inputs for inputs, _ in chosen.batches(min(batch_size, 64)))
 
 
 def _devices(task: Task, profiles: Sequence[HardwareProfile], context: EvaluationContext) -> tuple[Device, ...]:

@@ -37,22 +37,23 @@ def judge(context: EvaluationContext, scores: Scores, *, split: str = "search") 
 def original_quality(context: EvaluationContext, n: int) -> dict[str, Measurement]:
     """Return quality and divergence of the original on the first n samples of the search split.
 
-    The reference outputs are used again, so nothing runs. Raises `TaskError` for a metric that fails on the original.
+    Raises `TaskError` for a metric that fails on the original.
     """
     import torch
 
-    from ...evaluators import Scores, evaluate_outputs
+    from ...evaluators import Scores, evaluate_batches
 
+    reference, split = context.reference.take(n), context.split.take(n)
     try:
-        scores = evaluate_outputs(
-            context.metric, context.split.take(n), context.reference.outputs[:n], context.reference
+        found = evaluate_batches(
+            (part.outputs for part in reference.parts()), split, context.metric, reference=reference
         )
     except ParedownError:
         raise
     except Exception as error:  # the metric may be the user's own code
         raise TaskError(
             f"quality.metric {context.metric.name} raised {told(error)} on outputs of the original model, "
-            f"{described(context.reference.outputs[:n])}, and targets {described(context.split.take(n).targets)}; "
+            f"{described(next(reference.parts()).outputs)}, and targets {described(split.targets)}; "
             f"correct it, or the targets that data.factory returns"
         ) from error
-    return judge(context, Scores(metric=scores, divergence=torch.zeros(n, dtype=torch.float64)))
+    return judge(context, Scores(metric=found.metric, divergence=torch.zeros(n, dtype=torch.float64)))

@@ -4,8 +4,9 @@ It draws fronts and evaluates nothing. It knows `front` and `run`. Begin with `_
 their roles) and `_write.py`. A new picture is one file here.
 """
 
-from ._axes import COSTS, label_of, ratio, uniform_label
+from ._axes import COSTS, label_of, uniform_label
 from ._html import page
+from ._ratios import Ratio, ratio_of
 from ._write import PAGE, PICTURE, TABLE, trial_rows, trials_csv, write_report
 
 __all__ = [
@@ -13,9 +14,10 @@ __all__ = [
     "PAGE",
     "PICTURE",
     "TABLE",
+    "Ratio",
     "label_of",
     "page",
-    "ratio",
+    "ratio_of",
     "trial_rows",
     "trials_csv",
     "uniform_label",

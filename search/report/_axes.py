@@ -270,16 +270,6 @@ def no_closer(low: float, high: float) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def ratio(original: Point | None, point: Point, name: str) -> float | None:
-    """The original's figure over the point's; None where the two have different sources (modelled, measured)."""
-    if name == "latency_ms" and "speedup" in point.metrics:  # against the original interleaved with it
-        return point.metrics["speedup"].value
-    theirs, mine = original and original.metrics.get(name), point.metrics.get(name)
-    if not theirs or not mine or theirs.source != mine.source or not mine.value:
-        return None
-    return theirs.value / mine.value
-
-
 def split_of(front: Front, name: str) -> str | None:
     """The split of the verified points' figures ("report"), else the first split that a point names."""
     splits = [p.metrics[name].split for p in front.points if name in p.metrics and p.metrics[name].split]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..values import Trial
 from . import _axes as chart
+from ._ratios import ratio_of
 
 if TYPE_CHECKING:
     from ..front import Front, Point
@@ -63,12 +64,12 @@ def _facts(front: Front) -> list[str]:
     if bounds:
         lines.append(f"Limits: {', '.join(bounds)}.")
     lines += front.size_lines
-    if front.lost_line:
-        lines.append(front.lost_line)
+    lines += front.star_lines
     lines.append(
         "Points were chosen on the search split. Verified ones were exported, loaded again in a fresh process and "
-        "measured there, on the report split; bars and brackets are 95 % intervals. Recommended: verified, within the "
-        "limits, and better than uniform settings beyond noise."
+        "measured there, on the report split; bars and brackets are 95 % intervals. Recommended (★): verified, within "
+        "the limits, better beyond noise than the best baseline that costs no more, and no worse than one within 10 % "
+        "more cost. Costs in parentheses are the baseline's beside the point's."
     )
     return lines
 
@@ -140,9 +141,8 @@ def _value(point: Point, name: str) -> str:
 
 
 def _times(front: Front, point: Point, name: str) -> str:
-    original = next((p for p in front.points if p.kind == "original"), None)
-    times = chart.ratio(original, point, name)
-    return "–" if times is None else f"{times:.3g}×"
+    ratio = ratio_of(front, point, name)
+    return "–" if ratio is None else ratio.text
 
 
 def _kind(point: Point) -> str:

@@ -1,8 +1,8 @@
 """`resolve`: the best candidate for other limits, another budget or another device, from a run's ledger in seconds.
 
 The ledger has the sensitivity table, the costs of each level, and every trial. The table's scores are refitted to the
-trials (`_predictor.py`), and a 0-1 programme (`allocation`) finds the best candidate within the limits. The result is
-predicted, not measured: the best *evaluated* candidate within the same limits stands beside it.
+trials (`_predictor.py`), and a 0-1 programme (`allocation`) finds the best candidate within the limits. That result is
+predicted, not measured. Where the best *evaluated* candidate within the same limits is no worse, it is the answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..._command import command
-from ...errors import InputError
+from ...errors import InputError, LimitsNotMet
 from ...evaluators import Measurement
 from ..allocation import TIME_LIMIT_S, Solution
 from ..run import StoredRun, read_run
@@ -25,12 +25,14 @@ from ._what_if import WhatIf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """A candidate that was found without evaluating it.
+    """The answer for one set of limits: a candidate that was found without evaluating it, or the best trial.
 
     metrics    name -> predicted divergence and quality (`source` "measured" if it was evaluated), and costs
     config     config for `paredown apply`
-    gap        no candidate is better by more than this share, by the refitted table
-    status     "optimal" (to 1e-4), or "time" if the solver was stopped before
+    gap        no candidate is better by more than this share, by the refitted table; None where the table foresees no
+               candidate within the limits
+    status     "optimal" (to 1e-4), "time" if the solver was stopped before, or "evaluated" for a trial that is no worse
+               than what the solver found
     seconds    wall clock of the solver
     evaluated  id of the trial that evaluated this candidate; None if there is none
     """
@@ -38,8 +40,8 @@ class Resolved:
     candidate: Candidate
     config: Mapping[str, Any]
     metrics: Mapping[str, Measurement]
-    gap: float
-    status: Literal["optimal", "time"]
+    gap: float | None
+    status: Literal["optimal", "time", "evaluated"]
     seconds: float
     evaluated: str | None
 
@@ -62,6 +64,7 @@ class Evaluated:
     metrics  quality and divergence as measured on the search split (validation), costs on the device asked for
     """
 
+    candidate: Candidate
     id: str
     kind: Kind
     metrics: Mapping[str, Measurement]
@@ -131,8 +134,10 @@ def resolve(
     The divergence is minimised. If the limits bound the quality or the divergence, the first cost among the run's
     objectives that they leave free is minimised, else the last.
 
-    Raises `LimitsNotMet`, with what is in reach, if no candidate is predicted to keep the limits. Raises `InputError`
-    for limits that cannot be read, and for a run without a sensitivity table.
+    Each answer is the better one of the candidate that is predicted best and the best evaluated one.
+
+    Raises `LimitsNotMet`, with what is in reach, if no candidate keeps the limits, predicted or evaluated. Raises
+    `InputError` for limits that cannot be read, and for a run without a sensitivity table.
     """
     what_if = WhatIf.of(run if isinstance(run, StoredRun) else read_run(run), profile, time_limit_s)
     bounds = what_if.limits if limits is None else parse_limits(limits, what_if.original, what_if.senses)
@@ -147,19 +152,63 @@ def resolve(
                 f"with the search: {command('resume', what_if.run.path)}"
             )
     if sweep is not None:
-        minimised, found = "divergence", what_if.sweep(sweep, points, bounds)
+        minimised, found = "divergence", _over_a_sweep(what_if, sweep, points, bounds)
     else:
         minimised = what_if.minimised(bounds)
-        found = [(what_if.solve(bounds, minimised), bounds)]
+        found = [_best(what_if, bounds, minimised)]
+    taken = ", ".join(dict.fromkeys(str(point.evaluated) for point, _ in found if point.status == "evaluated"))
+    notes = [f"taken from the trials, which have nothing worse than what is foreseen: {taken}"] if taken else []
     return Resolution(
         run=what_if.run.path,
-        points=tuple(_resolved(what_if, solution) for solution, _ in found),
-        evaluated=tuple(_best_evaluated(what_if, own, minimised) for _, own in found),
+        points=tuple(point for point, _ in found),
+        evaluated=tuple(best for _, best in found),
         limits=bounds,
         minimised=minimised,
         profile=what_if.profile,
         trust=what_if.predictor.trust,
-        notes=what_if.notes,
+        notes=(*what_if.notes, *notes),
+    )
+
+
+def _best(what_if: WhatIf, bounds: Limits, minimised: str) -> tuple[Resolved, Evaluated | None]:
+    """Return the answer within the limits, and the best evaluated trial. Raises `LimitsNotMet` where there is none."""
+    best = _best_evaluated(what_if, bounds, minimised)
+    try:
+        foreseen = _resolved(what_if, what_if.solve(bounds, minimised))
+    except LimitsNotMet:
+        if best is None:
+            raise
+        foreseen = None
+    return _better(what_if, foreseen, best, minimised), best
+
+
+def _over_a_sweep(what_if: WhatIf, cost: str, points: int, bounds: Limits) -> list[tuple[Resolved, Evaluated | None]]:
+    """Return the answer for each budget; of budgets with the same answer the first."""
+    found: dict[Candidate, tuple[Resolved, Evaluated | None]] = {}
+    for solution, own in what_if.sweep(cost, points, bounds):
+        best = _best_evaluated(what_if, own, "divergence")
+        answer = _better(what_if, _resolved(what_if, solution), best, "divergence")
+        found.setdefault(answer.candidate, (answer, best))
+    return list(found.values())
+
+
+def _better(what_if: WhatIf, foreseen: Resolved | None, best: Evaluated | None, minimised: str) -> Resolved:
+    """Return the foreseen candidate, or the best evaluated one where that is no worse. One of them is given."""
+    if foreseen is not None:
+        if best is None or foreseen.evaluated == best.id:
+            return foreseen
+        if foreseen.metrics[minimised].value < best.metrics[minimised].value:
+            return foreseen
+    if best is None:
+        raise ValueError("expected a foreseen candidate or an evaluated one, got neither")
+    return Resolved(
+        candidate=best.candidate,
+        config=config_of(what_if.space.assignment(best.candidate)),
+        metrics=best.metrics,
+        gap=None if foreseen is None else foreseen.gap,
+        status="evaluated",
+        seconds=0.0 if foreseen is None else foreseen.seconds,
+        evaluated=best.id,
     )
 
 
@@ -183,7 +232,12 @@ def _resolved(what_if: WhatIf, solution: Solution) -> Resolved:
 def _best_evaluated(what_if: WhatIf, bounds: Limits, minimised: str) -> Evaluated | None:
     """Return the best trial by its measured quality and its costs on this device. The original is no answer."""
     pool = [
-        Evaluated(id=f"t{t.number}", kind=t.kind, metrics={**t.metrics, **what_if.costs_of(t.candidate)})
+        Evaluated(
+            candidate=t.candidate,
+            id=f"t{t.number}",
+            kind=t.kind,
+            metrics={**t.metrics, **what_if.costs_of(t.candidate)},
+        )
         for t in what_if.done
     ]
     allowed = [one for one in pool if violation(one.metrics, bounds) == 0.0 and minimised in one.metrics]

@@ -15,7 +15,7 @@ from ._progress import Listener, Stopwatch
 from ._recorder import LedgerRecorder, MemoryRecorder, Recorder
 from ._run import StoredRun, create_run, new_run_path, read_run
 from ._schema import SCHEMA_VERSION
-from ._state import State
+from ._state import State, Verdict
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -30,6 +30,7 @@ __all__ = [
     "State",
     "Stopwatch",
     "StoredRun",
+    "Verdict",
     "assemble",
     "collector_off",
     "create_run",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...evaluators import Measurement
-from ..values import Infeasible, Row, Trial, trial_from_record
+from ..values import Infeasible, LeastGain, Row, Trial, trial_from_record
 from ._facts import RunFacts
 
 ESTIMATE = ("values", "elements", "reason", "passes")
@@ -32,9 +32,10 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Result of a paired one-sided test of a mixed point against its uniform rival, on the test ("report") split.
+    """Result of a paired one-sided test whether one point is better than another, its rival, on the test ("report")
+    split.
 
-    difference  mean difference in the metric's unit, positive where the mixed point is better
+    difference  mean difference in the metric's unit, positive where the point is better
     low, high   95 % interval of the difference
     """
 
@@ -58,6 +59,7 @@ class State:
                without "elements" in an old ledger
     dropped    (group, level) that the searcher does without; None as long as that is not decided
     searcher   report of the searcher at the end (`Reporting`); empty if it has none
+    least_gain  least lead that is worth telling; None before the verification, and in an old ledger
     losses     number -> packed losses of the trials that are or were incumbents
     seconds    purpose -> wall clock spent on it
     spent_s    wall clock since the run began, all sessions together
@@ -73,6 +75,7 @@ class State:
     trials: list[Trial] = field(default_factory=list, init=False)
     losses: dict[int, str] = field(default_factory=dict, init=False)
     verified: dict[int, Verified] = field(default_factory=dict, init=False)
+    least_gain: LeastGain | None = field(default=None, init=False)
     verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict, init=False)
     seconds: dict[str, float] = field(default_factory=dict, init=False)
     spent_s: float = field(default=0.0, init=False)
@@ -117,6 +120,8 @@ class State:
             case "verdict":
                 values = {key: record[key] for key in Verdict.__slots__}
                 self.verdicts[record["number"], record["rival"]] = Verdict(**values)
+            case "least_gain":
+                self.least_gain = LeastGain(amount=record["amount"], is_relative=record["is_relative"])
             case "time":
                 for name, seconds in record["seconds"].items():
                     self.seconds[name] = self.seconds.get(name, 0.0) + seconds

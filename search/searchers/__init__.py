@@ -7,22 +7,32 @@ They are told of trials and read no file. They know `values` and `allocation`. B
 from ._archive import ELITE, Archive, violation_of
 from ._base import Reporting, SearchContext, Searcher
 from ._budget import Budget, lowered
+from ._cards import CARDS
 from ._evolution import EvolutionSearcher
 from ._hypervolume_improvement import hypervolume_gain, hypervolume_improvement, improvement
 from ._local_search import KEPT, local_search
 from ._offspring import Steps, offspring
-from ._optuna import SAMPLERS
+from ._optuna import SAMPLERS, short_name
 from ._policy import Policy
 from ._prediction_discount import DISCOUNT_WINDOW, MAX_FACTOR, PRIOR_WEIGHT, PredictionDiscount
 from ._prediction_log import LOG_WINDOW, MIN_PREDICTIONS, PredictionLog, rank_correlation
 from ._random import RandomSearcher
-from ._registry import SEARCHERS, SearcherInfo, check_searcher, make_searcher, register_searcher, uses_table
+from ._registry import (
+    SEARCHERS,
+    SearcherInfo,
+    canonical_name,
+    check_searcher,
+    make_searcher,
+    register_searcher,
+    uses_table,
+)
 from ._round_robin import RoundRobinSearcher
 from ._shrunk_table import shrunk_table
 from ._surrogate import Surrogate
 from ._survival import Survival, constrained_ranks, reference_directions, survivors
 
 __all__ = [
+    "CARDS",
     "DISCOUNT_WINDOW",
     "ELITE",
     "KEPT",
@@ -47,6 +57,7 @@ __all__ = [
     "Steps",
     "Surrogate",
     "Survival",
+    "canonical_name",
     "check_searcher",
     "constrained_ranks",
     "hypervolume_gain",
@@ -59,6 +70,7 @@ __all__ = [
     "rank_correlation",
     "reference_directions",
     "register_searcher",
+    "short_name",
     "shrunk_table",
     "survivors",
     "uses_table",

@@ -54,7 +54,7 @@ SAMPLERS = {
     "random": "optuna.samplers.RandomSampler",
     "qmc": "optuna.samplers.QMCSampler",
 }
-"""Short names; any other sampler is named by its import path."""
+"""Short names; any other sampler is named by its class or its import path."""
 
 ONE_SEQUENCE = {"QMCSampler", "GridSampler"}
 """Samplers whose sequence is defined by one seed."""
@@ -77,7 +77,7 @@ class OptunaSearcher:
         seed_with_sweep: int | bool = False,
     ) -> None:
         self._context = context
-        self._class = _sampler_class(sampler)
+        self._class = sampler_class(sampler)
         self._params = dict(params or {})
         self._fresh_sampler(0)  # wrong arguments raise now, not at the first proposal
         self._first = Budget(context).seeds(seed_with_sweep, 16)
@@ -297,8 +297,25 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _sampler_class(name: str) -> type[BaseSampler]:
-    path = SAMPLERS.get(name, name)
+def short_name(name: str) -> str | None:
+    """Return the shortest spelling of a sampler: a name in `SAMPLERS`, else an import path. None for any other word.
+
+    Nothing is imported: whether there is such a class is seen by `sampler_class`.
+    """
+    if name in SAMPLERS:
+        return name
+    path = name if "." in name else f"optuna.samplers.{name}" if name.endswith("Sampler") else None
+    if path is None:
+        return None
+    public = path.removeprefix("optuna.samplers.").rpartition(".")[2]
+    own = f"optuna.samplers.{public}" if path.startswith("optuna.samplers.") else path
+    return next((short for short, known in SAMPLERS.items() if known == own), path)
+
+
+def sampler_class(name: str) -> type[BaseSampler]:
+    """Import a sampler's class by its short name or import path. Raises `InputError` where there is none."""
+    short = short_name(name) or name
+    path = SAMPLERS.get(short, short)
     module, _, attribute = path.rpartition(".")
     expected = f"sampler must be one of {', '.join(SAMPLERS)} or an import path such as optuna.samplers.GPSampler"
     if not module:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from ...errors import InputError
 from ._base import SearchContext, Searcher
+from ._optuna import SAMPLERS, sampler_class, short_name
 
 Factory: TypeAlias = Callable[..., Searcher]
 """`factory(context, **params)`; its keyword-only parameters are the searcher's options."""
@@ -61,10 +63,35 @@ def register_searcher(name: str, factory: Factory | str, *, uses_table: bool = F
     _SEARCHERS[name] = SearcherInfo(name=name, factory=factory, uses_table=uses_table, summary=summary)
 
 
-def make_searcher(name: str, context: SearchContext, params: Mapping[str, Any] | None = None) -> Searcher:
+def canonical_name(name: str | type) -> str:
+    """Return what the registry calls a searcher: every other spelling of one becomes "optuna:SAMPLER".
+
+    name  name in the registry; a sampler's short name ("tpe"), class name ("TPESampler"), import path
+          ("optuna.samplers.TPESampler"), or class; any of these after "optuna:"
+
+    Raises `InputError`, with the names near it, for a name that is neither in the registry nor a sampler's.
+    """
+    if isinstance(name, type):
+        name = f"{name.__module__}.{name.__qualname__}"
+    if name in _SEARCHERS:
+        return name
+    base, colon, sampler = name.partition(":")
+    if colon and base != "optuna":
+        raise InputError(f"only optuna takes a sampler after a colon, got {name!r}")
+    if (short := short_name(sampler if colon else name)) is not None:
+        return f"optuna:{short}"
+    known = (*_SEARCHERS, *(each for each in SAMPLERS if each not in _SEARCHERS))
+    near = get_close_matches(name.removeprefix("optuna:").lower(), known, n=3, cutoff=0.5)
+    raise InputError(
+        f"searcher must be one of {', '.join(known)}, or the import path of a sampler of Optuna's, got {name!r}"
+        + (f"; did you mean {' or '.join(near)}?" if near else "")
+    )
+
+
+def make_searcher(name: str | type, context: SearchContext, params: Mapping[str, Any] | None = None) -> Searcher:
     """Return a new searcher for this context.
 
-    name    name in the registry; "optuna:SAMPLER" is short for "optuna" with the option `sampler`
+    name    as for `canonical_name`; "optuna:SAMPLER" is short for "optuna" with the option `sampler`
     params  options of the searcher
 
     Raises `InputError` for an unknown name or option (with the known ones), for a value that the searcher refuses, and
@@ -80,12 +107,15 @@ def make_searcher(name: str, context: SearchContext, params: Mapping[str, Any] |
     return factory(context, **options)
 
 
-def check_searcher(name: str, params: Mapping[str, Any] | None = None) -> None:
+def check_searcher(name: str | type, params: Mapping[str, Any] | None = None) -> None:
     """Raise `InputError` for a name or an option that `make_searcher` would refuse, before there is a context."""
+    info, options = _resolve(name, params)
     _checked(name, params)
+    if info.name == "optuna":
+        sampler_class(options.get("sampler", "tpe"))
 
 
-def _checked(name: str, params: Mapping[str, Any] | None) -> tuple[Factory, dict[str, Any]]:
+def _checked(name: str | type, params: Mapping[str, Any] | None) -> tuple[Factory, dict[str, Any]]:
     info, options = _resolve(name, params)
     factory = info.load()
     known = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -95,22 +125,17 @@ def _checked(name: str, params: Mapping[str, Any] | None) -> tuple[Factory, dict
     return factory, options
 
 
-def uses_table(name: str, params: Mapping[str, Any] | None = None) -> bool:
+def uses_table(name: str | type, params: Mapping[str, Any] | None = None) -> bool:
     """Say whether the sensitivity table should be measured for a searcher. Raises `InputError` for a bad name."""
     info, options = _resolve(name, params)
     return info.uses_table or bool(options.get("seed_with_sweep", False))
 
 
-def _resolve(name: str, params: Mapping[str, Any] | None) -> tuple[SearcherInfo, dict[str, Any]]:
+def _resolve(name: str | type, params: Mapping[str, Any] | None) -> tuple[SearcherInfo, dict[str, Any]]:
     options = dict(params or {})
-    base, colon, sampler = name.partition(":")
-    if colon:
-        if base != "optuna":
-            raise InputError(f"only optuna takes a sampler after a colon, got {name!r}")
-        if options.setdefault("sampler", sampler) != sampler:
-            raise InputError(f"two samplers given: {name!r} and the option sampler = {options['sampler']!r}; keep one")
-    if base not in _SEARCHERS:
-        raise InputError(f"searcher must be one of {', '.join(_SEARCHERS)}, got {name!r}")
+    base, colon, sampler = canonical_name(name).partition(":")
+    if colon and options.setdefault("sampler", sampler) != sampler:
+        raise InputError(f"two samplers given: {name!r} and the option sampler = {options['sampler']!r}; keep one")
     return _SEARCHERS[base], options
 
 

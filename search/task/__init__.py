@@ -20,23 +20,29 @@ from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
 from ._section import Section
-from ._sections import BudgetSection, DataSection, RepairSection
+from ._sections import COSTS, MORE_COSTS, THROUGHPUT, BudgetSection, DataSection, PrepareSection, RepairSection
 from ._space_section import AxesSection, SpaceSection
 from ._stored_task import TASK, stored_task
 from ._task import Task, as_task
 from ._user_code import told
 
 if TYPE_CHECKING:
+    from ._cards import CARDS
     from ._splits import Splits, load_task_data, sizes
 
 __all__ = [
+    "CARDS",
+    "COSTS",
     "ISA",
+    "MORE_COSTS",
     "TASK",
+    "THROUGHPUT",
     "AxesSection",
     "Axis",
     "BudgetSection",
     "DataSection",
     "Plugins",
+    "PrepareSection",
     "RepairSection",
     "Section",
     "SpaceSection",
@@ -69,4 +75,6 @@ __all__ = [
     "widened",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, {"._splits": ("Splits", "load_task_data", "sizes")})
+__getattr__, __dir__ = lazy_exports(
+    __name__, {"._cards": ("CARDS",), "._splits": ("Splits", "load_task_data", "sizes")}
+)

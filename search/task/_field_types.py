@@ -57,6 +57,11 @@ def _metric(value: object) -> object:
     return reference_to(value) if callable(value) else value
 
 
+def _searcher(value: object) -> object:
+    """Names a class by its import path. Anything else is left to the type's own check."""
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
+
+
 def _share(value: object) -> object:
     """A count (an integer of at least 1) or a share of the data (between 0 and 1)."""
     if value is None:
@@ -142,6 +147,7 @@ Seconds = Annotated[
 ]
 Reference = Annotated[Text, BeforeValidator(_reference)]
 PluginNames = Annotated[tuple[Text, ...], BeforeValidator(_plugins)]
+SearcherName = Annotated[Text, BeforeValidator(_searcher)]
 MetricName = Annotated[Text, BeforeValidator(_metric)]
 Share = Annotated[int | float | None, BeforeValidator(_share)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(json_args)]

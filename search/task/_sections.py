@@ -9,7 +9,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from ._field_types import Arguments, Duration, Flag, Integer, MetricName, Number, Reference, Seconds, Share, Text
+from ._field_types import (
+    Arguments,
+    Duration,
+    Flag,
+    Integer,
+    MetricName,
+    Number,
+    Reference,
+    SearcherName,
+    Seconds,
+    Share,
+    Text,
+)
 from ._section import Section
 
 COSTS = ("bytes", "macs", "bops", "latency_ms")
@@ -109,7 +121,7 @@ class DataSection(Section):
         description="what to do with a sample of one split that is in another too: refuse the task, or "
         "drop it from the less important split",
     )
-    batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass")
+    batch_size: Integer = Field(default=256, ge=1, description="samples in a forward pass, at most")
     mask: Text | None = Field(
         default=None,
         description="entry of dict inputs (or place in a tuple, as '1') that says which positions are real: (N, T) "
@@ -329,10 +341,11 @@ class Limit(Section):
 class SearchSection(Section):
     """The searcher that proposes candidates, and its options."""
 
-    searcher: Text = Field(
+    searcher: SearcherName = Field(
         default="evolution",
         min_length=1,
-        description="evolution, random, tpe, nsga2, or an Optuna sampler by its import path",
+        description="evolution, genetic, policy, random, or a sampler of Optuna's: tpe, nsga2, nsga3, gp, qmc, or its "
+        "class or import path (optuna.samplers.CmaEsSampler)",
     )
     seed: Integer = Field(default=0, ge=0, description="of every random choice of the search")
     samples: Integer | None = Field(
@@ -362,6 +375,13 @@ class SearchSection(Section):
     )
     race_error: Number = Field(
         default=0.05, gt=0, lt=1, description="probability, at most, that a trial is stopped that should not have been"
+    )
+    least_gain: Number | None = Field(
+        default=None,
+        ge=0,
+        description="least lead of a recommended point over the best baseline, in the metric's unit where its range is "
+        "bounded (default 0.002: .2 points of accuracy), else as a share of the baseline's figure (default 0.01: 1 % "
+        "of a perplexity); it need not be reached where the point costs 5 % less than a baseline that is as good",
     )
     params: Arguments = Field(default_factory=dict, description="parameters of the searcher")
     plans: tuple[Literal["uniform", "sensitivity", "performance", "energy", "fp16-mse"], ...] = Field(

@@ -5,6 +5,7 @@ Begin with `_space.py` (the decisions) and `_trial.py` (the outcomes of candidat
 exchange belongs here.
 """
 
+from ._least_gain import LEAST_SAVING, LeastGain
 from ._limit_expressions import SAMPLES, parse_limits
 from ._limits import PICKS, Bounds, Limits, misses, parse_bounds, violation
 from ._metric_names import (
@@ -43,6 +44,7 @@ from ._trial import (
 
 __all__ = [
     "COUNTED",
+    "LEAST_SAVING",
     "MEMORY",
     "MODELLED",
     "PICKS",
@@ -56,6 +58,7 @@ __all__ = [
     "Group",
     "Infeasible",
     "Kind",
+    "LeastGain",
     "Limits",
     "LowFidelity",
     "MetricName",

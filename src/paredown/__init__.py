@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._cards import Card, register_card
     from .compressors import LayerSpec, load_model
     from .errors import ParedownError
     from .search import (
         Front,
+        Method,
         Plan,
         Point,
         Progress,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         Task,
         apply_config,
         export_point,
+        list_methods,
         load,
         open_run,
         plan,
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Card",
     "Front",
     "LayerSpec",
+    "Method",
     "ParedownError",
     "Plan",
     "Point",
@@ -48,16 +53,20 @@ __all__ = [
     "__version__",
     "apply_config",
     "export_point",
+    "list_methods",
     "load",
     "load_model",
     "open_run",
     "plan",
+    "register_card",
     "resume",
     "search",
     "verify_artifact",
 ]
 
 _HOMES = {
+    "Card": "._cards",
+    "register_card": "._cards",
     "LayerSpec": ".compressors",
     "load_model": ".compressors",
     "ParedownError": ".errors",

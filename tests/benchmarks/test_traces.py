@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from searchbench.meter import Meter, booked, cost_of
-from searchbench.traces import Box, Trace, improving, load_traces, trace_of
+from searchbench.traces import Box, Trace, Unseen, improving, load_traces, trace_of
 
 FULL, TABLE = 100, 10
 BOX = Box(floor=1e-2, ceiling=1.0, cheapest=0.0, dearest=1000.0)
 
 
 def trial(divergence: float, n_bytes: float, kind: str = "mixed", **changes: Any) -> dict[str, Any]:
-    metrics = {"divergence": {"value": divergence}, "bytes": {"value": n_bytes}}
-    return {"type": "trial", "status": "completed", "kind": kind, "metrics": metrics, **changes}
+    metrics = {
+        "divergence": {"value": divergence}, "bytes": {"value": n_bytes}, "accuracy": {"value": 1 - 2 * divergence}
+    }  # fmt: skip
+    return {
+        "type": "trial", "status": "completed", "kind": kind, "metrics": metrics, "levels": [0, int(n_bytes)], **changes
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -78,8 +84,23 @@ RECORDS = [
 
 
 def test_only_full_evaluations_that_move_the_front_are_kept() -> None:
-    points = improving(RECORDS, BOX, full=FULL, table_samples=TABLE)
-    assert points == ((110.0, 0.1, 500.0), (460.0, 0.01, 750.0))
+    found = improving(RECORDS, BOX, full=FULL, table_samples=TABLE)
+    assert found == [(110.0, RECORDS[2]), (460.0, RECORDS[6])]
+
+
+def test_a_trace_keeps_the_levels_and_the_metric() -> None:
+    trace = a_trace(metric="accuracy")
+    assert trace.points == ((110.0, 0.1, 500.0), (460.0, 0.01, 750.0))
+    assert trace.levels == ((0, 500), (0, 750))
+    assert trace.metrics == (0.8, 0.98)
+
+
+def test_the_front_is_that_of_its_time() -> None:
+    better = trial(0.05, 400)
+    trace = trace_of(
+        [*RECORDS, better], BOX, problem="p", searcher="s", seed=0, full=FULL, table_samples=TABLE
+    )  # fmt: skip
+    assert [trace.on_front(at) for at in (1.0, 1.1, 4.6, 100.0)] == [[], [0], [0, 1], [1, 2]]
 
 
 def a_trace(**changes: Any) -> Trace:
@@ -100,6 +121,23 @@ def test_a_trace_tells_volume_by_cost() -> None:
 
 
 def test_a_trace_comes_back_from_its_file(tmp_path: Path) -> None:
-    trace = a_trace(context={"budget": 5.0})
-    trace.save(tmp_path / "p" / "s-3.json")
-    assert load_traces(tmp_path) == [trace]
+    unseen = Unseen(
+        n=5, name="accuracy", maximise=True, original=0.9, original_search=1.0, divergence=(0.2, None),
+        metric=(0.7, None),
+    )  # fmt: skip
+    trace = a_trace(context={"budget": 5.0}, metric="accuracy")
+    for number, one in enumerate((trace, replace(trace, unseen=unseen))):
+        one.save(tmp_path / "p" / f"s-{number}.json")
+    assert load_traces(tmp_path) == [trace, replace(trace, unseen=unseen)]
+
+
+def test_a_trace_without_levels_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "p" / "s-3.json"
+    a_trace().save(path)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for later in ("levels", "metrics", "unseen"):
+        del data[later]
+    path.write_text(json.dumps(data), encoding="utf-8")
+    (trace,) = load_traces(tmp_path)
+    assert (trace.levels, trace.metrics, trace.unseen) == ((), (), None)
+    assert trace.volume_at(4.6) == a_trace().volume_at(4.6)

@@ -36,6 +36,7 @@ def point(n_bytes=12_345.0, **changes):
 
 
 EVALUATED = Evaluated(
+    candidate=Candidate(levels=(1, 1)),
     id="t17",
     kind="uniform",
     metrics={

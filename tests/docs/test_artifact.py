@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import paredown
 from paredown.compressors import (
     FLOAT_BITS,
     FORMAT_BITS,
@@ -25,15 +26,18 @@ from paredown.compressors import (
     calibrate,
     compress,
     describe_file,
+    forward,
     load_model,
     save_model,
     stored_bytes,
     trace_anatomy,
     weight_at,
 )
-from paredown.compressors.anatomy import widen
+from paredown.compressors.anatomy import compared_tensors, widen
 from paredown.compressors.sparse_formats import SPARSE_FORMATS, encode_as
-from paredown.testing._models import AWKWARD
+from paredown.compressors.structure import Removal, find, find_blocks, removal_of, remove, remove_
+from paredown.search.evaluation import structure_text
+from paredown.testing import AWKWARD, STRUCTURES
 
 PAGE = Path(__file__).parents[2] / "docs" / "artifact.md"
 SOURCE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[-1]
@@ -44,6 +48,14 @@ def read() -> Callable[[Path], Any]:
     module = types.ModuleType("reader")
     exec(compile(SOURCE, str(PAGE), "exec"), module.__dict__)
     found: Callable[[Path], Any] = module.__dict__["read"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def structure() -> Callable[[Path], Any]:
+    module = types.ModuleType("reader")
+    exec(compile(SOURCE, str(PAGE), "exec"), module.__dict__)
+    found: Callable[[Path], Any] = module.__dict__["structure"]
     return found
 
 
@@ -313,7 +325,7 @@ def test_it_needs_numpy_alone(tmp_path: Path) -> None:
 
 def test_the_page_says_how_long_it_is() -> None:
     lines = [line for line in SOURCE.splitlines() if line.strip()]
-    assert len(lines) <= 180
+    assert len(lines) <= 190
 
 
 @pytest.mark.parametrize("name", ["recurrent", "cross_attention"])
@@ -346,3 +358,44 @@ def test_numbers_of_a_widened_source(read: Any, tmp_path: Path, dtype: torch.dty
         assert variant.effective.dtype == torch.float32
     whole = save_model(path, model, {}, {})
     assert abs(whole - sum(p.numel() for p in model.parameters()) * dtype.itemsize) < 1000
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_models_that_have_lost_half_of_everything(
+    read: Any, structure: Any, tmp_path: Path, name: str, entropy: bool
+) -> None:
+    """numpy reads what is left and where it was, and `paredown.load` makes the same module of the architecture."""
+    model, inputs = STRUCTURES[name]()
+    found = find(model, inputs)
+    blocks = {block.fqn: block.n_outputs for block in find_blocks(model, inputs)[0][:1]}
+    removal = removal_of(model, found.sets, {s.name: range(0, s.n_units, 2) for s in found.sets}, blocks)
+    small = remove(model, removal)
+    anatomy = trace_anatomy(small, inputs)
+    specs = (LayerSpec(weight_bits=4), LayerSpec(), LayerSpec(sparsity=0.5))
+    assignment = {fqn: specs[i % 3] for i, fqn in enumerate(anatomy.fqns)}
+    variants = {fqn: compress(weight_at(small, fqn), spec, anatomy[fqn]) for fqn, spec in assignment.items()}
+    path, beside = tmp_path / "model.safetensors", tmp_path / "structure.json"
+    save_model(path, small, assignment, variants, entropy=entropy)
+    beside.write_text(structure_text(removal))
+    same(read, path, remove_(STRUCTURES[name]()[0], removal))
+
+    loaded, state = paredown.load(path, lambda: STRUCTURES[name]()[0]), model.state_dict()
+    tensors, lost = read(path)[0], structure(beside)
+    assert set(tensors) == set(loaded.state_dict())
+    for key, value in loaded.state_dict().items():
+        assert np.array_equal(value.numpy(), tensors[key]), key
+        whole = state[key].numpy()
+        for axis, positions in lost["tensors"].get(key, {}).items():
+            whole = np.take(whole, positions, axis)
+        assert whole.shape == tensors[key].shape, key
+        if assignment.get(key.removesuffix(".weight"), LayerSpec()).is_neutral:
+            assert np.array_equal(whole, tensors[key]), key
+    assert sorted(lost["skipped"]) == sorted(blocks)
+    assert {fqn: tuple(kept) for fqn, kept in lost["experts"].items()} == dict(removal.experts)
+    assert Removal.from_dict(json.loads(beside.read_text())) == removal
+    load_model(path, small)
+    with torch.no_grad():
+        expected, outputs = (compared_tensors(forward(each, inputs)) for each in (small, loaded))
+    for key, value in expected.items():
+        torch.testing.assert_close(outputs[key], value)

@@ -34,6 +34,8 @@ def test_it_keeps_the_contract(recipe: Callable[..., Task]) -> None:
 
 def test_a_misspelled_name_is_refused_before_anything_is_measured(recipe: Callable[..., Task], tmp_path: Path) -> None:
     task = recipe("A searcher", "search.searcher=screend")
-    with pytest.raises(InputError, match=r"searcher must be one of .*screened, got 'screend'"):
+    with pytest.raises(
+        InputError, match=r"searcher must be one of .*screened, .*, got 'screend'; did you mean screened"
+    ):
         search(task, out=tmp_path / "run", workers=0)
     assert not open_run(tmp_path / "run").trials

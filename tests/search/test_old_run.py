@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paredown.errors import IntegrityError
-from paredown.search import Run, export_point, open_run, resolve
+from paredown.search import Run, export_point, open_run, resolve, resume
 from paredown.search.artifacts import read_artifact
 from paredown.search.run import SCHEMA_VERSION, Ledger, RunFacts, read
 
@@ -42,11 +42,30 @@ def _renamed(value: Any, path: str) -> Any:
 
 
 def test_its_front_and_its_status_are_what_they_were(run: Run) -> None:
-    assert json.loads(json.dumps(run.front().to_dict())) == {
-        **expected("front", run),
-        "lost_baselines": [],  # a new key
-    }
-    assert json.loads(json.dumps(run.status())) == expected("status", run)
+    found, before = json.loads(json.dumps(run.front().to_dict())), expected("front", run)
+    judged = ("note", "rival", "recommended")  # this version judges by more baselines
+    for front in (found, before):
+        front["points"] = [{k: v for k, v in p.items() if k not in judged} for p in front["points"]]
+        del front["picks"]
+    assert found == {**before, "lost_baselines": [], "no_star": "", "aa_floor": found["aa_floor"]}  # new keys
+    status, old = json.loads(json.dumps(run.status())), expected("status", run)
+    assert {**status, "picks": old["picks"]} == old
+
+
+def test_its_points_are_judged_by_the_tests_that_it_made_and_resume_makes_the_others(run: Run) -> None:
+    """It tested each point against the best baseline that costs no more; this version asks for the next dearer ones."""
+    front = run.front()
+    assert {p.id for p in front.points if p.recommended} == {"t24"}
+    assert front["t24"].note == ("better than uniform w4 (t8; bytes -16.1 %) by 5.50 points of accuracy [2.00, 9.50]")
+    assert front["t26"].note.startswith(
+        "lead over uniform w4 (t8; bytes -6.9 %) not confirmed: 0.00 points of accuracy"
+    )
+    assert front["t19"].note.startswith("not compared with uniform w8 (t5) yet: `paredown resume ")
+    assert set(front.picks.values()) == {"t24"}
+    resume(run.path, workers=0)
+    after = open_run(run.path).front()
+    assert "not compared" not in after["t19"].note
+    assert {p.id for p in after.points if p.recommended} == {"t24", "t19"}
 
 
 def test_its_points_are_explained_as_they_were(run: Run) -> None:

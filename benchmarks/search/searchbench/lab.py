@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from paredown.compressors import LayerSpec
 from paredown.evaluators import Measurement, ReferenceOutputs
 from paredown.search import Candidate, Completed
 from paredown.search.evaluation import Worker
@@ -72,6 +74,10 @@ class Lab(ABC):
         """Mean divergence on the whole search split: a point of the front. Infinite if the candidate fails."""
         return self._ask(levels, self.n_samples, 0)
 
+    def told(self) -> dict[Levels, float]:
+        """Mean divergence of what is known on the whole split; at first these are the uniform settings."""
+        return {levels: value for (levels, n, draw), value in self._known.items() if (n, draw) == (self.n_samples, 0)}
+
     def part(self, levels: Levels, n: int, draw: int) -> float:
         """The same on `n` samples, of the draw of that number."""
         return self.full(levels) if n >= self.n_samples else self._ask(levels, n, 1 + draw % N_DRAWS)
@@ -132,6 +138,10 @@ class RealLab(Lab):
             if trial.kind == "uniform" and isinstance(trial, Completed):
                 self._known[trial.candidate.levels, self.n_samples, 0] = trial.metrics["divergence"].value
         self.spent = workbench.full * sum(t.kind == "uniform" for t in workbench.state.trials)
+
+    def variant(self, fqn: str, spec: LayerSpec) -> Tensor:
+        """The weight of that layer as the store holds it."""
+        return self._worker(0).candidate_model.layers.variant(fqn, spec).effective
 
     def _whole(self, levels: Levels) -> float:
         if (key := (levels, self.n_samples, 0)) in self._recalled:
@@ -227,6 +237,6 @@ def _recalled(records: list[dict[str, Any]]) -> dict[tuple[Levels, int, int], fl
 def _shuffled(bench: EvaluationContext, draw: int) -> EvaluationContext:
     """The same bench with its samples in another order."""
     order = torch.from_numpy(np.random.default_rng(draw).permutation(len(bench.split)))
-    outputs = bench.reference.outputs[order]
-    reference = ReferenceOutputs(outputs, bench.reference.variance)
-    return replace(bench, split=bench.split.select(order), reference=reference)
+    split = bench.split.select(order)
+    reference = ReferenceOutputs.compute(bench.model, split, bench.batch_size)
+    return replace(bench, split=split, reference=reference)

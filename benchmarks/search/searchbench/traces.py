@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paredown.search.values import hypervolume
+from paredown.search.values import hypervolume, non_dominated
 
 from .meter import booked, cost_of
 
@@ -42,8 +42,29 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """Figures on samples that no decision saw. The original's are there too, for both kinds of samples.
+
+    n           number of these samples
+    divergence  of each of the trace's points, nats; None where the point is on no front that is judged
+    metric      the same for the task's metric
+    """
+
+    n: int
+    name: str
+    maximise: bool
+    original: float
+    original_search: float
+    divergence: tuple[float | None, ...]
+    metric: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """points    (sample passes spent by then, divergence, bytes) of each full evaluation that moved the front, in order
+    levels    of each of the points, so that it can be evaluated again; empty in traces from before they were kept
+    metrics   the task's metric of each of the points, on the search samples; empty where there is none
+    unseen    figures of the points on other samples; None if they were not taken
     samples   of one full evaluation
     spent     sample passes altogether; `booked` says for what
     instance  which problem it was, where the seed makes the problem (synthetic); 0 for a real one
@@ -56,6 +77,9 @@ class Trace:
     box: Box
     spent: float
     points: tuple[tuple[float, float, float], ...]
+    levels: tuple[tuple[int, ...], ...] = ()
+    metrics: tuple[float, ...] = ()
+    unseen: Unseen | None = None
     instance: int = 0
     booked: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -71,6 +95,11 @@ class Trace:
         """(divergence, bytes) rows found at the cost of so many full evaluations."""
         found = [point[1:] for point in self.points if point[0] <= evaluations * self.samples * (1 + 1e-9)]
         return np.array(found, dtype=np.float64).reshape(-1, 2)
+
+    def on_front(self, evaluations: float) -> list[int]:
+        """Places in `points` of those that no other beats, among what so many full evaluations had found."""
+        found = self.front_at(evaluations)  # the first of the points: they stand in order of their cost
+        return [int(i) for i in np.flatnonzero(non_dominated(found))] if len(found) else []
 
     def volume_at(self, evaluations: float) -> float:
         return self.box.volume(self.front_at(evaluations))
@@ -94,7 +123,12 @@ class Trace:
         if (version := data.pop("schema_version")) != SCHEMA_VERSION:
             raise ValueError(f"{path} is a trace of version {version}, expected {SCHEMA_VERSION}; run it again")
         data["box"] = Box(**data["box"])
-        data["points"] = tuple(tuple(point) for point in data["points"])
+        for name in ("points", "levels"):
+            data[name] = tuple(tuple(row) for row in data.get(name, ()))
+        data["metrics"] = tuple(data.get("metrics", ()))
+        if (unseen := data.get("unseen")) is not None:
+            figures = {name: tuple(unseen[name]) for name in ("divergence", "metric")}
+            data["unseen"] = Unseen(**(unseen | figures))
         return cls(**data)
 
 
@@ -105,33 +139,40 @@ def load_traces(folder: Path) -> list[Trace]:
 
 def improving(
     records: Iterable[Mapping[str, Any]], box: Box, *, full: int, table_samples: int
-) -> tuple[tuple[float, float, float], ...]:
+) -> list[tuple[float, Mapping[str, Any]]]:
     """The completed trials that moved the front in the box, with the sample passes that were spent when they ended."""
-    spent, front, points = 0.0, np.zeros((0, 2)), []
+    spent, front, found = 0.0, np.zeros((0, 2)), []
     for record in records:
         spent += cost_of(record, full=full, table_samples=table_samples)
         if record["type"] != "trial" or record["status"] != "completed" or record["kind"] == "original":
             continue
-        found = [float(record["metrics"][name]["value"]) for name in ("divergence", "bytes")]
-        scaled = box.scaled([found])
+        scaled = box.scaled([_value(record, "divergence"), _value(record, "bytes")])
         if (scaled >= 1.0).any() or (front <= scaled).all(axis=1).any():
             continue
         front = np.concatenate([front[~(scaled <= front).all(axis=1)], scaled])
-        points.append((spent, *found))
-    return tuple((cost, divergence, n_bytes) for cost, divergence, n_bytes in points)
+        found.append((spent, record))
+    return found
+
+
+def _value(record: Mapping[str, Any], name: str) -> float:
+    return float(record["metrics"][name]["value"])
 
 
 def trace_of(
     records: Sequence[Mapping[str, Any]], box: Box, *, problem: str, searcher: str, seed: int, full: int,
-    table_samples: int, instance: int = 0, seconds: float = 0.0, context: Mapping[str, Any] | None = None,
+    table_samples: int, metric: str | None = None, instance: int = 0, seconds: float = 0.0,
+    context: Mapping[str, Any] | None = None,
 ) -> Trace:  # fmt: skip
-    """From a run's ledger records."""
+    """From a run's ledger records. `metric` is the name of the task's metric, None where there is none."""
     by_kind = booked(records, full=full, table_samples=table_samples)
     statuses = [record["status"] for record in records if record["type"] == "trial" and record["kind"] == "mixed"]
     counts = {status: statuses.count(status) for status in sorted(set(statuses))}
     counts |= {name: sum(r["type"] == name for r in records) for name in ("row", "partial")}
+    found = improving(records, box, full=full, table_samples=table_samples)
     return Trace(
         problem=problem, searcher=searcher, seed=seed, samples=full, box=box, spent=sum(by_kind.values()),
-        points=improving(records, box, full=full, table_samples=table_samples), instance=instance, booked=by_kind,
-        counts=counts, seconds=seconds, context=context or {},
+        points=tuple((spent, _value(record, "divergence"), _value(record, "bytes")) for spent, record in found),
+        levels=tuple(tuple(record["levels"]) for _, record in found),
+        metrics=() if metric is None else tuple(_value(record, metric) for _, record in found),
+        instance=instance, booked=by_kind, counts=counts, seconds=seconds, context=context or {},
     )  # fmt: skip

@@ -56,9 +56,13 @@ EXPORTS: dict[str, ExportFormat] = {
     for each in (
         ExportFormat(name="tensorrt-onnx", write=export_tensorrt, checked_by="onnxruntime"),
         ExportFormat(
-            name="compressed-tensors", write=export_compressed_tensors, checked_by="torch", needs_factory=True
+            name="compressed-tensors",
+            write=export_compressed_tensors,
+            checked_by="torch",
+            needs_factory=True,
+            keeps_shapes=True,
         ),
-        ExportFormat(name="torchao-config", write=export_torchao),
+        ExportFormat(name="torchao-config", write=export_torchao, keeps_shapes=True),
         ExportFormat(name="executorch", write=export_executorch, checked_by="torch"),
     )
 }

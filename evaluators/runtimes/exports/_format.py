@@ -39,12 +39,14 @@ class ExportFormat:
     checked_by     the runtime that loads and runs it here, as a reference; its latency says nothing of the device.
                    None: nothing here runs it, and the export is a file without claims
     needs_factory  the files hold weights only, and whoever loads them needs the model's architecture
+    keeps_shapes   the files describe the original's layers, and can say of none that it lost channels
     """
 
     name: str
     write: Write
     checked_by: str | None = None
     needs_factory: bool = False
+    keeps_shapes: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ._artifact_commands import apply, diff, export, verify
+from ._methods import methods
 from ._other_commands import doctor, schema, ui
 from ._plan import plan
 from ._profile import profile
@@ -48,6 +49,7 @@ def _root(
 
 
 for _command in (
-    search, resume, status, front, explain, export, apply, verify, diff, resolve, plan, profile, ui, doctor, schema,
+    search, resume, status, front, explain, export, apply, verify, diff, resolve, plan, profile, methods, ui, doctor,
+    schema,
 ):  # fmt: skip
     app.command()(_command)  # in the order in which the help lists them

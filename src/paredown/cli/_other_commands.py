@@ -52,7 +52,10 @@ def doctor(as_json: Json = False) -> None:
 
 
 def schema(kind: Annotated[Schema, typer.Argument(help="Kind of file.", show_default=False)]) -> None:
-    """Print the JSON Schema of a task, a config or a hardware profile."""
+    """Print the JSON Schema of a task, a config or a hardware profile.
+
+    The task's lists every name that it can hold as examples; `paredown methods` tells about each.
+    """
     from ._schema import schema_of
 
     console.show_json(schema_of(kind.value))

@@ -84,5 +84,5 @@ def _brief(point_id: str, metrics: Mapping[str, Measurement]) -> str:
     return f"{point_id}: {fmt.measurement('divergence', metrics.get('divergence'))}"
 
 
-def _percent(gap: float) -> str:
-    return f"{100 * gap:.2g} %"
+def _percent(gap: float | None) -> str:
+    return fmt.DASH if gap is None else f"{100 * gap:.2g} %"

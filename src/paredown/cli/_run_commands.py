@@ -39,7 +39,7 @@ def status(run: RunFolder, as_json: Json = False) -> None:
         console.say(f"and {len(failures) - _FAILURES_SHOWN} earlier ones: {command('status', run, '--json')}")
     front = opened.front()
     if front.points:
-        console.show(front_table(front))
+        console.show(front_table(front, width=console.out().width))
 
 
 def front(
@@ -154,9 +154,10 @@ def show_front(front: Front, as_json: bool, *, everything: bool = False) -> None
         return
     if not front.points:
         raise InputError(f"{front.run} has no points yet; `{command('status', front.run)}` shows its progress")
-    from ._tables import front_notes, front_table
+    from ._tables import front_notes, front_table, reasons_table
 
-    console.show(front_table(front, everything=everything))
+    reasons = reasons_table(front, everything=everything)
+    console.show(front_table(front, everything=everything, width=console.out().width), *([reasons] if reasons else []))
     for note in front_notes(front):
         console.say(note)
 

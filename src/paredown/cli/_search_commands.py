@@ -47,7 +47,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="evolution, genetic, policy, random, or optuna:SAMPLER (tpe, nsga2, or an import path).",
+            help="evolution, genetic, policy, random, or a sampler of Optuna's: tpe, nsga2, nsga3, gp, qmc, or its "
+            "class or import path. `paredown methods searcher` tells about each.",
             show_default=False,
         ),
     ] = None,
@@ -66,6 +67,8 @@ def search(
     """Search for compressed forms of a model, and print the verified front.
 
     It can be stopped at any time (Ctrl-C, a kill): `paredown resume RUN` continues it.
+
+    `paredown methods` lists every searcher, method, score, pattern, format, runtime and metric that a task can name.
 
     MLflow, Ray and OpenVINO send no telemetry.
     """

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 COSTS = ("bytes", "latency_ms")
 """Costs with a column of their own, beside the ratio to the original."""
 
+_WIDE_FROM = 120
+"""Columns of a console on which intervals and ratios stand beside their figures."""
+
+_FEW = 8
+"""Most columns of a narrow table whose figures are not wrapped."""
+
 _WHOLE_FROM_S = 10.0
 """Times from here on are shown in whole seconds."""
 
@@ -35,41 +41,64 @@ def table(*columns: str, right: Sequence[str] = (), title: str | None = None) ->
     return made
 
 
-def front_table(front: Front, *, everything: bool = False) -> Table:
+def front_table(front: Front, *, everything: bool = False, width: int | None = None) -> Table:
     """Make a table with a row for each point. Size and latency stand beside their ratio to the original's.
 
     everything  also show points that are neither on the front nor baselines, and all other metrics
+    width       of the console; on a narrow one ratios and intervals stand below their figures
     """
-    from ..search.report import ratio
+    from ..search.report import ratio_of
 
-    points = [p for p in front.points if everything or p.on_front or p.kind != "mixed"]
-    original = next((p for p in front.points if p.kind == "original"), None)
+    points = shown_points(front, everything=everything)
+    narrow = width is not None and width < _WIDE_FROM
     cells: dict[str, Callable[[Point], str]] = {"point": lambda p: p.id, "kind": _kind}
     for name in _plain_metrics(front, points, everything):
         split = _main_split(name, points)
-        title = f"{name} ({split})" if split else name
-        cells[title] = lambda p, name=name, split=split: _cell(p, name, split)  # type: ignore[misc]
+        title = name + (f"{chr(10) if narrow else ' '}({split})" if split else "")
+        cells[title] = lambda p, name=name, split=split: _cell(p, name, split, narrow)  # type: ignore[misc]
     for name, column, times in (("bytes", "size", "smaller"), ("latency_ms", "latency", "faster")):
-        if any(name in p.metrics for p in points):
-            cells[column] = lambda p, name=name: _cell(p, name)  # type: ignore[misc]
-            cells[times] = lambda p, name=name: fmt.times(ratio(original, p, name))  # type: ignore[misc]
+        if not any(name in p.metrics for p in points):
+            continue
+        cost = lambda p, name=name: _cost(p, name, narrow)
+        ratio = lambda p, name=name: found.text if (found := ratio_of(front, p, name)) is not None else fmt.DASH
+        if narrow:
+            cells[f"{column}\n{times}"] = lambda p, cost=cost, ratio=ratio: f"{cost(p)}\n{ratio(p)}"  # type: ignore[misc]
+        else:
+            cells |= {column: cost, times: ratio}
     if any("latency_predicted_ms" in p.metrics for p in points):
-        cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms").removesuffix(" predicted")
+        cells["predicted"] = lambda p: _cell(p, "latency_predicted_ms", narrow=narrow).removesuffix(" predicted")
     if any("throughput_per_s" in p.metrics for p in points):
         cells["best throughput"] = _throughput
     if any("peak_memory_bytes" in p.metrics for p in points):
         cells["peak memory"] = lambda p: _cell(p, "peak_memory_bytes")
-    cells["verified"] = lambda p: "yes" if p.verified else "no"
-    cells["recommended"] = lambda p: "★" if p.recommended else ""
+    if not narrow or not all(p.verified for p in points):
+        cells["verified"] = lambda p: "yes" if p.verified else "no"
+    cells["★"] = lambda p: "★" if p.recommended else ""
     if front.picks:
         cells["pick"] = lambda p: ", ".join(name for name, chosen in front.picks.items() if chosen == p.id)
-    if any(p.note for p in points):
-        cells["note"] = lambda p: p.note
-    text = ("point", "kind", "verified", "recommended", "pick", "note")
+    text = ("point", "kind", "verified", "★", "pick")
     made = table(*cells, right=[column for column in cells if column not in text])
+    for shown in made.columns:  # where the figures leave room, the text wraps in their place
+        shown.no_wrap = narrow and len(cells) <= _FEW and shown.header not in text
     for point in points:
         made.add_row(*(escape(cell(point)) for cell in cells.values()), style=_style(point))
     return made
+
+
+def reasons_table(front: Front, *, everything: bool = False) -> Table | None:
+    """Make a table of what each starred point beat, and why others have no star; None where there is nothing to say."""
+    points = [p for p in shown_points(front, everything=everything) if p.note]
+    if not points:
+        return None
+    made = table("point", "★", "why")
+    for point in points:
+        made.add_row(point.id, "★" if point.recommended else "", escape(point.note), style=_style(point))
+    return made
+
+
+def shown_points(front: Front, *, everything: bool) -> list[Point]:
+    """List the points of the table: those of the front and the baselines, or all."""
+    return [p for p in front.points if everything or p.on_front or p.kind != "mixed"]
 
 
 def _plain_metrics(front: Front, points: Sequence[Point], everything: bool) -> list[str]:
@@ -85,7 +114,7 @@ def _main_split(name: str, points: Sequence[Point]) -> str | None:
     return "report" if "report" in splits else (splits[0] if splits else None)
 
 
-def _cell(point: Point, name: str, split: str | None = None) -> str:
+def _cell(point: Point, name: str, split: str | None = None, narrow: bool = False) -> str:
     """Format a cell. `split` is in the title of the column; a figure of another split names its own."""
     measured = point.metrics.get(name)
     if measured is None:
@@ -93,7 +122,13 @@ def _cell(point: Point, name: str, split: str | None = None) -> str:
     marks: list[str] = [measured.source] if measured.source != "measured" else []
     if measured.split and measured.split != split and name not in COSTS:
         marks.append(measured.split)
-    return " ".join([fmt.measurement(name, measured), *marks])
+    text = " ".join([fmt.measurement(name, measured), *marks])
+    return text.replace(" [", "\n[") if narrow else text
+
+
+def _cost(point: Point, name: str, narrow: bool) -> str:
+    """Format a size or a latency; on a narrow console the interval of its ratio is enough."""
+    return _cell(point, name, narrow=narrow).split("\n[")[0]
 
 
 def _throughput(point: Point) -> str:
@@ -125,11 +160,11 @@ def front_notes(front: Front) -> list[str]:
     if front.nearest:
         lines.append(f"no point meets the limits; {front.nearest}")
     lines += front.size_lines
-    if front.lost_line:
-        lines.append(front.lost_line)
+    lines += front.star_lines
     if any(p.recommended for p in front.points):
         lines.append(
-            "★: verified, within the limits, and better than uniform settings beyond noise; [ ]: 95 % intervals"
+            "★: verified, within the limits, and better than the baselines beyond noise; [ ]: 95 % intervals; costs in "
+            "parentheses are the baseline's beside the point's"
         )
     return lines
 

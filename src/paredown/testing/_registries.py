@@ -29,6 +29,7 @@ def isolated_registries() -> Iterator[None]:
 
 
 def _registries() -> list[dict[Any, Any]]:
+    from .._cards import _REGISTERED as cards
     from ..compressors import methods
     from ..compressors.registry import REGISTRIES
     from ..compressors.values._fields import _REGISTERED as fields
@@ -40,4 +41,4 @@ def _registries() -> list[dict[Any, Any]]:
 
     methods("weight")  # the built-in ones register themselves on the first look
     entries = (registry._entries for registry in REGISTRIES.values())
-    return [*entries, _METRICS, _CONFIGURE, _RUNTIMES, _SEARCHERS, fields, axes, _digests]
+    return [*entries, _METRICS, _CONFIGURE, _RUNTIMES, _SEARCHERS, fields, axes, cards, _digests]

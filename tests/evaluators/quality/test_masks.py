@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from paredown.compressors import LayerSpec, trace_anatomy
 from paredown.compressors.anatomy import NamedOutputs, output_masks, outputs_of
-from paredown.evaluators import OutputDistance, ReferenceOutputs, Split, evaluate_split
+from paredown.evaluators import MetricError, OutputDistance, ReferenceOutputs, Split, evaluate_split
 from paredown.evaluators.quality import divergence_per_sample, get_metric
 from paredown.evaluators.sensitivity import OutputFrame, fisher_table
+from paredown.evaluators.values import RecomputedOutputs
 
 N, REAL, WIDTH, CLASSES = 4, 5, 8, 6
 
@@ -167,3 +168,49 @@ def test_a_split_and_an_estimate_know_the_mask(side: str) -> None:
         for split in (alone, padding)
     ]
     torch.testing.assert_close(torch.tensor(tables[1]), torch.tensor(tables[0]))
+
+
+class Speech(nn.Module):
+    """Sounds (N, T) to logits of T // 2 frames, as models of transformers that say how their masks are shortened."""
+
+    def __init__(self, *, says: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv1d(1, 5, 2, stride=2)
+        if says:
+            self._get_feature_vector_attention_mask = lambda n, mask: mask[:, ::2][:, :n]
+
+    def forward(self, sounds: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.conv(sounds[:, None]).transpose(1, 2)
+        return logits
+
+
+def test_padded_frames_say_nothing() -> None:
+    """The word error rate of padded sounds is that of each sound alone."""
+    g, model = torch.Generator().manual_seed(1), Speech(says=True).eval()
+    sounds, mask = 3 * torch.randn(4, 24, generator=g), torch.ones(4, 24, dtype=torch.int64)
+    lengths = (24, 16, 10, 6)
+    for row, length in enumerate(lengths):
+        mask[row, length:] = 0
+    targets = torch.randint(1, 5, (4, 6), generator=g)
+    metric = get_metric("wer")
+    padded = Split("search", {"sounds": sounds, "attention_mask": mask}, targets)
+    rows = [
+        evaluate_split(
+            model, Split("search", {"sounds": sounds[n : n + 1, :length], "attention_mask": mask[n : n + 1, :length]},
+                         targets[n : n + 1]), metric,
+        ).metric
+        for n, length in enumerate(lengths)
+    ]  # fmt: skip
+    kept = ReferenceOutputs.compute(model, padded)
+    for reference in (kept, RecomputedOutputs.compute(model, padded, 3)):
+        found = evaluate_split(model, padded, metric, reference=reference, batch_size=3)
+        assert metric.value(found.metric) == metric.value(metric.compact(torch.cat(rows)))
+    blind = Speech(says=False).eval()
+    with pytest.raises(MetricError, match=r"the mask has 24 positions and the outputs \(4, 12, 5\) have other ones"):
+        evaluate_split(blind, padded, metric, reference=ReferenceOutputs.compute(blind, padded))
+    with pytest.raises(MetricError, match="hidden frames cannot be told"):
+        evaluate_split(model, padded, metric)
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    counted = torch.tensor([[True, True, False, False]])
+    assert metric.value(metric.scores(tokens, torch.tensor([[1, 2]]), None, counted)) == 0.0

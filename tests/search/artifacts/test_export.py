@@ -44,6 +44,14 @@ def test_a_fresh_process_verifies_it_as_a_whole_program(given: Given, tmp_path: 
     assert read_artifact(out).format == "pt2"
 
 
+def test_it_is_compared_with_the_original_and_not_with_itself(given: Given, tmp_path: Path) -> None:
+    front, task, model = given
+    point = front.points[1]
+    made = read_artifact(apply_config(point.config, task, tmp_path / "applied", model=model))
+    assert point.metrics["divergence"].value > 1e-5
+    assert made.claims["divergence"].value == pytest.approx(point.metrics["divergence"].value)
+
+
 def test_without_the_original_it_is_checked_as_far_as_it_goes(given: Given) -> None:
     front, task, _ = given
     found = verify_artifact(front.run / "verified" / front.points[1].id, task=task)

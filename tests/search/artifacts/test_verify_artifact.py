@@ -23,6 +23,7 @@ from paredown.evaluators import Measurement
 from paredown.search import Task, apply_config, diff, verify_artifact
 from paredown.search._verify_artifact import EMBEDDED, MeasuredAgain, check_artifact
 from paredown.search.artifacts import ExportedModel, Exporter, Parity, file_bytes, read_artifact, write_artifact
+from paredown.search.artifacts._digests import digests_of
 from paredown.search.problem import prepare
 from paredown.search.space import assignment_of
 from paredown.testing import isolated_registries
@@ -131,9 +132,14 @@ def away(home: Path, tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a manifest as somebody would who knows its digests; one of an older schema has none."""
     path = folder / "manifest.json"
     data = json.loads(path.read_text())
     change(data)
+    if data["schema_version"] in (1, 2, 3):
+        data.pop("digests", None)
+    elif isinstance(data["claims"], dict):
+        data["digests"] = digests_of(data)
     path.write_text(json.dumps(data))
 
 
@@ -332,7 +338,10 @@ def test_schema_2_is_read_and_its_folder_of_another_machine_is_not(home: Path, t
     paredown.load(artifact, changed)
     with pytest.raises(InputError, match=r"model\.factory = 'tiny\.py:model', which it does not hold"):
         verify_artifact(artifact)
-    assert verify_artifact(artifact, task=task_in(tmp_path))["ok"]
+    found = verify_artifact(artifact, task=task_in(tmp_path))
+    assert found["ok"]
+    (check,) = [check for check in found["checks"] if check["name"] == "claims"]
+    assert check["detail"].startswith("not protected: an older paredown wrote this manifest without digests")
     edit(artifact, lambda d: d.update(schema_version=3))
     with pytest.raises(InputError, match="unknown key 'base_dir'"):
         read_artifact(artifact)
@@ -351,7 +360,7 @@ def test_it_is_the_same_wherever_it_is_made(home: Path, tmp_path: Path) -> None:
         for format in ("paredown", "pt2"):
             apply_config({"schema_version": 2, "layers": LAYERS}, task, folder / format, format=format)
             data = json.loads((folder / format / "manifest.json").read_text())
-            del data["machine"]
+            del data["machine"], data["digests"]
             data["claims"] = {name: m for name, m in data["claims"].items() if m["split"] == "report"}
             manifests.append(data)
     here, there = manifests[:2], manifests[2:]
@@ -371,7 +380,7 @@ def test_the_folder_of_a_run_is_a_task(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (lambda d: d.update(schema_version=4), InputError, "An artifact of a later version needs a later paredown"),
+        (lambda d: d.update(schema_version=5), InputError, "An artifact of a later version needs a later paredown"),
         (lambda d: d.update(schema_version=True), InputError, "schema version True"),
         (lambda d: d.update(files=[]), IntegrityError, "files must be a dict"),
         (lambda d: d["files"].update({"config.json": 3}), IntegrityError, "must say bytes and sha256"),

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from paredown.compressors.anatomy import Outputs, primary
 from paredown.errors import InputError, TaskError
-from paredown.evaluators import MetricError
+from paredown.evaluators import MetricError, run_split
 from paredown.search import Candidate, Task, open_run, search
 from paredown.search.artifacts import Exporter
 from paredown.search.evaluation import Worker
@@ -187,7 +187,7 @@ def test_a_whole_run_prints_what_its_weights_give_in_pytorch(tmp_path: Path) -> 
     assert report.targets is not None
     for point in points:
         with exporter.as_compressed(assignment_of(point.config, problem.anatomy)) as (compressed, _, _):
-            outputs = exporter.outputs_of(compressed)
+            outputs = run_split(compressed, report)
         accuracy = float((outputs.argmax(1) == report.targets).double().mean())
         assert point.metrics["accuracy"].value == pytest.approx(accuracy, abs=1e-9)
         pair = outputs.double().log_softmax(1), original.double().log_softmax(1)

@@ -88,6 +88,40 @@ def test_one_limit(run: Run, folder: Path) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def planted(run: Run, folder: Path, number: int, **values: float) -> Run:
+    """The run, in which one trial has other figures."""
+    changed = copy_without(run, folder)
+    trials = changed.state.trials
+    place = next(i for i, t in enumerate(trials) if t.number == number)
+    trial = trials[place]
+    assert isinstance(trial, Completed)
+    own = {name: replace(trial.metrics[name], value=value, low=None, high=None) for name, value in values.items()}
+    trials[place] = replace(trial, metrics={**trial.metrics, **own})
+    return changed
+
+
+def test_the_answer_is_at_least_the_best_trial(run: Run, tmp_path: Path) -> None:
+    """A trial may be better than all that the table foresees; the answer is then that trial, and says so."""
+    trial = max(done(run), key=lambda t: t.metrics["divergence"].value)  # nothing foresees that this one is good
+    lucky = planted(run, tmp_path / "run", trial.number, divergence=1e-9, accuracy=0.9999)
+    budget = bytes_of(run, 0.5)
+    found = resolve(lucky, limits=f"bytes<={budget}")
+    (point,) = found.points
+    assert (point.evaluated, point.status) == (f"t{trial.number}", "evaluated")
+    assert point.candidate == trial.candidate
+    assert point.metrics["divergence"].value == 1e-9
+    anatomy = run.facts().anatomy
+    assert anatomy is not None
+    assert assignment_of(point.config, anatomy) == run.space.assignment(trial.candidate)
+    assert f"t{trial.number}" in found.notes[-1]
+    sweep = resolve(lucky, sweep="bytes", points=5)
+    for one, best in zip(sweep.points, sweep.evaluated, strict=True):
+        assert best is None or one.metrics["divergence"].value <= best.metrics["divergence"].value
+    reached = resolve(lucky, limits="accuracy>=0.9995")  # nothing is foreseen there
+    assert reached.points[0].evaluated == f"t{trial.number}"
+    json.dumps(reached.to_dict(), allow_nan=False)
+
+
 def test_every_limit_is_kept_at_once(run: Run) -> None:
     budget, original = bytes_of(run, 0.3), run.trials[0]
     assert isinstance(original, Completed)

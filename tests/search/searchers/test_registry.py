@@ -3,13 +3,32 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 
 from paredown.errors import ConfigError, InputError
-from paredown.search import Candidate, Completed, SearchContext, Searcher, SearchSpace, register_searcher
-from paredown.search.searchers import SEARCHERS, RandomSearcher, check_searcher, make_searcher, uses_table
+from paredown.search import (
+    Candidate,
+    Completed,
+    SearchContext,
+    Searcher,
+    SearchSpace,
+    Task,
+    register_searcher,
+    task_schema,
+)
+from paredown.search.searchers import (
+    SAMPLERS,
+    SEARCHERS,
+    RandomSearcher,
+    canonical_name,
+    check_searcher,
+    make_searcher,
+    uses_table,
+)
 from paredown.testing import isolated_registries
 from paredown.testing._problems import SyntheticProblem
 
@@ -30,16 +49,88 @@ def test_ours_are_there_and_are_searchers() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of evolution, genetic, policy, random, optuna, got 'annealing'"):
+    with pytest.raises(
+        InputError,
+        match=r"one of evolution, genetic, policy, random, optuna, tpe, .*, qmc, or the import .*, got 'annealing'",
+    ):
         make_searcher("annealing", CONTEXT)
 
 
 def test_names_and_options_are_checked_without_a_context() -> None:
     check_searcher("optuna:tpe", {})
-    with pytest.raises(InputError, match="one of evolution, genetic, policy, random, optuna, got 'annealing'"):
+    with pytest.raises(
+        InputError,
+        match=r"one of evolution, genetic, policy, random, optuna, tpe, .*, qmc, or the import .*, got 'annealing'",
+    ):
         check_searcher("annealing")
     with pytest.raises(InputError, match="unknown option 'kids' of searcher 'evolution'"):
         check_searcher("evolution", {"kids": 3})
+
+
+SPELLINGS = [
+    ("tpe", "optuna:tpe"),
+    ("nsga2", "optuna:nsga2"),
+    ("qmc", "optuna:qmc"),
+    ("optuna:tpe", "optuna:tpe"),
+    ("TPESampler", "optuna:tpe"),
+    ("optuna:TPESampler", "optuna:tpe"),
+    ("optuna.samplers.TPESampler", "optuna:tpe"),
+    ("optuna:optuna.samplers.NSGAIISampler", "optuna:nsga2"),
+    ("optuna.samplers._tpe.sampler.TPESampler", "optuna:tpe"),
+    ("BruteForceSampler", "optuna:optuna.samplers.BruteForceSampler"),
+    ("optuna.samplers.BruteForceSampler", "optuna:optuna.samplers.BruteForceSampler"),
+    ("random", "random"),
+    ("optuna:random", "optuna:random"),
+    (f"{__name__}.Mine", f"optuna:{__name__}.Mine"),
+]
+
+
+class Mine(RandomSampler):
+    """A sampler of the user's own."""
+
+
+@pytest.mark.parametrize(("spelling", "name"), SPELLINGS)
+def test_every_spelling_of_a_searcher(spelling: str, name: str) -> None:
+    assert canonical_name(spelling) == name == canonical_name(name)
+    check_searcher(spelling)
+    assert isinstance(make_searcher(spelling, CONTEXT), Searcher)
+
+
+@pytest.mark.parametrize("kind", [TPESampler, NSGAIISampler, Mine])
+def test_a_class_is_a_name_too(kind: type) -> None:
+    check_searcher(kind)
+    asked = make_searcher(kind, CONTEXT).ask(2)
+    assert asked == make_searcher(f"{kind.__module__}.{kind.__qualname__}", CONTEXT).ask(2)
+    task = {"model": {"factory": "m.py:f"}, "data": {"factory": "m.py:d"}, "search": {"searcher": kind}}
+    stored = Task.from_dict(task, base_dir=Path()).search.searcher
+    assert canonical_name(stored) == canonical_name(kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("tpee", "tpe"),
+        ("nsga", "nsga3 or nsga2"),
+        ("evolutoin", "evolution"),
+        ("optuna:tpr", "tpe"),
+        ("polcy", "policy"),
+    ],
+)
+def test_an_unknown_name_has_the_near_ones(name: str, near: str) -> None:
+    with pytest.raises(InputError, match=f"got '{name}'; did you mean {near}"):
+        check_searcher(name)
+
+
+@pytest.mark.parametrize("name", ["optuna.samplers.Anneal", "AnnealSampler", "optuna:nobody.knows.It"])
+def test_a_sampler_that_there_is_not_is_refused_before_the_search(name: str) -> None:
+    with pytest.raises(InputError, match=r"sampler must be one of tpe, nsga2.* or an import path such as"):
+        check_searcher(name)
+
+
+def test_the_help_and_the_schema_name_every_searcher() -> None:
+    told = task_schema()["$defs"]["SearchSection"]["properties"]["searcher"]["description"]
+    for name in {*SEARCHERS, *SAMPLERS} - {"optuna"}:
+        assert name in told
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..lab import Lab, RealLab
-from ._programme import Programme, budgets_between
+from ._gradients import labels_of, of_labels, weight_of
+from ._programme import Programme, spread
 
 N_SAMPLES, N_PROBES, BATCH = 64, 16, 32
 GRADIENT_PASSES, PRODUCT_PASSES = 3.0, 4.0
@@ -33,11 +34,12 @@ def hawq(lab: Lab, rng: np.random.Generator) -> None:
     n = min(N_SAMPLES, lab.n_samples)
     lab.pay("gradients", n * (GRADIENT_PASSES + N_PROBES * PRODUCT_PASSES))
     split = bench.split.take(n)
-    if split.targets is None or not isinstance(split.inputs, Tensor):
-        raise TypeError("HAWQ-V3 here knows classifiers of one input only")
+    targets = labels_of(bench, split)
+    if targets is None or not isinstance(split.inputs, Tensor):
+        raise TypeError("HAWQ-V3 here knows models of one input only, with classes as targets")
     groups = [group.layers for group in bench.space.groups]
-    weights = [[_weight(bench.model, fqn) for fqn in layers] for layers in groups]
-    traces = hessian_traces(bench.model, split.inputs, split.targets, [w for ws in weights for w in ws], rng)
+    weights = [[weight_of(bench.model, fqn) for fqn in layers] for layers in groups]
+    traces = hessian_traces(bench.model, split.inputs, targets, [w for ws in weights for w in ws], rng)
     omega = np.array(lab.errors)
     at = 0
     for g, layers in enumerate(weights):
@@ -48,7 +50,7 @@ def hawq(lab: Lab, rng: np.random.Generator) -> None:
         omega[g] *= scores  # the error is relative to the weight's square
     programme = Programme(omega, lab.costs)
     ends = (lab.costs.min(axis=1).sum(), np.where(np.isfinite(lab.costs), lab.costs, 0.0).max(axis=1).sum())
-    for budget in _spread(lab.fixed + float(ends[0]), lab.fixed + float(ends[1])):
+    for budget in spread(lab.fixed + float(ends[0]), lab.fixed + float(ends[1]), MAX_BUDGETS):
         if (levels := programme.solve(budget - lab.fixed)) is not None:
             lab.full(levels)
 
@@ -63,9 +65,9 @@ def hessian_traces(
     try:
         for weight in weights:
             weight.requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative
             for x, y in zip(inputs.split(BATCH), targets.split(BATCH), strict=True):
-                loss = functional.cross_entropy(model(x), y)
+                loss = of_labels(model(x), y)
                 gradients = torch.autograd.grad(loss, weights, create_graph=True)
                 for _ in range(N_PROBES):
                     signs = [torch.randint(0, 2, w.shape, generator=generator).to(w.dtype) * 2 - 1 for w in weights]
@@ -77,21 +79,3 @@ def hessian_traces(
             weight.requires_grad_(required)
     positive = totals[totals > 0]
     return np.maximum(totals, positive.min() if positive.size else 1.0)
-
-
-def _weight(model: nn.Module, fqn: str) -> nn.Parameter:
-    weight = model.get_submodule(fqn).weight
-    if not isinstance(weight, nn.Parameter):
-        raise TypeError(f"{fqn} has no weight that is a parameter")
-    return weight
-
-
-def _spread(cheapest: float, dearest: float) -> list[float]:
-    """Budgets in an order in which any beginning of the list is spread well: halves, quarters, eighths, …"""
-    even = budgets_between(cheapest, dearest, MAX_BUDGETS)
-    order: list[int] = []
-    step = 1 << (MAX_BUDGETS - 1).bit_length()
-    while step:
-        order += [i for i in range(step - 1, MAX_BUDGETS, step) if i not in set(order)]
-        step //= 2
-    return [even[i] for i in order]

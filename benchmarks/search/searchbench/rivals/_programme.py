@@ -59,3 +59,17 @@ class Programme:
 def budgets_between(cheapest: float, dearest: float, n: int) -> Sequence[float]:
     """`n` budgets inside the range, evenly on a logarithmic scale."""
     return [float(b) for b in np.geomspace(cheapest, dearest, n + 2)[1:-1]]
+
+
+def spread(cheapest: float, dearest: float, n: int) -> list[float]:
+    """`n` budgets in an order in which any beginning of the list is spread well: halves, quarters, eighths, …"""
+    even = budgets_between(cheapest, dearest, n)
+    order: list[int] = []
+    seen: set[int] = set()
+    step = 1 << (n - 1).bit_length()
+    while step:
+        new = [i for i in range(step - 1, n, step) if i not in seen]
+        order += new
+        seen.update(new)
+        step //= 2
+    return [even[i] for i in order]

@@ -1,6 +1,7 @@
 """The default searcher: an evolution that goes from the sensitivity table to the front, in three moves.
 
-1. *Sweep.* It proposes the table's own solutions of every budget (`sweep`), spread over the whole range.
+1. *Sweep.* It proposes the table's own solutions of every budget (`sweep`), spread over the whole range, and between
+   them a middle point of each other proxy's sweep. The whole sweeps are in the pool from then on.
 2. *Refit.* Every evaluation corrects the table's scores (`Surrogate`), and the corrected table is swept again. From
    that sweep and the best so far, a front is bred on predictions alone (`local_search`).
 3. *Breed.* Children come from level switches that keep the budget, single switches and crossover of neighbours on the

@@ -20,6 +20,7 @@ from ._screened_baselines import screened_baselines
 from ._settle_repairs import settle_repairs
 from ._store import build_error, build_store
 from ._table import TableInputs, TablePolicy, measure_table, unsure_rows
+from ._table_rows import affordable_rows
 from ._trials import TrialFactory, screening_samples
 from ._verify import VerifyInputs, verify_points
 
@@ -32,6 +33,7 @@ __all__ = [
     "TablePolicy",
     "TrialFactory",
     "VerifyInputs",
+    "affordable_rows",
     "as_screened",
     "baselines_of",
     "bind_limits",

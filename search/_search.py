@@ -29,6 +29,7 @@ from .phases import (
     check_results,
     evaluate_baselines,
     explore,
+    has_open_repairs,
     measure_table,
     one_blas_thread,
     record_facts,
@@ -161,7 +162,8 @@ def _drive(
     with recorder.watch.charge("load"):
         problem = prepare(run.task, store=store_path(run.path), model=model)
         known = run.state.facts.repair if run.state.facts is not None else None
-        problem = settle_repairs(problem, known)
+        if known is not None:
+            problem = settle_repairs(problem, known)
     _note_space(problem, recorder)
     mirrors = Mirrors(run, recorder.note)
     clock = Clock(
@@ -175,8 +177,10 @@ def _drive(
                     pool = stack.enter_context(open_pool(problem, workers, ray_address=ray_address))
                 with recorder.watch.charge("start mirrors"):
                     mirrors.open()  # while the workers come up
+                runner = JobRunner(pool=pool, clock=clock)
+                problem = _settled(problem, runner, recorder)
                 freeze_gc()
-                found = _search(run, problem, JobRunner(pool=pool, clock=clock), recorder, mirrors)
+                found = _search(run, problem, runner, recorder, mirrors)
             clock.stop_if_asked()
             with recorder.watch.charge("verification"):
                 verify(found)
@@ -189,6 +193,18 @@ def _drive(
     recorder.say("done")
     check_results(run)
     return _first_front(Run(run.path, run.task, run.state))
+
+
+def _settled(problem: Problem, runner: JobRunner, recorder: LedgerRecorder) -> Problem:
+    """Decide the repairs that the task leaves open, on a worker, and let all workers know."""
+    if not has_open_repairs(problem):
+        return problem
+    with recorder.watch.charge("load"):
+        settled = settle_repairs(problem, runner=runner)
+    for line in settled.notes[len(problem.notes) :]:
+        recorder.note(line)
+    runner.pool.renew(settled.context)
+    return settled
 
 
 def _note_space(problem: Problem, recorder: Recorder) -> None:

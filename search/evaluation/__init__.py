@@ -18,9 +18,11 @@ from ._jobs import (
     MeasureRows,
     Outcome,
     TrialJob,
+    TryRepairs,
     run_job,
 )
 from ._pruned_model import PrunedModel, PrunedModelBuilder
+from ._repair_trial import Apart, Repairs, RepairTrial, try_repairs
 from ._results import BuiltVariant, EvaluationResult, SensitivityEstimate
 from ._sensitivity_probe import SensitivityProbe, output_frame
 from ._static_costs import LevelCosts, original_costs, static_costs
@@ -31,6 +33,7 @@ from ._worker import Worker
 __all__ = [
     "AnyJob",
     "AnyOutcome",
+    "Apart",
     "BuildVariants",
     "BuiltVariant",
     "CandidateModel",
@@ -47,9 +50,12 @@ __all__ = [
     "Outcome",
     "PrunedModel",
     "PrunedModelBuilder",
+    "RepairTrial",
+    "Repairs",
     "SensitivityEstimate",
     "SensitivityProbe",
     "TrialJob",
+    "TryRepairs",
     "Worker",
     "exact_totals",
     "macs_left",
@@ -59,4 +65,5 @@ __all__ = [
     "static_costs",
     "structure_bytes",
     "structure_text",
+    "try_repairs",
 ]

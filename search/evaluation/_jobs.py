@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 
 from ...errors import ParedownError
 from ..values import Candidate, Kind, Row, reason
+from ._repair_trial import Repairs, RepairTrial
 from ._results import BuiltVariant, EvaluationResult, SensitivityEstimate
 
 if TYPE_CHECKING:
     from ...compressors import LayerSpec
-    from ...evaluators import SequentialTest
+    from ...evaluators import SequentialTest, Split
     from ._incumbents import Incumbent
     from ._worker import Worker
 
@@ -59,6 +60,19 @@ class BuildVariants(Job["BuildVariants", tuple[BuiltVariant, ...]]):
 
     def run(self, worker: Worker) -> tuple[BuiltVariant, ...]:
         return worker.build_variants(self.fqn, self.specs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryRepairs(Job["TryRepairs", RepairTrial]):
+    """Try choices of repairs at uniform settings; the fields are the arguments of `try_repairs`."""
+
+    choices: tuple[Repairs, ...]
+    settings: tuple[Mapping[str, LayerSpec], ...]
+    fit: Split
+    aside: Split
+
+    def run(self, worker: Worker) -> RepairTrial:
+        return worker.try_repairs(self.choices, self.settings, self.fit, self.aside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..values import Row, is_structural, without_structure
@@ -17,10 +17,11 @@ from ._sensitivity_probe import SensitivityProbe
 
 if TYPE_CHECKING:
     from ...compressors import LayerSpec
-    from ...evaluators import SequentialTest
+    from ...evaluators import SequentialTest, Split
     from ..problem import EvaluationContext
     from ..values import Candidate
     from ._incumbents import Incumbent
+    from ._repair_trial import Repairs, RepairTrial
 
 
 class Worker:
@@ -45,6 +46,14 @@ class Worker:
         """Restore the original model after a job that was interrupted."""
         self._probe = None
         self.candidate_model.reset()
+
+    def try_repairs(
+        self, choices: Sequence[Repairs], settings: Sequence[Mapping[str, LayerSpec]], fit: Split, aside: Split
+    ) -> RepairTrial:
+        """Try choices of repairs at uniform settings (`try_repairs`)."""
+        from ._repair_trial import try_repairs
+
+        return try_repairs(self.context, choices, settings, fit, aside)
 
     def build_variants(self, fqn: str, specs: Sequence[LayerSpec]) -> tuple[BuiltVariant, ...]:
         """Build the variants of one layer in the store, one for each spec.

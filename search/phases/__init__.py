@@ -17,7 +17,7 @@ from ._preflight import check_exports, check_results
 from ._promotion import Promotion, as_screened
 from ._record_facts import facts_of, record_facts
 from ._screened_baselines import screened_baselines
-from ._settle_repairs import settle_repairs
+from ._settle_repairs import has_open_repairs, settle_repairs
 from ._store import build_error, build_store
 from ._table import TableInputs, TablePolicy, measure_table, unsure_rows
 from ._table_rows import affordable_rows
@@ -45,6 +45,7 @@ __all__ = [
     "explore",
     "facts_of",
     "guide_on_every_device",
+    "has_open_repairs",
     "latency_table",
     "measure_latencies",
     "measure_table",

@@ -44,6 +44,10 @@ class Pool(Protocol):
         """Give the outcomes that have come, at the latest after `timeout_s` seconds (None: when there are some)."""
         ...
 
+    def renew(self, context: EvaluationContext) -> None:
+        """Let all later jobs see another context. No job may be running."""
+        ...
+
     def close(self) -> None:
         """Stop the workers. Jobs that still run are lost."""
         ...
@@ -104,6 +108,9 @@ class InProcess:
             self._worker.reset()
             outcome = replace(outcome, value=None, error=expired[0])
         return outcome
+
+    def renew(self, context: EvaluationContext) -> None:
+        self._worker = Worker(context)
 
     def close(self) -> None:
         self._jobs.clear()

@@ -43,6 +43,9 @@ class _Actor:
     def ready(self) -> bool:
         return True
 
+    def renew(self, context: EvaluationContext) -> None:
+        self._worker = Worker(context)
+
     def run(self, job: AnyJob) -> AnyOutcome:
         return run_job(self._worker, job, self._facts)
 
@@ -81,21 +84,31 @@ class RayPool:
                     num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                     _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
                 )  # fmt: skip
-        pickle: Any = ray.cloudpickle
-        for module in modules:
-            pickle.register_pickle_by_value(module)
-        try:
-            self._context = ray.put(context)
-        finally:
-            for module in modules:
-                pickle.unregister_pickle_by_value(module)
-        self._threads = threads
+        self._modules, self._threads = modules, threads
+        self._context = self._put(context)
         self._remote: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._failed_starts = 0
         self._starting: dict[Any, Any] = {}
         self._queues = WorkerQueues(_send)
         for _ in range(workers):
             self._start()
+
+    def _put(self, context: EvaluationContext) -> Any:
+        """Store the context for all workers. The user's modules are pickled by value meanwhile."""
+        pickle: Any = self._ray.cloudpickle
+        for module in self._modules:
+            pickle.register_pickle_by_value(module)
+        try:
+            return self._ray.put(context)
+        finally:
+            for module in self._modules:
+                pickle.unregister_pickle_by_value(module)
+
+    def renew(self, context: EvaluationContext) -> None:
+        """Let all later jobs see another context: actors do what they are sent in order."""
+        self._context = self._put(context)
+        for actor in [*self._queues.workers, *self._starting.values()]:
+            actor.renew.remote(self._context)
 
     def _start(self) -> None:
         """Start an actor. It gets jobs only once it is up, so that the start does not count against a time limit."""

@@ -23,6 +23,8 @@ LOW: Ways = {
     "percentile": {"weight_method": "percentile"},
     "entropy": {"weight_method": "entropy"},
     "weighted": {"weight_method": "weighted"},
+    "all codes": {"weight_method": "all_codes"},
+    "auto": {"weight_method": "auto"},
     "awq": {"weight_method": "awq"},
     "adaround": {"weight_method": "adaround"},
     "gptq in 4x16 blocks": {"weight_method": "gptq", "group_size": "4x16", "scale_bits": 16},

@@ -223,7 +223,9 @@ def test_for_a_device_that_is_not_here_no_latency_is_measured(tmp_path: Path) ->
     assert checked["ok"]
     assert checked["claims"]["latency_ms"]["source"] == "modelled"
     assert "latency_ms" not in checked["measured"]
-    assert [check["name"] for check in checked["checks"]] == ["files", "data", "accuracy", "bytes", "agreement"]
+    assert [check["name"] for check in checked["checks"]] == [
+        "files", "claims", "data", "accuracy", "bytes", "agreement",
+    ]  # fmt: skip
 
 
 def test_energy_is_measured_where_a_counter_can_be_read(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_search_ends_with_a_verified_front(tiny_task: MakeTask, tmp_path: Path
     front = search(tiny_task(), out=tmp_path / "run", workers=0, progress=seen.append)
     run = open_run(tmp_path / "run")
     assert run.state.n_mixed == 12
-    assert all(note.startswith(("to be compressed: ", "left alone: ")) for note in run.state.notes)
+    assert all(note.startswith(("to be compressed: ", "left alone: ", "[repair] ")) for note in run.state.notes)
     assert [p.kind for p in front.points].count("original") == 1
     assert any(p.kind == "uniform" for p in front.points)
     mixed = [p for p in front.points if p.kind == "mixed"]

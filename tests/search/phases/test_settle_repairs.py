@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from paredown.compressors import load_model
 from paredown.search import Task, apply_config, export_point, open_run, search
 from paredown.search.artifacts import read_artifact
+from paredown.search.evaluation import Apart, RepairTrial, _repair_trial
+from paredown.search.phases import Clock, JobRunner, settle_repairs
 from paredown.search.phases import _settle_repairs as module
-from paredown.search.phases import settle_repairs
 from paredown.search.problem import prepare
-from paredown.search.run import read_run
+from paredown.search.run import State, Stopwatch, read_run
+from paredown.search.workers import open_pool
 
 
 class Normed(nn.Module):
@@ -100,13 +103,13 @@ def test_what_helps_is_on_and_said(tmp_path: Path) -> None:
 
 def test_it_looks_at_no_search_or_report_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, seen = prepare(task(), store=tmp_path / "store"), []
-    apart = module._apart
+    apart = _repair_trial._apart
 
     def watched(model: nn.Module, split: Any, *rest: Any) -> Any:
         seen.append(split)
         return apart(model, split, *rest)
 
-    monkeypatch.setattr(module, "_apart", watched)
+    monkeypatch.setattr(_repair_trial, "_apart", watched)
     settle_repairs(problem)
     known = set(problem.splits.calibration.sample_digests())
     assert seen
@@ -159,13 +162,37 @@ def test_where_nothing_can_be_decided_they_are_off(keys: dict[str, Any], why: st
 def test_a_repair_that_raises_the_divergence_stays_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = prepare(task(repair={"batch_norm": "off"}), store=tmp_path / "store")
     monkeypatch.setattr(
-        module, "_judged",
-        lambda problem, choices, *rest: iter(
-            [{(False, False): module._Apart(squared=torch.ones(60), divergence=torch.ones(60)),
-              (True, False): module._Apart(squared=torch.full((60,), 0.5), divergence=torch.full((60,), 1.1))}]
+        module, "try_repairs",
+        lambda context, choices, *rest: RepairTrial(
+            found=({(False, False): Apart(squared=torch.ones(60), divergence=torch.ones(60)),
+                    (True, False): Apart(squared=torch.full((60,), 0.5), divergence=torch.full((60,), 1.1))},)
         ),
     )  # fmt: skip
     assert settle_repairs(problem).context.repair.bias is False
+
+
+@pytest.mark.parametrize("trouble", ["raise", "memory", "nan", "hang"])
+def test_a_setting_that_fails_decides_nothing(trouble: str, tmp_path: Path) -> None:
+    """Candidates run on a worker, within the time limit of a trial: what they do there is a reason, and no end."""
+    asked = Task.from_dict(
+        {
+            "model": {"factory": "tiny.py:model", "args": {"trouble": trouble}},
+            "data": {"factory": "tiny.py:data", "calibration": 40, "search": 40, "report": 40},
+            "space": {"weight_bits": [2, 32], "activation_bits": [32]},
+            "budget": {"trials": 1, "trial_timeout_s": 0.2},
+        },
+        base_dir=Path(__file__).parents[1] / "tiny",
+    )
+    problem = prepare(asked, store=tmp_path / "store")
+    clock = Clock(budget=asked.budget, state=State(), watch=Stopwatch(), stopping=threading.Event())
+    with open_pool(problem, 0) as pool:
+        done = settle_repairs(problem, runner=JobRunner(pool=pool, clock=clock))
+        pool.renew(done.context)
+    says = {"raise": "took fright", "memory": "no room", "nan": "MetricError", "hang": "still running after"}[trouble]
+    (note,) = (line for line in done.notes if line.startswith("[repair]"))
+    assert note.startswith("[repair] biases and batch norms stay as they are: no uniform setting of few bits could")
+    assert says in note
+    assert done.context.repair.bias is False
 
 
 def test_a_run_keeps_the_decision_for_its_exports_and_when_it_goes_on(

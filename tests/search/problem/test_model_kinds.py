@@ -165,7 +165,7 @@ def test_an_export_computes_it(kind: str, runtime: str, tmp_path: Path) -> None:
 def test_an_export_in_integers_computes_it(kind: str, runtime: str, tmp_path: Path) -> None:
     """A sum that ends at the edge of a step may be rounded to the other side: of one sample in six at most."""
     found = problem(tmp_path, kind, runtime, activation_bits=8)
-    integer = LayerSpec(weight_bits=8, activation_bits=8)
+    integer = LayerSpec(weight_bits=8, activation_bits=8, weight_method="auto")
     assignment = {
         fqn: integer if integer in group.levels else integer.weight_only
         for group in found.space.groups

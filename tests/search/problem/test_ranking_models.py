@@ -143,7 +143,7 @@ def test_an_export_in_integers_computes_it(kind: str, metric: str, runtime: str,
     pytest.importorskip("onnxscript")
     pytest.importorskip(runtime)
     found = problem(tmp_path, kind, metric, runtime=runtime)
-    integer = LayerSpec(weight_bits=8, activation_bits=8)
+    integer = LayerSpec(weight_bits=8, activation_bits=8, weight_method="auto")
     levels = {fqn: group.levels for group in found.space.groups for fqn in group.layers}
     assignment = {fqn: integer if integer in found else integer.weight_only for fqn, found in levels.items()}
     assert {fqn for fqn, spec in assignment.items() if spec != integer} <= {"names", *(f"tables.{k}" for k in range(3))}

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         decode,
         needs_gradients,
         needs_moments,
+        uses_moments,
     )
 
 _HOMES = {
@@ -141,6 +142,7 @@ _HOMES = {
         "decode",
         "needs_gradients",
         "needs_moments",
+        "uses_moments",
     ),
 }
 
@@ -207,6 +209,7 @@ __all__ = [
     "stored_bytes",
     "tensor_digest",
     "trace_anatomy",
+    "uses_moments",
     "weight_at",
 ]
 

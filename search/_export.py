@@ -27,6 +27,7 @@ from .artifacts import (
     write_artifact,
 )
 from .front import front_of
+from .phases import settle_repairs
 from .problem import Problem, prepare, settle_runtime
 from .run import read_run, store_path, write_atomic
 from .space import Structured, assignment_of, check_statistics, config_of, read_config, with_claims
@@ -86,6 +87,7 @@ def export_point(
         read_artifact(out)  # what was copied is what was measured
         return out
     problem = prepare(opened.task, store=store_path(opened.path), model=model, specs=lambda _: assignment.values())
+    problem = settle_repairs(problem, opened.facts().repair)
     # a run of an earlier version may hold layers that influence nothing
     assignment = {fqn: spec for fqn, spec in assignment.items() if fqn not in problem.anatomy.without_effect}
     _check_units(problem, assignment, trial)
@@ -126,6 +128,7 @@ def apply_config(
     problem = prepare(
         task, store=store_path(out), model=model, specs=lambda anatomy: assignment_of(data, anatomy).values()
     )
+    problem = settle_repairs(problem)
     assignment = assignment_of(data, problem.anatomy)
     for fqn in _impossible_and_left(assignment, problem):
         assignment[fqn] = LayerSpec()

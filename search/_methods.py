@@ -163,7 +163,7 @@ def _card(kind: str, name: str) -> Card:
 
 
 def _first_line(kind: str, name: str) -> str:
-    """What a plugin says of its method where it gives no card: its summary, or its docstring's first line."""
+    """Read what a plugin says of its method where it gives no card: its summary, or its docstring's first line."""
     text = _described(kind, name)
     return " ".join(text.strip().split("\n\n")[0].split()) or "its author does not say"
 

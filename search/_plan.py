@@ -131,13 +131,13 @@ def _by_levels(
     folder: Path,
 ) -> Plan:
     """Plan with the levels of the task's space. The store lies in `folder`; rows and remarks are kept in memory."""
-    from .phases import Clock, JobRunner, TableInputs, build_store, measure_table
+    from .phases import Clock, JobRunner, TableInputs, build_store, measure_table, settle_repairs
     from .problem import prepare
     from .run import MemoryRecorder, State
     from .workers import open_pool
 
     task = _with_a_table(task)
-    problem = prepare(task, store=folder / "store", model=model)
+    problem = settle_repairs(prepare(task, store=folder / "store", model=model))
     recorder = MemoryRecorder(State(), task.budget, progress)
     clock = Clock(budget=task.budget, state=recorder.state, watch=recorder.watch, stopping=threading.Event())
     with open_pool(problem, workers=0) as pool:

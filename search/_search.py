@@ -32,6 +32,7 @@ from .phases import (
     measure_table,
     one_blas_thread,
     record_facts,
+    settle_repairs,
     verify_points,
 )
 from .plans import planned_seeds
@@ -159,6 +160,8 @@ def _drive(
     recorder.say("load")
     with recorder.watch.charge("load"):
         problem = prepare(run.task, store=store_path(run.path), model=model)
+        known = run.state.facts.repair if run.state.facts is not None else None
+        problem = settle_repairs(problem, known)
     _note_space(problem, recorder)
     mirrors = Mirrors(run, recorder.note)
     clock = Clock(

@@ -31,6 +31,7 @@ from .artifacts import (
     read_artifact,
     stored_length,
 )
+from .phases import settle_repairs
 from .problem import AUTO, prepare
 from .space import assignment_of
 from .task import Plugins, Task, as_task, load_task_data, load_task_metric, load_task_model, stored_task
@@ -235,7 +236,7 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
         task, store=folder / "store", model=model,
         specs=lambda anatomy: assignment_of(_judged(artifact.config, anatomy), anatomy).values(),
     )  # fmt: skip
-    exporter = Exporter(problem, options=artifact.runtime_options or None)
+    exporter = Exporter(settle_repairs(problem), options=artifact.runtime_options or None)
     try:
         reference = exporter.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:

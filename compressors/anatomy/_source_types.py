@@ -102,7 +102,7 @@ def changed_bytes(model: nn.Module) -> int:
 
 
 def _distinct(model: nn.Module) -> list[tuple[Tensor, torch.dtype]]:
-    """Each distinct tensor of the state_dict, with its source's type."""
+    """List each distinct tensor of the state_dict, with its source's type."""
     known = source_dtypes(model)
     found: dict[tuple[object, ...], tuple[Tensor, torch.dtype]] = {}
     for name, tensor in model.state_dict().items():

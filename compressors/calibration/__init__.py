@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._calibrate import RangeWatcher, calibrate
     from ._calibration import MISSING, ActivationRange, Calibration, output_key, scores_key
     from ._gradients import PASSES, Gradients, LayerGradients, collect_gradients, differentiable, drawn_answers
-    from ._moments import LARGEST, LayerMoments, Moments
+    from ._moments import LARGEST, LayerMoments, Moments, affordable
     from ._rounding import Rounding, activation_quantizer, install, rounding_of
 
 _HOMES = {
@@ -41,6 +41,7 @@ _HOMES = {
         "LARGEST",
         "LayerMoments",
         "Moments",
+        "affordable",
     ),
     "._rounding": (
         "Rounding",
@@ -63,6 +64,7 @@ __all__ = [
     "RangeWatcher",
     "Rounding",
     "activation_quantizer",
+    "affordable",
     "calibrate",
     "collect_gradients",
     "differentiable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -49,7 +49,7 @@ def calibrate(
     anatomy: Anatomy,
     *,
     bits: Sequence[int] = (DEFAULT_BITS,),
-    moments: bool = False,
+    moments: bool | Collection[str] = False,
     means: bool = False,
     tensors: bool = False,
     products: bool = False,
@@ -65,7 +65,8 @@ def calibrate(
     bits      widths to choose ranges for, always with 8; by every registered method
     tensors   also choose ranges for inputs of sums, which `activation_scope` tensor needs
     products  also choose ranges for factors of attention products, which `activation_scope` product needs
-    moments   also collect the inputs' second moments, which methods such as "gptq" need (see `_moments.py`)
+    moments   also collect the inputs' second moments, which methods such as "gptq" need (see `_moments.py`); names of
+              layers: theirs alone
     means     also collect their means, which are cheap and come with the moments anyway
     mask      name of the mask among the inputs (`anatomy.positions`); what it hides counts nowhere
     """

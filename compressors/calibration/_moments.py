@@ -22,7 +22,7 @@ from ..values import sees_inputs
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 LARGEST = 2**27
 """Largest number of entries in one layer's moments: a gigabyte while they are summed. Larger layers get none."""
@@ -67,14 +67,29 @@ class Moments(Statistics):
         return tuple(name for name in super().names if not name.startswith(_MEAN))
 
 
+def affordable(anatomy: Anatomy) -> tuple[str, ...]:
+    """Names of layers whose second moments take a gigabyte together at most (`LARGEST` numbers): small ones first."""
+    left, names = LARGEST, list[str]()
+    for layer in sorted(anatomy.layers, key=_n_moments):
+        left -= _n_moments(layer)
+        if left < 0:
+            break
+        names.append(layer.fqn)
+    return tuple(names)
+
+
+def _n_moments(layer: LayerInfo) -> int:
+    return 0 if layer.kind == "embedding" else layer.groups * layer.matrix_shape[1] ** 2
+
+
 class MomentCollector:
     """Watches the layers of a model while it runs; `result` gives the moments of all inputs seen.
 
-    Memory: for each layer groups * n^2 doubles, for any length of the run, and a bounded number of patches. With
-    `second` False it keeps n doubles, the means alone.
+    Memory: for each layer groups * n^2 doubles, for any length of the run, and a bounded number of patches. Of layers
+    that `second` does not name (True: all of them; False: none) it keeps n doubles, the means alone.
     """
 
-    def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool = True) -> None:
+    def __init__(self, model: nn.Module, anatomy: Anatomy, *, second: bool | Collection[str] = True) -> None:
         self._modules = {
             layer.fqn: (layer, module_at(model, layer.fqn))
             for layer in anatomy.layers
@@ -85,7 +100,9 @@ class MomentCollector:
             if layer.is_fused and sees_inputs(layer.fqn):
                 self._around.setdefault(runs_in(model, layer), []).append(layer)
         self._squared = {
-            layer.fqn for layer in anatomy.layers if second and layer.groups * layer.matrix_shape[1] ** 2 <= LARGEST
+            layer.fqn
+            for layer in anatomy.layers
+            if (second if isinstance(second, bool) else layer.fqn in second) and _n_moments(layer) <= LARGEST
         }
         self._totals: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}

@@ -20,6 +20,7 @@ from ._activation_ranges import activation_entropy, activation_minmax, activatio
 from ._adaptive import adaptive, best_format
 from ._adaround import adaround, neighbours
 from ._affine import affine, code_range
+from ._auto import auto
 from ._cards import CARDS
 from ._descent import ROUNDING_DAMPING, descent
 from ._gptq import compensated, gptq
@@ -27,7 +28,7 @@ from ._grid import CASTS, CONCRETE, Grid, Params, Rounder, from_groups, to_group
 from ._hqq import hqq
 from ._palette import kmeans
 from ._problem import Coded, WeightProblem, decoded
-from ._ranges import entropy, entropy_clip, minmax, percentile
+from ._ranges import all_codes, entropy, entropy_clip, minmax, percentile
 from ._rounding import fit_nearest
 from ._soft_rounding import PUSH, RATE, push_exponent, soft_variable, stretched
 from ._solve import broken_promise, knows, solve
@@ -57,6 +58,8 @@ __all__ = [
     "adaround",
     "affine",
     "affine_qparams",
+    "all_codes",
+    "auto",
     "awq",
     "best_format",
     "broken_promise",

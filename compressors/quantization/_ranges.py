@@ -1,6 +1,8 @@
 """Ranges of weights by plain rules: the full range, a percentile, or the clip of least information loss.
 
 minmax      the largest magnitude is the last step: nothing is clipped (Jacob et al. 2018)
+all_codes   the largest magnitude is the one negative code that has no positive twin: the step is finer, and the largest
+            positive weights are clipped by one step
 percentile  1 % of the largest magnitudes of a group are clipped (McKinstry et al. 2019); none of fewer than 100 weights
 entropy     the clip at which the histogram of magnitudes is nearest, by Kullback-Leibler, to its quantized form (Migacz
             2017, "8-bit inference with TensorRT")
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from ..registry import WEIGHT
 from ._fit import fit_range
-from ._grid import CONCRETE
+from ._grid import CONCRETE, Params
 from ._problem import Coded, WeightProblem, nearest
 
 _SHARE = 0.99
@@ -28,6 +30,12 @@ _FORMATS = tuple(name for name in CONCRETE if name != "palette")
 
 def minmax(problem: WeightProblem) -> Coded:
     return nearest(problem, fit_range(problem.grid, problem.target, _largest))
+
+
+def all_codes(problem: WeightProblem) -> Coded:
+    low, high = problem.grid.code_range
+    widest = fit_range(problem.grid, problem.target, _largest)
+    return nearest(problem, Params(scale=problem.grid.stored_scale(widest.scale * (high / -low))))
 
 
 def percentile(problem: WeightProblem) -> Coded:
@@ -86,5 +94,6 @@ def _divergence(histogram: Tensor, end: int, n_levels: int) -> Tensor:
 
 
 WEIGHT.register("minmax", minmax, formats=_FORMATS)
+WEIGHT.register("all_codes", all_codes, formats=("int",))
 WEIGHT.register("percentile", percentile, formats=_FORMATS)
 WEIGHT.register("entropy", entropy, formats=_FORMATS)

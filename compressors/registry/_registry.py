@@ -52,6 +52,7 @@ class _Entry(Generic[M]):
     formats: tuple[str, ...] | None = None
     needs: str | None = None
     gives: str = "mask"
+    optional: bool = False
 
 
 NEEDS = ("moments", "gradients", "moments+gradients")
@@ -69,7 +70,7 @@ class Registry(Generic[M]):
 
     def register(
         self, name: str, method: M, *, version: str = "1", formats: tuple[str, ...] | None = None,
-        needs: str | None = None, gives: str = "mask",
+        needs: str | None = None, gives: str = "mask", optional: bool = False,
     ) -> None:  # fmt: skip
         if not isinstance(name, str) or not name.isidentifier():
             raise SpecError(f"a {self.kind} method needs a name of letters, digits and _, got {name!r}")
@@ -86,7 +87,9 @@ class Registry(Generic[M]):
             raise SpecError(
                 f"a sparsity method gives {', '.join(GIVES)}; a {self.kind} method was said to give {gives!r}"
             )
-        self._entries[name] = _Entry(method, version, formats, needs, gives)
+        if optional and needs is None:
+            raise SpecError(f"the {self.kind} method {name!r} needs no data, so it is not optional; leave that out")
+        self._entries[name] = _Entry(method, version, formats, needs, gives, optional)
 
     def __getitem__(self, name: str) -> M:
         return self._entry(name).method
@@ -102,6 +105,10 @@ class Registry(Generic[M]):
     def needs(self, name: str) -> str | None:
         """Data that the method needs: one of `NEEDS`."""
         return self._entry(name).needs
+
+    def does_without(self, name: str) -> bool:
+        """Tell whether the method also works for a layer whose data is missing."""
+        return self._entry(name).optional
 
     def gives(self, name: str) -> str:
         """Result that the method returns: one of `GIVES`."""
@@ -144,16 +151,17 @@ REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (WEIGHT, ACTIVATION, 
 
 def register_weight_method(
     name: str, method: WeightMethod, *, version: str = "1", formats: tuple[str, ...] | None = None,
-    needs: str | None = None,
+    needs: str | None = None, optional: bool = False,
 ) -> None:  # fmt: skip
     """Make `method` known as `LayerSpec(weight_method=name)`; see this module's docstring for its protocol.
 
     Give another `version` when its results change, so that stored variants are made anew.
     formats  names of weight formats, for a method that is handed a `WeightProblem`; None: (matrix, bits), for "int"
     needs    "moments": calibration then collects the second moments of the layers' inputs
+    optional  the method does without them where a layer has none; its problem then holds None
     Raises `SpecError` if the name is taken.
     """
-    WEIGHT.register(name, method, version=version, formats=formats, needs=needs)
+    WEIGHT.register(name, method, version=version, formats=formats, needs=needs, optional=optional)
 
 
 def register_activation_method(name: str, method: ActivationMethod, *, version: str = "1") -> None:

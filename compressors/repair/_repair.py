@@ -89,6 +89,11 @@ class Repairs:
         layers = self.resident.anatomy.layers
         return tuple(x.fqn for x in layers if x.kind != "embedding" and x.fqn not in self._places)
 
+    @property
+    def has_norms(self) -> bool:
+        """Tell whether the model has batch norms with running statistics."""
+        return bool(_norms(self.resident.model))
+
     def corrected_biases(
         self, assignment: Mapping[str, LayerSpec], variants: Mapping[str, Variant], removal: Removal | None = None
     ) -> dict[str, Tensor]:

@@ -25,6 +25,9 @@ SPEC_VERSION = 2
 error); version 2 omits "minmax" (minimum and maximum).
 """
 
+AUTO = "auto"
+"""Weight method that a task has by default: it chooses among the others (`quantization/_auto.py`)."""
+
 _NEAR = 1e-3
 """Largest difference between a given sparsity and the share that N:M fixes: two thirds may be written 0.667."""
 
@@ -213,8 +216,9 @@ class LayerSpec:
     def label(self) -> str:
         """Short name for tables: `w4 a8 s50 r25`; `fp32` for the neutral spec.
 
-        A method is named unless it is the default: `w4:mine a8`. A format other than plain integers, a group and FP16
-        scales are named too: `w3-nf4/64h:gptq a8`; likewise a pattern and a form: `s50:wanda/2:4 r25-spatial`.
+        A method is named unless it is the default of a config or a task ("affine", "auto"): `w4:mine a8`. A format
+        other than plain integers, a group and FP16 scales are named too: `w3-nf4/64h:gptq a8`; likewise a pattern and a
+        form: `s50:wanda/2:4 r25-spatial`.
         """
         parts = []
         if self.weight_bits != FLOAT_BITS:
@@ -242,7 +246,7 @@ class LayerSpec:
 
     def _by(self, key: str) -> str:
         method = getattr(self, key)
-        return "" if method == _DEFAULTS[key] else f":{method}"
+        return "" if method in (_DEFAULTS[key], AUTO) else f":{method}"
 
     def _more(self, axis: str) -> str:
         return "".join(f"+{name}={value}" for name, value in self.options(axis).items()) if self.extra else ""

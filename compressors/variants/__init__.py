@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ._compress import applicable, compress, needs_gradients, needs_moments
+    from ._compress import applicable, compress, needs_gradients, needs_moments, uses_moments
     from ._encoding import (
         NAMES,
         concrete_grid,
@@ -33,6 +33,7 @@ _HOMES = {
         "compress",
         "needs_gradients",
         "needs_moments",
+        "uses_moments",
     ),
     "._encoding": (
         "NAMES",
@@ -88,6 +89,7 @@ __all__ = [
     "slots_of",
     "store_coded",
     "store_values",
+    "uses_moments",
     "variant_of",
     "why_missing",
     "without_statistics",

@@ -24,7 +24,7 @@ _AROUND = {"lstm": "an LSTM", "gru": "a GRU", "attention": "an nn.MultiheadAtten
 _ROUNDS = 4
 """Rounds of alternation between a residual's factors and its rest."""
 
-__all__ = ["applicable", "check_finite", "compress", "decode", "needs_gradients", "needs_moments"]
+__all__ = ["applicable", "check_finite", "compress", "decode", "needs_gradients", "needs_moments", "uses_moments"]
 
 
 def applicable(spec: LayerSpec, layer: LayerInfo) -> str | None:
@@ -154,12 +154,26 @@ def needs_moments(spec: LayerSpec) -> bool:
     return _bits_need_moments(spec) or "moments" in _sparsity_needs(spec) or _rank_needs_moments(spec)
 
 
+def uses_moments(spec: LayerSpec) -> bool:
+    """Tell whether the layer's treatment depends on its inputs where their moments are known.
+
+    That is more than `needs_moments`, as some methods also do without.
+    """
+    return _bits_use_moments(spec) or needs_moments(spec)
+
+
 def needs_gradients(spec: LayerSpec) -> bool:
     """Tell whether the layer's treatment depends on the loss' gradient by its weight."""
     return "gradients" in _sparsity_needs(spec)
 
 
 def _bits_need_moments(spec: LayerSpec) -> bool:
+    if not _bits_use_moments(spec):
+        return False
+    return spec.weight_format == "adaptive" or not _registry.WEIGHT.does_without(spec.weight_method)
+
+
+def _bits_use_moments(spec: LayerSpec) -> bool:
     if spec.weight_bits == FLOAT_BITS or spec.weight_format in CASTS:
         return False
     return spec.weight_format == "adaptive" or _registry.WEIGHT.needs(spec.weight_method) == "moments"
@@ -293,7 +307,7 @@ class _Work:
             kept = matrix if values is None else values.to(matrix.dtype)
             kept = kept if mask is None else torch.where(mask, kept, torch.zeros_like(kept))
             return store_values(kept.to(self.dtype if spec.weight_bits == FLOAT_BITS else CASTS[spec.weight_format]))
-        mends = _bits_need_moments(spec)
+        mends = _bits_use_moments(spec)
         # on its mask the mended weight is nearest to the dense one, so what is nearest to it is nearest to both
         target = matrix.float() if values is None else values
         problem = WeightProblem(
@@ -340,11 +354,11 @@ def _of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _second(spec: LayerSpec, layer: LayerInfo, moments: LayerMoments | None) -> Tensor | None:
     """Second moments (groups, n, n) of the inputs, checked; None where the method does not use them."""
-    if not needs_moments(spec):
+    if not uses_moments(spec):
         return None
     if moments is None:
-        if layer.kind == "embedding":
-            return None  # one-hot inputs: the identity
+        if layer.kind == "embedding" or not needs_moments(spec):
+            return None  # one-hot inputs: the identity; or the method does without
         by, plain = _who_needs_moments(spec)
         if layer.groups * layer.matrix_shape[1] ** 2 > LARGEST:
             raise SpecError(

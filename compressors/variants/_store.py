@@ -14,7 +14,7 @@ from ..calibration import LayerGradients, LayerMoments
 from ..files import tensor_digest, verify_container, write_container
 from ..registry import _registry
 from ..values import FLOAT_BITS, LayerSpec
-from ._compress import compress, needs_gradients, needs_moments
+from ._compress import compress, needs_gradients, uses_moments
 from ._variant import Variant
 
 CODE_VERSION = 2
@@ -58,7 +58,7 @@ class VariantStore:
         }
         if spec.weight_bits == FLOAT_BITS and layer.source_dtype:
             made_from["stored"] = str(stored_dtype(weight, layer.source_dtype))
-        if moments is not None and needs_moments(spec):
+        if moments is not None and uses_moments(spec):
             made_from["moments"] = moments.digest
         if gradients is not None and needs_gradients(spec):
             made_from["gradients"] = gradients.digest

@@ -46,11 +46,14 @@ Variants = Callable[[str, LayerSpec], Variant]
 class FisherTable:
     """Estimated sensitivity table.
 
-    values  per group, per level: the estimated divergence; 0 for the neutral level, never negative
-    passes  cost, in samples passed forward through the whole model
+    values    per group, per level: the estimated divergence; 0 for the neutral level, never negative
+    elements  the same with every element of the outputs squared by itself, before the sum: errors within a layer do
+              not cancel. It is no better on average, but its noise is far less on few samples
+    passes    cost, in samples passed forward through the whole model
     """
 
     values: tuple[tuple[float, ...], ...]
+    elements: tuple[tuple[float, ...], ...]
     passes: float
 
 
@@ -97,6 +100,7 @@ def fisher_table(
     fused = {fqn: weight_at(model, fqn) for fqn in names if kind_at(model, fqn) in FUSED_KINDS}
     layers = {fqn: module_at(model, fqn) for fqn in names if fqn not in fused}
     totals = [[0.0] * len(levels) for _, levels in groups]
+    elements = [[0.0] * len(levels) for _, levels in groups]
     generator = torch.Generator().manual_seed(seed)
     if distance is None:
         distance = OutputDistance.of_one(checked_divergence(divergence), class_axis=class_axis)
@@ -109,11 +113,15 @@ def fisher_table(
                 for i, spec in enumerate(levels):
                     if not spec.is_neutral and (calls or weights):
                         found = _inside(weights, inside, spec, variants, n)
-                        totals[g][i] += _squares(calls, layers, spec, variants, calibration, n, found)
+                        squared, apart = _squares(calls, layers, spec, variants, calibration, n, found)
+                        totals[g][i] += squared
+                        elements[g][i] += apart
     n_samples = len(split)
-    values = tuple(tuple(total / (2.0 * draws * n_samples) for total in row) for row in totals)
+    values, alone = (
+        tuple(tuple(total / (2.0 * draws * n_samples) for total in row) for row in rows) for rows in (totals, elements)
+    )
     n_levels = max((sum(not spec.is_neutral for spec in levels) for _, levels in groups), default=0)
-    return FisherTable(values=values, passes=float(n_samples * (1 + 2 * draws + n_levels)))
+    return FisherTable(values=values, elements=alone, passes=float(n_samples * (1 + 2 * draws + n_levels)))
 
 
 def _backward(
@@ -185,13 +193,19 @@ def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 def _squares(
     calls: Sequence[_Seen], layers: dict[str, nn.Module], spec: LayerSpec, variants: Variants,
     calibration: Calibration | None, n: int, products: Tensor | None = None,
-) -> float:  # fmt: skip
-    """Sum over samples and draws of (`products` + the sum over the calls of <gradient, change of the output>)^2."""
+) -> tuple[float, float]:  # fmt: skip
+    """Sum over samples and draws of (`products` + the sum over the calls of <gradient, change of the output>)^2.
+
+    The second sum is of the squares of all elements of `products` and of gradient times change.
+    """
+    apart = 0.0 if products is None else float(products.square().sum())
     for call, changed in _changed(calls, layers, spec, variants, calibration):
         change = changed - call.output
+        for gradient in call.gradients:
+            apart += float((gradient * change).double().square().sum())
         mine = torch.stack([_per_sample(gradient * change, n) for gradient in call.gradients])
         products = mine if products is None else products + mine
-    return 0.0 if products is None else float(products.square().sum())
+    return (0.0 if products is None else float(products.square().sum())), apart
 
 
 def _inside(

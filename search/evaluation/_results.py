@@ -27,11 +27,13 @@ class BuiltVariant:
 class SensitivityEstimate:
     """An estimate of the sensitivity table from gradients.
 
-    values  (group, level) -> divergence; None where it cannot be estimated
-    passes  its cost, in samples passed forward through the whole model
+    values    (group, level) -> divergence; None where it cannot be estimated
+    elements  the same, every element of a layer's output by itself (`FisherTable.elements`)
+    passes    its cost, in samples passed forward through the whole model
     """
 
     values: tuple[tuple[float | None, ...], ...]
+    elements: tuple[tuple[float | None, ...], ...]
     passes: float
 
 

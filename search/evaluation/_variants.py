@@ -85,11 +85,11 @@ class LayerVariants:
 
     def calibration_of(self, fqn: str, spec: LayerSpec) -> tuple[LayerMoments | None, LayerGradients | None]:
         """Give what calibration knows of the whole layer: input moments and gradients, each if the spec uses it."""
-        from ...compressors import needs_gradients, needs_moments
+        from ...compressors import needs_gradients, uses_moments
 
         moments, gradients = self.context.calibration.moments, self.context.calibration.gradients
         return (
-            moments.get(fqn) if moments is not None and needs_moments(spec) else None,
+            moments.get(fqn) if moments is not None and uses_moments(spec) else None,
             gradients.get(fqn) if gradients is not None and needs_gradients(spec) else None,
         )
 

@@ -71,21 +71,26 @@ class Worker:
         groups = without_structure(context.space).groups
         if not groups:
             none = tuple(tuple(0.0 if s.is_neutral else None for s in group.levels) for group in context.space.groups)
-            return SensitivityEstimate(values=none, passes=0.0)
+            return SensitivityEstimate(values=none, elements=none, passes=0.0)
         found = fisher_table(
             context.model, context.split.take(n_samples), [(group.layers, group.levels) for group in groups],
             self.candidate_model.layers.variant, calibration=context.calibration, distance=context.distance,
             variance=context.reference.variance,
             batch_size=min(context.batch_size, 16), seed=seed,
         )  # fmt: skip
-        rows = iter(found.values)
-        values = tuple(
-            tuple(0.0 if spec.is_neutral else None for spec in group.levels)
-            if is_structural(group.name)
-            else tuple(next(rows))
-            for group in context.space.groups
+
+        def of_all_groups(estimated: tuple[tuple[float, ...], ...]) -> tuple[tuple[float | None, ...], ...]:
+            rows = iter(estimated)
+            return tuple(
+                tuple(0.0 if spec.is_neutral else None for spec in group.levels)
+                if is_structural(group.name)
+                else tuple(next(rows))
+                for group in context.space.groups
+            )
+
+        return SensitivityEstimate(
+            values=of_all_groups(found.values), elements=of_all_groups(found.elements), passes=found.passes
         )
-        return SensitivityEstimate(values=values, passes=found.passes)
 
     def measure_rows(self, group: int, levels: Sequence[int], n_samples: int, n_frame: int = 0) -> tuple[Row, ...]:
         """Measure rows of the sensitivity table: each of these levels of one group alone (`SensitivityProbe`)."""

@@ -156,7 +156,8 @@ class Jury:
         of = self._named(beaten, duel.point)
         if rival.p_value > SIGNIFICANCE and rival.difference < 0:
             lead = self._amount(-rival.difference, -rival.high, -rival.low, beaten)
-            return Judgement(obstacle="not better", note=f"{of} is better by {lead}")
+            how = "is better by" if rival.high < 0 else "is as good within noise, ahead by"
+            return Judgement(obstacle="not better", note=f"{of} {how} {lead}")
         if rival.p_value > SIGNIFICANCE:
             lead = self._amount(rival.difference, rival.low, rival.high, beaten)
             return Judgement(

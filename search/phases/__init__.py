@@ -17,8 +17,10 @@ from ._preflight import check_exports, check_results
 from ._promotion import Promotion, as_screened
 from ._record_facts import facts_of, record_facts
 from ._screened_baselines import screened_baselines
+from ._settle_repairs import settle_repairs
 from ._store import build_error, build_store
 from ._table import TableInputs, TablePolicy, measure_table, unsure_rows
+from ._table_rows import affordable_rows
 from ._trials import TrialFactory, screening_samples
 from ._verify import VerifyInputs, verify_points
 
@@ -31,6 +33,7 @@ __all__ = [
     "TablePolicy",
     "TrialFactory",
     "VerifyInputs",
+    "affordable_rows",
     "as_screened",
     "baselines_of",
     "bind_limits",
@@ -49,6 +52,7 @@ __all__ = [
     "record_facts",
     "screened_baselines",
     "screening_samples",
+    "settle_repairs",
     "unsure_rows",
     "verify_points",
 ]

@@ -9,7 +9,7 @@ from ...errors import SpecError
 from ..devices import guides_of, limits_of
 from ..evaluation import AnyJob
 from ..run import Recorder
-from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, make_searcher
+from ..searchers import Reporting, RoundRobinSearcher, SearchContext, Searcher, make_searcher, shrunk_table
 from ..space import reduce_space
 from ..values import (
     Candidate,
@@ -91,6 +91,7 @@ class _Exploration:
         self.trials, self.runner, self.recorder, self.after_each = trials, runner, recorder, after_each
         self.promote_every = promote_every
         self.state, problem = recorder.state, trials.problem
+        table = None if table is None else shrunk_table(table, problem.space)
         dropped = self.state.dropped or ()
         self.reduced = reduce_space(problem.space, table, dropped) if table is not None and dropped else None
         devices = [device.profile.name for device in problem.devices]

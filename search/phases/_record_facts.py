@@ -87,6 +87,7 @@ def facts_of(costs: CostModel) -> RunFacts:
         activations=problem.devices[0].graph,
         unused=problem.anatomy.unused,
         anatomy=problem.anatomy,
+        repair={name: getattr(problem.context.repair, name) for name in ("bias", "batch_norm", "samples")},
     )
 
 

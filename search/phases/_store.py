@@ -108,7 +108,7 @@ def _note_remarks(problem: Problem, recorder: Recorder) -> None:
             recorder.note(line)
     for line in describe_structure_left(problem.context.structured):
         recorder.note(line)
-    if problem.task.repair.bias:
+    if problem.context.repair.bias:
         for line in without_correction(problem.context.model, problem.anatomy, problem.context.repair_inputs):
             recorder.note(line)
 

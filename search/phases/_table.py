@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from ..values import Limits, Row, SearchSpace, SensitivityTable, base_levels
 from ._clock import Clock
 from ._cost_model import CostModel, guide_on_every_device
 from ._job_runner import JobRunner
-
-_USUAL_PART = 0.6
-"""Share of a full pass that a row costs where the activations before its group are known."""
+from ._table_rows import USUAL_PART, affordable_rows
 
 Work: TypeAlias = list[tuple[int, list[int]]]
 """Groups, each with the levels to be measured in one job."""
@@ -87,8 +85,10 @@ class TablePolicy:
                        guess is off by a factor of 1.4 (one standard deviation)
     unpromising_still  measure a skipped level after all unless the other one, as measured since, is less by this factor
     share              share of the search's cost that the table may have: of all trials, each on the whole split. Fewer
-                       samples are used where it would cost more. The remainder goes into the rows of the sweep
-    least_samples      least number of samples of a row
+                       samples are used where it would cost more, and fewer rows are measured where these would be less
+                       than `least_samples`. The remainder of a whole table goes into the rows of the sweep
+    least_samples      least number of samples of a row. On ResNet-44 rows of 32 samples are no better than the guess,
+                       and rows of 8 are far worse
     refined            a row is measured again on so many times the table's samples, as far as the split goes
     refine_share       share of the table's cost that measuring again may have. Where samples were saved it may have the
                        rest of `share`
@@ -101,7 +101,7 @@ class TablePolicy:
     unpromising: float = 3.0
     unpromising_still: float = 1.5
     share: float = 0.2
-    least_samples: int = 8
+    least_samples: int = 32
     refined: int = 4
     refine_share: float = 0.1
     refine_trials: int = 4
@@ -160,8 +160,9 @@ class TableInputs:
 def measure_table(inputs: TableInputs, evaluations: float | None = None) -> SensitivityTable | None:
     """Measure the divergence of each (group, level) alone, all other groups left alone or at their dearest level.
 
-    A row that fails is infinite, so that no searcher wants it. Rows that the time did not suffice for are filled in
-    from the first guess. Returns None if the searcher uses no table, or if the time was up and there is no guess.
+    A row that fails is infinite, so that no searcher wants it. Rows that the table's share of the budget does not pay
+    for, and those that the time did not suffice for, are filled in from the first guess. Returns None if the searcher
+    uses no table, or if the time was up and there is no guess.
 
     evaluations  cost of the whole search, in full evaluations; default: the trials of its budget
     """
@@ -173,13 +174,14 @@ def measure_table(inputs: TableInputs, evaluations: float | None = None) -> Sens
         guess = _estimate(inputs) if missing else _known_guess(inputs)
         skipped = _unpromising(inputs, guess, policy.unpromising)
         passes = policy.share * len(inputs.problem.context.split) * (evaluations or task.budget.trials)
-        n_samples = _n_samples(inputs, passes, len(inputs.wanted) - len(skipped))
-        chosen = [key for key in inputs.wanted if key not in skipped]
-        if missing:
+        passes -= _passes_of_guess(inputs)
+        chosen, n_samples = _affordable(inputs, guess, skipped, passes)
+        is_whole = len(chosen) == len(inputs.wanted) - len(skipped)
+        if missing and chosen:
             _record_frame(inputs, n_samples)
         _measure_missing(inputs, chosen, guess, n_samples)
         table = _assemble(inputs, guess, n_samples)
-        if skipped:
+        if skipped and is_whole:
             skipped &= _unpromising(inputs, table.divergence, policy.unpromising_still)
             chosen = [key for key in inputs.wanted if key not in skipped]
             _measure_missing(inputs, chosen, guess, n_samples)
@@ -192,7 +194,7 @@ def measure_table(inputs: TableInputs, evaluations: float | None = None) -> Sens
                 f"{len(chosen)} rows are estimates from gradients"
             )
             return table
-        if _refine(inputs, table, n_samples, passes):
+        if is_whole and _refine(inputs, table, n_samples, passes):
             table = _assemble(inputs, guess, n_samples)
     if state.dropped is None and not inputs.clock.out_of_time:
         _record_dropped(inputs, table, skipped)
@@ -244,10 +246,21 @@ def _unpromising(inputs: TableInputs, guess: Guess | None, factor: float) -> set
     return inputs.policy.find_unpromising(inputs.problem.space, finite, inputs.costs.rows, names, factor=factor)
 
 
-def _n_samples(inputs: TableInputs, passes: float, n_rows: int) -> int:
-    """Samples of a row: the task's, or fewer where the table would otherwise cost more than so many passes."""
-    affordable = int(passes / max(1.0, _USUAL_PART * n_rows))
-    return min(inputs.problem.task.search.table_samples, max(inputs.policy.least_samples, affordable))
+def _affordable(inputs: TableInputs, guess: Guess | None, skipped: set[Key], passes: float) -> tuple[list[Key], int]:
+    """Rows to measure and the samples of each: the task's, or fewer. Without a guess every row is measured."""
+    keys = [key for key in inputs.wanted if key not in skipped]
+    most = inputs.problem.task.search.table_samples
+    least = min(most, inputs.policy.least_samples, len(inputs.problem.context.split))
+    if guess is None:
+        return keys, max(least, min(most, int(passes / max(1.0, USUAL_PART * len(keys)))))
+    return affordable_rows(
+        keys, guess, inputs.costs.rows, inputs.relevant, passes=passes, most=most, least=least,
+        base=base_levels(inputs.problem.space),
+    )  # fmt: skip
+
+
+def _passes_of_guess(inputs: TableInputs) -> float:
+    return float((inputs.state.estimate or {}).get("passes") or 0.0)
 
 
 def _assemble(inputs: TableInputs, guess: Guess | None, n_samples: int) -> SensitivityTable:
@@ -256,7 +269,20 @@ def _assemble(inputs: TableInputs, guess: Guess | None, n_samples: int) -> Sensi
         inputs.wanted, state.row_facts, space.n_levels, guess, costs=inputs.costs.rows, fixed=inputs.costs.fixed,
         n_samples=n_samples,
     )  # fmt: skip
-    return replace(table, perturbations=perturbations_of(state, space))
+    return replace(table, perturbations=perturbations_of(state, space), proxies=_proxies(inputs))
+
+
+def _proxies(inputs: TableInputs) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """Return what foretells the divergence without a measurement, see `SensitivityTable.proxies`."""
+    estimate = inputs.state.estimate or {}
+    found = {
+        name: tuple(tuple(math.nan if value is None else float(value) for value in row) for row in estimate[key])
+        for name, key in (("elements", "elements"), ("gradients", "values"))
+        if estimate.get(key)
+    }
+    if "elements" not in found:
+        return {}
+    return found | {"weights": inputs.costs.weight_error}
 
 
 def _estimate(inputs: TableInputs) -> Guess | None:
@@ -267,8 +293,10 @@ def _estimate(inputs: TableInputs) -> Guess | None:
         job = EstimateSensitivity(n_samples=samples, seed=task.search.seed, timeout_s=task.budget.trial_timeout_s)
         for outcome in inputs.runner.run([job], within_budget=True):
             found = outcome.value
-            values = None if found is None else [[_finite(v) for v in row] for row in found.values]
-            record = {"values": values, "reason": outcome.error, "passes": 0.0 if found is None else found.passes}
+            record: dict[str, Any] = {"values": None, "reason": outcome.error, "passes": 0.0}
+            if found is not None:
+                record |= {"values": _finite_rows(found.values), "elements": _finite_rows(found.elements)}
+                record["passes"] = found.passes
             inputs.recorder.append({"type": "estimate", **record})
     return _known_guess(inputs)
 
@@ -284,7 +312,24 @@ def _known_guess(inputs: TableInputs) -> Guess | None:
         )
         return None
     values: Guess = estimate["values"]
-    return values
+    elements: Guess | None = estimate.get("elements")
+    return values if elements is None else _in_unit_of(elements, values)
+
+
+def _in_unit_of(elements: Guess, values: Guess) -> Guess:
+    """Return the estimate by single elements, which has less noise, in the unit of the other: the median agrees."""
+    ratios = [
+        value / element
+        for found, wanted in zip(elements, values, strict=True)
+        for element, value in zip(found, wanted, strict=True)
+        if element and value
+    ]
+    factor = float(np.median(ratios)) if ratios else 1.0
+    return [[None if element is None else factor * element for element in row] for row in elements]
+
+
+def _finite_rows(rows: Guess) -> list[list[float | None]]:
+    return [[_finite(value) for value in row] for row in rows]
 
 
 def _finite(value: float | None) -> float | None:
@@ -368,7 +413,7 @@ def _refine(inputs: TableInputs, table: SensitivityTable, n_samples: int, passes
     share = policy.refine_share * first
     if n_samples < inputs.problem.task.search.table_samples:
         share = max(share, passes - first)
-    left = min(share, policy.refine_trials * split) - spent
+    left = min(share, policy.refine_trials * split, passes - first) - spent
     work: dict[int, list[int]] = {}
     for g, level in policy.find_unsure(table, inputs.relevant):
         row = rows.get((g, level), Row(value=None))  # a skipped level may turn out to be on the sweep

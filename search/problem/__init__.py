@@ -7,7 +7,7 @@
 from ._auto_runtime import AUTO, FILE, RuntimeTrial, choose_runtime, describe_runtime_choice, settle_runtime
 from ._context import EvaluationContext
 from ._objectives import SAME_OUTPUTS
-from ._prepare import prepare
+from ._prepare import prepare, repair_inputs_of
 from ._problem import Problem
 from ._quality import judge, original_quality
 from ._source import describe_larger
@@ -25,5 +25,6 @@ __all__ = [
     "judge",
     "original_quality",
     "prepare",
+    "repair_inputs_of",
     "settle_runtime",
 ]

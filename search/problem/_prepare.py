@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import TaskError
 from ..devices import Device, devices_of
-from ..space import narrowed, parameter_places, removes_something
+from ..space import describe_without_moments, narrowed, parameter_places, removes_something
 from ..values import SearchSpace
 from ._compared import Compared, compared_outputs
 from ._context import EvaluationContext
@@ -94,6 +94,7 @@ def prepare(task: Task, *, store: Path, model: nn.Module | None = None, specs: S
         wanted = [*extra, *(spec for group in built.space.groups for spec in group.levels)]
         calibration = _calibrate(task, loaded, built, wanted, store)
         space, notes = narrowed(built.space, built.anatomy, calibration, weights_of(built.model))
+        notes += describe_without_moments(space, built.anatomy, calibration)
         built = replace(built, space=space)
         context = _context(task, loaded, built, calibration, store)
     metric = context.metric
@@ -218,14 +219,14 @@ def _scaled(task: Task, model: nn.Module, anatomy: Anatomy, calibration: Split, 
 
 def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[LayerSpec], store: Path) -> Calibration:
     """Collect the statistics that the wanted specs and the repairs need; large ones go to the store."""
-    from ...compressors import calibrate, needs_gradients, needs_moments
+    from ...compressors import calibrate, needs_gradients
     from ...evaluators import loss_gradients
 
     split = loaded.splits.calibration
     calibration = calibrate(
         built.model, (inputs for inputs, _ in split.batches(built.batch_size)), built.anatomy,
         bits=sorted({spec.activation_bits for spec in wanted if spec.needs_range}),
-        moments=any(needs_moments(spec) for spec in wanted), means=task.repair.bias,
+        moments=_with_moments(wanted, built.anatomy), means=bool(task.repair.bias),
         tensors=any(spec.rounds_tensors for spec in wanted),
         products=any(spec.rounds_products for spec in wanted), mask=split.mask,
     )  # fmt: skip
@@ -235,6 +236,18 @@ def _calibrate(task: Task, loaded: _Loaded, built: _Built, wanted: Sequence[Laye
         gradients = loss_gradients(built.model, split, built.anatomy, built.metric, scales=built.distance.scales)
         calibration = replace(calibration, gradients=gradients.save(store / "gradients"))
     return calibration
+
+
+def _with_moments(wanted: Sequence[LayerSpec], anatomy: Anatomy) -> bool | tuple[str, ...]:
+    """Return the layers of which the moments of inputs are collected: all where a spec needs them; where some only do
+    better with them, those that take a gigabyte together at most.
+    """
+    from ...compressors import needs_moments, uses_moments
+    from ...compressors.calibration import affordable
+
+    if any(needs_moments(spec) for spec in wanted):
+        return True
+    return affordable(anatomy) if any(uses_moments(spec) for spec in wanted) else False
 
 
 def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibration, store: Path) -> EvaluationContext:
@@ -256,7 +269,7 @@ def _context(task: Task, loaded: _Loaded, built: _Built, calibration: Calibratio
         batch_size=built.batch_size,
         plugins=loaded.plugins,
         repair=repair,
-        repair_inputs=_repair_inputs(repair, loaded.splits.calibration, built.batch_size),
+        repair_inputs=repair_inputs_of(repair, loaded.splits.calibration, built.batch_size),
         structured=built.structured,
     )
 
@@ -273,17 +286,18 @@ def _in_random_order(split: Split, n: int | None, seed: int) -> Split:
 
 
 def _repair(task: Task) -> RepairSection:
-    """Return the repairs of the task, with the default of the batch norms resolved.
+    """Return the repairs of the task; those that are not decided yet (`settle_repairs`) are off.
 
     Where something is removed, statistics that are not recalibrated make every removal look far worse than it is.
     """
     section = task.repair
-    if section.batch_norm is not None:
-        return section
-    return section.model_copy(update={"batch_norm": "trials" if removes_something(task.space) else "off"})
+    batch_norm = section.batch_norm
+    if batch_norm in (None, "auto"):
+        batch_norm = "trials" if removes_something(task.space) else "off"
+    return section.model_copy(update={"batch_norm": batch_norm, "bias": section.bias is True})
 
 
-def _repair_inputs(repair: RepairSection, calibration: Split, batch_size: int) -> tuple[Any, ...]:
+def repair_inputs_of(repair: RepairSection, calibration: Split, batch_size: int) -> tuple[Any, ...]:
     """Return calibration batches for the repairs; two samples suffice to show how the layers are joined."""
     import torch
 

@@ -47,6 +47,8 @@ class RunFacts:
     activations   activations of the model, from which peak memory is worked out; None where the profile has no memory
     unused        layers that never run
     anatomy       anatomy of the model; None in a ledger that does not keep it
+    repair        repairs of every candidate: "bias", "batch_norm" and "samples", as in [repair]; None in a ledger that
+                  does not keep them, whose task names them
     """
 
     model: str
@@ -70,6 +72,7 @@ class RunFacts:
     anatomy: Anatomy | None
     quality_is: str = ""
     outputs: tuple[str, ...] = ()
+    repair: Mapping[str, Any] | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the ledger's record "facts", in the current version of the format."""
@@ -98,6 +101,7 @@ class RunFacts:
             "activations": None if self.activations is None else self.activations.to_dict(),
             "unused": list(self.unused),
             "anatomy": None if self.anatomy is None else self.anatomy.to_dict(),
+            "repair": None if self.repair is None else dict(self.repair),
         }
 
     @classmethod
@@ -105,8 +109,8 @@ class RunFacts:
         """Read a record of this version of the format, or of an older one.
 
         A record of version 1 may lack `profiles`, `baselines`, `activations`, `unused`, `anatomy` and `spec_version`,
-        and its other keys are ignored. One of version 2 lacks `quality_is` and `outputs`. Raises `InputError`
-        naming the key that a record of this version has too much or lacks.
+        and its other keys are ignored. One of version 2 lacks `quality_is` and `outputs`, one of version 3 `repair`.
+        Raises `InputError` naming the key that a record of this version has too much or lacks.
         """
         data = {key: value for key, value in record.items() if key not in _ENVELOPE}
         if schema_version(record) < SCHEMA_VERSION:
@@ -138,6 +142,7 @@ class RunFacts:
             activations=ActivationGraph.from_dict(activations) if activations else None,
             unused=tuple(data["unused"]),
             anatomy=None if anatomy is None else Anatomy.from_dict(anatomy),
+            repair=data["repair"],
         )
 
 
@@ -145,7 +150,7 @@ def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return values for the keys that came to version 1 one after another."""
     return {
         "spec_version": 1, "profiles": [data["profile"]], "baselines": None, "activations": None, "unused": [],
-        "anatomy": None, "quality_is": "", "outputs": [],
+        "anatomy": None, "quality_is": "", "outputs": [], "repair": None,
     }  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from ...evaluators import Measurement
 from ..values import Infeasible, LeastGain, Row, Trial, trial_from_record
 from ._facts import RunFacts
 
+ESTIMATE = ("values", "elements", "reason", "passes")
+"""Keys of the record of the table's first guess."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
@@ -52,7 +55,8 @@ class State:
     rows       (group, level) -> divergence of this row of the sensitivity table; None if the row failed
     row_facts  (group, level) -> the whole row: samples, standard error, cost
     frame      reference outputs, in which the rows' shifts were measured (`_perturbations`); None in an old ledger
-    estimate   first guess of the table ("values"), or the reason why there is none ("reason")
+    estimate   first guess of the table ("values", "elements", "passes"), or the reason why there is none ("reason");
+               without "elements" in an old ledger
     dropped    (group, level) that the searcher does without; None as long as that is not decided
     searcher   report of the searcher at the end (`Reporting`); empty if it has none
     least_gain  least lead that is worth telling; None before the verification, and in an old ledger
@@ -98,7 +102,7 @@ class State:
             case "frame":
                 self.frame = dict(record)
             case "estimate":
-                self.estimate = {"values": record["values"], "reason": record["reason"]}
+                self.estimate = {key: record[key] for key in ESTIMATE if key in record}
             case "dropped":
                 self.dropped = tuple((g, level) for g, level in record["levels"])
             case "trial":

@@ -27,6 +27,7 @@ from ._registry import (
     uses_table,
 )
 from ._round_robin import RoundRobinSearcher
+from ._shrunk_table import shrunk_table
 from ._surrogate import Surrogate
 from ._survival import Survival, constrained_ranks, reference_directions, survivors
 
@@ -70,6 +71,7 @@ __all__ = [
     "reference_directions",
     "register_searcher",
     "short_name",
+    "shrunk_table",
     "survivors",
     "uses_table",
     "violation_of",

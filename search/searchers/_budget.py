@@ -14,6 +14,7 @@ from ..allocation import pad, padded, sweep_levels
 from ..values import SensitivityTable, non_dominated, spread
 from ._base import SearchContext
 from ._known import Levels
+from ._shrunk_table import proxy_scores
 
 LevelArray: TypeAlias = NDArray[np.int16]
 IndexArray: TypeAlias = NDArray[np.int64]
@@ -92,7 +93,17 @@ class Budget:
         """
         if self._table is None or not self.costs or n <= 0:
             return []
-        scores = padded(self._table, {})[0]
+        return self._spread_sweep(padded(self._table, {})[0], n)
+
+    def first_by_proxy(self, n: int) -> list[list[Levels]]:
+        """Return for each proxy of the table at most n candidates of its sweep, as `first` does."""
+        if self._table is None or not self.costs or n <= 0:
+            return []
+        usable = np.isfinite(padded(self._table, {})[0])
+        return [self._spread_sweep(np.where(usable, proxy, np.inf), n) for proxy in proxy_scores(self._table)]
+
+    def _spread_sweep(self, scores: FloatArray, n: int) -> list[Levels]:
+        """Return at most n candidates of the sweep of these scores, spread over the whole budget."""
         blocks = [sweep_levels(np.where(np.isfinite(cost), scores, np.inf), cost) for cost in self.costs]
         swept = self.allowed(np.unique(np.concatenate(blocks), axis=0).astype(np.int16))
         divergence = np.maximum(scores[self._groups, swept].sum(axis=1), 0.0)

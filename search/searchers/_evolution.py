@@ -1,6 +1,7 @@
 """The default searcher: an evolution that goes from the sensitivity table to the front, in three moves.
 
-1. *Sweep.* It proposes the table's own solutions of every budget (`sweep`), spread over the whole range.
+1. *Sweep.* It proposes the table's own solutions of every budget (`sweep`), spread over the whole range, and between
+   them a middle point of each other proxy's sweep. The whole sweeps are in the pool from then on.
 2. *Refit.* Every evaluation corrects the table's scores (`Surrogate`), and the corrected table is swept again. From
    that sweep and the best so far, a front is bred on predictions alone (`local_search`).
 3. *Breed.* Children come from level switches that keep the budget, single switches and crossover of neighbours on the
@@ -45,6 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,6 +71,8 @@ from ._surrogate import Surrogate
 
 LevelArray: TypeAlias = NDArray[np.int16]
 
+N_LOOKS = 1
+"""Number of candidates of each proxy's sweep among the first proposals. The first proxy leads the sweep itself."""
 N_SWEPT = 64
 """Most points of each refitted sweep in the pool, beside the children."""
 MIN_FIT = 2
@@ -109,7 +113,9 @@ class EvolutionSearcher:
         self._budget = Budget(context)
         self._metrics = predicted_metrics(context)
         self._thresholds = np.array([metric.indifference_threshold for metric in self._metrics])
-        self._first = self._budget.first(initial)
+        self._proxy_fronts = self._budget.first_by_proxy(N_SWEPT)
+        looks = [front[2 : 2 + N_LOOKS] for front in self._proxy_fronts[1:]]  # the ends tell nothing apart
+        self._first = _interleaved(self._budget.first(initial), looks)
         self._reset()
 
     def _reset(self) -> None:
@@ -274,6 +280,7 @@ class EvolutionSearcher:
                 block = sweep_levels(np.where(np.isfinite(cost), scores, np.inf), cost, finer=False).astype(np.int16)
                 block = self._budget.needed(self._budget.allowed(block), scores)
                 swept = np.concatenate([swept, block[np.unique(np.linspace(0, len(block) - 1, N_SWEPT).astype(int))]])
+        swept = np.concatenate([swept, *(_rows(front, len(self._n_levels)) for front in self._proxy_fronts)])
         self._swept = swept
         if self._surrogate.ready:
             rng = np.random.default_rng([self._context.seed & 0xFFFF_FFFF_FFFF_FFFF, 1, len(self._archive)])
@@ -386,6 +393,17 @@ class _Told:
 
 def _rows(levels: Sequence[Levels], n_groups: int) -> LevelArray:
     return np.array(levels, dtype=np.int16).reshape(-1, n_groups)
+
+
+def _interleaved(first: list[Levels], others: Sequence[Sequence[Levels]]) -> list[Levels]:
+    """Return the sweep with the looks at the proxies after every second of its candidates, without repetitions."""
+    looks = [levels for turn in zip_longest(*others) for levels in turn if levels is not None and levels not in first]
+    found: list[Levels] = []
+    for at, levels in enumerate(first, 1):
+        found.append(levels)
+        if at % 2 == 0 and looks:
+            found.append(looks.pop(0))
+    return list(dict.fromkeys([*found, *looks]))
 
 
 def _check_options(initial: int, children: int, exploration: float) -> None:

@@ -9,6 +9,8 @@ divergence and S = Σ_g t[g, l_g], the log of the true divergence is modelled as
     w_g = t[g, l_g] / S          to first order, the effect of multiplying layer g's scores by a coefficient
     w_g · [l_g = l]              the same, for one level of the layer (where the space is small enough)
     c_g                          layer g's share of P, negative if it opposes the others (likewise)
+    log (Q / S)                  Q is the sum of a proxy of the table, such as the weights' error: so the evaluations
+                                 say which of the proxies foretell this net
 
     √w_g · √w_h                  errors of two layers that point the same way, or against each other: |a + b|² has 2 a·b
 
@@ -33,6 +35,7 @@ from ..._arrays import FloatArray
 from ..allocation import pad
 from ..values import Objective, Superposition
 from ._base import SearchContext
+from ._shrunk_table import proxy_scores
 
 Pairing: TypeAlias = Literal["none", "near", "all"]
 
@@ -42,6 +45,8 @@ RIDGES = (0.003, 0.03, 0.3, 3.0)
 """Strengths of the ridge that leave-one-out chooses from."""
 PAIRS: tuple[tuple[float, Pairing], ...] = ((0.0, "none"), (0.3, "near"), (3.0, "near"), (0.3, "all"), (3.0, "all"))
 """Weights of the pairs beside the linear features, and the pairs, for leave-one-out to choose; of equals the first."""
+PROXY_WEIGHT = 2.0
+"""Weight of the proxies' sums beside the other linear features: a few results should tell which of them foretells."""
 SHARE_WEIGHT = 0.5
 """Weight of the shares by superposition beside the other linear features."""
 NEAR = 2
@@ -77,6 +82,10 @@ class Surrogate:
         self._superposition: Superposition | None = None
         if context.table is not None and context.table.perturbations is not None:
             self._superposition = Superposition(context.table.perturbations, context.table.divergence)
+        self._proxies: list[FloatArray] = []
+        if context.table is not None and self._scores is not None:
+            self._proxies = proxy_scores(context.table)
+        self._proxy_leads = np.zeros(len(self._proxies))
         # metric -> (offset, shift): judged by log(value - offset + shift)
         self._log: dict[int, tuple[float, float]] = {}
         self._models: dict[int, _Model] = {}
@@ -108,6 +117,8 @@ class Surrogate:
         if self._by_level:
             for g, (offset, count) in enumerate(zip(self._offsets + 3 + n, self.n_levels, strict=True)):
                 factor[g, :count] += model.weights[offset : offset + count]
+        for proxy, weight in zip(self._proxies, model.weights[len(model.weights) - len(self._proxies) :], strict=True):
+            factor += PROXY_WEIGHT * weight * np.log((proxy + self._soft_floor) / (scores + self._soft_floor))
         return np.asarray(scores * np.exp(np.clip(factor / slope, -2.0, 2.0)))
 
     def scale(self, values: FloatArray) -> FloatArray:
@@ -143,6 +154,7 @@ class Surrogate:
         targets = self.scale(values)
         if self._scores is not None:
             self._centre = float(np.mean(self._log_sum(levels)))
+            self._proxy_leads = self._leads(levels).mean(axis=0)
         if self._superposition is not None:
             self._lead = float(np.mean(self._superposed(levels)[0]))
         self._models = {}
@@ -226,7 +238,16 @@ class Surrogate:
         if self._superposition is not None and j not in self._costs:
             lead, parts = self._superposed(levels)
             features += [(lead - self._lead)[:, None], SHARE_WEIGHT * parts]
+        if self._proxies and j not in self._costs:
+            # the last ones: `scores` finds them there
+            features.append(PROXY_WEIGHT * (self._leads(levels) - self._proxy_leads))
         return guess, np.concatenate(features, axis=1), roots
+
+    def _leads(self, levels: NDArray[np.integer]) -> FloatArray:
+        """Return log (Q / S) of each proxy, shape (n, proxies)."""
+        whole = self._log_sum(levels)
+        sums = [np.log(proxy[self._groups, levels].sum(axis=1) + self._soft_floor) - whole for proxy in self._proxies]
+        return np.stack(sums, axis=1) if sums else np.zeros((len(levels), 0))
 
     def _superposed(self, levels: NDArray[np.integer]) -> tuple[FloatArray, FloatArray]:
         """Return log (P / S), shape (n,), and each group's share of P, (n, groups), or (n, 0) in a large space."""

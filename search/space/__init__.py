@@ -10,7 +10,7 @@ from ._config import SCHEMA_VERSION, assignment_of, config_of, read_config, with
 from ._estimate import estimate_bytes
 from ._find_structure import find_structure
 from ._keeps import removes_something
-from ._narrowed import check_statistics, narrowed
+from ._narrowed import check_statistics, describe_without_moments, narrowed
 from ._notes import (
     describe_calls,
     describe_kv_cache,
@@ -49,6 +49,7 @@ __all__ = [
     "describe_saturation",
     "describe_structure_left",
     "describe_unmasked",
+    "describe_without_moments",
     "dominated_levels",
     "estimate_bytes",
     "find_structure",

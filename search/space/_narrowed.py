@@ -53,6 +53,27 @@ def narrowed(
     return SearchSpace(groups=tuple(groups)), notes
 
 
+def describe_without_moments(space: SearchSpace, anatomy: Anatomy, calibration: Calibration) -> list[str]:
+    """A line for the layers whose method does better with the moments of their inputs, and has none."""
+    from ...compressors import needs_moments, uses_moments
+
+    known = () if calibration.moments is None else calibration.moments.names
+    names: list[str] = []
+    methods: dict[str, None] = {}
+    for group in space.groups:
+        asking = [spec for spec in group.levels if uses_moments(spec) and not needs_moments(spec)]
+        if not asking:
+            continue
+        without = [fqn for fqn in group.layers if fqn not in known and anatomy[fqn].kind != "embedding"]
+        methods |= dict.fromkeys(spec.weight_method for spec in asking if without)
+        names += without
+    if not names:
+        return []
+    why = "transposed, inside an operator, not run on the calibration data, or over a gigabyte with the others"
+    line = f"{_shortened(names)}: the moments of their inputs are not known ({why}), "
+    return [line + f"so {' and '.join(methods)} goes by the weights alone there"]
+
+
 def check_statistics(assignment: Mapping[str, LayerSpec], anatomy: Anatomy, calibration: Calibration) -> None:
     """Raise `ConfigError` for the first layer whose spec needs statistics that its calibration data do not give."""
     from ...compressors.variants import lacks, why_missing
@@ -64,7 +85,7 @@ def check_statistics(assignment: Mapping[str, LayerSpec], anatomy: Anatomy, cali
         why, remedy = why_missing(layer, calibration)
         raise ConfigError(
             f"layer {layer.fqn} cannot be {spec.label()}: {needs}, and {why}; {remedy}, or compress its weights alone "
-            f'(no activation_bits, weight_method "affine"), or leave the layer out'
+            f'(no activation_bits, weight_method "auto" or "affine"), or leave the layer out'
         )
 
 
@@ -93,8 +114,12 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 def _note(names: Sequence[str], why: str, remedy: str) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
-        f"{', '.join(names[:_SHOWN])}{more}: {why}, so levels that need these statistics become weights alone, by "
+        f"{_shortened(names)}: {why}, so levels that need these statistics become weights alone, by "
         f"methods that look at no data, in uniform settings too; {remedy}"
     )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -152,6 +152,7 @@ def _narrowed_table(table: SensitivityTable, kept: tuple[tuple[int, ...], ...]) 
         table,
         divergence=cut(table.divergence),
         costs={name: cut(rows) for name, rows in table.costs.items()},
+        proxies={name: cut(rows) for name, rows in table.proxies.items()},
         stderr=cut(table.stderr) if table.stderr else (),
         n=tuple(tuple(int(count) for count in row) for row in cut(table.n)) if table.n else (),
         perturbations=perturbations

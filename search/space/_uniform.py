@@ -24,8 +24,14 @@ def uniform_settings(space: SearchSpace) -> list[tuple[str, Candidate]]:
     for spec in sorted(offered, key=dearest_first):
         candidate = Candidate(levels=tuple(_nearest_level(group, spec) for group in space.groups))
         if any(not group.levels[level].is_neutral for group, level in zip(space.groups, candidate, strict=True)):
-            settings.setdefault(candidate, spec.label())
+            settings.setdefault(candidate, _label(spec, offered))
     return [(label, candidate) for candidate, label in settings.items()]
+
+
+def _label(spec: LayerSpec, offered: set[LayerSpec]) -> str:
+    """Label of a setting; the method is named too where another setting differs in nothing else that a label says."""
+    is_alone = sum(other.label() == spec.label() for other in offered) == 1
+    return spec.label() if is_alone else f"{spec.label()} by {spec.weight_method}"
 
 
 def _nearest_level(group: Group, spec: LayerSpec) -> int:

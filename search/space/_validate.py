@@ -109,7 +109,7 @@ def _check_names(where: str, names: Sequence[str], axis: Axis, how: Axis, active
             f"{where}.{how.key}: there is no {how.key.replace('_', ' ')} {unknown[0]!r}; known are "
             f"{', '.join(methods(kind))}. One of your own is registered by a file that the task names in plugins"
         )
-    if not active and any(name != how.field.neutral for name in names):
+    if not active and any(name not in (how.field.neutral, *how.default) for name in names):
         raise TaskError(
             f"{where}.{how.key} = {list(names)} has nothing to do: no value of space.{axis.key} changes a layer; "
             f"add some, or leave {how.key} out"

@@ -54,8 +54,9 @@ BUILT_IN = (
         about="shares of the full rank, in (0, 1]; 1.0 leaves the weight whole",
     ),
     Axis(
-        field=spec_field("weight_method"), values="text", default=("affine",), idle=_is_cast, when_idle="first",
-        about="how weights are quantized: names of registered methods, each tried", brief="how weights are quantized",
+        field=spec_field("weight_method"), values="text", default=("auto",), idle=_is_cast, when_idle="first",
+        about="how weights are quantized: names of registered methods, each tried; auto picks for each output channel "
+        "the one of least error of the layer's output on the calibration data", brief="how weights are quantized",
     ),
     Axis(
         field=spec_field("activation_method"), values="text", default=("minmax",), idle=_is_dynamic,

@@ -53,6 +53,12 @@ def _reference(value: object) -> object:
     return value
 
 
+def _flag_or_auto(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError(f"must be true, false or 'auto', got {value!r}")
+
+
 def _metric(value: object) -> object:
     return reference_to(value) if callable(value) else value
 
@@ -124,6 +130,9 @@ Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
+FlagOrAuto = Annotated[
+    Any, BeforeValidator(_flag_or_auto), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]})
+]
 
 Duration = Annotated[
     float | None,

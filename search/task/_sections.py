@@ -14,6 +14,7 @@ from ._field_types import (
     Arguments,
     Duration,
     Flag,
+    FlagOrAuto,
     Integer,
     MetricName,
     Number,
@@ -315,15 +316,16 @@ class PrepareSection(Section):
 class RepairSection(Section):
     """Repairs after compression, without training and without a byte more. Every candidate gets the same repairs."""
 
-    bias: Flag = Field(
-        default=False,
-        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind",
+    bias: FlagOrAuto = Field(
+        default="auto",
+        description="whether each layer's mean output is put back where it was, in its bias or the batch norm behind; "
+        "auto: if calibration samples that it did not see say that it helps uniform settings of low bits",
     )
-    batch_norm: Literal["off", "finalists", "trials"] | None = Field(
-        default=None,
+    batch_norm: Literal["auto", "off", "finalists", "trials"] | None = Field(
+        default="auto",
         description="whether the running statistics of batch norms follow the compressed model's: of what is exported, "
-        "or of every trial too (a pass over `samples` each); default trials where [space] removes channels or blocks, "
-        "else off",
+        "or of every trial too (a pass over `samples` each); auto: trials where [space] removes channels or blocks, "
+        "and where calibration samples say so as for `bias`, else off; null, of older tasks: the first of these alone",
     )
     block_reconstruction: Flag = Field(
         default=False,
@@ -331,7 +333,10 @@ class RepairSection(Section):
         "(BRECQ): of what is exported alone, minutes for each point",
     )
     samples: Integer = Field(
-        default=256, ge=2, description="calibration samples for batch_norm and block_reconstruction, at most"
+        default=256,
+        ge=2,
+        description="calibration samples for batch_norm and block_reconstruction, at most; where batch_norm is auto "
+        "and there are no blocks to reconstruct, also at most a sixteenth of the search samples, or 64",
     )
 
 

@@ -20,6 +20,8 @@ class SensitivityTable:
     stderr      per group, per level: standard error of the divergence, NaN where it is not known; () if of none
     n           per group, per level: samples that it was measured on, 0 where it was not measured; () if not known
     perturbations  of the outputs by each (group, level); None if they are not known
+    proxies     name -> per group, per level: what foretells the divergence, in a unit of its own, without a measurement
+                of the level; NaN where it says nothing. The first has the least noise
     """
 
     divergence: tuple[tuple[float, ...], ...]
@@ -29,6 +31,7 @@ class SensitivityTable:
     stderr: tuple[tuple[float, ...], ...] = ()
     n: tuple[tuple[int, ...], ...] = ()
     perturbations: OutputPerturbations | None = field(default=None, compare=False, repr=False)
+    proxies: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
     def cost_of(self, name: str, candidate: Candidate) -> float:
         """Return a cost of the candidate: what is fixed, and the sum over its groups."""

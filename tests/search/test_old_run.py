@@ -98,8 +98,9 @@ def test_its_facts_become_a_record_of_this_version(run: Run) -> None:
     assert "schema_version" not in old
     record = run.facts().to_record()
     assert record.pop("schema_version") == SCHEMA_VERSION
-    # this version names two of a layer's keys otherwise, and says what the metric is a mean of, and which outputs count
-    differing = ("anatomy", "outputs", "quality_is", "spent_s")
+    # this version names two of a layer's keys otherwise, and says what the metric is a mean of, what counts, and what
+    # is repaired
+    differing = ("anatomy", "outputs", "quality_is", "repair", "spent_s")
     same = {key: value for key, value in old.items() if key not in differing}
     assert {key: value for key, value in json.loads(json.dumps(record)).items() if key not in differing} == same
 
@@ -119,5 +120,5 @@ def test_a_key_that_this_version_does_not_know_is_named_and_one_of_the_version_b
 def test_a_ledger_of_a_newer_version_is_refused_with_what_to_do(run: Run) -> None:
     with Ledger(run.path / "ledger.log") as ledger:
         ledger.append({"type": "started", "schema_version": SCHEMA_VERSION + 1})
-    with pytest.raises(IntegrityError, match=r"was written by a newer paredown: its format has version 4.*update"):
+    with pytest.raises(IntegrityError, match=r"was written by a newer paredown: its format has version 5.*update"):
         open_run(run.path)

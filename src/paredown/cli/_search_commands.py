@@ -84,10 +84,9 @@ def search(
         _setting("mlflow.children", mlflow_children),
     ]
     settings = [setting for setting in chosen if setting is not None] + (override or [])
-    loaded = Task.load(_default_task() if task is None else task)
-    if settings:
-        loaded = loaded.with_overrides(settings)
-    run = new_run_path(loaded) if out is None else out
+    loaded = Task.load(task or _default_task())
+    loaded = loaded.with_overrides(settings) if settings else loaded
+    run = out or new_run_path(loaded)
     with _working(run, as_json) as progress:
         front = run_search(loaded, out=run, workers=workers, ray_address=ray_address, progress=progress)
     _finish(front, run, as_json)

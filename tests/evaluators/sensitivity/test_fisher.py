@@ -52,6 +52,19 @@ def test_one_linear_output_is_exact_by_hand() -> None:
     assert model.training
 
 
+def test_single_elements_do_not_cancel_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False)).requires_grad_(False)
+    model[1].weight.fill_(1.0)
+    # the two hidden values move by +0.1 x and -0.1 x: together the output stays, one by one each moves it by 0.01 x²
+    change = torch.tensor([[0.1], [-0.1]])
+    table = fisher_table(
+        model, Split("search", torch.tensor([[1.0], [3.0]])), [(("0",), [LayerSpec(), SPEC])],
+        lambda fqn, spec: _shifted(model.get_submodule(fqn).weight, change), divergence="mse", draws=1,
+    )  # fmt: skip
+    assert table.values[0] == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert table.elements[0] == pytest.approx((0.0, 2 * 0.01 * (1 + 9) / 2), rel=1e-5)
+
+
 def test_a_module_that_runs_twice_counts_once_with_both_its_changes() -> None:
     shared = nn.Linear(1, 1, bias=False)
     model = nn.Sequential(shared, shared).requires_grad_(False)

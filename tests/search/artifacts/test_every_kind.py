@@ -101,8 +101,14 @@ def holds(out: Path, net: str) -> None:
     assert lost == (sum(p.numel() for p in loaded.parameters()) < sum(p.numel() for p in fresh(net).parameters()))
 
 
+def _cell(format: str, kind: str) -> Any:
+    """A cell of the matrix. Those of formats that write removed structure like any other model are slow together."""
+    is_quick = format == "paredown" or kind == "removed" or (format, kind) in REFUSED
+    return pytest.param(format, kind, marks=() if is_quick else pytest.mark.slow)
+
+
 CELLS = [
-    (format, kind)
+    _cell(format, kind)
     for format in list_formats()
     for kind in KINDS
     if kind != "packed experts" or format in ("paredown", "onnx")

@@ -58,7 +58,7 @@ def test_without_the_original_it_is_checked_as_far_as_it_goes(given: Given) -> N
     assert found["ok"]
     assert found["measured"]["accuracy"]["value"] == front.points[1].metrics["accuracy"].value
     assert "divergence" not in found["measured"]
-    assert [check["name"] for check in found["checks"]][:3] == ["files", "data", "accuracy"]
+    assert [check["name"] for check in found["checks"]][:4] == ["files", "claims", "data", "accuracy"]
     assert "the task has no [model]" in found["checks"][-1]["detail"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from paredown.digits import TASK_PATH
 from paredown.search import Candidate, SensitivityTable, Task
 from paredown.search.evaluation import AnyOutcome, EstimateSensitivity, SensitivityProbe, Worker
-from paredown.search.phases import Clock, TablePolicy, unsure_rows
+from paredown.search.phases import Clock, TablePolicy, affordable_rows, unsure_rows
 from paredown.search.problem import prepare
 from paredown.search.run import State, assemble, perturbations_of, read
 from paredown.search.space import reduce_space
@@ -131,7 +131,7 @@ def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path:
     assert len(rows) == n_rows + sum(record["n"] == 128 for record in rows)
     assert len(_records(tmp_path, "estimate")) == len(_records(tmp_path, "dropped")) == 1
     order = list(dict.fromkeys(record["group"] for record in rows if record["n"] == 32))
-    guess = _records(tmp_path, "estimate")[0]["values"]
+    guess = _records(tmp_path, "estimate")[0]["elements"]
     assert order == sorted(order, key=lambda g: -max(guess[g]))
     first = sum(record["passes"] for record in rows if record["n"] == 32)
     assert sum(record["passes"] for record in rows if record["n"] > 32) <= 0.1 * first
@@ -140,7 +140,7 @@ def test_a_whole_table(open_session: OpenSitting, tiny_task: MakeTask, tmp_path:
 def test_a_table_that_the_time_did_not_suffice_for(
     open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path
 ) -> None:
-    task = tiny_task("budget.time=1h")
+    task = tiny_task("budget.time=1h", "budget.trials=100")
     with open_session(task, tmp_path) as session:
         table = session.measure_table(clock=AfterRows.of(session.runner.clock, 4), **NOTHING_SKIPPED)
         assert table is not None
@@ -220,12 +220,57 @@ def test_levels_that_the_guess_speaks_clearly_against_are_not_measured(
     assert session.state.notes == []
 
 
-def test_a_large_table_looks_at_fewer_samples(open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path) -> None:
-    with open_session(tiny_task("budget.trials=1"), tmp_path) as session:
-        table = session.measure_table()  # 15 % of one trial on 160 samples is less than 9 rows of 8
+@pytest.mark.parametrize("trials", [1, 5, 10, 40, 200])
+def test_the_table_costs_no_more_than_its_share(
+    open_session: OpenSitting, tiny_task: MakeTask, tmp_path: Path, trials: int
+) -> None:
+    with open_session(tiny_task(f"budget.trials={trials}"), tmp_path) as session:
+        table = session.measure_table(**NOTHING_SKIPPED)
         assert table is not None
-        assert table.n_samples == TablePolicy().least_samples
-        assert {row.n for row in session.state.row_facts.values()} <= {8, 32}
+        assert all(math.isfinite(value) for row in table.divergence for value in row)
+        rows = session.state.row_facts.values()
+        spent = sum(row.passes for row in rows) + session.state.estimate["passes"]
+        share = TablePolicy().share * trials * len(session.problem.context.split)
+        guess = session.state.estimate["passes"]
+        assert spent <= max(guess, 1.25 * share)  # what a replay of the layers before costs is known only afterwards
+        assert all(row.n >= TablePolicy().least_samples for row in rows)
+        assert session.state.notes == []
+        assert session.measure_table(**NOTHING_SKIPPED) == table
+
+
+def test_rows_that_can_be_paid_for_by_hand() -> None:
+    guess = [[0.0, 1.0, 4.0, 16.0], [0.0, 2.0, 8.0, 32.0], [0.0, 0.1, 0.4, 1.6]]
+    costs = {"bytes": ((8.0, 4.0, 3.0, 2.0),) * 3}
+    keys = [(g, level) for g in range(3) for level in (1, 2, 3)]
+
+    def rows(passes: float, keys: list[tuple[int, int]] = keys) -> tuple[list[tuple[int, int]], int]:
+        return affordable_rows(keys, guess, costs, ["bytes"], passes=passes, most=64, least=32, base=(0, 0, 0))
+
+    assert rows(1e9) == (keys, 64)
+    assert rows(0.6 * 9 * 40) == (keys, 40)
+    chosen, n = rows(0.6 * 9 * 31)  # one level of each group, which stays longest on the sweep
+    assert ([g for g, _ in chosen], n) == ([0, 1, 2], 64)
+    two = sorted(sorted(chosen, key=lambda key: -guess[key[0]][key[1]])[:2])
+    assert rows(0.6 * 32 * 2.5) == (two, 40)  # those with most at stake
+    assert rows(5.0)[0] == rows(-100.0)[0] == []
+    blind = [[0.0, None, None, None], *guess[1:]]
+    unknown = affordable_rows(keys, blind, costs, ["bytes"], passes=60.0, most=64, least=32, base=(0, 0, 0))
+    assert unknown == ([(0, 1), (0, 2), (0, 3)], 33)  # nothing else foretells them
+
+
+@pytest.mark.parametrize("n_groups", [20, 64, 500, 2000])
+def test_the_share_holds_for_any_number_of_groups(n_groups: int) -> None:
+    guess = [[4.0 ** -(8 - level) * (1 + g % 7) for level in range(6)] for g in range(n_groups)]
+    costs = {"bytes": ((8.0, 6.0, 5.0, 4.0, 3.0, 2.0),) * n_groups}
+    keys = [(g, level) for g in range(n_groups) for level in range(1, 6)]
+    for trials in (5, 20, 100, 1000):
+        passes = 0.2 * trials * 256
+        chosen, n = affordable_rows(
+            keys, guess, costs, ["bytes"], passes=passes, most=64, least=32, base=[0] * n_groups
+        )  # fmt: skip
+        assert 0.6 * len(chosen) * n <= passes
+        assert n >= 32
+        assert len(set(chosen)) == len(chosen)
 
 
 def test_missing_rows_are_guessed_with_what_the_guess_was_off_by() -> None:

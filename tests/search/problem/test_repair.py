@@ -68,7 +68,7 @@ def task(
         {
             "model": {"factory": model},
             "data": {"factory": data, "calibration": calibration, "search": 100, "report": min(100, 200 - calibration)},
-            "space": space or {"weight_bits": [2, 3, 8], "activation_bits": [32, 8]},
+            "space": space or {"weight_bits": [2, 3, 8], "activation_bits": [32, 8], "weight_method": ["affine"]},
             "hardware": {"runtime": "torch", "latency_seconds": 0.02},
             "search": {"table_samples": 16},
             "budget": {"trials": 6},

@@ -361,6 +361,7 @@ class TestMethods:
                 task({"weight_method": value})
 
 
-def test_the_default_methods_are_those_of_a_spec() -> None:
-    for key in ("weight_method", "activation_method", "sparsity_method", "rank_method"):
+def test_the_default_methods_are_those_of_a_spec_but_for_weights() -> None:
+    for key in ("activation_method", "sparsity_method", "rank_method"):
         assert getattr(task().space, key) == (getattr(NEUTRAL, key),)
+    assert task().space.weight_method == ("auto",)  # a config that names none means "affine"

@@ -40,6 +40,7 @@ class HardwareProfile(Closed):
     patterns              N:M sparsity that some rule turns into speed
     lowering              what runs for which layers; the first rule that fits decides, and the last must fit every one
     operators             a measured table, where somebody has measured one
+    runtime_options       what the runtime's sessions are loaded with; options that are not named are the runtime's own
     cpu                   the name of the CPU on which the `measured` figures were, as its system has it; says whether
                           they are of another machine
     """
@@ -54,6 +55,9 @@ class HardwareProfile(Closed):
     numa_nodes: int = Field(default=1, ge=1)
     runtime: str = Field(min_length=1)
     note: str = ""
+    runtime_options: dict[str, str | int | bool] = Field(
+        default_factory=dict, description="options of the runtime's sessions; default: the runtime's own"
+    )
     cpu: str = Field(default="", description="where figures were measured: the CPU's name, as /proc/cpuinfo has it")
     memory_bytes: Figure | None = Field(default=None, description="main memory (of a microcontroller: its RAM)")
     storage_bytes: Figure | None = Field(default=None, description="where the model lies, if that is not main memory")

@@ -236,7 +236,7 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
         task, store=folder / "store", model=model,
         specs=lambda anatomy: assignment_of(_judged(artifact.config, anatomy), anatomy).values(),
     )  # fmt: skip
-    exporter = Exporter(settle_repairs(problem))
+    exporter = Exporter(settle_repairs(problem), options=artifact.runtime_options or None)
     try:
         reference = exporter.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:

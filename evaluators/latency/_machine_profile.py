@@ -35,9 +35,11 @@ def machine_profile(figures: MachineFigures, base: HardwareProfile, *, name: str
     Figures that were measured are `measured`; a latency that is worked out from them is modelled all the same. Rules of
     the lowering say what was tried (`_machine_rules`), and `operators` has every time that was taken.
     """
-    from ...hardware_profiles import HardwareProfile
+    from ...hardware_profiles import HardwareProfile, load_profile
 
     data = base.to_dict()
+    if base.runtime != figures.runtime:  # options are of one runtime
+        data["runtime_options"] = load_profile(f"x86-64-{figures.runtime}").runtime_options
     rules, rates = rules_of(figures, base)
     data |= {
         "name": name or _slug(f"{figures.cpu}-{figures.runtime}"),

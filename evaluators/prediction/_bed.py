@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..latency import LatencySamples, compare, interleaved
-from ..runtimes import get_runtime
+from ..runtimes import runtime_with
 from ._forms import Form
 
 if TYPE_CHECKING:
     from ...compressors import Inputs
-    from ..runtimes import Session
+    from ..runtimes import RuntimeOptions, Session
     from ._template import Template
 
 LEAST_ROUNDS = 40
@@ -45,9 +45,18 @@ class Timed:
 class Bed:
     """Test bed that holds the original's session. Pin the thread, and take the machine's slot, before it is made."""
 
-    def __init__(self, template: Template, one: Inputs, *, runtime: str, threads: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        template: Template,
+        one: Inputs,
+        *,
+        runtime: str,
+        threads: int,
+        seed: int = 0,
+        options: RuntimeOptions | None = None,
+    ) -> None:
         self._template, self._one = template, one
-        self._runtime, self._threads = runtime, threads
+        self._runtime, self._threads, self._options = runtime, threads, options
         self._rng = np.random.default_rng(seed)
         self._folder = tempfile.TemporaryDirectory(prefix="paredown-")
         self.original: Session | None = None
@@ -59,7 +68,7 @@ class Bed:
         path = Path(self._folder.name) / "model.onnx"
         path.unlink(missing_ok=True)  # a session may have the old file mapped: it must not be written over
         self._template.write(forms, path, guarded=self._runtime == "onnxruntime")
-        return get_runtime(self._runtime).load(path, threads=self._threads)
+        return runtime_with(self._runtime, self._options).load(path, threads=self._threads)
 
     def original_ms(self) -> float:
         """Rough p10 of the original alone, from a fifth of a second."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration, Inputs, LayerSpec
+    from ..runtimes import RuntimeOptions
 
 Group: TypeAlias = tuple[Sequence[str], Sequence["LayerSpec"]]
 """Layers that decide together, and their levels."""
@@ -157,14 +158,16 @@ def measure_table(
     max_seconds: float = 300.0,
     seed: int = 0,
     say: Say | None = None,
+    options: RuntimeOptions | None = None,
 ) -> LatencyTable:
     """Trace the model, measure, fit. In this process: on pinned cores, in the machine's latency slot.
 
     example_inputs  a batch; its first sample is what is timed
     digest          of the model, kept in the table
+    options         of the runtime's sessions, kept in the table; None: those of a session whose file names none
     Raises `ExportError` where the model has no form in ONNX, `ParedownError` for a runtime that has none either.
     """
-    from ..runtimes import with_batch
+    from ..runtimes import options_dict, unnamed_options, with_batch
 
     _check_runtime(runtime)
     start = time.monotonic()
@@ -173,7 +176,9 @@ def measure_table(
     with (
         _torch_threads(threads),
         pinned(last_cores(threads)) as pinning,
-        closing(Bed(template, with_batch(example_inputs, 1), runtime=runtime, threads=threads, seed=seed)) as bed,
+        closing(
+            Bed(template, with_batch(example_inputs, 1), runtime=runtime, threads=threads, seed=seed, options=options)
+        ) as bed,
     ):
 
         def timer(forms: Mapping[str, Form]) -> Timed:
@@ -182,13 +187,14 @@ def measure_table(
 
         offers = offers_of(anatomy, groups)
         layout = with_lone_gains(
-            layout, anatomy, offers, runtime=runtime, threads=threads, original_ms=bed.original_ms()
+            layout, anatomy, offers, runtime=runtime, threads=threads, original_ms=bed.original_ms(), options=options
         )
         found, scales = measure(
             layout, offers, timer, n_models=n_models,
             max_seconds=max(1.0, max_seconds - (time.monotonic() - start)), seed=seed, say=say,
         )  # fmt: skip
         facts = machine_facts(bed.original, threads=threads, pinning=pinning)
+        facts["runtime_options"] = options_dict(options or unnamed_options(runtime))
     return LatencyTable(
         model=digest,
         runtime=runtime,

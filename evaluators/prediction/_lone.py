@@ -17,12 +17,13 @@ import numpy as np
 
 from ...errors import ParedownError
 from ..latency import LayerShape, exclusive_slot, graph_of, interleaved
-from ..runtimes import get_runtime
+from ..runtimes import runtime_with
 from ._features import Layout
 from ._forms import Form
 
 if TYPE_CHECKING:
     from ...compressors import Anatomy, LayerInfo
+    from ..runtimes import Runtime, RuntimeOptions
 
 _SECONDS = 0.15
 
@@ -35,12 +36,14 @@ def with_lone_gains(
     runtime: str,
     threads: int,
     original_ms: float,
+    options: RuntimeOptions | None = None,
 ) -> Layout:
     """Copy the layout with `lone` filled in, for two-dimensional convolutions and linear layers. It takes seconds.
 
     original_ms  what the whole original takes, of which gains are shares
+    options      as in `measure_table`
     """
-    forms = _forms_by_class(layout, offers)
+    forms, loader = _forms_by_class(layout, offers), runtime_with(runtime, options)
     gains: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         for layer in layout.layers:
@@ -48,7 +51,7 @@ def with_lone_gains(
             if layer.name in gains or shape is None:
                 continue
             with exclusive_slot():
-                ms = _milliseconds(shape, forms.get(layer.name, ()), runtime, threads, Path(folder))
+                ms = _milliseconds(shape, forms.get(layer.name, ()), loader, threads, Path(folder))
             base = ms.pop("fp32", None)
             calls = anatomy[layer.fqn].n_calls
             gains[layer.name] = (
@@ -82,7 +85,7 @@ def _shape_of(layer: LayerInfo) -> LayerShape | None:
 
 
 def _milliseconds(
-    shape: LayerShape, forms: Iterable[Form], runtime: str, threads: int, folder: Path
+    shape: LayerShape, forms: Iterable[Form], runtime: Runtime, threads: int, folder: Path
 ) -> dict[str, float]:
     """Label -> p10 of one such layer in that form, and in FP32; a form that the runtime refuses is missing."""
     import torch
@@ -97,7 +100,7 @@ def _milliseconds(
         path = folder / f"{len(list(folder.iterdir()))}.onnx"  # a name of its own: a session may map its file
         path.write_bytes(graph_of(shape, kind))
         try:
-            session = get_runtime(runtime).load(path, threads=threads)
+            session = runtime.load(path, threads=threads)
             session.run(x)
         except ParedownError:
             continue  # a form that the runtime has not: the whole models will say what it costs

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..._arrays import FloatArray
 from ...errors import InputError
+from ..runtimes import options_dict, unnamed_options
 from ..values import Measurement
 from ._features import Forms, LayerClass, Layout
 from ._fit import NAMES, Fitted, fit
@@ -21,6 +22,8 @@ from ._wiring import Edge, Wiring
 
 SCHEMA_VERSION = 1
 LEAST_MODELS = 4
+_OPTIONS = "runtime_options"
+"""Fact of `LatencyTable.machine` that tables of earlier versions do not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class LatencyTable:
     """Latency model fitted to whole models measured end to end; JSON.
 
     model        digest of the weights that were measured
-    machine      CPU, core, NUMA node, versions
+    machine      CPU, core, NUMA node, versions, options of the runtime's sessions
     original_ms  p10 of the FP32 original in this runtime, over all its runs here
     scales       scales of the fit, see `_fit`; a loaded table is fitted again with them
     seconds      time that the measurement took
@@ -118,8 +121,10 @@ class LatencyTable:
             noise=float(np.median([m.error / m.ratio for m in self.measured])),
         )
 
-    def check(self, *, model: str, runtime: str, threads: int) -> None:
-        """Check the table. Raises `InputError` where it is of another model, runtime or number of threads."""
+    def check(self, *, model: str, runtime: str, threads: int, options: Mapping[str, Any] | None = None) -> None:
+        """Check the table. Raises `InputError` where it is of another model, runtime or number of threads, or of other
+        options of the runtime (None: they are not compared).
+        """
         for what, mine, wanted in (
             ("model", self.model, model), ("runtime", self.runtime, runtime), ("threads", self.threads, threads)
         ):  # fmt: skip
@@ -128,6 +133,14 @@ class LatencyTable:
                     f"this latency table is of the {what} {mine!r}, and the task has {wanted!r}; "
                     "measure again with `paredown profile --task TASK --out FILE`"
                 )
+
+        mine_options = self.machine.get(_OPTIONS, options_dict(unnamed_options(self.runtime)))
+        if options is not None and mine_options != options:
+            raise InputError(
+                f"this latency table was measured with the options {mine_options}, and the task has {options}; "
+                "measure again with `paredown profile --task TASK --out FILE`, or name its options in [hardware] "
+                "runtime_options"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -145,6 +158,11 @@ class LatencyTable:
             "tensors": [list(tensor) for tensor in self.layout.wiring.tensors],
             "measured": [_model_to_dict(m) for m in self.measured],
         }
+
+    @property
+    def names_options(self) -> bool:
+        """True where the table says with which options of the runtime it was measured."""
+        return _OPTIONS in self.machine
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "the latency table") -> LatencyTable:

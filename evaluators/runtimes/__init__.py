@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING
 
 from ..._lazy import lazy_exports
 from ._base import ExportError, Runtime, Session, get_runtime, list_runtimes, register_runtime, require
-from ._formats import export_model, list_formats
+from ._formats import export_model, list_formats, runtime_with
 from ._onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from ._openvino import OpenVinoRuntime, OpenVinoSession
+from ._options import (
+    OPTIONS,
+    OnnxRuntimeOptions,
+    OpenVinoOptions,
+    RuntimeOptions,
+    options_dict,
+    options_from,
+    unnamed_options,
+)
 from ._torch import STRUCTURE_FILE, TorchRuntime, load_stored
 from ._torch_compile import CompiledTorchRuntime
 
@@ -61,16 +70,20 @@ _HOMES = {
 __all__ = [
     "CARDS",
     "FORMS",
+    "OPTIONS",
     "STRUCTURE_FILE",
     "CompiledTorchRuntime",
     "ExportError",
     "Lowered",
     "NarrowRule",
     "OnnxRuntime",
+    "OnnxRuntimeOptions",
     "OnnxRuntimeSession",
+    "OpenVinoOptions",
     "OpenVinoRuntime",
     "OpenVinoSession",
     "Runtime",
+    "RuntimeOptions",
     "Session",
     "TorchRuntime",
     "as_call",
@@ -89,11 +102,15 @@ __all__ = [
     "load_stored",
     "lower",
     "narrow_rule",
+    "options_dict",
+    "options_from",
     "prepare",
     "ran_otherwise",
     "register_runtime",
     "require",
     "runs_dynamic",
+    "runtime_with",
+    "unnamed_options",
     "where_rounded",
     "with_batch",
 ]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...compressors import Anatomy, Calibration, Inputs, LayerSpec, Variant
+    from ._base import Runtime
+    from ._options import RuntimeOptions
 
 
 def list_formats() -> tuple[str, ...]:
@@ -32,11 +34,13 @@ def export_model(
     *,
     anatomy: Anatomy | None = None,
     runtime: str | None = None,
+    options: RuntimeOptions | None = None,
 ) -> Path:
     """Write a compressed model into the folder `out` in one of `list_formats()`, and return the main file.
 
     The arguments are those of `Runtime.export`; with `anatomy`, layers that never run are left alone. `runtime` says
-    who writes it where several have this format; by default the first that was registered.
+    who writes it where several have this format; by default the first that was registered. `options` are written into
+    the file where its format can hold them.
     Raises `InputError` for an unknown format, `MissingExtra` where a package is missing (with the command that gets
     it), `ExportError` where the model cannot be written so.
     """
@@ -49,6 +53,22 @@ def export_model(
     if format in EXPORTS:
         return EXPORTS[format].write(model, assignment, variants, calibration, example_inputs, out)
     for name in list_runtimes() if runtime is None else (runtime,):
-        if (exporter := get_runtime(name)).format == format:
+        if get_runtime(name).format == format:
+            exporter = runtime_with(name, options)
             return exporter.export(model, assignment, variants, calibration, example_inputs, out)
     raise InputError(f"unknown format {format!r}; known are {', '.join(list_formats())}")
+
+
+def runtime_with(name: str, options: RuntimeOptions | None) -> Runtime:
+    """Runtime of that name whose sessions and exports have these options; None: its own.
+
+    Raises `InputError` for options of another runtime.
+    """
+    runtime = get_runtime(name)
+    if options is None:
+        return runtime
+    adapt = getattr(runtime, "with_options", None)
+    if adapt is None or options.runtime != name:
+        raise InputError(f"the runtime {name!r} got options of {options.runtime!r}, which it has not")
+    found: Runtime = adapt(options)
+    return found

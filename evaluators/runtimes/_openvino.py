@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError, IntegrityError
 from ._base import ExportError, checked_threads, missing, require
 from ._gaps import NodePlace, conversion_gap, one_line
+from ._options import KEY, OpenVinoOptions, options_of_text, options_text
 from .onnx import MAIN_FILE as ONNX_FILE
 from .onnx import export_onnx
 
@@ -28,19 +29,26 @@ _KEPT_SHAPES = 4
 
 
 class OpenVinoRuntime:
-    """OpenVINO's CPU plugin, in FP32 and int8 only. This folder's README lists what it fuses."""
+    """OpenVINO's CPU plugin. This folder's README lists what it fuses."""
 
     name = "openvino"
     format = "openvino"
 
-    def __init__(self, *, narrow_from: int | None = None) -> None:
-        """Make a runtime with a limit.
+    def __init__(self, *, narrow_from: int | None = None, options: OpenVinoOptions | None = None) -> None:
+        """Make a runtime with a limit and options.
 
         narrow_from  least number of weights of a linear layer that runs its 4- and 8-bit weights as such; smaller ones
                      lie in the cache, and are faster in FP32. The default comes from the shipped profile
                      (`_thresholds.py`)
+        options      of the sessions, written into what is exported; by default FP32 and no dynamic quantization, which
+                     computes what PyTorch computes
         """
         self._narrow_from = narrow_from
+        self._options = OpenVinoOptions.exact() if options is None else options
+
+    def with_options(self, options: OpenVinoOptions) -> OpenVinoRuntime:
+        """The same runtime with other options."""
+        return OpenVinoRuntime(narrow_from=self._narrow_from, options=options)
 
     def available(self) -> str | None:
         return missing("openvino", "openvino", "onnx", "onnxscript")
@@ -69,8 +77,10 @@ class OpenVinoRuntime:
         openvino, core = _openvino(), _core()
         path = out / MAIN_FILE
         try:
+            read = core.read_model(onnx_path)
+            _write_options(read, self._options)
             # compressed weights would be float16, which is not what was evaluated
-            openvino.save_model(core.read_model(onnx_path), path, compress_to_fp16=False)
+            openvino.save_model(read, path, compress_to_fp16=False)
         except RuntimeError as error:
             version = openvino.__version__.split("-")[0]
             raise ExportError(f"OpenVINO {version} cannot run {conversion_gap(error, places)}") from error
@@ -81,11 +91,37 @@ class OpenVinoRuntime:
     def load(
         self, path: Path, *, threads: int, model_factory: Callable[[], nn.Module] | None = None
     ) -> OpenVinoSession:
-        """Load a model; see `Runtime.load`. Raises `IntegrityError` if the files are not a model that this version can
-        run.
+        """Load a model with the options that its file names, else with this runtime's; see `Runtime.load`.
+
+        Raises `IntegrityError` if the files are not a model that this version can run.
         """
         require("running an OpenVINO model", "openvino", "openvino")
-        return OpenVinoSession(path, checked_threads(threads))
+        return OpenVinoSession(path, checked_threads(threads), otherwise=self._options)
+
+    def load_exactly(self, path: Path, *, threads: int) -> OpenVinoSession:
+        """Load a model in FP32 and without dynamic quantization, whatever its file names."""
+        require("running an OpenVINO model", "openvino", "openvino")
+        return OpenVinoSession(path, checked_threads(threads), options=OpenVinoOptions.exact())
+
+
+def _write_options(model: Any, options: OpenVinoOptions) -> None:
+    """Write the options into a model's `rt_info`: all as text for our sessions, and those that are named as OpenVINO's
+    properties. It applies the group size from there by itself, and no other (2026.4).
+    """
+    model.set_rt_info(options_text(options), [KEY])
+    for name, value in options.properties.items():
+        model.set_rt_info(value, ["runtime_options", name])
+
+
+def _read_options(path: Path, model: Any) -> OpenVinoOptions | None:
+    """Options in a model's `rt_info`; None where it names none."""
+    if not model.has_rt_info([KEY]):
+        return None
+    try:
+        found = options_of_text("openvino", str(model.get_rt_info([KEY]).value))
+    except InputError as error:
+        raise IntegrityError(f"{path} names options that OpenVINO has not: {error}; export it again") from None
+    return found if isinstance(found, OpenVinoOptions) else None
 
 
 def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calibration | None) -> None:
@@ -109,7 +145,19 @@ def _refuse_rounded_sums(assignment: Mapping[str, LayerSpec], calibration: Calib
 class OpenVinoSession:
     """Session that compiles the model for each shape of input: static shapes run faster, and compile quickly."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        *,
+        options: OpenVinoOptions | None = None,
+        otherwise: OpenVinoOptions | None = None,
+    ) -> None:
+        """Open a session.
+
+        options    instead of those that the file names
+        otherwise  where the file names none; by default the exact ones
+        """
         openvino = _openvino()
         for needed in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
             if not needed.is_file():
@@ -119,14 +167,11 @@ class OpenVinoSession:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise IntegrityError(f"OpenVINO {openvino.__version__} cannot load {path}: {one_line(error)}") from error
+        self.options = options or _read_options(path, self._model) or otherwise or OpenVinoOptions.exact()
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # on a CPU that has bfloat16 it would compute in that, unasked
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # inputs of layers with narrow weights stay FP32
-            # 2026.4 fuses chains of quantized 2-d linear layers into code that gives wrong numbers (seen: 0.09 of 0.4).
-            # Without it ResNet-20 and DS-CNN are as fast as before, KWT-1 in int8 7 % slower
-            "SNIPPETS_MODE": "DISABLE",
+            **self.options.properties,
         }
         self._names = [port.get_any_name() for port in self._model.inputs]
         self._outputs = [port.get_any_name() for port in self._model.outputs]
@@ -143,6 +188,20 @@ class OpenVinoSession:
         """Threads of a run, from the compiled model; None before the first run."""
         request = next(reversed(self._requests.values()), None)
         return None if request is None else int(request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
+
+    def rounding(self) -> str:
+        """Rounding of this session that the model does not name itself, as a clause; "" for none, or before a run."""
+        request = next(reversed(self._requests.values()), None)
+        if request is None:
+            return ""
+        compiled, found = request.get_compiled_model(), []
+        precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if precision not in ("f32", "undefined", "dynamic"):
+            found.append(f"OpenVINO computes in {precision}")
+        group = int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
+        if group and any(_is_narrow(node) for node in self._model.get_ordered_ops()):
+            found.append(f"OpenVINO rounds the inputs of layers with narrow weights to 8 bits, in groups of {group}")
+        return "; ".join(found)
 
     def kernels(self) -> list[dict[str, str]]:
         """Executed nodes of the last run's compiled model: name, type, primitive and precision. Empty before the first
@@ -189,6 +248,13 @@ class OpenVinoSession:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shapes)
         return self._requests[shapes]
+
+
+def _is_narrow(node: Any) -> bool:
+    """Tell whether a node is a weight that stays in 4 or 8 bits without a quantizer of its input."""
+    if node.get_type_name() != "Constant" or node.get_element_type().get_type_name() not in ("u4", "u8"):
+        return False
+    return sum(int(side) > 1 for side in node.get_output_shape(0)) > 1
 
 
 @cache

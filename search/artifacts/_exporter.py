@@ -13,6 +13,7 @@ from ...compressors import LayerSpec
 from ...evaluators.runtimes import STRUCTURE_FILE
 from ..evaluation import CandidateModel, structure_bytes, structure_text
 from ..problem import Problem
+from ..task import runtime_options
 from ..values import layers_of, structure_of
 from ._block_repair import BlockRepair
 from ._formats import check_structure, runtime_for
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 
     from ...compressors import Anatomy, Variant
     from ...evaluators import Reference
+    from ...evaluators.runtimes import RuntimeOptions
 
 
 class Exporter:
     """Exports assignments of one problem. It holds the resident model, which it changes for the length of a call."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, *, options: Mapping[str, Any] | None = None) -> None:
+        """Hold a problem.
+
+        options  of the runtime's sessions by name, instead of those of the task and its profile
+        """
+        self.problem, self._options = problem, options
         self.candidate_model = CandidateModel(problem.context)
         self.blocks = (
             BlockRepair(problem, self.candidate_model) if problem.context.repair.block_reconstruction else None
@@ -46,6 +52,18 @@ class Exporter:
     def split_facts(self) -> dict[str, dict[str, Any]]:
         """Digest and length of every split, for manifests."""
         return self.problem.splits.facts()
+
+    def options(self, format: str) -> RuntimeOptions | None:
+        """Options that files of a format are loaded with; None for a format or a runtime without options."""
+        from ...evaluators.runtimes import OPTIONS, options_from
+        from ...evaluators.runtimes.exports import EXPORTS
+
+        runtime = runtime_for(format, self.problem.task)
+        if runtime is None or format in EXPORTS:
+            return None
+        if self._options is not None and runtime in OPTIONS:
+            return options_from(runtime, self._options)
+        return runtime_options(self.problem.task, [one.profile for one in self.problem.devices], runtime)
 
     def export(
         self,
@@ -73,7 +91,7 @@ class Exporter:
             with remaining as (model, plain, variants, anatomy):
                 main = export_model(
                     format, model, plain, variants, context.calibration, self.problem.calibration_inputs, folder,
-                    anatomy=anatomy, runtime=runtime_for(format, self.problem.task),
+                    anatomy=anatomy, runtime=runtime_for(format, self.problem.task), options=self.options(format),
                 )  # fmt: skip
                 if entropy:
                     save_model(main, model, plain, variants, context.calibration, entropy=True)

@@ -55,9 +55,10 @@ class _Child:
 
         session = self.reference if key == REFERENCE and self.reference is not None else self.load(path)
         write_outputs(run_batches(session.run, self.split, self.spec["batch_size"]), self.folder, key)
-        found: dict[str, Any] = {"reason": None}
+        found: dict[str, Any] = {"reason": None, "facts": _rounding_of(session)}
         if self.spec["latency"]:
-            found |= self.time(key, session, path)
+            times = self.time(key, session, path)
+            found |= times | {"facts": found["facts"] | times["facts"]}
             if self.spec["energy_batch"]:
                 found |= self.energy(session)
             if self.spec["capacity"] is not None:
@@ -122,6 +123,13 @@ class _Child:
                 forward(model, self.one)
 
         return run
+
+
+def _rounding_of(session: Any) -> dict[str, str]:
+    """Rounding by the runtime itself as a fact: its clause, or nothing."""
+    tell = getattr(session, "rounding", None)
+    text = tell() if callable(tell) else ""
+    return {"rounding": text} if text else {}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from ..task import saturates_here
 from ._explain_mismatch import describe_float64_difference, explain_mismatch
 from ._exporter import Exporter
 from ._measure_fresh import Loaded
-from ._parity import Parity, ParityResult
+from ._parity import FLOAT_BOUND, Parity, ParityResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -116,13 +116,21 @@ def measure_peak_memory(main: Path, runtime: str, split: Split, *, threads: int)
 
 
 def check_parity(
-    exporter: Exporter, assignment: Mapping[str, LayerSpec], outputs: Iterable[Outputs], main: Path, *, runtime: str
+    exporter: Exporter,
+    assignment: Mapping[str, LayerSpec],
+    outputs: Iterable[Outputs],
+    main: Path,
+    *,
+    runtime: str,
+    rounding: str = "",
 ) -> ParityResult:
     """Compare an artifact's outputs on the report split with PyTorch's for the same weights and quantizers.
 
     outputs        some samples at a time
     main, runtime  of the artifact. Where integers miss their bound it is loaded once more, to name its kernels; the
                    runtime "" names none.
+    rounding       clause on what the runtime rounded by itself; "" for nothing. Where the outputs then miss the bound
+                   of floating point, the file is loaded once more without that rounding, and must keep the bound
     Raises `ParedownError` for outputs of another shape.
     """
     from ...evaluators.runtimes import kernels_by_layer
@@ -132,15 +140,44 @@ def check_parity(
         distance = answers_of(exporter.problem)
         parity = Parity.of_pairs(_beside(model, split, context.batch_size, outputs), distance)
         integer = any(spec.changes_activation for spec in plain.values())
-        is_within, text = parity.verdict(integer=integer)
-        if integer and not is_within:
+        is_within, text = parity.verdict(integer=integer, rounding=bool(rounding))
+        is_broken = not is_within and not integer
+        if rounding and not integer and not parity.is_exact:
+            exact = _exact_parity(main, runtime, model, split.take(context.batch_size), distance)
+            is_broken = exact is None or not exact.is_exact
+            text = f"{text}. Why: {rounding}; {_describe_exact(exact)}"
+        elif integer and not is_within:
             kernels = kernels_by_layer(main, runtime, anatomy.fqns, split.take(1).inputs)
             reference = describe_float64_difference(model, split, context.batch_size, distance)
             why = explain_mismatch(kernels, anatomy, plain, reference, saturates=saturates_here(runtime))
-            text = f"{text}. Why: {why}"
+            text = f"{text}. Why: {'; '.join(filter(None, (rounding, why)))}"
     return ParityResult(
-        is_within=is_within, is_broken=not is_within and not integer, text=text, metrics=parity.metrics(split.name)
+        is_within=is_within and not is_broken, is_broken=is_broken, text=text, metrics=parity.metrics(split.name)
     )
+
+
+def _exact_parity(main: Path, runtime: str, model: nn.Module, rows: Split, distance: OutputDistance) -> Parity | None:
+    """Compare a file's outputs on some samples with PyTorch's, without rounding at run time, which hides what else
+    might be wrong with the file. None for a runtime that cannot leave it out.
+
+    model  the compressed model in PyTorch, with its hooks
+    """
+    from ...evaluators import ReferenceOutputs
+    from ...evaluators.runtimes import get_runtime
+
+    load = getattr(get_runtime(runtime), "load_exactly", None) if runtime else None
+    if load is None:
+        return None
+    expected = ReferenceOutputs.compute(model, rows, len(rows))
+    outputs = named_alike(load(main, threads=1).run(rows.inputs), expected.outputs, "the export's outputs")
+    return Parity.of_outputs(outputs, expected, distance)
+
+
+def _describe_exact(parity: Parity | None) -> str:
+    if parity is None:
+        return "the runtime cannot be asked to leave that out, so that the file cannot be checked"
+    found = f"without that the same file is within {parity.max_difference:.1e} of PyTorch's"
+    return found if parity.is_exact else f"{found}, not within {FLOAT_BOUND:.0e}: it computes something else"
 
 
 def answers_of(problem: Problem) -> OutputDistance:

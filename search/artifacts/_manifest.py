@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, IntegrityError
 from ...evaluators import Measurement
+from ...evaluators.runtimes import options_dict, unnamed_options
 from ..run import write_atomic
 from ._digests import DIGESTS, check_digests, digests_of
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _LARGEST_MANIFEST = 64_000_000
 
 _KEYS: dict[str, type] = {
@@ -34,6 +35,8 @@ _SINCE_2: dict[str, Any] = {"data": {}, "agreement": "", "storage": {"entropy": 
 """Keys that schema 1 did not have, and their values for such a manifest."""
 _SINCE_4 = DIGESTS
 """Key that the schemas before 4 do not have."""
+_SINCE_5 = "runtime_options"
+"""Key that the schemas before 5 do not have. Their files name no options, see `unnamed_options`."""
 _UNTIL_2 = "base_dir"
 """Key of the schemas 1 and 2 that is not read: the task's folder on the machine that wrote the artifact."""
 
@@ -51,6 +54,8 @@ class Artifact:
     data       split -> {"sha256", "n"} of the samples for calibration, search and report; empty where not known
     claims     metric name -> measurement, on the report split in a fresh process
     agreement  clause on the parity with PyTorch; "" where the outputs were not compared
+    runtime_options  every option of the runtime's sessions, by name; the main file holds them too. Empty where the
+               runtime has none
     storage    {"entropy": True where the stored model's streams are entropy-coded}
     protected  True where digests cover all that the manifest says; False for one of a schema before 4
     """
@@ -68,6 +73,7 @@ class Artifact:
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     agreement: str = ""
     storage: Mapping[str, Any] = field(default_factory=lambda: dict(_SINCE_2["storage"]))
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
     protected: bool = True
 
     @property
@@ -136,6 +142,7 @@ def write_manifest(artifact: Artifact, *, version: str) -> None:
         "claims": {name: m.to_dict(samples=False) for name, m in artifact.claims.items()},
         "agreement": artifact.agreement,
         "storage": artifact.storage,
+        "runtime_options": artifact.runtime_options,
         "files": files,
         "machine": artifact.machine,
     }
@@ -167,8 +174,11 @@ def read_artifact(folder: Path) -> Artifact:
     if data[DIGESTS]:
         check_digests(path, data)
     given = ("format", "runtime", "main", "model", "point", "config", "task", "machine", "data", "agreement", "storage")
-    protected = bool(data[DIGESTS])
-    return Artifact(folder=folder, claims=claims, protected=protected, **{key: data[key] for key in given})
+    options = data[_SINCE_5] if _SINCE_5 in data else options_dict(unnamed_options(data["runtime"]))
+    return Artifact(
+        folder=folder, claims=claims, protected=bool(data[DIGESTS]), runtime_options=options,
+        **{key: data[key] for key in given},
+    )  # fmt: skip
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -190,6 +200,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     if version < 3:
         data.pop(_UNTIL_2, None)
     known = _KEYS if version < 4 else {**_KEYS, _SINCE_4: dict}
+    if version >= 5:
+        known = {**known, _SINCE_5: dict}
     if missing := sorted(set(known) - set(data)):
         raise IntegrityError(f"{path} has no {missing[0]!r}; export the artifact again")
     if unknown := sorted(set(data) - set(known)):

@@ -17,6 +17,7 @@ from ..problem import Problem
 from ._exporter import Exporter
 from ._formats import is_for_elsewhere
 from ._judge import check_parity, judge_outputs, latency_metrics
+from ._load_notes import LOAD
 from ._manifest import CONFIG, MANIFEST
 from ._measure_fresh import REFERENCE, Loaded, Watch, measure_fresh
 from ._parity import ParityResult
@@ -175,8 +176,9 @@ def measure_artifact(
     reference = exporter.reference  # before the model is compressed: the original runs when it is first asked for
     elsewhere = is_for_elsewhere(exported.format)
     parity = check_parity(
-        exporter, exported.assignment, outputs.pieces(), exported.main, runtime="" if elsewhere else exported.runtime
-    )
+        exporter, exported.assignment, outputs.pieces(), exported.main, runtime="" if elsewhere else exported.runtime,
+        rounding=loaded.facts.get("rounding", ""),
+    )  # fmt: skip
     if parity.is_broken and must_agree and not elsewhere:
         reason = f"the export does not compute what PyTorch computes: {parity.text}"
         return MeasuredArtifact(reason=reason, parity=parity, facts=loaded.facts)
@@ -208,6 +210,6 @@ def stored_length(main: Path) -> int:
 
 def file_bytes(folder: Path) -> int:
     """Length in bytes of the model files: every file of an artifact's folder and of the folders in it, but the
-    artifact's own manifest and config."""
-    own = {folder / MANIFEST, folder / CONFIG}
+    artifact's own manifest, config and notes."""
+    own = {folder / MANIFEST, folder / CONFIG, folder / LOAD}
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in own)

@@ -97,18 +97,25 @@ class Parity:
         """Number of positions with another answer."""
         return 0 if self.same_answer is None else round((1.0 - self.same_answer) * self.n)
 
-    def verdict(self, *, integer: bool) -> tuple[bool, str]:
+    @property
+    def is_exact(self) -> bool:
+        """True where another order of sums explains the difference."""
+        return self.max_difference <= FLOAT_BOUND
+
+    def verdict(self, *, integer: bool, rounding: bool = False) -> tuple[bool, str]:
         """(True within the bound, a clause with the difference and the bound).
 
-        integer  whether activations are quantized, so that the runtime may multiply integers
+        integer   whether activations are quantized, so that the runtime may multiply integers
+        rounding  whether the runtime rounds by itself: activations as they come, or all sums in BF16
         """
         difference = f"outputs within {self.max_difference:.1e} of PyTorch's{f' ({self.worst})' if self.worst else ''}"
-        if not integer or self.same_answer is None:
-            is_within = self.max_difference <= FLOAT_BOUND
+        if not (integer or (rounding and not self.is_exact)) or self.same_answer is None:
+            is_within = self.is_exact
             return is_within, f"{difference} ({'' if is_within else 'missed: '}at most {FLOAT_BOUND:.0e} is expected)"
-        is_within = self.same_answer >= SAME_ANSWER_BOUND or self.max_difference <= FLOAT_BOUND
+        is_within = self.same_answer >= SAME_ANSWER_BOUND or self.is_exact
+        of_what = "integers" if integer else "a runtime that rounds by itself"
         text = f"{difference}, the same answer on {100 * self.same_answer:.2f} % of {self.n}"
-        text += f" ({'' if is_within else 'missed: '}{100 * SAME_ANSWER_BOUND:g} % is expected of integers)"
+        text += f" ({'' if is_within else 'missed: '}{100 * SAME_ANSWER_BOUND:g} % is expected of {of_what})"
         if self.n_other:
             text += f"; where it differs the expected answer led by {self.margin:.1e} at most"
         return is_within, text

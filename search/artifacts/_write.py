@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...evaluators import Measurement
+from ...evaluators.runtimes import options_dict
 from ..problem import describe_larger
+from ..run import write_atomic
 from ..space import config_of
 from ..task import environment
 from ._exporter import Exporter
+from ._formats import is_for_elsewhere
+from ._load_notes import LOAD, load_notes
 from ._manifest import Artifact, write_manifest
 from ._measure import ExportedModel
 
@@ -27,7 +31,7 @@ def write_artifact(
     agreement: str = "",
     entropy: bool = False,
 ) -> Artifact:
-    """Write config and manifest beside the model files that are already in the folder.
+    """Write config, manifest and the notes on loading beside the model files that are already in the folder.
 
     point      id of the trial, or "config"
     facts      of the process that measured the claims
@@ -53,8 +57,11 @@ def write_artifact(
         claims=claims,
         agreement=agreement,
         storage={"entropy": entropy},
+        runtime_options=options_dict(exporter.options(exported.format)),
         machine=_machine() | dict(facts),
     )
+    if not is_for_elsewhere(artifact.format):
+        write_atomic(artifact.folder / LOAD, load_notes(artifact, problem.report.take(1).inputs))
     write_manifest(artifact, version=__version__)
     return artifact
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ...errors import TaskError
+from ..task import runtime_options
 
 if TYPE_CHECKING:
     from ...compressors import LayerSpec
     from ...evaluators.prediction import Form, LatencyTable
+    from ...evaluators.runtimes import RuntimeOptions
     from ..problem import Problem
     from ..run import Recorder
     from ._clock import Clock
@@ -54,6 +56,7 @@ def measure_latencies(problem: Problem, clock: Clock, recorder: Recorder) -> Lat
             problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
             [(group.layers, group.levels) for group in problem.space.groups], runtime=task.hardware.runtime,
             threads=task.hardware.threads, digest=problem.model_digest, seed=task.search.seed, say=say,
+            options=_session_options(problem),
         )  # fmt: skip
 
 
@@ -63,7 +66,8 @@ def latency_table(
     """Load the table of this run, or measure it where the task asks for that.
 
     Returns None under `latency = "modelled"`, and under "auto" where no table is at hand. Raises `TaskError` for
-    latencies that cannot be measured, `InputError` for a table of another model, runtime or number of threads.
+    latencies that cannot be measured, `InputError` for a table of another model, runtime or number of threads, or of
+    other options of the runtime.
 
     folder   folder of the run, in which a copy of the table is kept
     measure  measures the table
@@ -71,10 +75,13 @@ def latency_table(
     from ...evaluators.prediction import LatencyTable
 
     hardware, own = problem.task.hardware, folder / TABLE
+    options: dict[str, Any] | None = _options(problem)
     if hardware.latency == "modelled":
         return None
     if own.is_file():
         table = LatencyTable.load(own)
+        if not table.names_options:  # a run of an earlier version goes on with the table that it has
+            options = None
     elif hardware.latency_table is not None:
         table = LatencyTable.load(Path(problem.task.path(hardware.latency_table)))
         table.save(own)
@@ -83,8 +90,18 @@ def latency_table(
     else:
         table = measure(problem, clock, recorder)
         table.save(own)
-    table.check(model=problem.model_digest, runtime=hardware.runtime, threads=hardware.threads)
+    table.check(model=problem.model_digest, runtime=hardware.runtime, threads=hardware.threads, options=options)
     return table
+
+
+def _options(problem: Problem) -> dict[str, Any]:
+    from ...evaluators.runtimes import options_dict
+
+    return options_dict(_session_options(problem))
+
+
+def _session_options(problem: Problem) -> RuntimeOptions | None:
+    return runtime_options(problem.task, [one.profile for one in problem.devices], problem.task.hardware.runtime)
 
 
 def additive_latency(table: LatencyTable, problem: Problem) -> tuple[tuple[tuple[float, ...], ...], float]:

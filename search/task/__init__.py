@@ -19,6 +19,7 @@ from ._load_model import load_task_metric, load_task_model, user_modules, widene
 from ._machine import ISA, environment, usable_cores, version_of
 from ._plugins import Plugins
 from ._rules import nearest
+from ._runtime_options import runtime_options
 from ._section import Section
 from ._sections import COSTS, MORE_COSTS, THROUGHPUT, BudgetSection, DataSection, PrepareSection, RepairSection
 from ._space_section import AxesSection, SpaceSection
@@ -64,6 +65,7 @@ __all__ = [
     "registered_axes",
     "resolve_limit",
     "resolve_limits",
+    "runtime_options",
     "saturates_here",
     "settle_profile",
     "sizes",

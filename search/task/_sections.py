@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from ...errors import InputError
 from ._field_types import (
     Arguments,
     Duration,
@@ -241,6 +242,10 @@ class HardwareSection(Section):
         "without VNNI x86-64-avx2-RUNTIME. Of a list, the search is led by the "
         "first, and `paredown front --profile` shows the front of each",
     )
+    runtime_options: Arguments = Field(
+        default_factory=dict,
+        description="options of the runtime's sessions, over those of the profile (docs/hardware.md)",
+    )
     threads: Integer = Field(default=1, ge=1, description="threads of the runtime when latency is measured or modelled")
     latency: Literal["auto", "modelled", "measured"] = Field(
         default="auto",
@@ -269,6 +274,20 @@ class HardwareSection(Section):
             raise ValueError("has an empty list of profiles; name one, or leave profile out")
         if len(set(names)) < len(names):
             raise ValueError(f"names a profile twice among {', '.join(names)}; each once")
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_of_the_runtime(self) -> Self:
+        if not self.runtime_options:
+            return self
+        from ...evaluators.runtimes import options_from
+
+        if self.runtime == "auto":
+            raise ValueError("has runtime_options, which are of one runtime: name it as runtime, or leave them out")
+        try:
+            options_from(self.runtime, self.runtime_options)
+        except InputError as error:
+            raise ValueError(f"has wrong options: {error}") from None
         return self
 
     @property

@@ -33,6 +33,7 @@ def export_onnx(
     narrow: NarrowRule | None = None,
     dynamic_from: int | None = None,
     places: list[NodePlace] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `out/model.onnx`; see `Runtime.export`. Raises `MissingExtra` where onnx or onnxscript is missing.
 
@@ -43,6 +44,7 @@ def export_onnx(
     dynamic_from  linear layers of so many channels, in and out, find the ranges of their inputs themselves and multiply
              integers, where the spec says "dynamic"; None: none
     places   gets the places of the graph's nodes, for messages; the file itself does not tell them
+    metadata  entries of the file's `metadata_props`
     """
     require("exporting to ONNX", "onnx", "onnx", "onnxscript")
     import onnx_ir as ir
@@ -53,6 +55,7 @@ def export_onnx(
     graph = build(model, layers, example_inputs, guarded=guarded, places=places)
     out.mkdir(parents=True, exist_ok=True)
     path = out / MAIN_FILE
+    graph.metadata_props.update(metadata or {})
     ir.save(graph, path)
     return path
 

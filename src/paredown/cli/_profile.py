@@ -132,11 +132,13 @@ def _shapes_of(problem: Problem) -> list[LayerShape]:
 
 def _table(problem: Problem, runtime: str, threads: int, models: int, seconds: float) -> LatencyTable:
     from ..evaluators.prediction import measure_table
+    from ..search.task import runtime_options
 
+    options = runtime_options(problem.task, [one.profile for one in problem.devices], runtime)
     return measure_table(
         problem.context.model, problem.anatomy, problem.context.calibration, problem.calibration_inputs,
         [(group.layers, group.levels) for group in problem.space.groups], runtime=runtime, threads=threads,
-        digest=problem.model_digest, n_models=models, max_seconds=seconds,
+        digest=problem.model_digest, options=options, n_models=models, max_seconds=seconds,
         say=lambda done, total: console.say(f"… model {done} of {total}") if done % 10 == 0 else None,
     )  # fmt: skip
 

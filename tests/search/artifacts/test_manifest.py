@@ -105,7 +105,10 @@ def _other(value: Any) -> Any:
 
 
 CLAIM_KEYS = tuple(Measurement(value=0.5).to_dict(samples=False))
-PARTS = ("paredown", "format", "runtime", "model", "point", "config", "task", "data", "agreement", "storage", "machine")
+PARTS = (
+    "paredown", "format", "runtime", "model", "point", "config", "task", "data", "agreement", "storage", "machine",
+    "runtime_options",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("key", CLAIM_KEYS)
@@ -159,7 +162,7 @@ def test_another_order_and_other_spaces_are_no_edit(folder: Path) -> None:
 
 
 def test_a_manifest_from_before_the_digests_is_read_and_says_so(folder: Path) -> None:
-    _edit(lambda d: (d.update(schema_version=3), d.pop("digests")))(folder)
+    _edit(lambda d: (d.update(schema_version=3), d.pop("digests"), d.pop("runtime_options")))(folder)
     assert not read_artifact(folder).protected
     _edit(lambda d: d.update(digests={"manifest": ""}))(folder)
     with pytest.raises(InputError, match="unknown key 'digests'"):

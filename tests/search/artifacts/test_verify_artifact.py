@@ -138,6 +138,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     change(data)
     if data["schema_version"] in (1, 2, 3):
         data.pop("digests", None)
+        data.pop("runtime_options", None)
     elif isinstance(data["claims"], dict):
         data["digests"] = digests_of(data)
     path.write_text(json.dumps(data))
@@ -366,7 +367,7 @@ def test_it_is_the_same_wherever_it_is_made(home: Path, tmp_path: Path) -> None:
     here, there = manifests[:2], manifests[2:]
     assert here == there
     assert {"accuracy", "runtime_apart"} <= set(here[0]["claims"])
-    assert here[0]["files"].keys() == {"config.json", "model.safetensors"}
+    assert here[0]["files"].keys() == {"LOAD.md", "config.json", "model.safetensors"}
     assert not [m for m in manifests if str(tmp_path) in json.dumps(m)]
 
 
@@ -380,7 +381,7 @@ def test_the_folder_of_a_run_is_a_task(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (lambda d: d.update(schema_version=5), InputError, "An artifact of a later version needs a later paredown"),
+        (lambda d: d.update(schema_version=6), InputError, "An artifact of a later version needs a later paredown"),
         (lambda d: d.update(schema_version=True), InputError, "schema version True"),
         (lambda d: d.update(files=[]), IntegrityError, "files must be a dict"),
         (lambda d: d["files"].update({"config.json": 3}), IntegrityError, "must say bytes and sha256"),

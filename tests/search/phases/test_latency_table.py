@@ -103,7 +103,7 @@ def test_a_table_that_was_measured_before_is_taken_and_one_of_another_model_refu
 
     def taken(model: str, folder: str) -> LatencyTable | None:
         (tmp_path / folder).mkdir(exist_ok=True)
-        problem: Any = SimpleNamespace(task=task, model_digest=model)
+        problem: Any = SimpleNamespace(task=task, model_digest=model, devices=())
         unused: Any = None
         return latency_table(
             problem, unused, unused, tmp_path / folder, measure=lambda *_: pytest.fail("it was measured")

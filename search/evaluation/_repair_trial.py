@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ...evaluators import MetricError
 from ..problem import repair_inputs_of
 from ..values import reason
 from ._candidate_model import CandidateModel
@@ -113,7 +112,7 @@ def _apart(model: nn.Module, split: Split, reference: Reference, context: Evalua
     import torch
 
     from ...compressors.anatomy import NamedOutputs
-    from ...evaluators import run_batches
+    from ...evaluators import MetricError, run_batches
 
     distance = context.distance
     squared = replace(distance, outputs=tuple(replace(each, kind="mse") for each in distance.outputs))

@@ -236,7 +236,7 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
         task, store=folder / "store", model=model,
         specs=lambda anatomy: assignment_of(_judged(artifact.config, anatomy), anatomy).values(),
     )  # fmt: skip
-    exporter = Exporter(settle_repairs(problem), options=artifact.runtime_options or None)
+    exporter = Exporter(settle_repairs(problem, _decided_repairs(artifact)), options=artifact.runtime_options or None)
     try:
         reference = exporter.export({}, artifact.format, folder / "original")
     except (MissingExtra, ExportError) as error:
@@ -252,6 +252,13 @@ def _beside_original(artifact: Artifact, task: Task, model: nn.Module | None, fo
     )  # fmt: skip
     _require_ran(artifact, measured.reason)
     return MeasuredAgain(metrics=measured.metrics, parity=measured.parity)
+
+
+def _decided_repairs(artifact: Artifact) -> Mapping[str, Any] | None:
+    """Return the repairs that were decided when the artifact was made; None where its task still leaves them open."""
+    repair = artifact.task.get("repair", {})
+    is_decided = isinstance(repair.get("bias"), bool) and repair.get("batch_norm") in ("off", "finalists", "trials")
+    return repair if is_decided and "samples" in repair else None
 
 
 def _lacks_weights(artifact: Artifact, task: Task) -> bool:

@@ -90,8 +90,11 @@ def plain_model(model: nn.Module) -> nn.Module:
     return own
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """Deep copy, also of modules that hold computed tensors, which `copy.deepcopy` refuses."""
+def copied(model: nn.Module, *, shares_weights: bool = False) -> nn.Module:
+    """Copy a model deeply, also where modules hold computed tensors, which `copy.deepcopy` refuses.
+
+    shares_weights  parameters of the copy are new objects on the same memory, so that the weights are not copied
+    """
     memo: dict[int, object] = {
         id(value): value.detach().clone()
         for module in model.modules()
@@ -99,6 +102,8 @@ def copied(model: nn.Module) -> nn.Module:
         for value in (held if isinstance(held, list) else [held])  # a recurrent layer keeps a list of its weights
         if isinstance(value, Tensor) and not value.is_leaf
     }
+    if shares_weights:
+        memo |= {id(each): nn.Parameter(each.detach(), requires_grad=False) for each in model.parameters()}
     return copy.deepcopy(model, memo)
 
 

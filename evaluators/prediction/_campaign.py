@@ -196,17 +196,12 @@ def measure_table(
         facts = machine_facts(bed.original, threads=threads, pinning=pinning)
         facts["runtime_options"] = options_dict(options or unnamed_options(runtime))
     return LatencyTable(
-        model=digest,
-        runtime=runtime,
-        threads=threads,
-        machine=facts,
-        layout=layout,
-        measured=tuple(found),
+        model=digest, runtime=runtime, threads=threads, machine=facts, layout=layout, measured=tuple(found),
         original_ms=float(np.median([LatencySamples(m.original_ms).percentile(10) for m in found])),
         scales=scales,
         seconds=round(time.monotonic() - start, 1),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
+    )  # fmt: skip
 
 
 def _check_runtime(runtime: str) -> None:

@@ -49,7 +49,7 @@ class OnnxRuntime:
         self._options = OnnxRuntimeOptions() if options is None else options
 
     def with_options(self, options: OnnxRuntimeOptions) -> OnnxRuntime:
-        """The same runtime with other options."""
+        """Return the same runtime with other options."""
         return OnnxRuntime(narrow_from=self._narrow_from, dynamic_from=self._dynamic_from, options=options)
 
     def available(self) -> str | None:

@@ -47,7 +47,7 @@ class OpenVinoRuntime:
         self._options = OpenVinoOptions.exact() if options is None else options
 
     def with_options(self, options: OpenVinoOptions) -> OpenVinoRuntime:
-        """The same runtime with other options."""
+        """Return the same runtime with other options."""
         return OpenVinoRuntime(narrow_from=self._narrow_from, options=options)
 
     def available(self) -> str | None:

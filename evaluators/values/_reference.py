@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
-from ...compressors.anatomy import OutputMasks, Outputs, named_tensors, output_masks, real_values
+from ...compressors.anatomy import OutputMasks, Outputs, copied, named_tensors, output_masks, real_values
 from ._run import run_split
 from ._split import Split
 from ._variance import RunningVariance
@@ -90,7 +88,7 @@ class RecomputedOutputs:
     @classmethod
     def compute(cls, model: nn.Module, split: Split, batch_size: int) -> RecomputedOutputs:
         """Run the model once, for the variance."""
-        found = cls(model, split, batch_size, 1.0, _sharing(model))
+        found = cls(model, split, batch_size, 1.0, copied(model, shares_weights=True))
         variance, is_one = RunningVariance(), True
         for part in found.parts():
             is_one = isinstance(part.outputs, Tensor)
@@ -101,7 +99,7 @@ class RecomputedOutputs:
     @classmethod
     def restored(cls, model: nn.Module, split: Split, batch_size: int, variance: float) -> RecomputedOutputs:
         """Make it again in another process, where `model` arrived with its original weights."""
-        return cls(model, split, batch_size, variance, _sharing(model))
+        return cls(model, split, batch_size, variance, copied(model, shares_weights=True))
 
     def __reduce__(self) -> tuple[Any, ...]:  # the weights travel once, with the model
         return RecomputedOutputs.restored, (self.model, self.split, self.batch_size, self.variance)
@@ -146,13 +144,3 @@ def output_bytes(outputs: Outputs) -> int:
 def bounded_batch(batch_size: int, bytes_of_one: int) -> int:
     """Samples of a batch whose outputs take at most `BATCH_BYTES`, at least 1 and at most `batch_size`."""
     return max(1, min(batch_size, BATCH_BYTES // max(1, bytes_of_one)))
-
-
-def _sharing(model: nn.Module) -> nn.Module:
-    """A copy of the model's modules with the same weights: no parameter is copied, and buffers are."""
-    memo: dict[int, Any] = {}
-    for tensor in chain(model.parameters(), model.buffers()):
-        shared = tensor.detach()
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(shared, requires_grad=False) if is_parameter else shared.clone()
-    return copy.deepcopy(model, memo)

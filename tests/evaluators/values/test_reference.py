@@ -127,6 +127,14 @@ def split_outputs(model: nn.Module, split: Split) -> Tensor:
     return next(iter(named_tensors(outputs).values()))
 
 
+def test_a_model_that_holds_a_computed_tensor_is_copied_too() -> None:
+    model, split = _model(), _split()
+    model.kept = (nn.Parameter(torch.ones(3)) * 2).requires_grad_(True)  # type: ignore[assignment]
+    assert not model.kept.is_leaf
+    made = RecomputedOutputs.compute(model, split, 3)
+    assert same_outputs(made.between(0, 7).outputs, ReferenceOutputs.compute(model, split).outputs)
+
+
 def test_a_variance_of_parts_is_that_of_all() -> None:
     g = torch.Generator().manual_seed(0)
     values = 1e4 + torch.randn(1000, generator=g)
